@@ -1,0 +1,1 @@
+"""tx: a laboratory for Transformer ablations in JAX/Flax."""

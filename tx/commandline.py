@@ -1,0 +1,57 @@
+"""The command line's `--config=FILE.py:NAME` and `--config.FIELD=VALUE`, turned into a checked configuration."""
+
+import importlib.util
+import pathlib
+import sys
+
+from ml_collections import ConfigDict
+
+from tx import config as config_lib
+from tx.errors import UserError
+
+
+def load_config(spec: str) -> ConfigDict:
+    """Returns get_config(NAME) of the Python file FILE for "FILE:NAME" (without ":NAME", get_config())."""
+    file, _, name = spec.partition(":")
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise UserError(f"--config: no file {file}; give FILE.py:NAME, e.g. experiments/config.py:table3/base@smoke")
+    module_spec = importlib.util.spec_from_file_location("config_file", path)
+    module = importlib.util.module_from_spec(module_spec)
+    sys.path.insert(0, str(path.resolve().parent.parent))  # so that the file can import the package it lies in
+    try:
+        module_spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module.get_config(name) if name else module.get_config()
+
+
+def split_config_arguments(argv: list[str]) -> tuple[str | None, dict[str, str], list[str]]:
+    """Returns (the value of --config, {field: value} of every --config.FIELD, all other arguments)."""
+    spec, diff, rest = None, {}, []
+    arguments = iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name != "--config" and not name.startswith("--config."):
+            rest.append(argument)
+            continue
+        if not equals:
+            value = next(arguments, None)
+            if value is None:
+                raise UserError(f"{name} needs a value")
+        if name == "--config":
+            spec = value
+        else:
+            diff[name.removeprefix("--config.")] = value
+    return spec, diff, rest
+
+
+def config_from(argv: list[str]) -> tuple[ConfigDict, list[str]]:
+    """Returns the validated configuration that the arguments name, and the arguments that are not about it."""
+    spec, diff, rest = split_config_arguments(argv)
+    if spec is None:
+        raise UserError("--config is missing; e.g. --config=experiments/config.py:table3/base@smoke")
+    config = load_config(spec)
+    config_lib.update(config, diff, where="command line")
+    config_lib.validate(config)
+    return config, rest

@@ -1,0 +1,39 @@
+"""Small registries of components that a configuration chooses by name."""
+
+import difflib
+from collections.abc import Callable
+
+from tx.errors import UserError
+
+
+class Registry:
+    """Maps names to components of one kind.
+
+    Args:
+      field: the configuration field that holds the name, e.g. "model.positions".
+    """
+
+    def __init__(self, field: str):
+        self.field = field
+        self._components = {}
+
+    def register(self, name: str) -> Callable:
+        """A decorator that makes a component available under `name`; a name is taken once."""
+
+        def add(component):
+            if name in self._components:
+                raise ValueError(f"{self.field} {name!r} is registered twice")
+            self._components[name] = component
+            return component
+
+        return add
+
+    def __getitem__(self, name: str):
+        """Returns the component; UserError for an unknown name, with the nearest one."""
+        if name not in self._components:
+            near = difflib.get_close_matches(name, self._components, n=1, cutoff=0.0)[0]
+            raise UserError(f"no {self.field} {name!r}; the nearest is {near!r} (there are: {', '.join(self)})")
+        return self._components[name]
+
+    def __iter__(self):
+        return iter(sorted(self._components))

@@ -1,0 +1,154 @@
+"""The one configuration of a run: every field, its default (the paper's base), its symbol, and its checks.
+
+Modules take their fields by name (`Transformer(**config.model)`); nothing else in the code has defaults of its own.
+Section and table numbers are those of "Attention Is All You Need" (arXiv 1706.03762); "June 2017 code" is
+tensor2tensor at its first public commit.
+"""
+
+import difflib
+import numbers
+
+import ml_collections
+
+from tx.errors import UserError
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the paper's base model and training recipe, locked and typed."""
+    c = ml_collections.ConfigDict()
+    c.version = 1  # raised when a field changes its meaning; recorded with every run
+    c.name = "base"  # SWEEP/VARIANT@SCALE, for messages and result files
+
+    c.model = ml_collections.ConfigDict()
+    c.model.vocab_size = 40_960  # V: shared subwords; the June 2017 code's number (the text says "about 37000")
+    c.model.num_layers = 6  # N: layers in the encoder, and again in the decoder
+    c.model.d_model = 512  # d_model
+    c.model.d_ff = 2048  # d_ff
+    c.model.num_heads = 8  # h
+    c.model.d_k = 64  # d_k: width of one head's queries and keys, independent of h and d_model
+    c.model.d_v = 64  # d_v: width of one head's values
+    c.model.dropout = 0.1  # P_drop: on each sub-layer's output, and on embedding + position (section 5.4)
+    c.model.attention_dropout = 0.0  # on attention weights; 0 in the paper, 0.1 in later tensor2tensor presets
+    c.model.relu_dropout = 0.0  # after the ReLU; likewise
+    c.model.positions = "sinusoidal"  # a name registered in tx/positions.py: sinusoidal, learned, none
+    c.model.sinusoid_layout = "concatenated"  # all sines, then all cosines (code); or interleaved (section 3.5)
+    c.model.sinusoid_endpoint = True  # slowest frequency exactly 1/10000 (code), or one step short of it (text)
+    c.model.max_positions = 512  # rows of the learned position table; a longer sentence is refused
+    c.model.norm = "post"  # LayerNorm(x + Sublayer(x)) (section 3.1), or pre: x + Sublayer(LayerNorm(x))
+    c.model.projection_bias = True  # biases on the attention projections (code; the text's formulas have none)
+    c.model.target_spaces = 32  # rows of the target-space table added to the encoder input (code); 0: no table
+    c.model.scale_embedding = True  # multiply embeddings by sqrt(d_model) (section 3.4)
+    c.model.dtype = "float32"  # of the arithmetic; parameters, softmax, layer norm and loss stay float32
+
+    c.loss = ml_collections.ConfigDict()
+    c.loss.label_smoothing = 0.1  # eps_ls (section 5.4)
+    c.loss.smooth_over = "others"  # eps spread over the V-1 other classes (code), or over "all" V (Szegedy et al.)
+
+    c.optim = ml_collections.ConfigDict()
+    c.optim.warmup_steps = 4000  # warmup_steps of equation 3
+    c.optim.lr_factor = 1.0  # multiplies equation 3
+    c.optim.beta1 = 0.9
+    c.optim.beta2 = 0.98
+    c.optim.epsilon = 1e-9
+
+    c.data = ml_collections.ConfigDict()
+    c.data.corpus = "wmt14_translate/de-en"  # numbers, multi30k, tatoeba, or the TFDS name of a translation set
+    c.data.source = "en"
+    c.data.target = "de"
+    c.data.dir = ""  # folder with the text, looked in first; then $TX_DATA_DIR; then the cache
+    c.data.row_length = 256  # tokens of a packed row, on each side: no training sentence may be longer
+    c.data.batch_rows = 96  # rows of a batch: 96 x 256 is "approximately 25000" tokens a side (section 5.1)
+
+    c.train = ml_collections.ConfigDict()
+    c.train.steps = 100_000
+    c.train.seed = 1  # initialisation, dropout and data order; never corpus or vocabulary
+    c.train.log_every = 100  # steps between lines of metrics.jsonl
+    c.train.eval_every = 5000  # steps between dev perplexities; the last step always has one
+    c.train.checkpoint_every = 5000  # steps between checkpoints; the last step always has one
+    c.train.keep_checkpoints = 5  # how many of the newest stay on disk
+
+    c.decode = ml_collections.ConfigDict()
+    c.decode.splits = "validation"  # comma-separated; the first one's BLEU stands in the table (newstest2013 in Table 3)
+    c.decode.beam = 4  # section 6.1; 1 is greedy
+    c.decode.alpha = 0.6  # length penalty ((5 + len) / 6)^alpha
+    c.decode.extra_length = 50  # output is at most input + 50 tokens
+    c.decode.batch_tokens = 4096  # source tokens (padding included) translated at once
+    c.decode.average_last = 1  # checkpoints averaged before decoding (1: none, as in Table 3; 5 in Table 2)
+    return c.lock()
+
+
+def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, object]:
+    """Returns {dotted name: value} of every leaf, e.g. {"model.d_model": 512, ...}."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            flat |= fields(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
+    """Sets dotted fields in place, e.g. {"model.num_heads": 1}.
+
+    Raises UserError for an unknown field (naming the nearest one) and for a value of another type. Whole numbers
+    are taken for float fields; the strings of a command line are parsed by the field's own type.
+    """
+    known = fields(config)
+    for name, value in diff.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            raise UserError(f"{where}: no configuration field {name!r}; the nearest is {near[0]!r}")
+        *path, leaf = name.split(".")
+        node = config
+        for key in path:
+            node = node[key]
+        node[leaf] = _coerce(name, value, type(known[name]), where)
+
+
+def _coerce(name, value, kind, where):
+    try:
+        if isinstance(value, str) and kind is not str:
+            if kind is bool:
+                return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+            return kind(value.replace("_", "")) if kind is float else int(value.replace("_", ""))
+        if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is kind:
+            return value
+    except (KeyError, ValueError):
+        pass
+    raise UserError(f"{where}: {name} takes {_KIND[kind]}, got {value!r}")
+
+
+_KIND = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+
+_CHOICES = {
+    "model.sinusoid_layout": ("concatenated", "interleaved"),
+    "model.norm": ("post", "pre"),
+    "model.dtype": ("float32", "bfloat16"),
+    "loss.smooth_over": ("others", "all"),
+}
+_MAY_BE_ZERO = {"model.target_spaces", "decode.extra_length", "optim.warmup_steps", "train.seed"}
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError, one line, for the first value that no run can have."""
+    for name, value in fields(config).items():
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise UserError(f"{name} is one of {', '.join(_CHOICES[name])}; got {value!r}")
+        if type(value) is int and value < (0 if name in _MAY_BE_ZERO else 1):
+            raise UserError(f"{name} must be {'at least 0' if name in _MAY_BE_ZERO else 'positive'}; got {value}")
+        if name.endswith("dropout") and not 0 <= value < 1:
+            raise UserError(f"{name} must lie in [0, 1); got {value}")
+    if not 0 <= config.loss.label_smoothing < 1:
+        raise UserError(f"loss.label_smoothing must lie in [0, 1); got {config.loss.label_smoothing}")
+    if config.model.d_model % 2 and config.model.positions == "sinusoidal":
+        raise UserError(f"model.d_model must be even for sinusoidal positions; got {config.model.d_model}")
+    if config.data.source == config.data.target:
+        raise UserError(f"data.source and data.target are both {config.data.source!r}")
+    if config.decode.average_last > config.train.keep_checkpoints:
+        raise UserError(
+            f"decode.average_last={config.decode.average_last} needs as many checkpoints; "
+            f"train.keep_checkpoints is {config.train.keep_checkpoints}"
+        )

@@ -1,0 +1,169 @@
+"""Translates with a trained run: batched beam search, compiled once a shape.
+
+    python -m tx.decode RUN [FILE] [--beam=4] [--alpha=0.6] [--extra_length=50] [--average_last=1]
+
+RUN is a run's folder (".../seed1"); sentences come from FILE or standard input, one a line, and go to standard output.
+"""
+
+import argparse
+import functools
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from tx import beam, config as config_lib
+from tx.checkpoint import Checkpoints
+from tx.data import tokens
+from tx.data.vocabulary import EOS
+from tx.errors import UserError, one_line_errors
+from tx.model import Transformer
+from tx.positions import check_length
+from tx.run import RunDir
+
+SHAPES = 4  # source lengths that batches are padded to, hence compilations, for one set of sentences
+OPTIONS = ("beam", "alpha", "extra_length", "average_last")
+
+
+class Translator:
+    """Beam search with fixed parameters.
+
+    Args:
+      config: the run's configuration; `config.decode` sets beam, alpha, extra_length and batch_tokens.
+      params: the model's parameters.
+    """
+
+    def __init__(self, config: ConfigDict, params: dict):
+        self._config, self._params = config, params
+        self._search = jax.jit(functools.partial(_search, config), static_argnames="length")
+
+    def __call__(self, sources: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns the best translation of each sentence, in order, as tokens without end of sentence.
+
+        Args:
+          sources: int32 tokens of each sentence, end of sentence included.
+        """
+        decode = self._config.decode
+        outputs = [None] * len(sources)
+        for length, members in batches([len(source) for source in sources], decode.batch_tokens):
+            check_length(self._config.model.positions, length + decode.extra_length, self._config.model.max_positions)
+            rows = max(1, decode.batch_tokens // length)
+            src = np.zeros((rows, length), np.int32)
+            for row, i in enumerate(members):
+                src[row, : len(sources[i])] = sources[i]
+            best = jax.device_get(self._search(self._params, src, length=length + decode.extra_length))
+            for row, i in enumerate(members):
+                outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
+        return outputs
+
+
+def batches(lengths: list[int], batch_tokens: int) -> list[tuple[int, list[int]]]:
+    """Cuts sentences, sorted by length, into batches of at most batch_tokens // length rows.
+
+    Returns (padded length, sentence indices) of each batch; there are at most SHAPES padded lengths, multiples of 8
+    that share the sentences evenly.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    cuts = [order[-(-len(order) * (part + 1) // SHAPES) - 1] for part in range(SHAPES)] if order else []
+    result, start = [], 0
+    for length in sorted({-8 * (-lengths[i] // 8) for i in cuts}):
+        end = start
+        while end < len(order) and lengths[order[end]] <= length:
+            end += 1
+        rows = max(1, batch_tokens // length)
+        result += [(length, order[i : min(i + rows, end)]) for i in range(start, end, rows)]
+        start = end
+    return result
+
+
+def _search(config, params, src, *, length):
+    """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
+    model, width = Transformer(**config.model), config.decode.beam
+    memory = model.apply({"params": params}, src, method="memory")
+    mask = src != 0
+
+    def step(token, index, cache):
+        logits, new = model.apply(
+            {"params": params, "cache": cache},
+            *(token, index, memory, mask, length),
+            method="step",
+            mutable=["cache"],
+        )
+        return logits, new["cache"]
+
+    start = jnp.zeros(src.shape[0] * width, jnp.int32)
+    shapes = jax.eval_shape(
+        lambda: model.apply(
+            {"params": params}, start, jnp.int32(0), memory, mask, length, method="step", mutable=["cache"]
+        )[1]["cache"]
+    )
+    cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    # The source's end of sentence is not counted: the output is at most input + extra_length tokens.
+    limits = jnp.maximum(mask.sum(1) - 1, 0).astype(jnp.int32) + config.decode.extra_length
+    found = beam.search(
+        step,
+        cache,
+        src.shape[0],
+        limits,
+        beam=width,
+        alpha=config.decode.alpha,
+        vocab_size=config.model.vocab_size,
+        max_length=length,
+    )
+    return found.tokens[:, 0]
+
+
+def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.PreparedData]:
+    """Returns (configuration, parameters, data) of a trained run, decoding options replaced where they are given.
+
+    Raises UserError where the folder holds no trained run.
+    """
+    from tx.train import init_state
+
+    config = config_lib.get_config()
+    config_lib.update(config, config_lib.fields(ConfigDict(run.read("config")["config"])), where=str(run.config))
+    given = {f"decode.{name}": value for name, value in options.items() if value is not None}
+    config_lib.update(config, given, where="command line")
+    config_lib.validate(config)
+    if not run.checkpoints.is_dir():
+        raise UserError(f"{run.path} has no checkpoints; train it first, or copy them beside its config.json")
+    checkpoints = Checkpoints(run.checkpoints)
+    params = checkpoints.average(jax.eval_shape(lambda: init_state(config)), config.decode.average_last)
+    checkpoints.close()
+    return config, params, tokens.prepare(config.data, config.model.vocab_size)
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --beam and the like; left out, the run's own configuration holds."""
+    parser.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@smoke/base/seed1")
+    for name in OPTIONS:
+        parser.add_argument(f"--{name}", help=f"instead of the run's own decode.{name}")
+
+
+def options_of(arguments: argparse.Namespace) -> dict:
+    """Returns the decoding options that were given."""
+    return {name: getattr(arguments, name) for name in OPTIONS}
+
+
+@one_line_errors
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tx.decode", description=__doc__.splitlines()[0])
+    add_decoding_options(parser)
+    parser.add_argument("file", nargs="?", type=pathlib.Path, help="sentences, one a line (default: standard input)")
+    arguments = parser.parse_args(argv)
+    config, params, data = open_run(RunDir(arguments.run), options_of(arguments))
+    try:
+        text = arguments.file.read_bytes() if arguments.file else sys.stdin.buffer.read()
+        lines = text.decode("utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {arguments.file or 'standard input'} as UTF-8 text: {error}") from None
+    sources = [np.array([*ids, EOS], np.int32) for ids in data.vocabulary.encode(lines)]
+    for output in Translator(config, params)(sources):
+        print(data.vocabulary.decode(output))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

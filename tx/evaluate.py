@@ -1,0 +1,80 @@
+"""Scores a trained run again: dev perplexity and BLEU with another beam, length penalty or average of checkpoints.
+
+    python -m tx.evaluate RUN [--beam=4] [--alpha=0.6] [--extra_length=50] [--average_last=1] [--splits=test,...]
+
+Prints JSON and changes nothing in the run's folder.
+"""
+
+import argparse
+import sys
+
+from ml_collections import ConfigDict
+
+from tx.data import tokens
+from tx.data.packing import eval_batches
+from tx.decode import Translator, add_decoding_options, open_run, options_of
+from tx.errors import UserError, one_line_errors
+from tx.run import RunDir, to_json, write_atomically
+from tx.scores import score
+
+
+def evaluate_translations(
+    config: ConfigDict, params: dict, data: tokens.PreparedData, run: RunDir | None = None
+) -> dict[str, dict]:
+    """Translates and scores every split of `decode.splits`; keeps the translations in `run` if there is one.
+
+    Returns {split: scores} (tx/scores.py), in the order of decode.splits.
+    """
+    translator, scores = Translator(config, params), {}
+    for split in split_names(config, data):
+        ids = data.splits[split]
+        outputs = translator([ids.source(i) for i in range(len(ids))])
+        hypotheses = [data.vocabulary.decode(output) for output in outputs]
+        if run is not None:
+            # A translation may hold a line break (through a byte piece); the file keeps one sentence a line.
+            lines = [hypothesis.replace("\n", " ") for hypothesis in hypotheses]
+            write_atomically(run.translations(split), "".join(f"{line}\n" for line in lines))
+        references = [target for _, target in data.pairs(split)]
+        scores[split] = score(hypotheses, references, config.data.target)
+    return scores
+
+
+def split_names(config: ConfigDict, data: tokens.PreparedData) -> list[str]:
+    """Returns decode.splits as a list; UserError for one that the corpus lacks."""
+    names = [name.strip() for name in config.decode.splits.split(",")]
+    for name in names:
+        if name not in data.splits:
+            raise UserError(
+                f"decode.splits: {data.corpus.name} has no split {name!r}; there are {', '.join(data.splits)}"
+            )
+    return names
+
+
+@one_line_errors
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tx.evaluate", description=__doc__.splitlines()[0])
+    add_decoding_options(parser)
+    parser.add_argument("--splits", help="comma-separated, instead of the run's own decode.splits")
+    arguments = parser.parse_args(argv)
+    config, params, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
+    from tx.train import make_eval
+
+    dev = eval_batches(
+        data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows
+    )
+    scores = evaluate_translations(config, params, data)
+    print(
+        to_json(
+            {
+                "name": config.name,
+                "decode": config.decode.to_dict(),
+                "dev": {"split": "validation", **make_eval(config, dev)(params)},
+                "tests": {split: {k: v for k, v in s.items() if k != "stats"} for split, s in scores.items()},
+            }
+        ),
+        end="",
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,114 @@
+"""The layers that every block is made of: projection, dropout, layer normalisation, feed-forward, residual."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+# Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
+unit_scaling = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+class Dense(nn.Module):
+    """x W + b over the last axis.
+
+    Args:
+      inputs: width of x.
+      outputs: width of the result.
+      bias: whether there is a b.
+      dtype: of the arithmetic; parameters are float32.
+    """
+
+    inputs: int
+    outputs: int
+    bias: bool = True
+    dtype: str = "float32"
+
+    def setup(self):
+        self.kernel = self.param("kernel", unit_scaling, (self.inputs, self.outputs))
+        self.offset = self.param("bias", nn.initializers.zeros, (self.outputs,)) if self.bias else None
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        return dense((self,), x)
+
+
+def dense(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+    """Applies several Dense layers of one input as one matrix product; their outputs lie side by side.
+
+    The product is two-dimensional: the backward pass of a three-dimensional one is several times slower on CPU.
+    """
+    kernel = jnp.concatenate([part.kernel for part in parts], axis=1) if len(parts) > 1 else parts[0].kernel
+    dtype = jnp.dtype(parts[0].dtype)
+    y = x.reshape(-1, x.shape[-1]).astype(dtype) @ kernel.astype(dtype)
+    if parts[0].bias:
+        y += jnp.concatenate([part.offset for part in parts]).astype(dtype)[None, :]
+    return y.reshape(*x.shape[:-1], -1)
+
+
+class Dropout(nn.Module):
+    """Zeroes each element with probability `rate` while training, and scales the others so that the mean stays.
+
+    The decision takes 16 random bits an element (the rate is met to 1/65536), since on a CPU drawing the bits is the
+    greater part of the cost.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape"], *, train: bool) -> Float[Array, "*shape"]:
+        if not train or self.rate == 0.0:
+            return x
+        kept = round((1.0 - self.rate) * 65536)
+        bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint16)
+        return jnp.where(bits < kept, x * jnp.asarray(65536 / kept, x.dtype), jnp.zeros((), x.dtype))
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis in float32, with scale and bias (epsilon 1e-6 as in the code)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        width = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (width,))
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+        lead = (1,) * (x.ndim - 1)
+        return (y * scale.reshape(*lead, width) + bias.reshape(*lead, width)).astype(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """FFN(x) = max(0, x W1 + b1) W2 + b2 (equation 2)."""
+
+    d_model: int
+    d_ff: int
+    relu_dropout: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+        hidden = nn.relu(Dense(self.d_model, self.d_ff, dtype=self.dtype, name="inner")(x))
+        hidden = Dropout(self.relu_dropout)(hidden, train=train)
+        return Dense(self.d_ff, self.d_model, dtype=self.dtype, name="outer")(hidden)
+
+
+class Residual(nn.Module):
+    """Adds and normalises around a sub-layer (section 3.1, section 5.4's dropout included).
+
+    post: LayerNorm(x + Dropout(f(x))), the paper's; pre: x + Dropout(f(LayerNorm(x))).
+    """
+
+    norm: str
+    dropout: float
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], sublayer: Callable[[Array], Array], *, train: bool
+    ) -> Float[Array, "b n d"]:
+        norm, drop = LayerNorm(name="norm"), Dropout(self.dropout)
+        if self.norm == "pre":
+            return x + drop(sublayer(norm(x)), train=train)
+        return norm(x + drop(sublayer(x), train=train))

@@ -1,0 +1,115 @@
+"""The smoothed cross-entropy (section 5.4), fused with the projection to the vocabulary and taken in chunks.
+
+All logits of a batch are (tokens, V): with a large vocabulary they cost more to write and read than to compute. Here a
+chunk's logits are used, for the loss and for its gradient at once, and dropped.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+CHUNK = 512  # tokens whose logits exist at a time
+
+
+def smoothing(label_smoothing: float, vocab_size: int, smooth_over: str) -> tuple[float, float, float]:
+    """Returns (low, peak, entropy) of the smoothed target distribution q = low + peak * [class is the target].
+
+    With smooth_over "others" the probability eps goes to the V - 1 other classes (the June 2017 code), with "all" to
+    all V. `entropy` is that of q, the least value of the cross-entropy, which the loss subtracts.
+    """
+    spread = vocab_size - 1 if smooth_over == "others" else vocab_size
+    low = label_smoothing / spread
+    peak = 1.0 - label_smoothing - (low if smooth_over == "others" else 0.0)
+    top = low + peak
+    entropy = -sum(count * p * math.log(p) for count, p in ((1, top), (vocab_size - 1, low)) if p > 0)
+    return low, peak, entropy
+
+
+def cross_entropy(
+    hidden: Float[Array, "tokens d"],
+    table: Float[Array, "vocab d"],
+    targets: Int[Array, " tokens"],
+    *,
+    label_smoothing: float,
+    smooth_over: str,
+    chunk: int = CHUNK,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns the mean over target tokens of (smoothed loss, negative log-likelihood), float32, in nats.
+
+    Logits are hidden @ table.T; target 0 is padding and counts nothing. The loss is the cross-entropy with the
+    smoothed targets minus their entropy; only it has a gradient.
+    """
+    low, peak, entropy = smoothing(label_smoothing, table.shape[0], smooth_over)
+    count = jnp.maximum((targets != 0).sum(), 1).astype(jnp.float32)
+    loss, nll = _sums(hidden, table, targets, low, peak, chunk)
+    return loss / count - entropy, jax.lax.stop_gradient(nll / count)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _sums(hidden, table, targets, low, peak, chunk):
+    """Sums over tokens of the smoothed cross-entropy and of the negative log-likelihood."""
+
+    def body(sums, part):
+        h, y = part
+        logits = _logits(h, table)
+        return jax.tree.map(jnp.add, sums, _chunk_sums(h, table, y, logits, low, peak)[0]), None
+
+    zero = jnp.zeros((), jnp.float32)
+    return jax.lax.scan(body, (zero, zero), _chunks(hidden, targets, chunk))[0]
+
+
+def _sums_forward(hidden, table, targets, low, peak, chunk):
+    """Also leaves the gradients of the loss sum behind: the logits are at hand here and nowhere else."""
+
+    def body(carry, part):
+        sums, d_table = carry
+        h, y = part
+        logits = _logits(h, table)
+        chunk_sums, log_normaliser = _chunk_sums(h, table, y, logits, low, peak)
+        hit = (jnp.arange(table.shape[0])[None, :] == y[:, None]).astype(jnp.float32)
+        d_logits = jnp.exp(logits - log_normaliser[:, None]) - low - peak * hit
+        d_logits = jnp.where((y != 0)[:, None], d_logits, 0.0).astype(h.dtype)
+        d_hidden = jnp.matmul(d_logits, table.astype(h.dtype), preferred_element_type=jnp.float32)
+        d_table += jnp.matmul(d_logits.T, h, preferred_element_type=jnp.float32)
+        return (jax.tree.map(jnp.add, sums, chunk_sums), d_table), d_hidden.astype(h.dtype)
+
+    zero = jnp.zeros((), jnp.float32)
+    start = ((zero, zero), jnp.zeros(table.shape, jnp.float32))
+    (sums, d_table), d_hidden = jax.lax.scan(body, start, _chunks(hidden, targets, chunk))
+    return sums, (d_hidden.reshape(-1, hidden.shape[-1])[: hidden.shape[0]], d_table)
+
+
+def _sums_backward(low, peak, chunk, residuals, cotangents):
+    d_hidden, d_table = residuals
+    scale = cotangents[0]
+    return (d_hidden * scale.astype(d_hidden.dtype), d_table * scale, None)
+
+
+_sums.defvjp(_sums_forward, _sums_backward)
+
+
+def _chunks(hidden, targets, chunk):
+    """Cuts tokens into chunks of one size; what is added at the end has target 0."""
+    chunk = min(chunk, hidden.shape[0])
+    missing = -hidden.shape[0] % chunk
+    hidden = jnp.pad(hidden, ((0, missing), (0, 0)))
+    return hidden.reshape(-1, chunk, hidden.shape[-1]), jnp.pad(targets, (0, missing)).reshape(-1, chunk)
+
+
+def _logits(h, table):
+    return jax.lax.dot_general(
+        h, table.astype(h.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+    )
+
+
+def _chunk_sums(h, table, y, logits, low, peak):
+    """-sum q log p = log Z - peak * z_target - low * sum z, since q sums to 1; the last sum needs no pass over z."""
+    log_normaliser = jax.nn.logsumexp(logits, axis=-1)
+    at_target = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
+    total = h.astype(jnp.float32) @ table.sum(0)
+    real = (y != 0).astype(jnp.float32)
+    loss = (real * (log_normaliser - peak * at_target - low * total)).sum()
+    return (loss, (real * (log_normaliser - at_target)).sum()), log_normaliser

@@ -1,0 +1,49 @@
+"""Where a number came from: code revision, library versions, device."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "sacrebleu")
+
+
+def describe() -> dict:
+    """Returns {"code", "versions", "device"} for config.json and result.json."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "code": revision(),
+        "versions": {"python": platform.python_version()}
+        | {library: importlib.metadata.version(library) for library in LIBRARIES},
+        "device": {
+            "platform": devices[0].platform,
+            "kind": _processor() if devices[0].platform == "cpu" else devices[0].device_kind,
+            "count": len(devices),
+            "threads": int(os.environ.get("PJRT_NPROC", 0)) or len(os.sched_getaffinity(0)),
+        },
+    }
+
+
+def revision() -> str:
+    """Returns the git commit of this code, with "+" where files differ from it; "" outside a checkout."""
+    root = pathlib.Path(__file__).resolve().parent.parent
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD").strip()
+        return commit + ("+" if git("status", "--porcelain", "--", "tx", "experiments") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

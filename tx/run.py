@@ -1,0 +1,67 @@
+"""The folder of one run: which file is what, written atomically, read back by every command and report.
+
+WORKDIR/SWEEP@SCALE/VARIANT/seedK/ holds config.json, metrics.jsonl, TensorBoard events, checkpoints/,
+translations.SPLIT.txt and result.json. result.json is written last: it is there exactly when the run is done.
+A failed run has error.json.
+"""
+
+import json
+import os
+import pathlib
+
+from tx.errors import UserError
+
+
+def write_atomically(path: os.PathLike, text: str) -> None:
+    """Writes a whole file or none of it: to a temporary name beside it, then renamed."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(value: object) -> str:
+    """The one JSON form of this project's files: sorted keys, readable, a final newline."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+class RunDir:
+    """Paths of one run's files.
+
+    Args:
+      path: the run's own folder (".../seed1").
+    """
+
+    def __init__(self, path: os.PathLike):
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.result = self.path / "result.json"
+        self.error = self.path / "error.json"
+
+    def translations(self, split: str) -> pathlib.Path:
+        return self.path / f"translations.{split}.txt"
+
+    def create(self) -> None:
+        """Makes the folder; raises UserError where that is impossible."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --workdir") from None
+
+    def read(self, name: str) -> dict:
+        """Reads one JSON file of the run ("config", "result" or "error"); UserError where missing or damaged."""
+        path = getattr(self, name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist; is {self.path} the folder of a run?") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not JSON ({error}); delete it and run again") from None

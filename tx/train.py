@@ -1,0 +1,282 @@
+"""Trains one configuration, from text to result.json.
+
+    python -m tx.train --config=experiments/config.py:table3/A/h=1@multi30k --workdir=DIR [--config.train.steps=500 ...]
+"""
+
+import argparse
+import functools
+import pathlib
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from tx import commandline, config as config_lib, provenance
+from tx.checkpoint import Checkpoints
+from tx.data import tokens
+from tx.data.packing import Batch, TrainBatches, eval_batches, padding_share
+from tx.errors import UserError, one_line_errors
+from tx.flops import training_flops
+from tx.logs import Log, read_metrics
+from tx.loss import cross_entropy
+from tx.model import Transformer
+from tx.optim import optimizer, schedule
+from tx.positions import check_length
+from tx.run import RunDir, to_json, write_atomically
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a step changes: the number of steps taken, the parameters, Adam's moments."""
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+
+
+def init_state(config: ConfigDict) -> TrainState:
+    """Returns the state before the first step; a function of the seed alone."""
+    empty = jnp.zeros((1, 1), jnp.int32)
+    params = Transformer(**config.model).init(jax.random.key(config.train.seed), empty, empty)["params"]
+    opt_state = optimizer(config.optim, config.model.d_model).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def batch_loss(config: ConfigDict, params: dict, batch: Batch, rng: jax.Array | None, label_smoothing: float):
+    """Returns (loss, negative log-likelihood), means over the batch's target tokens; dropout if there is an rng."""
+    hidden = Transformer(**config.model).apply(
+        {"params": params},
+        **batch,
+        train=rng is not None,
+        rngs=None if rng is None else {"dropout": rng},
+        method="hidden",
+    )
+    return cross_entropy(
+        hidden.reshape(-1, config.model.d_model),
+        params["embedding"],
+        batch["tgt"].reshape(-1),
+        label_smoothing=label_smoothing,
+        smooth_over=config.loss.smooth_over,
+    )
+
+
+def make_train_step(config: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
+    """Returns the jitted step: (state, batch) -> (state after one update, {"loss", "nll"}); the state is donated."""
+    update = optimizer(config.optim, config.model.d_model).update
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state, batch):
+        rng = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        loss = functools.partial(batch_loss, config, batch=batch, rng=rng, label_smoothing=config.loss.label_smoothing)
+        (value, nll), grads = jax.value_and_grad(lambda params: loss(params), has_aux=True)(state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
+            updates, opt_state = update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), {"loss": value, "nll": nll}
+
+    return train_step
+
+
+def make_eval(config: ConfigDict, batches: list[Batch]) -> Callable[[dict], dict]:
+    """Returns a function of parameters: {"nll", "ppl", "tokens"} over the batches.
+
+    ppl is exp of the mean negative log-likelihood per target subword, end of sentence included, without smoothing.
+    """
+
+    @jax.jit
+    def nll(params, batch):
+        return batch_loss(config, params, batch, None, 0.0)[1] * (batch["tgt"] != 0).sum().astype(jnp.float32)
+
+    count = sum(int((batch["tgt"] != 0).sum()) for batch in batches)
+
+    def evaluate(params):
+        mean = float(np.sum([float(nll(params, batch)) for batch in batches], dtype=np.float64)) / count
+        return {"nll": mean, "ppl": float(np.exp(mean)), "tokens": count}
+
+    return evaluate
+
+
+class Window:
+    """Losses and token counts since the last line of the log; losses stay on the device until they are read."""
+
+    def __init__(self):
+        self.metrics, self.source, self.target, self.start = [], 0, 0, time.monotonic()
+
+    def add(self, metrics: dict, batch: Batch) -> None:
+        self.metrics.append(metrics)
+        self.source += int(np.count_nonzero(batch["src"]))
+        self.target += int(np.count_nonzero(batch["tgt"]))
+
+    def read(self) -> tuple[dict, dict]:
+        """Returns (mean loss and nll, tokens per second); waits for the last step."""
+        host = jax.device_get(self.metrics)
+        seconds = time.monotonic() - self.start
+        values = {key: float(np.mean([m[key] for m in host])) for key in host[0]}
+        return values, {
+            "target_tokens_per_s": self.target / seconds,
+            "tokens_per_s": (self.source + self.target) / seconds,
+        }
+
+
+def train(config: ConfigDict, data: tokens.PreparedData, run: RunDir) -> tuple[TrainState, dict]:
+    """Trains to the last step, from the newest checkpoint if there is one.
+
+    Returns the final state and what result.json says of the training.
+    """
+    batches = TrainBatches(
+        data.splits["train"],
+        seed=config.train.seed,
+        row_length=config.data.row_length,
+        batch_rows=config.data.batch_rows,
+    )
+    if batches.too_long:
+        print(f"{batches.too_long} training sentences are longer than data.row_length={config.data.row_length}: left out")
+    evaluate = make_eval(
+        config,
+        eval_batches(
+            data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows
+        ),
+    )
+    step_function, rate = make_train_step(config), schedule(config.optim, config.model.d_model)
+    state, checkpoints = init_state(config), Checkpoints(run.checkpoints, config.train.keep_checkpoints)
+    if (restored := checkpoints.restore(state)) is not None:
+        state, batches.position = restored
+    first, last = int(state.step), config.train.steps
+    totals, padding, dev, values, began = {"source": 0, "target": 0}, [], None, {}, time.monotonic()
+    with Log(run, last, first) as log:
+        window = Window()
+        for step in range(first + 1, last + 1):
+            batch = next(batches)
+            state, metrics = step_function(state, batch)
+            window.add(metrics, batch)
+            padding.append(padding_share(batch))
+            due = functools.partial(_due, step, last)
+            if due(config.train.log_every):
+                values, timing = window.read()
+                log.write(step, values | {"lr": float(rate(step - 1))}, timing)
+                totals = {"source": totals["source"] + window.source, "target": totals["target"] + window.target}
+                window = Window()
+            if due(config.train.eval_every):
+                dev = evaluate(state.params)
+                log.write(step, {"dev_ppl": dev["ppl"], "dev_nll": dev["nll"]}, {})
+                window.start = time.monotonic()
+            if due(config.train.checkpoint_every):
+                checkpoints.save(step, state, batches.position)
+    checkpoints.close()
+    seconds = time.monotonic() - began
+    dev = dev or evaluate(state.params)
+    return state, {
+        "steps": last,
+        "epochs": batches.epochs(),
+        "source_tokens": totals["source"],
+        "target_tokens": totals["target"],
+        "padding_share": float(np.mean(padding)) if padding else None,
+        "flops": training_flops(config),
+        "final_loss": values.get("loss"),
+        "too_long": batches.too_long,
+        "dev": {"split": "validation", **dev},
+        "seconds": seconds,
+    }
+
+
+def _due(step, last, every):
+    return step % every == 0 or step == last
+
+
+def run_experiment(config: ConfigDict, run: RunDir) -> None:
+    """Trains, evaluates and writes every file of a run; what is done already is not done again."""
+    from tx.evaluate import evaluate_translations
+
+    record = provenance.describe()
+    check_length(config.model.positions, config.data.row_length, config.model.max_positions)
+    if run.config.exists():
+        refuse_other_configuration(config, run)
+        if run.result.exists():
+            print(f"{run.result} is there: nothing to do")
+            return
+    data = tokens.prepare(config.data, config.model.vocab_size)
+    run.create()
+    record["data"] = {
+        "corpus": data.corpus.name,
+        "fingerprint": data.corpus.fingerprint,
+        "vocabulary_fingerprint": data.vocabulary.fingerprint,
+    }
+    head = {"format": 1, "name": config.name, "seed": config.train.seed, "config": config.to_dict(), **record}
+    write_atomically(run.config, to_json(head))
+    run.error.unlink(missing_ok=True)
+    began = time.monotonic()
+    state, trained = train(config, data, run)
+    seconds, dev = trained.pop("seconds"), trained.pop("dev")
+    translating = time.monotonic()
+    tests = evaluate_translations(config, state.params, data, run)
+    now = time.monotonic()
+    head |= {
+        "params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "vocab_size": config.model.vocab_size,
+        "train": trained,
+        "dev": dev,
+        "tests": tests,
+        "decode": config.decode.to_dict(),
+        "curve": thinned_curve(run),
+        "timing": {
+            "train_s": seconds,
+            "decode_s": now - translating,
+            "total_s": now - began,
+            "target_tokens_per_s": trained["target_tokens"] / seconds,
+        },
+    }
+    write_atomically(run.result, to_json(head))
+
+
+def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
+    """Raises UserError where the folder holds a run of another configuration, with the fields that differ."""
+    there = config_lib.fields(ConfigDict(run.read("config")["config"]))
+    wanted = config_lib.fields(config)
+    differing = [
+        f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} asked for"
+        for name in sorted(there.keys() | wanted.keys())
+        if there.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"{run.path} holds a run of another configuration ({'; '.join(differing)}); "
+            "choose another --workdir or delete that folder"
+        )
+
+
+def thinned_curve(run: RunDir, points: int = 100) -> list[dict]:
+    """Returns at most about `points` lines of losses, and every dev perplexity, for result.json."""
+    lines = [{k: v for k, v in line.items() if k != "timing"} for line in read_metrics(run)]
+    losses = [line for line in lines if "loss" in line]
+    stride = -(-len(losses) // points) or 1
+    kept = losses[::-1][::stride] + [line for line in lines if "loss" not in line]
+    return sorted(kept, key=lambda line: line["step"])
+
+
+@one_line_errors
+def main(argv: list[str]) -> None:
+    config, rest = commandline.config_from(argv)
+    parser = argparse.ArgumentParser(prog="python -m tx.train", description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
+    run = RunDir(parser.parse_args(rest).workdir)
+    try:
+        run_experiment(config, run)
+    except UserError:
+        raise
+    except Exception as error:
+        last_line = (str(error).splitlines() or [""])[0]
+        report = {"name": config.name, "seed": config.train.seed, "error": f"{type(error).__name__}: {last_line}"}
+        if run.path.is_dir():
+            write_atomically(run.error, to_json(report | {"traceback": traceback.format_exc()}))
+        raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
