@@ -20,6 +20,7 @@ from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.data.vocabulary import EOS
 from tx.errors import UserError, one_line_errors
+from tx.memory import keep_freed_memory
 from tx.model import Transformer
 from tx.positions import check_length
 from tx.run import RunDir
@@ -112,6 +113,7 @@ def _search(config, params, src, *, length):
         alpha=config.decode.alpha,
         vocab_size=config.model.vocab_size,
         max_length=length,
+        nbest=1,
     )
     return found.tokens[:, 0]
 
@@ -154,6 +156,7 @@ def main(argv: list[str]) -> None:
     add_decoding_options(parser)
     parser.add_argument("file", nargs="?", type=pathlib.Path, help="sentences, one a line (default: standard input)")
     arguments = parser.parse_args(argv)
+    keep_freed_memory()
     config, params, data = open_run(RunDir(arguments.run), options_of(arguments))
     try:
         text = arguments.file.read_bytes() if arguments.file else sys.stdin.buffer.read()

@@ -14,6 +14,7 @@ from tx.data import tokens
 from tx.data.packing import eval_batches
 from tx.decode import Translator, add_decoding_options, open_run, options_of
 from tx.errors import UserError, one_line_errors
+from tx.memory import keep_freed_memory
 from tx.run import RunDir, to_json, write_atomically
 from tx.scores import score
 
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> None:
     add_decoding_options(parser)
     parser.add_argument("--splits", help="comma-separated, instead of the run's own decode.splits")
     arguments = parser.parse_args(argv)
+    keep_freed_memory()
     config, params, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
     from tx.train import make_eval
 

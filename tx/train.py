@@ -26,6 +26,7 @@ from tx.errors import UserError, one_line_errors
 from tx.flops import training_flops
 from tx.logs import Log, read_metrics
 from tx.loss import cross_entropy
+from tx.memory import keep_freed_memory
 from tx.model import Transformer
 from tx.optim import optimizer, schedule
 from tx.positions import check_length
@@ -266,6 +267,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tx.train", description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
     run = RunDir(parser.parse_args(rest).workdir)
+    keep_freed_memory()
     try:
         run_experiment(config, run)
     except UserError:

@@ -1,0 +1,56 @@
+# Installs into .venv and runs; needs Python >= 3.11 and a package registry.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs
+SMOKE_ARGS ?=
+PYTEST_ARGS ?=
+UV ?= uv
+INSTALL := -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+.PHONY: smoke test test-slow wmt-venv lint constraints
+
+# Every row of Table 3 on the built-in corpus, through to the printed table.
+smoke: $(VENV)/.installed
+	$(BIN)/python -m launch.local table3@smoke --workdir=$(WORKDIR) $(SMOKE_ARGS)
+
+# One process a core, each with one thread: the tests are many small compilations and little arithmetic. A file
+# stays in one process, so that what its tests share is made once.
+test: $(VENV)/.installed-test
+	PJRT_NPROC=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-test $(VENV)-wmt/.installed
+	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# A second environment with TensorFlow, which prepares TFDS's own WMT sets; training never needs it.
+wmt-venv: $(VENV)-wmt/.installed
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# Pins one version of everything for every Python and platform; accelerators' wheels are for the machine to choose.
+constraints:
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --no-annotate \
+		--no-header --no-emit-index-url --no-emit-find-links --extra test --extra wmt \
+		--output-file constraints.txt pyproject.toml
+	! grep -nE '://|index-url|find-links' constraints.txt
+
+# A stamp newer than what it was made from means that nothing needs to be installed.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python $(INSTALL) -e .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python $(INSTALL) -e '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)-wmt/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-wmt
+	$(VENV)-wmt/bin/python $(INSTALL) -e '.[wmt]'
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, e.g. make PYTHON=python3.12" if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)

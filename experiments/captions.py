@@ -1,0 +1,83 @@
+"""What stands around a table: how its numbers were obtained, and what they may not be compared with."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from experiments.results import Results, split_of, test_of
+
+
+def caption(found: Results) -> tuple[tuple[str, str], ...]:
+    """Returns (what, value) pairs; where runs differ, every value or the range is given."""
+    done = found.done
+    if not done:
+        return (("Runs", "none done"),)
+    decode = [result["decode"] for result in done]
+    pairs = [
+        ("Scale", found.scale.label),
+        (
+            "corpus",
+            _list(f"{c['corpus']} {c['source']}-{c['target']}" for c in (r["config"]["data"] for r in done)),
+        ),
+        ("steps", _range((r["train"]["steps"] for r in done), ",")),
+        ("epochs", _range((r["train"]["epochs"] for r in done), ",.1f")),
+        ("target tokens trained on", _range((r["train"]["target_tokens"] for r in done), ",")),
+        ("vocabulary", f"{_range((r['vocab_size'] for r in done), ',')} subwords"),
+        ("seeds", _list(run.seed for row in found.rows for run in row.runs if run.state == "done")),
+        ("PPL on", _list(r["dev"]["split"] for r in done)),
+        ("BLEU on", _list(map(split_of, done))),
+        ("beam", _list(d["beam"] for d in decode)),
+        ("alpha", _list(d["alpha"] for d in decode)),
+        (
+            "checkpoints averaged",
+            _list("none" if d["average_last"] == 1 else d["average_last"] for d in decode),
+        ),
+        ("sacreBLEU", _list(test_of(r)["signature"] for r in done)),
+        ("device", _counted(map(_device, done))),
+        ("code", _counted(r["code"] or "not recorded" for r in done)),
+    ]
+    return tuple(pairs)
+
+
+def standing_notes(found: Results) -> tuple[str, ...]:
+    """The notes of any table: what its columns are, and what makes its rows incomparable."""
+    notes = []
+    if any(row.variant.paper for row in found.rows):
+        notes.append(
+            "PPL is per subword of our own vocabulary and so not comparable with the paper's, which is per "
+            "subword of its own. Our BLEU is sacreBLEU; the paper's is tokenised and splits compounds."
+        )
+    if found.scale.name != "paper":
+        notes.append(
+            f"At scale {found.scale.label}, d_model, d_ff, d_k and d_v are {found.scale.width} of the "
+            f"paper's and N is {found.scale.depth}: rows are named by the paper's numbers, columns show what "
+            "was run."
+        )
+    for what, key in (("texts", "fingerprint"), ("vocabularies", "vocabulary_fingerprint")):
+        if len({result["data"][key] for result in found.done}) > 1:
+            notes.append(f"The runs were trained on different {what}: their numbers cannot be compared.")
+    if any(len(row.results) > 1 for row in found.rows):
+        notes.append("± is the standard deviation over seeds (n - 1).")
+    return tuple(notes)
+
+
+def _device(result: dict) -> str:
+    device = result["device"]
+    threads = f", {device['threads']} threads" if device.get("threads") else ""
+    return f"{device['count']} x {device['kind']}{threads}"
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(map(str, sorted(set(values), key=lambda value: (isinstance(value, str), value))))
+
+
+def _range(values: Iterable[float], form: str) -> str:
+    values = list(values)
+    ends = dict.fromkeys((format(min(values), form), format(max(values), form)))
+    return " to ".join(ends)
+
+
+def _counted(values: Iterable[str]) -> str:
+    counts = Counter(values)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{value} ({n} run{'s' if n > 1 else ''})" for value, n in sorted(counts.items()))

@@ -1,0 +1,225 @@
+"""The registry of sweeps: one string, SWEEP/VARIANT@SCALE, names any run and gives its configuration.
+
+A variant is a diff, in the paper's own numbers, against its sweep's base; a scale (experiments/scales.py) is
+a dial applied to it. `base` never moves.
+"""
+
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import ml_collections
+
+import tx.config
+from experiments.scales import SCALES, Scale, parse_scale
+from tx.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperRow:
+    """What the paper prints for a row; None where it prints nothing.
+
+    Attributes:
+      ppl: dev perplexity per subword of the paper's vocabulary.
+      bleu: dev BLEU, tokenised and compound-split.
+      params: parameters in millions, as printed.
+    """
+
+    ppl: float | None = None
+    bleu: float | None = None
+    params: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+      name: unique in its sweep; slashes group rows ("A/h=1").
+      diff: {dotted configuration field: value} against the sweep's base, in the paper's numbers.
+      paper: the paper's numbers, if the row stands in a paper.
+      note: a footnote for listings and tables.
+    """
+
+    name: str
+    diff: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    paper: PaperRow | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A table: variants of one base.
+
+    Attributes:
+      name: what stands before the first slash of a run's name.
+      base: {dotted field: value} against `tx.config.get_config()`, for every row; empty for the paper's base.
+      variants: the rows in order; the first is the base and has an empty diff.
+      doc: one line for listings and captions.
+    """
+
+    name: str
+    base: Mapping[str, object]
+    variants: tuple[Variant, ...]
+    doc: str
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name; UserError naming the nearest where there is none."""
+        return _lookup({v.name: v for v in self.variants}, name, f"variant of sweep {self.name}")
+
+
+class Run(NamedTuple):
+    """A parsed name."""
+
+    sweep: Sweep
+    variant: Variant
+    scale: Scale
+
+    @property
+    def name(self) -> str:
+        return f"{self.sweep.name}/{self.variant.name}@{self.scale.label}"
+
+
+_SWEEPS: dict[str, Sweep] = {}
+
+
+def register(sweep: Sweep) -> Sweep:
+    """Adds a sweep; ValueError where its name is taken or it is malformed. Returns it."""
+    names = [v.name for v in sweep.variants]
+    if sweep.name in _SWEEPS:
+        raise ValueError(f"sweep {sweep.name!r} is registered already")
+    if not names or sweep.variants[0].diff:
+        raise ValueError(f"sweep {sweep.name!r}: the first variant is the base and has an empty diff")
+    if len(set(names)) < len(names):
+        raise ValueError(f"sweep {sweep.name!r} names a variant twice")
+    if "/" in sweep.name or any(c in name for name in (sweep.name, *names) for c in "@*?[]: "):
+        raise ValueError(f"sweep {sweep.name!r}: no name has @ * ? [ ] : or spaces, and a sweep's no slash")
+    _SWEEPS[sweep.name] = sweep
+    return sweep
+
+
+def sweeps() -> list[Sweep]:
+    """Every registered sweep, in order of registration."""
+    return list(_SWEEPS.values())
+
+
+def sweep(name: str) -> Sweep:
+    """The sweep of that name; UserError naming the nearest where there is none."""
+    return _lookup(_SWEEPS, name, "sweep")
+
+
+def variants(name: str) -> list[Variant]:
+    """The variants of a sweep, in the order of its table."""
+    return list(sweep(name).variants)
+
+
+def parse(name: str) -> Run:
+    """Reads "SWEEP/VARIANT@SCALE"; UserError where a part is missing or unknown, naming the nearest."""
+    path, scale = _split(name)
+    sweep_name, slash, variant = path.partition("/")
+    found = sweep(sweep_name)
+    if not slash:
+        raise UserError(f"{name!r} is a sweep; name a variant, e.g. {path}/{found.variants[0].name}@{scale}")
+    return Run(found, found.variant(variant), parse_scale(scale))
+
+
+def parse_sweep(name: str) -> tuple[Sweep, Scale]:
+    """Reads "SWEEP@SCALE"; UserError as in `parse`."""
+    path, scale = _split(name)
+    return sweep(path), parse_scale(scale)
+
+
+def get_config(name: str, overrides: Mapping[str, object] | None = None) -> ml_collections.ConfigDict:
+    """Returns the whole configuration of the run "SWEEP/VARIANT@SCALE", validated and locked.
+
+    Args:
+      name: the run.
+      overrides: {dotted field: value} set last, at the size that runs: the scale's factors leave them alone.
+    """
+    run = parse(name)
+    return resolve(run.sweep, run.variant, run.scale, overrides)
+
+
+def resolve(
+    sweep: Sweep, variant: Variant, scale: Scale, overrides: Mapping[str, object] | None = None
+) -> ml_collections.ConfigDict:
+    """Returns the configuration of a variant, registered or not, at a scale.
+
+    Order: defaults, the scale's recipe, the sweep's base, the variant, the scale's factors, `overrides`. A
+    scale that sets train.steps sets it for every row: there a row's own train.steps does not count.
+    """
+    name = Run(sweep, variant, scale).name
+    config = tx.config.get_config()
+    tx.config.update(config, scale.settings(), f"scale {scale.label}")
+    tx.config.update(config, {**sweep.base, **variant.diff}, name)
+    if "train.steps" in scale.fields:
+        config.train.steps = scale.fields["train.steps"]
+    tx.config.update(config, scale.resize(tx.config.fields(config), name), name)
+    tx.config.update(config, overrides or {})
+    config.name = name
+    try:
+        tx.config.validate(config)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    return config
+
+
+def base_config(sweep: Sweep, scale: Scale) -> ml_collections.ConfigDict:
+    """The configuration that the rows of a sweep are diffs against, at a scale."""
+    return resolve(sweep, sweep.variants[0], scale)
+
+
+def diff(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> dict[str, object]:
+    """Returns {dotted field: value} of `config` where it differs from `base`, its name aside."""
+    before = tx.config.fields(base)
+    return {k: v for k, v in tx.config.fields(config).items() if k != "name" and v != before[k]}
+
+
+def select(pattern: str) -> list[str]:
+    """Returns the names of runs that a shell glob on SWEEP/VARIANT@SCALE or SWEEP@SCALE selects.
+
+    SWEEP@SCALE means every variant; `*` crosses slashes. UserError where nothing matches.
+    """
+    path, label = _split(pattern)
+    scales = _glob(SCALES, label) if _is_glob(label) else [parse_scale(label).label]
+    if not scales:
+        raise UserError(f"{pattern!r}: no scale matches {label!r} (there are {', '.join(SCALES)})")
+    if not _is_glob(path):
+        name, slash, variant = path.partition("/")
+        paths = [f"{name}/{sweep(name).variant(variant).name}"] if slash else _paths([sweep(name)])
+    else:
+        whole = set(_glob(_SWEEPS, path))
+        every = _paths(sweeps())
+        paths = [p for p in every if p.partition("/")[0] in whole or fnmatch.fnmatchcase(p, path)]
+        if not paths:
+            near = difflib.get_close_matches(path, every, n=1, cutoff=0.0)[0]
+            raise UserError(f"{pattern!r} matches no variant; the nearest is {near!r}")
+    return [f"{path}@{scale}" for scale in scales for path in paths]
+
+
+def _paths(some: Iterable[Sweep]) -> list[str]:
+    return [f"{s.name}/{v.name}" for s in some for v in s.variants]
+
+
+def _glob(names: Iterable[str], pattern: str) -> list[str]:
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def _is_glob(text: str) -> bool:
+    return any(c in text for c in "*?[")
+
+
+def _split(name: str) -> tuple[str, str]:
+    path, at, scale = name.rpartition("@")
+    if not at or not scale or not path:
+        raise UserError(f"{name!r} is not SWEEP[/VARIANT]@SCALE; write {path or scale or 'table3'}@smoke")
+    return path, scale
+
+
+def _lookup(known: Mapping[str, object], name: str, what: str):
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise UserError(f"unknown {what} {name!r}; the nearest is {near[0]!r}")
+    return known[name]

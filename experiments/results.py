@@ -1,0 +1,238 @@
+"""What a sweep's folder holds: every row's runs, done, failed or unfinished, read from their JSON files."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterable
+
+import tx.config
+from experiments import registry
+from experiments.registry import Scale, Sweep, Variant
+from tx.errors import UserError
+from tx.run import RunDir
+
+# Where a run lies and which of the seeds it is do not make it another experiment.
+_NOT_COMPARED = {"name", "train.seed", "data.dir"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedRun:
+    """One run folder.
+
+    Attributes:
+      path: the folder ".../seedK".
+      seed: K.
+      state: done (result.json is there), failed (error.json is, or result.json is damaged) or unfinished.
+      result: the contents of result.json where done, else None.
+      error: one line where failed.
+      stale: where done, one phrase for each field that differs from what the run's name means now.
+    """
+
+    path: pathlib.Path
+    seed: int
+    state: str
+    result: dict | None = None
+    error: str = ""
+    stale: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table: a variant, its changed fields at this scale, and its runs by seed.
+
+    Attributes:
+      variant: registered, or made up from the folder's name for a run that no sweep registers.
+      diff: {dotted field: value} against the sweep's base at this scale.
+      runs: sorted by seed; empty where nothing was started.
+    """
+
+    variant: Variant
+    diff: dict[str, object]
+    runs: tuple[SeedRun, ...]
+
+    @property
+    def results(self) -> list[dict]:
+        return [run.result for run in self.runs if run.state == "done"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Everything known of one SWEEP@SCALE.
+
+    Attributes:
+      rows: the registered variants in order, the base first, then the others by name.
+      folders: the SWEEP@SCALE folders that were read.
+    """
+
+    sweep: Sweep
+    scale: Scale
+    rows: tuple[Row, ...]
+    folders: tuple[pathlib.Path, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.sweep.name}@{self.scale.label}"
+
+    def seeds(self, row: Row) -> list[int]:
+        """Every seed that any row of its kind, registered or not, has: those that `row` should have."""
+        registered = {variant.name for variant in self.sweep.variants}
+        alike = [r for r in self.rows if (r.variant.name in registered) == (row.variant.name in registered)]
+        return sorted({run.seed for other in alike for run in other.runs})
+
+    @property
+    def done(self) -> list[dict]:
+        """Every result of every row."""
+        return [result for row in self.rows for result in row.results]
+
+
+def read(dirs: Iterable[pathlib.Path]) -> list[Results]:
+    """Reads every SWEEP@SCALE folder that is, or lies in, one of `dirs`; folders of one name make one table.
+
+    Raises UserError for a folder that is missing or holds no sweep, an unknown sweep or scale, and a run
+    found twice.
+    """
+    folders: dict[str, list[pathlib.Path]] = {}
+    for directory in dirs:
+        for folder in _sweep_folders(directory):
+            same_name = folders.setdefault(folder.resolve().name, [])
+            if folder.resolve() not in [other.resolve() for other in same_name]:
+                same_name.append(folder)
+    return [_results(name, found) for name, found in sorted(folders.items())]
+
+
+def _sweep_folders(directory: pathlib.Path) -> list[pathlib.Path]:
+    if not directory.is_dir():
+        raise UserError(f"no folder {directory}; give a sweep's --workdir or a SWEEP@SCALE folder in it")
+    if "@" in directory.resolve().name:
+        return [directory]
+    found = sorted(child for child in directory.iterdir() if "@" in child.name and child.is_dir())
+    if not found:
+        raise UserError(f"{directory} holds no SWEEP@SCALE folder; give the --workdir of a sweep")
+    return found
+
+
+def _results(name: str, folders: list[pathlib.Path]) -> Results:
+    sweep, scale = registry.parse_sweep(name)
+    base = registry.base_config(sweep, scale)
+    paths: dict[str, dict[int, pathlib.Path]] = {variant.name: {} for variant in sweep.variants}
+    for folder in folders:
+        for variant, seed, path in _run_folders(folder, ""):
+            other = paths.setdefault(variant, {}).setdefault(seed, path)
+            if other != path:
+                raise UserError(f"{name}: {variant} seed {seed} is in {other} and in {path}; leave one out")
+    rows = [_row(sweep, scale, variant, paths.pop(variant.name), base) for variant in sweep.variants]
+    rows += [_extra_row(sweep, scale, name, runs, base) for name, runs in sorted(paths.items())]
+    return Results(sweep, scale, tuple(rows), tuple(folders))
+
+
+def _run_folders(folder: pathlib.Path, variant: str) -> Iterable[tuple[str, int, pathlib.Path]]:
+    """Yields (variant, seed, path) of every VARIANT/seedK; a run's own subfolders are not read."""
+    for child in sorted(path for path in folder.iterdir() if path.is_dir()):
+        match = re.fullmatch(r"seed(\d+)", child.name)
+        if match and variant:
+            yield variant, int(match[1]), child
+        else:
+            yield from _run_folders(child, f"{variant}/{child.name}".removeprefix("/"))
+
+
+def _row(sweep, scale, variant, paths, base):
+    config = registry.resolve(sweep, variant, scale)
+    now = tx.config.fields(config)
+    runs = tuple(_run(path, seed, now) for seed, path in sorted(paths.items()))
+    return Row(variant, registry.diff(config, base), runs)
+
+
+def _extra_row(sweep, scale, name, paths, base):
+    """The row of a variant that is not registered: "base+num_heads=2" is `base` but for the fields it names.
+
+    What another name means only its runs know, so that none of them is stale.
+    """
+    start, _, points = name.partition("+")
+    named = {point.partition("=")[0] for point in points.split(",")}
+    registered = next((variant for variant in sweep.variants if variant.name == start), None)
+    now = tx.config.fields(registry.resolve(sweep, registered, scale)) if registered else None
+    free = {field for field in now or () if named & {field, field.rpartition(".")[2]}}
+    runs = tuple(_run(path, seed, now, free) for seed, path in sorted(paths.items()))
+    before = tx.config.fields(base)
+    config = next(filter(None, map(_configuration, runs)), before)
+    return Row(Variant(name), _changed(config, before), runs)
+
+
+def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Iterable[str] = ()) -> SeedRun:
+    """Reads one run; `now` is what its name means today ({dotted field: value}), the fields `free` aside."""
+    files = RunDir(path)
+    if files.result.exists():
+        try:
+            result = files.read("result")
+            _check(result)
+            changed = {} if now is None else _changed(_flat(result["config"]), now, free)
+            stale = tuple(f"{f} was {old}, is now {now.get(f, 'absent')}" for f, old in changed.items())
+        except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
+            what = "not JSON" if isinstance(error, UserError) else f"no result of this version, {error!r}"
+            return SeedRun(
+                path, seed, "failed", error=f"result.json is damaged ({what}); delete it, run again"
+            )
+        return SeedRun(path, seed, "done", result, stale=stale)
+    if files.error.exists():
+        try:
+            return SeedRun(path, seed, "failed", error=" ".join(str(files.read("error")["error"]).split()))
+        except (UserError, KeyError, TypeError):
+            return SeedRun(path, seed, "failed", error="error.json is damaged")
+    return SeedRun(path, seed, "unfinished")
+
+
+def test_of(result: dict) -> dict:
+    """The scores of the split that tables show: the first of decode.splits."""
+    return result["tests"][split_of(result)]
+
+
+def split_of(result: dict) -> str:
+    """The name of that split."""
+    return result["config"]["decode"]["splits"].split(",")[0].strip()
+
+
+# What tables and captions read.
+_NUMBERS = (
+    *(("params",), ("vocab_size",), ("dev", "ppl"), ("decode", "beam"), ("decode", "alpha")),
+    *(("decode", "average_last"), ("train", "steps"), ("train", "epochs"), ("train", "target_tokens")),
+)
+_TEXTS = (
+    *(("code",), ("dev", "split"), ("device", "kind"), ("device", "count")),
+    *(("data", "fingerprint"), ("data", "vocabulary_fingerprint")),
+)
+
+
+def _check(result: dict) -> None:
+    """Raises KeyError, TypeError or ValueError where something that a table shows is missing."""
+    test = test_of(result)
+    for key in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "exact_match"):
+        float(test[key])
+    test["signature"]
+    for keys in _NUMBERS + _TEXTS:
+        value = result
+        for key in keys:
+            value = value[key]
+        if keys in _NUMBERS:
+            float(value)
+
+
+def _flat(nested: dict, prefix: str = "") -> dict[str, object]:
+    """{dotted field: value} of a configuration as JSON holds it."""
+    leaves = {}
+    for key, value in nested.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
+
+
+def _changed(config: dict, now: dict, free: Iterable[str] = ()) -> dict[str, object]:
+    """{dotted field: its value in `config`, or "absent"} of every field in which it differs from `now`."""
+    fields = sorted((now.keys() | config.keys()) - _NOT_COMPARED - set(free))
+    return {f: config.get(f, "absent") for f in fields if config.get(f, "absent") != now.get(f, "absent")}
+
+
+def _configuration(run: SeedRun) -> dict[str, object]:
+    """The configuration of a run in any state, from result.json or config.json; {} where there is none."""
+    try:
+        return _flat((run.result or RunDir(run.path).read("config"))["config"])
+    except (UserError, KeyError, TypeError, AttributeError):
+        return {}

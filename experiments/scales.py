@@ -1,0 +1,155 @@
+"""Scales: how large a sweep is run. A scale sets corpus and recipe, and shrinks any variant by two factors.
+
+At scale `paper` the factors are 1 and the numbers are the paper's. Elsewhere `width` multiplies d_model,
+d_ff, d_k and d_v, and `depth` multiplies N, of whatever row is run; h stays, so a small table keeps the
+structure of the big one. Depth 1/2 keeps the rows N=2, 4, 6, 8 apart (1, 2, 3, 4); 1/3 would not.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+
+from tx.errors import UserError
+
+WIDTHS = ("model.d_model", "model.d_ff", "model.d_k", "model.d_v")
+DEPTHS = ("model.num_layers",)
+PAIR = ("en", "de")  # source and target where a scale's name gives none
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A dial that any variant can be run at.
+
+    Attributes:
+      name: what stands after the @.
+      doc: one line for `python -m experiments list`.
+      corpus: the data.corpus field; "{other}" stands for the language of the pair that is not English.
+      width: multiplies d_model, d_ff, d_k, d_v.
+      depth: multiplies N.
+      fields: the recipe: {dotted field: value}, the same for every row of a table.
+      pairs: the "source-target" pairs that the corpus has; empty: whatever the corpus turns out to have.
+      pair: (source, target).
+    """
+
+    name: str
+    doc: str
+    corpus: str
+    width: Fraction = Fraction(1)
+    depth: Fraction = Fraction(1)
+    fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    pairs: tuple[str, ...] = ()
+    pair: tuple[str, str] = PAIR
+
+    @property
+    def label(self) -> str:
+        """The scale as names write it: "multi30k", or "multi30k.en-fr" for a pair other than en-de."""
+        return self.name if self.pair == PAIR else f"{self.name}.{'-'.join(self.pair)}"
+
+    def settings(self) -> dict[str, object]:
+        """Every field that the scale itself sets, corpus and languages included."""
+        source, target = self.pair
+        corpus = self.corpus.format(other=target if source == "en" else source)
+        return {"data.corpus": corpus, "data.source": source, "data.target": target, **self.fields}
+
+    def resize(self, fields: Mapping[str, object], where: str) -> dict[str, int]:
+        """Multiplies the sizes among `fields` ({dotted name: value}) by the scale's factors.
+
+        Raises UserError where the product is not a positive whole number.
+        """
+        factors = dict.fromkeys(WIDTHS, self.width) | dict.fromkeys(DEPTHS, self.depth)
+        resized = {}
+        for name, factor in factors.items():
+            size = fields[name] * factor
+            if size < 1 or size.denominator != 1:
+                raise UserError(
+                    f"{where}: {name}={fields[name]} times {factor} (scale {self.name}) is {size}, not a "
+                    f"positive whole number; choose {name} as a multiple of {factor.denominator}"
+                )
+            resized[name] = int(size)
+        return resized
+
+
+def _with_english(*others: str) -> tuple[str, ...]:
+    return tuple(pair for other in others for pair in (f"en-{other}", f"{other}-en"))
+
+
+def _smaller(row_length, batch_rows, steps, warmup, every, vocabulary, splits, lr_factor=1.0):
+    return {
+        "model.vocab_size": vocabulary,
+        "data.row_length": row_length,
+        "data.batch_rows": batch_rows,
+        "train.steps": steps,
+        "train.eval_every": every,
+        "train.checkpoint_every": every,
+        "optim.warmup_steps": warmup,
+        "optim.lr_factor": lr_factor,
+        "decode.splits": splits,
+    }
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        # The paper's own numbers are the defaults of tx/config.py: 100K steps, warm-up 4000, V = 40,960.
+        # It sets no train.steps: a row that trains longer in the paper (big, 300K) does so here alone.
+        Scale(
+            "paper",
+            "WMT14 as in the paper: 100K steps (big 300K), batches of 25,000 tokens",
+            "wmt14_translate/{other}-en",
+            pairs=_with_english("cs", "de", "fr", "hi", "ru"),
+        ),
+        Scale(
+            "tatoeba",
+            "Tatoeba sentence pairs, d_model 128, N 3",
+            "tatoeba",
+            width=Fraction(1, 4),
+            depth=Fraction(1, 2),
+            fields=_smaller(128, 32, 10_000, 1000, 1000, vocabulary=8000, splits="test"),
+        ),
+        Scale(
+            "multi30k",
+            "Multi30k image captions, d_model 128, N 3",
+            "multi30k",
+            width=Fraction(1, 4),
+            depth=Fraction(1, 2),
+            fields=_smaller(
+                *(64, 16, 6000, 1000, 500),
+                vocabulary=4000,
+                lr_factor=0.7,
+                splits="test_2016_flickr,test_2017_flickr,test_2017_mscoco",
+            ),
+        ),
+        Scale(
+            "smoke",
+            "generated number sentences, d_model 64, N 3: minutes on two CPU cores",
+            "numbers",
+            width=Fraction(1, 8),
+            depth=Fraction(1, 2),
+            fields=_smaller(64, 16, 600, 200, 200, vocabulary=1000, splits="test"),
+            pairs=_with_english("de"),
+        ),
+    )
+}
+
+
+def parse_scale(label: str) -> Scale:
+    """Reads "multi30k" or "multi30k.en-fr"; UserError for an unknown scale or pair."""
+    name, dot, pair = label.partition(".")
+    if name not in SCALES:
+        near = difflib.get_close_matches(name, SCALES, n=1, cutoff=0.0)[0]
+        raise UserError(f"unknown scale {name!r}; the nearest is {near!r} (there are {', '.join(SCALES)})")
+    scale = SCALES[name]
+    if not dot:
+        return scale
+    match = re.fullmatch(r"([a-z]{2,3}(?:_[a-zA-Z]+)?)-([a-z]{2,3}(?:_[a-zA-Z]+)?)", pair)
+    if not match or match[1] == match[2]:
+        raise UserError(f"{label!r}: {pair!r} is no language pair; write SOURCE-TARGET, e.g. {name}.de-en")
+    if scale.pairs and pair not in scale.pairs:
+        near = difflib.get_close_matches(pair, scale.pairs, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"{label!r}: scale {name} has no pair {pair!r}; the nearest is {near!r} "
+            f"(there are {', '.join(scale.pairs)})"
+        )
+    return dataclasses.replace(scale, pair=(match[1], match[2]))

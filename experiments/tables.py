@@ -1,0 +1,182 @@
+"""A table and its forms: Markdown, CSV, LaTeX, and text for a terminal. Every form escapes what it shows."""
+
+import csv
+import dataclasses
+import io
+import re
+import textwrap
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+      head: what is measured ("PPL").
+      sub: whose number it is ("paper", "ours"), or "".
+      text: left-aligned where true; numbers stand to the right.
+      drop: in a terminal too narrow for all, columns of the highest `drop` go first; 0 stays.
+    """
+
+    head: str
+    sub: str = ""
+    text: bool = False
+    drop: int = 0
+
+    @property
+    def title(self) -> str:
+        return f"{self.head} {self.sub}".strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a report shows.
+
+    Attributes:
+      title: one line.
+      columns, rows: the cells, as text; every row has one for each column.
+      groups: one key a row; LaTeX draws a line where it changes.
+      caption: how the numbers were obtained: (what, value) pairs.
+      notes: footnotes; those that cells refer to begin with "[1] " and so on.
+      records: for CSV, one dict a row: unrounded numbers under plain names, None where there is none.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    groups: tuple[str, ...]
+    caption: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    records: tuple[dict[str, object], ...]
+
+    @property
+    def caption_text(self) -> str:
+        return "; ".join(f"{what}: {value}" for what, value in self.caption) + "."
+
+
+def to_markdown(table: Table) -> str:
+    """GitHub's Markdown, cells padded so that the source reads as a table too."""
+    cells = [[_markdown(c.title) for c in table.columns]]
+    cells += [[_markdown(cell) for cell in row] for row in table.rows]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.columns))]
+    lines = [_pipes(row, widths, table.columns) for row in cells]
+    rule = [("-" * w if c.text else "-" * (w - 1) + ":") for w, c in zip(widths, table.columns, strict=True)]
+    lines.insert(1, f"| {' | '.join(rule)} |")
+    caption = f"**{_markdown(table.title)}** {_markdown(table.caption_text)}"
+    return "\n".join([caption, "", *lines, "", *(f"* {_markdown(note)}" for note in table.notes)]) + "\n"
+
+
+def _pipes(row, widths, columns):
+    padded = [
+        cell.ljust(w) if c.text else cell.rjust(w) for cell, w, c in zip(row, widths, columns, strict=True)
+    ]
+    return f"| {' | '.join(padded)} |"
+
+
+def _markdown(text: str) -> str:
+    text = re.sub(r"[\\`*|<>~$]|\](?=[(\[:])|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])", r"\\\g<0>", _line(text))
+    return text.replace("&", "&amp;")
+
+
+def to_csv(table: Table) -> str:
+    """One line a row, with a header; numbers unrounded, an empty field where there is none."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(table.records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.records)
+    return out.getvalue()
+
+
+_TEX = {c: f"\\{c}" for c in "{}$&#%_"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+}
+_TEX_SYMBOLS = {
+    "N": "$N$",
+    "h": "$h$",
+    "d_model": r"$d_{\mathrm{model}}$",
+    "d_ff": r"$d_{\mathrm{ff}}$",
+    "d_k": "$d_k$",
+    "d_v": "$d_v$",
+    "P_drop": r"$P_{\mathrm{drop}}$",
+    "eps_ls": r"$\epsilon_{\mathrm{ls}}$",
+}
+
+
+def to_latex(table: Table) -> str:
+    """A table float; needs the packages booktabs and graphicx."""
+    lines = ["% needs \\usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering"]
+    lines.append(rf"\caption{{{_latex(table.title)} {_latex(table.caption_text)}}}")
+    lines += [r"\resizebox{\textwidth}{!}{%", rf"\begin{{tabular}}{{{_letters(table)}}}", r"\toprule"]
+    heads = (_TEX_SYMBOLS.get(c.head, _latex(c.head)) for c in table.columns)
+    lines += [_latex_row(heads), _latex_row(_latex(c.sub) for c in table.columns)]
+    previous = None
+    for group, row in zip(table.groups, table.rows, strict=True):
+        if group != previous:
+            lines.append(r"\midrule")
+        previous = group
+        lines.append(_latex_row(re.sub(r"^-(?=\d)", "$-$", _latex(cell)) for cell in row))
+    lines += [r"\bottomrule", r"\end{tabular}}", r"\par\footnotesize"]
+    lines += [rf"{_latex(note)}\par" for note in table.notes]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _letters(table):
+    return "".join("l" if c.text else "r" for c in table.columns)
+
+
+def _latex_row(cells):
+    # A row whose first cell began with a bracket would be read as the option of the \\ before it.
+    return "{}" + " & ".join(cells) + r" \\"
+
+
+def _latex(text: str) -> str:
+    return re.sub(r'"([^"]*)"', r"``\1''", "".join(_TEX.get(c, c) for c in _line(text)))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def print_table(table: Table, console: rich.console.Console) -> None:
+    """Prints to a terminal; columns that do not fit are left out and named."""
+    widths = []
+    for i, column in enumerate(table.columns):
+        width = 2 + max(len(column.head), len(column.sub), *(len(row[i]) for row in table.rows))
+        widths.append(min(width, 16) if column.text and i else width)  # a long text can be folded, if need be
+    kept = list(range(len(table.columns)))
+    while sum(widths[i] for i in kept) > console.width:
+        worst = max(table.columns[i].drop for i in kept)
+        if not worst:
+            break
+        kept = [i for i in kept if table.columns[i].drop < worst]
+    shown = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i in kept:
+        column = table.columns[i]
+        head = f"{column.head}\n{column.sub}"
+        if column.text:
+            shown.add_column(rich.text.Text(head), overflow="fold")
+        else:
+            shown.add_column(rich.text.Text(head), justify="right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*(rich.text.Text(_line(row[i])) for i in kept))
+    console.print(rich.text.Text(table.title))
+    console.print(shown)
+    width = min(console.width, 110)
+    left_out = [c.title for i, c in enumerate(table.columns) if i not in kept]
+    notes = [table.caption_text, *table.notes]
+    if left_out:
+        notes.append(f"Left out at this width: {', '.join(left_out)}.")
+    for note in notes:
+        console.print(rich.text.Text(textwrap.fill(_line(note), width, break_on_hyphens=False)))

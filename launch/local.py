@@ -1,0 +1,185 @@
+"""Runs a sweep on this machine.
+
+    python -m launch.local table3@smoke --workdir=DIR [--seeds=3] [--jobs=N] [--only='A/*'] [--dry_run]
+        [--set train.steps=500] [--grid model.num_heads=1,2,4 --grid model.dropout=0,0.1]
+
+What is done under the same configuration is skipped, what failed or was interrupted is run again, another
+configuration in the same place is refused before anything starts. Exit status: 0; 1 where a run failed; 2 for
+what the caller has to mend; 130 when interrupted (what was running is ended, and goes on at the next launch).
+"""
+
+import argparse
+import contextlib
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from launch import plan
+from launch.plan import PlannedRun
+from launch.pool import Command, Pool, default_jobs, outcome
+from launch.view import View, plan_table
+from tx.errors import UserError, one_line_errors
+from tx.run import RunDir
+
+POLL = 0.2  # seconds between looks at the processes
+PLAIN_WIDTH = 250  # columns off a terminal, where nothing needs to fold
+
+
+def train_command(run: PlannedRun) -> list[str]:
+    """The process that makes a run."""
+    return [sys.executable, "-m", "tx.train", *run.arguments()]
+
+
+def prepare(runs: Sequence[PlannedRun]) -> None:
+    """Makes corpora, vocabularies and tokens that the runs share, once each.
+
+    What is wrong with the text, or with a component's name, raises UserError here and not in every run.
+    """
+    from tx.data import tokens  # slow to import, and not needed to plan
+    from tx.positions import check_length, positions
+
+    for run in runs:
+        model = run.config.model
+        _ = positions[model.positions]
+        check_length(model.positions, run.config.data.row_length, model.max_positions)
+    configs = [run.config for run in runs]
+    shared = {(c.data.to_json(), c.decode.splits, c.model.vocab_size): c for c in configs}
+    for config in shared.values():
+        data = tokens.prepare(config.data, config.model.vocab_size)
+        for split in ("train", "validation", *config.decode.splits.split(",")):
+            _ = data.splits[split]  # made when first asked for
+
+
+def report(folders: Sequence[pathlib.Path]) -> None:
+    """Prints the tables of some SWEEP@SCALE folders."""
+    from experiments import __main__ as experiments  # slow to import, and not needed to plan
+
+    experiments.main(["report", *map(str, folders)])
+
+
+def launch(
+    runs: Sequence[PlannedRun],
+    workdir: pathlib.Path,
+    jobs: int | None,
+    console: Console,
+    command: Command = train_command,
+) -> int:
+    """Runs what is not done, the longest first, and returns how many failed.
+
+    Args:
+      runs: all that were asked for.
+      workdir: where the runs' shared compilation cache lies.
+      jobs: how many at once; None for `default_jobs`.
+      console: where to show it.
+      command: the command line of a run's process.
+    """
+    todo = sorted((run for run in runs if run.state != "done"), key=lambda run: -run.flops)
+    waiting, failed = list(todo), 0
+    defaults = {  # the seeds of a variant, and its relaunches, compile once
+        "JAX_COMPILATION_CACHE_DIR": str(workdir / ".jax_cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    pool = Pool(jobs or default_jobs(len(todo)), command, defaults)
+    with View(runs, todo, pool.running, console) as view, pool:
+        while waiting or pool.running:
+            while waiting and pool.free:
+                view.started(pool.start(waiting.pop(0)))
+            for job in pool.finished():
+                error = outcome(job)
+                failed += bool(error)
+                view.ended(job, error)
+            view.refresh()
+            time.sleep(POLL)
+    view.summary()
+    return failed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.local", description="Runs a sweep on this machine."
+    )
+    plan.add_arguments(parser)
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: by cores and memory)")
+    parser.add_argument(
+        "--dry_run", "--dry-run", action="store_true", help="print the plan and start nothing"
+    )
+    return parser
+
+
+@one_line_errors
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    command: Command = train_command,
+    prepare: Callable[[Sequence[PlannedRun]], None] = prepare,
+    report: Callable[[Sequence[pathlib.Path]], None] = report,
+) -> int:
+    """Plans, runs and reports; returns the exit status. The keywords take the place of training in tests."""
+    args = _parser().parse_intermixed_args(argv)
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs must be at least 1; got {args.jobs}")
+    runs = plan.make(args)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PLAIN_WIDTH)
+    if args.dry_run:
+        console.print(plan_table(runs))
+    plan.refuse_clashes(runs)
+    if args.dry_run:
+        return 0
+    with _interruptible():
+        try:
+            todo = [run for run in runs if run.state != "done"]
+            with _new_folder(args.workdir):
+                if todo:
+                    prepare(todo)
+            failed = launch(runs, args.workdir, args.jobs, console, command)
+            report(list(dict.fromkeys(args.workdir / run.sweep for run in runs)))
+        except KeyboardInterrupt:
+            console.print("interrupted: the same command goes on from here")
+            return 130
+    return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _new_folder(path: pathlib.Path):
+    """Makes a folder, and takes it back if the body fails; UserError where it cannot be written."""
+    new = not path.exists()
+    RunDir(path).create()
+    try:
+        yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):  # it is not empty any more
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """Turns the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt.
+
+    Later ones are ignored, so that they cannot cut the ending of the runs short.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def stop(*_):
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Processes on this machine: slots that share its cores, and the runs in them."""
+
+import contextlib
+import dataclasses
+import glob
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+from launch.plan import PlannedRun
+from tx.run import to_json, write_atomically
+
+Command = Callable[[PlannedRun], list[str]]
+"""The command line of a run's process, given the run."""
+
+MEMORY_PER_JOB = (
+    2 << 30
+)  # bytes: a generous small-scale run, so that the default number of jobs does not swap
+GRACE = 10.0  # seconds that a process has to end after SIGTERM
+TAIL = 50  # lines of log.txt kept in error.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """A run's share of the machine: threads, and logical cores by number (none if they cannot be chosen)."""
+
+    cores: tuple[int, ...]
+    threads: int
+
+
+def slots(jobs: int) -> list[Slot]:
+    """Cuts this machine into equal disjoint slots; with more jobs than cores, some share one."""
+    cores = _cores()
+    share = max(1, len(cores) // jobs)
+    if not hasattr(os, "sched_setaffinity"):
+        return [Slot((), share)] * jobs
+    return [
+        Slot(tuple(cores[(i * share + k) % len(cores)] for k in range(share)), share) for i in range(jobs)
+    ]
+
+
+def default_jobs(runs: int) -> int:
+    """One job on an accelerator, else one a core as memory allows: a small model keeps one core busy."""
+    on_cpu = os.environ.get("JAX_PLATFORMS", "") == "cpu"
+    if not on_cpu and (glob.glob("/dev/nvidia[0-9]*") or glob.glob("/dev/accel[0-9]*")):
+        return 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(runs, len(_cores()), memory // MEMORY_PER_JOB))
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+@dataclasses.dataclass
+class Job:
+    """A run in a slot."""
+
+    run: PlannedRun
+    slot: Slot
+    process: subprocess.Popen
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run, or ran."""
+        return (self.ended or time.monotonic()) - self.began
+
+
+class Pool:
+    """Runs processes side by side, one a slot; use as a context manager, which ends what still runs.
+
+    Args:
+      jobs: how many at once.
+      command: the command line of a run.
+      defaults: environment variables for the runs where this process has none of that name.
+    """
+
+    def __init__(self, jobs: int, command: Command, defaults: dict[str, str]):
+        self.free = slots(jobs)
+        self.running: list[Job] = []
+        self._command, self._defaults = command, defaults
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for job in self.running:
+            _signal(job.process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        for job in self.running:
+            try:
+                job.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal(job.process, signal.SIGKILL)
+                job.process.wait()
+        self.running.clear()
+
+    def start(self, run: PlannedRun) -> Job:
+        """Starts a run in a free slot; UserError where its folder cannot be written."""
+        run.folder.create()
+        run.folder.error.unlink(missing_ok=True)
+        slot = self.free.pop(0)
+        with open(log_path(run), "w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                self._command(run),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._defaults
+                | dict(os.environ)
+                | {"PJRT_NPROC": str(slot.threads), "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # so that Ctrl-C reaches the launcher alone, which then ends its runs
+            )
+        job = Job(run, slot, process)
+        self.running.append(job)
+        if slot.cores:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                os.sched_setaffinity(process.pid, slot.cores)  # in time: no library has started a thread yet
+        return job
+
+    def finished(self) -> list[Job]:
+        """Returns the jobs that have ended since the last call; their slots are free again."""
+        ended = [job for job in self.running if job.process.poll() is not None]
+        for job in ended:
+            job.ended = time.monotonic()
+            self.running.remove(job)
+            self.free.append(job.slot)
+        return ended
+
+
+def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)  # the session that the process leads: its children too
+
+
+def outcome(job: Job) -> str:
+    """Returns "" for an ended job that is done, else the error in one line, which error.json holds too."""
+    run, code = job.run, job.process.returncode
+    if code == 0 and run.folder.result.exists():
+        return ""
+    if not run.folder.error.exists():
+        lines = _tail(log_path(run))
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
+        if code < 0:
+            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+            last = f"killed by {signal.Signals(-code).name}{hint}"
+        elif code == 0:
+            last = "ended without a result.json"
+        report = {"name": run.name, "seed": run.seed, "error": last or f"exit status {code}"}
+        write_atomically(run.folder.error, to_json(report | {"traceback": "\n".join(lines)}))
+    return run.folder.read("error")["error"]
+
+
+def log_path(run: PlannedRun) -> pathlib.Path:
+    """Where a run's standard output and error go."""
+    return run.folder.path / "log.txt"
+
+
+def _tail(path: pathlib.Path) -> Sequence[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]

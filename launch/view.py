@@ -1,0 +1,145 @@
+"""What a launch says while it runs: a live table on a terminal, one line an event elsewhere."""
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from launch.plan import PlannedRun
+from launch.pool import Job, log_path
+from tx.run import RunDir
+
+METRICS_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
+
+
+class View:
+    """Follows a launch; use as a context manager.
+
+    Args:
+      runs: all runs asked for, the done ones among them.
+      todo: those that are to run.
+      running: the jobs at work, as their owner keeps it up to date.
+      console: where to write.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[PlannedRun],
+        todo: Sequence[PlannedRun],
+        running: Sequence[Job],
+        console: Console,
+    ):
+        self.console, self._todo, self._running = console, todo, running
+        self._skipped = len(runs) - len(todo)
+        self._ended: list[tuple[Job, str]] = []
+        self._began = time.monotonic()
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self):
+        if self._live:
+            self._live.start()
+        self._say(f"{len(self._todo)} to run, {self._skipped} done before")
+        return self
+
+    def __exit__(self, *_):
+        if self._live:
+            self._live.stop()
+
+    def started(self, job: Job) -> None:
+        self._say(f"start  {job.run.label}")
+
+    def ended(self, job: Job, error: str) -> None:
+        """Reports a job that has ended; `error` is empty where it is done."""
+        self._ended.append((job, error))
+        counted = f"[{len(self._ended)}/{len(self._todo)}] {job.run.label}"
+        if error:
+            self._say(f"FAILED {counted}: {error} (see {log_path(job.run)})")
+        else:
+            self._say(f"done   {counted} in {_clock(job.seconds)}, {self._left()} left")
+
+    def summary(self) -> None:
+        """Prints what became of every run that was to run."""
+        if not self._ended:
+            return
+        table = Table("run", "state", "time", box=None)
+        for job, error in self._ended:
+            state = f"FAILED: {error}" if error else "done"
+            table.add_row(job.run.label, Text(state), _clock(job.seconds))
+        self.console.print(table)
+        self._say(self._counts())
+
+    def refresh(self) -> None:
+        """Draws what is running now; nothing off a terminal."""
+        if self._live:
+            self._live.update(self._picture(), refresh=True)
+
+    def _say(self, line: str) -> None:
+        # Text of others (errors, paths) is no markup, and a line that a script reads is not wrapped.
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _picture(self) -> Group:
+        waiting = len(self._todo) - len(self._ended) - len(self._running)
+        line = f"{self._counts()}, {len(self._running)} running, {waiting} waiting; {self._left()} left"
+        table = Table("running", "step", "loss", "target tokens/s", "time", box=None)
+        for job in self._running:
+            now = progress(job.run.folder)
+            table.add_row(
+                job.run.label,
+                f"{now.get('step', 0)}/{job.run.config.train.steps}",
+                f"{now['loss']:.3f}" if "loss" in now else "-",
+                f"{now['target_tokens_per_s']:,.0f}" if "target_tokens_per_s" in now else "-",
+                _clock(job.seconds),
+            )
+        return Group(table, Text(line))
+
+    def _counts(self) -> str:
+        failed = sum(1 for _, error in self._ended if error)
+        return f"{len(self._ended) - failed} done, {failed} failed, {self._skipped} done before"
+
+    def _left(self) -> str:
+        """Time left, if the runs to come cost what their FLOPs say they cost beside those already made."""
+        total = sum(run.flops for run in self._todo)
+        made = sum(job.run.flops for job, _ in self._ended)
+        for job in self._running:
+            made += job.run.flops * progress(job.run.folder).get("step", 0) / job.run.config.train.steps
+        if not made:
+            return "?"
+        return _clock(max(0.0, total / made - 1) * (time.monotonic() - self._began))
+
+
+def progress(folder: RunDir) -> dict[str, float]:
+    """Returns the newest "step", "loss" and "target_tokens_per_s" in metrics.jsonl, those that are there."""
+    try:
+        with open(folder.metrics, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - METRICS_TAIL))
+            lines = file.read().decode("utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return {}
+    newest = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut at the start of the tail, or still being written
+        flat = record | record.get("timing", {})
+        newest |= {k: flat[k] for k in ("step", "loss", "target_tokens_per_s") if k in flat}
+    return newest
+
+
+def plan_table(runs: Sequence[PlannedRun]) -> Table:
+    """The runs of a launch, for --dry_run."""
+    table = Table("name", "seed", "state", "parameters", "FLOPs", "folder", box=None)
+    for run in runs:
+        folder = os.path.relpath(run.folder.path)
+        table.add_row(run.name, str(run.seed), run.state, f"{run.params:,}", f"{run.flops:.2e}", Text(folder))
+    return table
+
+
+def _clock(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))

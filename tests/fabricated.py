@@ -1,0 +1,63 @@
+"""Result files made up for tests of reports."""
+
+import json
+
+from experiments import registry, results
+from experiments.rows import build
+
+SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+
+
+def put(
+    workdir,
+    name,
+    seed,
+    ppl=5.0,
+    bleu=30.0,
+    exact=0.0,
+    overrides=None,
+    folder=None,
+    **changes,
+):
+    """Writes a run's result.json, returns its folder; `folder` for a variant that is not registered."""
+    config = registry.get_config(name, {"train.seed": seed, **(overrides or {})}).to_dict()
+    run = registry.parse(name)
+    path = workdir / f"{run.sweep.name}@{run.scale.label}" / (folder or run.variant.name) / f"seed{seed}"
+    path.mkdir(parents=True)
+    split = config["decode"]["splits"].split(",")[0]
+    scores = {"sentences": 9, "bleu": bleu, "signature": SIGNATURE, "chrf": 55.5, "stats": []}
+    scores |= {"bleu_tokenized": bleu + 1, "bleu_compound": bleu + 2, "exact_match": exact}
+    other = scores | {"bleu": 99.0}  # of another split, alphabetically first
+    result = {
+        "format": 1,
+        "name": name,
+        "seed": seed,
+        "config": config,
+        "params": 1_234_567,
+        "vocab_size": config["model"]["vocab_size"],
+        "train": {"steps": config["train"]["steps"], "epochs": 12.34, "target_tokens": 654_321},
+        "dev": {"split": "validation", "ppl": ppl, "nll": 1.0, "tokens": 7},
+        "tests": {"a_split": other, split: scores},
+        "decode": config["decode"],
+        "data": {"corpus": "c", "fingerprint": "f", "vocabulary_fingerprint": "v"},
+        "device": {"platform": "cpu", "kind": "Some CPU", "count": 1, "threads": 2},
+        "code": "abc123",
+    }
+    (path / "result.json").write_text(json.dumps(result | changes))
+    return path
+
+
+def fail(workdir, variant, seed, error, scale="smoke"):
+    path = workdir / f"table3@{scale}" / variant / f"seed{seed}"
+    path.mkdir(parents=True)
+    (path / "error.json").write_text(json.dumps({"name": "", "seed": seed, "error": error, "traceback": ""}))
+
+
+def table_of(workdir):
+    (found,) = results.read([workdir])
+    return build(found)
+
+
+def cells(table):
+    """{row: {column title: cell}}."""
+    return {row[0]: dict(zip([c.title for c in table.columns], row, strict=True)) for row in table.rows}

@@ -1,0 +1,389 @@
+"""Corpora against the files they come from, and what is said of files that are not what they should be."""
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import http.server
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tx import config
+from tx.data import builders, cache, corpora, textfiles
+from tx.errors import UserError
+
+PROJECT = pathlib.Path(__file__).parents[1]
+SHARED = os.environ.get("TX_DATA_DIR")
+ODD = "a\u2028b\u0085c\x0cd\x1ce\rf"  # what str.splitlines would cut in six
+
+
+@pytest.fixture(autouse=True)
+def _no_data_but_the_test_s(monkeypatch, tmp_path):
+    monkeypatch.delenv("TX_DATA_DIR", raising=False)
+    monkeypatch.setenv("TX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+
+
+def data_config(corpus="multi30k", source="en", target="de", folder=""):
+    c = config.get_config()
+    config.update(
+        c, {"data.corpus": corpus, "data.source": source, "data.target": target, "data.dir": str(folder)}
+    )
+    return c.data
+
+
+def sentences(language, split, n):
+    """Distinct lines in an order that no sorting or shuffling by key gives."""
+    lines = [f"{language} {split} {i} {ODD}" for i in range(n)]
+    random.Random(split).shuffle(lines)
+    return lines
+
+
+SIZES = {"train": 3000, "val": 40, "test_2016_flickr": 30, "test_2017_flickr": 20, "test_2017_mscoco": 10}
+
+
+def write(folder, corpus="multi30k", languages=("en", "de"), **files):
+    """Writes a small Multi30k below a folder; `files` replaces whole files, "stem.language" -> bytes."""
+    (folder / corpus).mkdir(parents=True, exist_ok=True)
+    for split, n in SIZES.items():
+        for language in languages:
+            data = files.get(
+                f"{split}.{language}", "".join(f"{s}\n" for s in sentences(language, split, n)).encode()
+            )
+            (folder / corpus / f"{split}.{language}.gz").write_bytes(gzip.compress(data))
+    return folder
+
+
+def test_every_split_keeps_the_order_of_its_file(tmp_path):
+    corpus = corpora.load(data_config(folder=write(tmp_path)))
+    names = {"val": "validation"}
+    assert corpus.split_names == tuple(names.get(split, split) for split in SIZES)
+    for split, n in SIZES.items():
+        expected = list(zip(sentences("en", split, n), sentences("de", split, n), strict=True))
+        assert corpus.pairs(names.get(split, split)) == expected
+        assert list(corpus.iterate(names.get(split, split), 7)) == expected[::7]
+    record = corpus.splits["validation"][3]  # random access
+    assert record["de"].decode() == sentences("de", "val", 40)[3]
+    assert "tensorflow" not in sys.modules
+
+
+def test_changed_text_is_never_served_from_old_data(tmp_path):
+    before = corpora.load(data_config(folder=write(tmp_path)))
+    assert before.pairs("validation")[0][1] != "neu"
+    lines = ["neu", *sentences("de", "val", 40)[1:]]
+    after = corpora.load(data_config(folder=write(tmp_path, **{"val.de": "\n".join(lines).encode()})))
+    assert after.fingerprint != before.fingerprint
+    assert after.pairs("validation")[0][1] == "neu"
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda text: text.rstrip("\n"),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", " \u00a0\n"),
+    ],
+    ids=["no final newline", "CRLF", "byte order mark", "trailing space"],
+)
+def test_the_fingerprint_is_that_of_the_sentences(tmp_path, same):
+    one = corpora.load(data_config(folder=write(tmp_path / "one")))
+    folder = write(tmp_path / "other")
+    packed = folder / "multi30k" / "val.de.gz"
+    (folder / "multi30k" / "val.de").write_bytes(same(gzip.decompress(packed.read_bytes()).decode()).encode())
+    packed.unlink()  # plain files do as well
+    assert corpora.load(data_config(folder=folder)).fingerprint == one.fingerprint
+
+
+line = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])).map(str.strip).filter(bool)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(line, line), min_size=1), st.booleans())
+def test_any_aligned_lines_are_read_back(pairs, final_newline):
+    pairs = [tuple(side.removeprefix("\ufeff").strip() or "x" for side in pair) for pair in pairs]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        for side, language in enumerate(("en", "de")):
+            text = "\n".join(pair[side] for pair in pairs) + "\n" * final_newline
+            files |= {f"{split}.{language}": text.encode() for split in SIZES}
+        write(pathlib.Path(folder), **files)
+        splits = textfiles.read("multi30k", "en", "de", folder)
+        assert splits["train"] == pairs
+        assert textfiles.read("multi30k", "de", "en", folder)["validation"] == [(b, a) for a, b in pairs]
+
+
+def test_a_very_long_line_is_one_sentence(tmp_path):
+    long = b"wort " * 200_000 + b"ende"
+    folder = write(tmp_path, **{"val.en": long, "val.de": long + b"\n"})
+    assert corpora.load(data_config(folder=folder)).pairs("validation") == [(long.decode(), long.decode())]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"one\n", r"val\.en\.gz has 40 lines but .*val\.de\.gz has 1 lines"),
+        (b"gut\n" * 17 + b"schlecht\xff\n" + b"gut\n" * 22, r"val\.de\.gz, line 18: not UTF-8"),
+        (b"\xef\xbb\xbfgut\n\xff\n", r"val\.de\.gz, line 2: not UTF-8"),
+        (b"gut\n" * 4 + b" \t\n" + b"gut\n" * 35, r"val\.de\.gz: line 5 is empty"),
+        (b"gut\n" * 39 + b"gut\n\n", r"val\.de\.gz: line 41 is empty"),
+        (b"", r"val\.de\.gz: the file is empty"),
+    ],
+)
+def test_malformed_text_is_named_by_file_and_line(tmp_path, data, message):
+    with pytest.raises(UserError, match=message) as error:
+        corpora.load(data_config(folder=write(tmp_path, **{"val.de": data})))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "cache" / "tfds").exists()
+
+
+def test_a_damaged_gzip_file_is_named(tmp_path):
+    packed = write(tmp_path) / "multi30k" / "train.de.gz"
+    for damaged in (packed.read_bytes()[:-200], b"not gzip at all"):
+        packed.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"train\.de\.gz cannot be read"):
+            corpora.load(data_config(folder=tmp_path))
+
+
+def test_folders_are_looked_in_in_turn(tmp_path, monkeypatch):
+    wanted = {}
+    for place in ("dir", "environment", "cache/text"):
+        write(tmp_path / place, **{"val.en": place.encode(), "val.de": place.encode()})
+        wanted[place] = [(place, place)]
+    read = functools.partial(textfiles.read, "multi30k", "en", "de")
+    assert read("")["validation"] == wanted["cache/text"]
+    monkeypatch.setenv("TX_DATA_DIR", str(tmp_path / "environment"))
+    assert read("")["validation"] == wanted["environment"]
+    assert read(str(tmp_path / "dir"))["validation"] == wanted["dir"]
+    (tmp_path / "dir/multi30k/val.en.gz").unlink()
+    with pytest.raises(
+        UserError, match=r"dir/multi30k has only part of multi30k: val\.en\[\.gz\] is missing"
+    ):
+        read(str(tmp_path / "dir"))
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (("multi20k",), "no corpus 'multi20k'; the nearest is 'multi30k'"),
+        (("multi30k", "en", "cs"), "multi30k has no pair en-cs; it has en-de, en-fr, de-fr"),
+        (
+            ("tatoeba",),
+            r"needs all\.en-de\.en\[\.gz\], .* looked in /nowhere/tatoeba, .*; download deu-eng\.zip",
+        ),
+        (
+            ("wmt14_translate/de-en",),
+            r"not prepared.*/nowhere.*pip install 'tx\[wmt\]'.*tfds build wmt14_translate",
+        ),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_to_do(where, message):
+    with pytest.raises(UserError, match=message) as error:
+        corpora.load(data_config(*where, folder="/nowhere"))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_split_is_refused(tmp_path):
+    corpus = corpora.load(data_config(folder=write(tmp_path)))
+    with pytest.raises(UserError, match="no split 'dev'; it has train, validation, test_2016_flickr"):
+        corpus.pairs("dev")
+
+
+# Tatoeba: no official split, many translations of one sentence.
+
+
+def tatoeba(n=4000):
+    pairs = [(f"Sentence {i}.", f"Satz {i}, Fassung {k}") for i in range(n) for k in range(1 + i % 3)]
+    return pairs + [(f"sentence {i}!", f"Satz {i}!") for i in range(n)]  # near-copies, far away
+
+
+def test_translations_of_one_sentence_stay_together():
+    splits = textfiles.split_by_hash(tatoeba(), 0)
+    number = {split: [en.strip(".!").split()[1] for en, _ in pairs] for split, pairs in splits.items()}
+    everywhere = [set(numbers) for numbers in number.values()]
+    assert sum(map(len, everywhere)) == len(set.union(*everywhere)) == 4000
+    for split in ("validation", "test"):
+        assert len(number[split]) == len(set(number[split]))  # one reference each, the first of the file
+        assert number[split] == sorted(number[split], key=int)
+        assert all(de.endswith("Fassung 0") for _, de in splits[split])
+        assert 20 <= len(number[split]) <= 60  # 1% of 4000, give or take three standard deviations
+    kept = set(splits["train"])
+    assert splits["train"] == [pair for pair in tatoeba() if pair in kept]
+    assert {n: number["train"].count(n) for n in everywhere[0]} == {n: 2 + int(n) % 3 for n in everywhere[0]}
+
+
+def test_either_direction_has_the_same_split(tmp_path):
+    (tmp_path / "tatoeba").mkdir()
+    for side, language in enumerate(("en", "de")):
+        lines = "".join(f"{pair[side]}\n" for pair in tatoeba(500))
+        (tmp_path / "tatoeba" / f"all.en-de.{language}").write_text(lines)
+    there = textfiles.read("tatoeba", "en", "de", str(tmp_path))
+    back = textfiles.read("tatoeba", "de", "en", str(tmp_path))
+    assert back == {split: [(b, a) for a, b in pairs] for split, pairs in there.items()}
+    # The archive of the same sentences, as it is published, will do as well.
+    (tmp_path / "zip" / "tatoeba").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "zip" / "tatoeba" / "deu-eng.zip", "w") as archive:
+        archive.writestr("deu.txt", "".join(f"{a}\t{b}\tCC-BY 2.0\n" for a, b in tatoeba(500)))
+        archive.writestr("_about.txt", "no sentences")
+    assert textfiles.read("tatoeba", "de", "en", str(tmp_path / "zip")) == back
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_malformed_archive_is_named(tmp_path):
+    path = tmp_path / "tatoeba" / "deu-eng.zip"
+    path.parent.mkdir()
+    path.write_bytes(b"PK, but not for long")
+    with pytest.raises(UserError, match=r"deu-eng\.zip is not an archive with deu\.txt"):
+        textfiles.read("tatoeba", "en", "de", str(tmp_path))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("deu.txt", "Go.\tGeh.\nno tab\n")
+    with pytest.raises(UserError, match=r"deu\.txt, line 2: not two sentences"):
+        textfiles.read("tatoeba", "en", "de", str(tmp_path))
+
+
+# Downloads, from a server on this machine.
+
+
+@pytest.fixture
+def upstream(tmp_path, monkeypatch):
+    """Makes Multi30k's upstream a folder served here; yields the folder and the checksum table in force."""
+    folder = write(tmp_path / "upstream") / "multi30k"
+    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    checksums = {
+        path.name.removesuffix(".gz"): (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in folder.iterdir()
+    }
+    url = f"http://127.0.0.1:{server.server_port}/{{stem}}.{{language}}.gz"
+    table = dataclasses.replace(textfiles.CORPORA["multi30k"], url=url, checksums=checksums)
+    monkeypatch.setitem(textfiles.CORPORA, "multi30k", table)
+    yield folder, checksums
+    server.shutdown()
+    server.server_close()
+
+
+def test_missing_text_is_downloaded_once(upstream):
+    folder, _ = upstream
+    expected = textfiles.read("multi30k", "en", "de", str(folder.parent))
+    assert textfiles.read("multi30k", "en", "de", "") == expected
+    for path in folder.iterdir():
+        path.unlink()
+    assert textfiles.read("multi30k", "en", "de", "") == expected
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_download_with_another_checksum_is_refused(upstream):
+    folder, checksums = upstream
+    size, sha256 = checksums["val.de"]
+    served = (folder / "val.de.gz").read_bytes()
+    (folder / "val.de.gz").write_bytes(served[:-1] + bytes([served[-1] ^ 1]))  # same size, one bit
+    with pytest.raises(UserError, match=r"the download failed .*wrong checksum") as error:
+        corpora.load(data_config())
+    assert "\n" not in str(error.value)
+    assert sha256 in str(error.value)
+    assert size == len(served)
+    assert [p for p in cache.root().rglob("*") if p.is_file() and not p.name.endswith(".lock")] == []
+
+
+def test_a_file_that_upstream_lacks_is_reported(upstream):
+    folder, _ = upstream
+    (folder / "test_2017_mscoco.de.gz").unlink()
+    with pytest.raises(UserError, match=r"multi30k needs .*looked in .*download failed .*404.*put them in"):
+        corpora.load(data_config())
+
+
+def test_the_checksum_table_is_complete():
+    corpus = textfiles.CORPORA["multi30k"]
+    assert set(corpus.checksums) == {
+        f"{s}.{language}" for s in corpus.splits.values() for language in ("de", "en", "fr")
+    }
+    assert len({sha256 for _, sha256 in corpus.checksums.values()}) == 15
+    assert all(len(bytes.fromhex(sha256)) == 32 for _, sha256 in corpus.checksums.values())
+
+
+def test_a_second_pair_downloads_what_the_first_did_not(upstream):
+    textfiles.read("multi30k", "en", "de", "")
+    folder, checksums = upstream
+    for split, n in SIZES.items():
+        data = gzip.compress("".join(f"{s}\n" for s in sentences("fr", split, n)).encode())
+        (folder / f"{split}.fr.gz").write_bytes(data)
+        checksums[f"{split}.fr"] = (len(data), hashlib.sha256(data).hexdigest())
+    assert textfiles.read("multi30k", "en", "fr", "")["validation"][0][1].startswith("fr val")
+
+
+# TFDS's own sets, stood in for by one that this project's builder makes.
+
+
+def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path):
+    pairs = {"train": [("ein Satz", "a sentence")], "test": [("noch einer", "one more")]}
+    for version in ("1.9.0", "1.10.0"):
+        builder = builders.ParallelText("de", "en", version, lambda: pairs, data_dir=tmp_path / "set")
+        builders.prepare(builder, tmp_path / "set")
+        pairs = {split: [(a, b + ", really") for a, b in rows] for split, rows in pairs.items()}
+    corpus = corpora.load(data_config("set/parallel_text", "en", "de", tmp_path))
+    assert corpus.pairs("test") == [("one more, really", "noch einer")]  # the newest version
+    assert set(corpus.split_names) == {"train", "test"}
+    other = corpora.load(data_config("set/parallel_text", "de", "en", tmp_path))
+    assert other.pairs("train") == [("ein Satz", "a sentence, really")]
+    assert other.fingerprint != corpus.fingerprint
+    with pytest.raises(UserError, match="set/parallel_text has no pair en-fr; it has de, en"):
+        corpora.load(data_config("set/parallel_text", "en", "fr", tmp_path))
+
+
+# The generated corpus, and many processes at once.
+
+
+def test_the_generated_corpus_comes_through_tfds():
+    from tx.data import numbers
+
+    corpus = corpora.load(data_config("numbers"))
+    for split, pairs in numbers.generate("en", "de").items():
+        assert corpus.pairs(split) == [tuple(pair) for pair in pairs]
+
+
+def test_two_processes_may_prepare_the_same_corpus(tmp_path):
+    code = (
+        "import sys; from tests import test_corpora as t; from tx.data import corpora\n"
+        "print(corpora.load(t.data_config(folder=sys.argv[1])).pairs('validation')[-1])"
+    )
+    command = [sys.executable, "-c", code, str(write(tmp_path))]
+    environment = os.environ | {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests'}"}
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0, 0]
+    assert outputs == [f"{(sentences('en', 'val', 40)[-1], sentences('de', 'val', 40)[-1])}\n"] * 3
+    assert not list(cache.root().rglob("*incomplete*"))
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TX_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write to .*file.*TX_CACHE_DIR"):
+        corpora.load(data_config(folder=write(tmp_path))).pairs("validation")
+
+
+# The real text.
+
+
+@pytest.mark.skipif(not SHARED, reason="TX_DATA_DIR names no folder with the text of multi30k and tatoeba")
+def test_the_real_text_is_well_formed():
+    for target in ("de", "fr"):
+        splits = textfiles.read("multi30k", "en", target, SHARED)
+        assert [len(pairs) for pairs in splits.values()] == [29000, 1014, 1000, 1000, 461]
+        splits = textfiles.read("tatoeba", "en", target, SHARED)
+        assert 1100 < len(splits["validation"]) < 1500
+        assert 1100 < len(splits["test"]) < 1500
+        assert not {en for en, _ in splits["train"]} & {
+            en for s in ("validation", "test") for en, _ in splits[s]
+        }

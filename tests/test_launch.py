@@ -1,0 +1,417 @@
+"""Launching: which runs, where, what is skipped, refused, tried again; with a fake trainer."""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments import registry
+from launch import local, plan, pool, view
+from tx import flops
+from tx.run import RunDir, to_json
+
+# It reads its command line as tx.train does, so a launcher that passed the wrong configuration would not find
+# its own runs done. FAKE_LOG gets a line when a run starts and one when it ends.
+TRAINER = textwrap.dedent(
+    """
+    import fnmatch, json, os, pathlib, sys, time
+    from tx.commandline import config_from
+    from tx.run import RunDir, to_json
+
+    config, rest = config_from(sys.argv[1:])
+    run = RunDir(rest[0].removeprefix("--workdir="))
+
+    def note(event):
+        keys = ("PJRT_NPROC", "JAX_COMPILATION_CACHE_DIR")
+        record = {"event": event, "name": config.name, "seed": config.train.seed, "pid": os.getpid()}
+        record |= {key: os.environ[key] for key in keys}
+        record["cores"] = sorted(os.sched_getaffinity(0))
+        with open(os.environ["FAKE_LOG"], "a") as log:
+            log.write(json.dumps(record) + "\\n")
+
+    run.config.write_text(to_json({"config": config.to_dict()}))
+    note("start")
+    print("fake training of", config.name, flush=True)
+    time.sleep(float(os.environ.get("FAKE_SLEEP", 0)))
+    fails = fnmatch.fnmatchcase(config.name, os.environ.get("FAKE_FAIL", ""))
+    if fails and os.environ.get("FAKE_KILL"):
+        os.kill(os.getpid(), 9)
+    if fails:
+        sys.exit("error: no loss today")
+    if not os.environ.get("FAKE_FORGET"):
+        run.result.write_text(to_json({"config": config.to_dict()}))
+    note("end")
+    """
+)
+
+
+class Launcher:
+    """Calls launch.local's main in this process, and remembers what it asked for."""
+
+    def __init__(self, folder):
+        self.script, self.log, self.workdir = folder / "fake.py", folder / "log.jsonl", folder / "runs"
+        self.script.write_text(TRAINER)
+        self.prepared, self.reported = [], []
+
+    def __call__(self, *arguments):
+        return local.main(
+            [f"--workdir={self.workdir}", *arguments],
+            command=lambda run: [sys.executable, str(self.script), *run.arguments()],
+            prepare=lambda runs: self.prepared.append([run.label for run in runs]),
+            report=self.reported.append,
+        )
+
+    def events(self, kind="start"):
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [e for e in map(json.loads, lines) if e["event"] == kind]
+
+    def ran(self):
+        return sorted((e["name"], e["seed"]) for e in self.events())
+
+
+@pytest.fixture
+def launcher(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "POLL", 0.01)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    made = Launcher(tmp_path)
+    monkeypatch.setenv("FAKE_LOG", str(made.log))
+    return made
+
+
+def planned(*arguments):
+    parser = argparse.ArgumentParser()
+    plan.add_arguments(parser)
+    return plan.make(parser.parse_intermixed_args(arguments))
+
+
+def fails(call, capsys, *wanted):
+    """Runs something that must end with status 2 and one line holding all of `wanted`."""
+    with pytest.raises(SystemExit) as ended:
+        call()
+    message = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    for text in wanted:
+        assert text in message
+
+
+# Which runs
+
+
+def test_a_sweep_is_every_variant_in_every_seed():
+    runs = planned("table3@smoke", "--seeds=2", "--workdir=w")
+    variants = [v.name for v in registry.variants("table3")]
+    assert [(r.name, r.seed) for r in runs] == [(f"table3/{v}@smoke", s) for v in variants for s in (1, 2)]
+    assert [r.folder.path for r in runs] == [
+        pathlib.Path.cwd() / "w" / "table3@smoke" / v / f"seed{s}" for v in variants for s in (1, 2)
+    ]
+    assert all(r.config.train.seed == r.seed and r.config.name == r.name for r in runs)
+    assert runs[0].params == flops.parameter_count(registry.get_config("table3/base@smoke").model)
+
+
+def test_selectors_add_up_without_doubles_and_only_narrows_them():
+    runs = planned(
+        "table3/A/*@smoke", "--only=A/h=1", "--only=base", "table3/base@smoke", "table3/A/h=1@smoke"
+    )
+    assert [r.name for r in runs] == ["table3/A/h=1@smoke", "table3/base@smoke"]
+
+
+def test_set_reaches_every_run_and_leaves_its_name():
+    plain, changed = planned("table3@smoke"), planned("table3@smoke", "--set", "train.steps=7")
+    assert [r.name for r in plain] == [r.name for r in changed]
+    assert {r.config.train.steps for r in changed} == {7}
+
+
+def test_a_grid_is_a_product_of_values_taken_as_they_are():
+    grid = ("--grid", "model.num_heads=1,2,4", "--grid", "model.dropout=0,0.1")
+    runs = planned("table3/base@smoke", "table3/C/N=2@smoke", *grid)
+    points = [(r.config.model.num_heads, r.config.model.dropout) for r in runs]
+    product = [(h, p) for p in (0.0, 0.1) for h in (1, 2, 4)]
+    assert points == product * 2
+    assert runs[0].name == "table3/base+dropout=0,num_heads=1@smoke"
+    assert runs[-1].name == "table3/C/N=2+dropout=0.1,num_heads=4@smoke"
+    assert runs[0].config.model.d_model == 64  # the scale's, as the variant's own fields are
+    assert planned("table3/base@smoke", "--grid", "model.d_model=96")[0].config.model.d_model == 96
+
+
+def test_a_field_whose_last_part_is_not_unique_is_named_in_full(monkeypatch):
+    assert plan._extended("base", {"model.d_k": 8}) == "base+d_k=8"
+    everything = plan.tx.config.fields(plan.tx.config.get_config())
+    monkeypatch.setattr(plan.tx.config, "fields", lambda _: everything | {"other.d_k": 1})
+    assert plan._extended("base", {"model.d_k": 8}) == "base+model.d_k=8"
+
+
+FIELDS = {
+    "model.num_heads": st.integers(1, 64),
+    "model.dropout": st.floats(0, 0.99),
+    "model.projection_bias": st.sampled_from(["true", "false"]),
+    "model.positions": st.sampled_from(["sinusoidal", "learned", "none"]),
+    "optim.epsilon": st.floats(1e-12, 1e-3),
+}
+
+
+@given(st.data())
+@settings(max_examples=30)
+def test_a_point_has_one_folder_however_it_is_asked_for(data):
+    fields = data.draw(st.lists(st.sampled_from(sorted(FIELDS)), min_size=1, unique=True))
+    grid = {f: data.draw(st.lists(FIELDS[f], min_size=1, max_size=3, unique=True)) for f in fields}
+
+    def folders(order):
+        flags = [f"--grid={f}={','.join(map(str, grid[f]))}" for f in order]
+        return [str(r.folder.path) for r in planned("table3/base@smoke", "--workdir=/w", *flags)]
+
+    first, again = folders(fields), folders(data.draw(st.permutations(fields)))
+    assert first == again
+    count = 1
+    for values in grid.values():
+        count *= len(values)
+    assert len(set(first)) == count
+    safe = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.,+=-")
+    assert all(set(path.removeprefix("/w/table3@smoke/").removesuffix("/seed1")) <= safe for path in first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["table3/A/h=3@smoke"], ["A/h=3", "nearest"]),
+        (["table4@smoke"], ["table4", "table3"]),
+        (["--only=Z/*"], ["Z/*", "base"]),
+        (["--seeds=0"], ["--seeds"]),
+        (["--jobs=0"], ["--jobs"]),
+        (["--set", "train.steps"], ["FIELD=VALUE"]),
+        (["--set", "train.step=5"], ["train.step", "train.steps"]),
+        (["--set", "train.steps=many"], ["train.steps", "whole number"]),
+        (["--set", "train.steps=5", "--set", "train.steps=6"], ["train.steps", "twice"]),
+        (["--set", "train.seed=5"], ["--seeds"]),
+        (["--set", "model.d_k=4", "--grid", "model.d_k=4,8"], ["model.d_k", "--grid"]),
+        (["--grid", "model.num_heads=1,0"], ["model.num_heads", "positive"]),
+        (["--grid", "model.num_heads=1,,2"], ["model.num_heads", "whole number"]),
+        (["--grid", "data.dir=a/b,a-b"], ["share"]),
+    ],
+)
+def test_what_the_caller_has_to_mend_is_one_line_and_leaves_nothing(launcher, capsys, arguments, wanted):
+    selector = [] if "@" in arguments[0] else ["table3@smoke"]
+    fails(lambda: launcher(*selector, *arguments), capsys, *wanted)
+    assert not launcher.workdir.exists()
+    assert not launcher.prepared
+
+
+# Running them
+
+
+def test_runs_once_then_skips_what_is_done(launcher, capsys):
+    assert launcher("table3/A/*@smoke", "--seeds=2", "--only=A/h=1", "--jobs=1") == 0
+    assert launcher.ran() == [("table3/A/h=1@smoke", 1), ("table3/A/h=1@smoke", 2)]
+    assert launcher("table3/A/*@smoke", "--seeds=3", "--only=A/h=1", "--jobs=1") == 0
+    assert launcher.ran() == [("table3/A/h=1@smoke", k) for k in (1, 2, 3)]
+    assert [len(labels) for labels in launcher.prepared] == [2, 1]
+    assert launcher("table3/A/h=1@smoke") == 0
+    assert len(launcher.prepared) == 2  # nothing to prepare where nothing is to run
+    assert launcher.reported == [[launcher.workdir / "table3@smoke"]] * 3
+    log = launcher.workdir / "table3@smoke" / "A" / "h=1" / "seed1" / "log.txt"
+    assert "fake training of table3/A/h=1@smoke" in log.read_text()
+    assert "0 to run, 1 done before" in capsys.readouterr().out
+
+
+def test_grid_runs_find_themselves_done(launcher):
+    arguments = (
+        "table3/base@smoke",
+        "--grid",
+        "model.dropout=0,0.25",
+        "--grid=model.projection_bias=true,false",
+    )
+    assert launcher(*arguments, "--set", "optim.epsilon=1e-7") == 0
+    assert len(launcher.ran()) == 4
+    assert launcher(*arguments[:2], arguments[2], arguments[3], "--set=optim.epsilon=0.0000001") == 0
+    assert len(launcher.ran()) == 4
+
+
+def test_another_configuration_in_the_same_place_is_refused_before_anything_starts(launcher, capsys):
+    assert launcher("table3/base@smoke") == 0
+    capsys.readouterr()
+    shorter = ("table3/base@smoke", "table3/E@smoke", "--set=train.steps=5")
+    fails(lambda: launcher(*shorter), capsys, "train.steps 600 -> 5", "--workdir", "delete")
+    assert launcher.ran() == [("table3/base@smoke", 1)]
+    assert len(launcher.prepared) == 1
+    # A run that was begun counts as much as one that is done.
+    (launcher.workdir / "table3@smoke" / "base" / "seed1" / "result.json").unlink()
+    fails(lambda: launcher(*shorter), capsys, "train.steps 600 -> 5")
+    assert launcher("table3/base@smoke") == 0
+    assert len(launcher.ran()) == 2
+
+
+def test_a_configuration_of_other_fields_is_refused_too(launcher, capsys):
+    assert launcher("table3/base@smoke") == 0
+    capsys.readouterr()
+    result = launcher.workdir / "table3@smoke" / "base" / "seed1" / "result.json"
+    content = json.loads(result.read_text())
+    content["config"]["model"]["gone"] = content["config"]["model"].pop("norm")
+    result.write_text(to_json(content))
+    fails(
+        lambda: launcher("table3/base@smoke"),
+        capsys,
+        "model.gone post -> (absent)",
+        "model.norm (absent) -> post",
+    )
+
+
+def test_others_go_on_when_one_fails_and_a_relaunch_tries_it_again(launcher, capsys, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "table3/A/h=4@*")
+    assert launcher("table3/A/*@smoke", "--jobs=2") == 1
+    assert len(launcher.ran()) == 4
+    assert len(launcher.events("end")) == 3
+    out = capsys.readouterr().out
+    assert "3 done, 1 failed" in out
+    folder = RunDir(launcher.workdir / "table3@smoke" / "A" / "h=4" / "seed1")
+    error = folder.read("error")
+    assert (error["name"], error["seed"], error["error"]) == ("table3/A/h=4@smoke", 1, "no loss today")
+    assert "fake training" in error["traceback"]
+    assert len(launcher.reported) == 1
+    monkeypatch.delenv("FAKE_FAIL")
+    assert launcher("table3/A/*@smoke") == 0
+    assert launcher.ran().count(("table3/A/h=4@smoke", 1)) == 2
+    assert len(launcher.ran()) == 5
+    assert not folder.error.exists()
+    assert folder.result.exists()
+
+
+def test_a_trainers_own_error_is_kept(launcher, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "*")
+    launcher.script.write_text(
+        TRAINER.replace("if fails:", 'if fails:\n    run.error.write_text(to_json({"error": "mine"}))')
+    )
+    assert launcher("table3/base@smoke") == 1
+    assert RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1").read("error") == {"error": "mine"}
+
+
+def test_a_run_that_is_killed_or_leaves_no_result_has_failed(launcher, monkeypatch):
+    folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
+    monkeypatch.setenv("FAKE_FORGET", "1")
+    assert launcher("table3/base@smoke") == 1
+    assert "result.json" in folder.read("error")["error"]
+    monkeypatch.setenv("FAKE_FAIL", "*")
+    monkeypatch.setenv("FAKE_KILL", "1")
+    assert launcher("table3/base@smoke") == 1
+    assert "SIGKILL" in folder.read("error")["error"]
+
+
+def test_dry_run_prints_the_plan_and_starts_nothing(launcher, capsys):
+    assert launcher("table3/base@smoke", "table3/E@smoke", "--dry_run") == 0
+    assert not launcher.workdir.exists()
+    assert launcher("table3/base@smoke") == 0
+    capsys.readouterr()
+    assert launcher("table3/base@smoke", "table3/E@smoke", "--dry_run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    config = registry.get_config("table3/base@smoke")
+    base = next(line for line in lines if "table3/base@smoke" in line)
+    assert "done" in base
+    assert f"{flops.parameter_count(config.model):,}" in base
+    assert f"{flops.training_flops(config):.2e}" in base
+    assert "pending" in next(line for line in lines if "table3/E@smoke" in line)
+    refused = ("table3/base@smoke", "--set=train.steps=5", "--dry_run")
+    with pytest.raises(SystemExit):
+        launcher(*refused)
+    assert "refused" in capsys.readouterr().out
+    assert len(launcher.ran()) == 1
+
+
+def test_jobs_share_the_cores_and_the_longest_starts_first(launcher, monkeypatch):
+    monkeypatch.setenv("FAKE_SLEEP", "0.5")
+    # E is as long as base but stands later in the table; big is the longest and stands last.
+    assert launcher("table3@smoke", "--only=base", "--only=big", "--only=E", "--jobs=2") == 0
+    events = [json.loads(line) for line in launcher.log.read_text().splitlines()]
+    assert {e["name"] for e in events[:2]} == {"table3/big@smoke", "table3/base@smoke"}
+    assert [e["event"] for e in events[:2]] == ["start", "start"]  # side by side
+    cores = sorted(os.sched_getaffinity(0))
+    assert {e["PJRT_NPROC"] for e in events} == {str(max(1, len(cores) // 2))}
+    assert {e["JAX_COMPILATION_CACHE_DIR"] for e in events} == {str(launcher.workdir / ".jax_cache")}
+    if len(cores) > 1:
+        assert not set(events[0]["cores"]) & set(events[1]["cores"])
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 4, 9])
+def test_slots_are_equal_and_disjoint_while_there_are_cores(monkeypatch, jobs):
+    cores = [2, 3, 5, 7, 11]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(cores))
+    slots = pool.slots(jobs)
+    used = [core for slot in slots for core in slot.cores]
+    assert len(slots) == jobs
+    assert {slot.threads for slot in slots} == {max(1, 5 // jobs)} == {len(slot.cores) for slot in slots}
+    assert set(used) <= set(cores)
+    assert max(map(used.count, used)) == (1 if jobs <= 5 else 2)
+
+
+def test_progress_reads_the_newest_whole_line(tmp_path):
+    folder = RunDir(tmp_path)
+    assert view.progress(folder) == {}
+    lines = [{"step": k, "loss": 1.0 / k, "timing": {"target_tokens_per_s": 10.0 * k}} for k in range(1, 200)]
+    text = "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 200, "dev_ppl": 3.0, "timing": {}}])
+    folder.metrics.write_text(text + '{"step": 201, "lo')
+    assert view.progress(folder) == {"step": 200, "loss": 1.0 / 199, "target_tokens_per_s": 1990.0}
+
+
+def test_an_unwritable_workdir_is_an_error_before_anything(launcher, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    launcher.workdir = tmp_path / "file" / "runs"
+    fails(lambda: launcher("table3/base@smoke"), capsys, "cannot write", "--workdir")
+    assert not launcher.prepared
+
+
+def test_missing_text_is_an_error_before_any_run(launcher, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TX_DATA_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setattr(launcher, "prepared", None)  # the real preparation runs instead
+    arguments = ["table3/base@smoke", f"--workdir={launcher.workdir}", "--set=model.positions=learnd"]
+    fails(lambda: local.main(arguments), capsys, "learnd", "learned")
+    assert not launcher.workdir.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_launch_ends_its_runs_and_goes_on_later(launcher, tmp_path, number):
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import sys\nfrom launch import local\n"
+        f"command = lambda run: [sys.executable, {str(launcher.script)!r}, *run.arguments()]\n"
+        "sys.exit(local.main(command=command, prepare=lambda runs: None, report=lambda folders: None))\n"
+    )
+    arguments = ["table3/base@smoke", "table3/E@smoke", f"--workdir={launcher.workdir}", "--jobs=2"]
+    process = subprocess.Popen([sys.executable, script, *arguments], env=os.environ | {"FAKE_SLEEP": "600"})
+    while len(launcher.events()) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait() == 130
+    for event in launcher.events():
+        with pytest.raises(ProcessLookupError):
+            os.kill(event["pid"], 0)
+    assert not list(launcher.workdir.rglob("error.json"))
+    assert launcher("table3/base@smoke", "table3/E@smoke") == 0
+    assert len(launcher.events("end")) == 2
+
+
+def test_the_real_command_line_trains_this_configuration():
+    run = planned("table3/base@smoke", "--grid=model.num_heads=2")[0]
+    command = local.train_command(run)
+    assert command[:3] == [sys.executable, "-m", "tx.train"]
+    file, _, name = command[3].removeprefix("--config=").partition(":")
+    assert pathlib.Path(file).is_absolute()
+    assert pathlib.Path(file).is_file()
+    assert name == "table3/base@smoke"
+
+
+def test_planning_imports_no_jax(tmp_path):
+    code = (
+        "import sys\nfrom launch import local\n"
+        f"local.main(['table3@smoke', '--dry_run', '--workdir={tmp_path}/w'])\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

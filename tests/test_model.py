@@ -1,0 +1,210 @@
+"""The Transformer against plain NumPy; causality, padding, packing and cached decoding, exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+import tiny
+
+from tx import flops
+from tx.attention import dot_product_attention
+from tx.data.packing import FIELDS
+from tx.errors import UserError
+from tx.layers import Dropout
+from tx.model import Transformer
+from tx.positions import positions
+
+VARIANTS = {
+    "base": {},
+    "pre": {"model__norm": "pre"},
+    "no bias, no table": {"model__projection_bias": False, "model__target_spaces": 0},
+    "interleaved": {"model__sinusoid_layout": "interleaved", "model__sinusoid_endpoint": False},
+    "learned": {"model__positions": "learned"},
+    "none, unscaled": {"model__positions": "none", "model__scale_embedding": False},
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+def variant(request):
+    """A configuration with every switch thrown once: (config, model, params, jitted logits)."""
+    config = tiny.config(**VARIANTS[request.param])
+    model, params = tiny.init(config)
+    return config, model, params, jax.jit(lambda **inputs: model.apply({"params": params}, **inputs))
+
+
+def test_logits_equal_numpy(variant):
+    config, _, params, apply = variant
+    rng = np.random.default_rng(0)
+    src, tgt = tiny.sentences(rng, [7, 4]), tiny.sentences(rng, [5, 6])
+    got = np.asarray(apply(src=src, tgt=tgt))
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    for row in range(2):
+        s, t = (list(tokens[row][tokens[row] != 0]) for tokens in (src, tgt))
+        np.testing.assert_allclose(got[row, : len(t)], reference.logits(config, exact, s, t), rtol=2e-4, atol=2e-4)
+
+
+def test_parameter_count_is_the_formula(variant):
+    config, _, params, _ = variant
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == flops.parameter_count(config.model)
+
+
+def test_cached_steps_equal_teacher_forcing(variant):
+    config, model, params, apply = variant
+    rng = np.random.default_rng(1)
+    src, tgt = jnp.asarray(tiny.sentences(rng, [7, 4])), tiny.sentences(rng, [6, 6])
+    beam, length = 3, 9
+    hypotheses = np.repeat(tgt, beam, axis=0)
+    want = np.repeat(np.asarray(apply(src=src, tgt=tgt)), beam, axis=0)
+
+    @jax.jit
+    def step(cache, token, index, memory):
+        return model.apply(
+            {"params": params, "cache": cache}, token, index, memory, src != 0, length, method="step", mutable=["cache"]
+        )
+
+    memory, cache = model.apply({"params": params}, src, method="memory"), {}
+    for t in range(6):
+        token = hypotheses[:, t - 1] if t else np.zeros(2 * beam, np.int32)
+        got, updated = step(cache, token, jnp.int32(t), memory)
+        cache = updated["cache"]
+        np.testing.assert_allclose(got, want[:, t], rtol=2e-4, atol=2e-4)
+
+
+def test_packed_rows_equal_sentences_alone(variant):
+    _, _, _, apply = variant
+    rng = np.random.default_rng(2)
+    pairs = [(tiny.sentences(rng, [s])[0], tiny.sentences(rng, [t])[0]) for s, t in ((5, 3), (2, 6), (4, 4))]
+    packed = {field: np.zeros((1, 16), np.int32) for field in FIELDS}
+    for side, k in (("src", 0), ("tgt", 1)):
+        parts = [pair[k] for pair in pairs]
+        lengths = [len(part) for part in parts]
+        size = sum(lengths)
+        packed[side][0, :size] = np.concatenate(parts)
+        packed[f"{side}_segments"][0, :size] = np.repeat([1, 2, 3], lengths)
+        packed[f"{side}_positions"][0, :size] = np.concatenate([np.arange(n) for n in lengths])
+    together, start = np.asarray(apply(**packed))[0], 0
+    for src, tgt in pairs:
+        alone = np.asarray(apply(src=src[None], tgt=tgt[None]))[0]
+        np.testing.assert_allclose(together[start : start + len(tgt)], alone, rtol=2e-4, atol=2e-4)
+        start += len(tgt)
+
+
+def test_causality_and_sentence_borders_by_gradient():
+    """The gradient of one output with respect to what it must not see is exactly zero, else not."""
+    config = tiny.config()
+    model, params = tiny.init(config)
+    segments = jnp.array([[1, 1, 1, 1, 2, 2, 2, 0]])
+    place = jnp.array([[0, 1, 2, 3, 0, 1, 2, 0]])
+    tokens = jnp.array([[5, 6, 7, 1, 8, 9, 1, 0]])
+
+    def outputs(src_noise, tgt_noise):
+        """The decoder with noise on each embedding, so that there is something to differentiate."""
+
+        def noisy(m):
+            embed = m._embed
+
+            def with_noise(t, p, encoding, train, space=None):
+                noise = src_noise if space is not None else tgt_noise
+                return embed(t, p, encoding, train, space) + noise
+
+            object.__setattr__(m, "_embed", with_noise)
+            return m.hidden(
+                tokens,
+                tokens,
+                src_segments=segments,
+                tgt_segments=segments,
+                src_positions=place,
+                tgt_positions=place,
+            )
+
+        return model.apply({"params": params}, method=noisy)[0]
+
+    zero = jnp.zeros((1, 8, config.model.d_model))
+    by_source, by_target = jax.jacrev(outputs, argnums=(0, 1))(zero, zero)
+    moved = [np.abs(np.asarray(j)).sum(axis=(1, 2, 4)) for j in (by_source, by_target)]  # (output, input)
+    segment = np.asarray(segments[0])
+    same = segment[:, None] == segment[None, :]
+    causal = same & np.tri(8, dtype=bool)
+    real = segment > 0
+    assert ((moved[0] > 0) == same)[real].all()
+    assert ((moved[1] > 0) == causal)[real].all()
+
+
+def test_attention_equals_numpy_with_d_k_unlike_d_v():
+    rng = np.random.default_rng(3)
+    b, n, m, h, d_k, d_v = 2, 3, 5, 4, 6, 2
+    q, k, v = (rng.normal(size=s).astype(np.float32) for s in ((b, n, h, d_k), (b, m, h, d_k), (b, m, h, d_v)))
+    mask = rng.random((b, n, m)) < 0.6
+    mask[..., 0] = True
+    got = np.asarray(dot_product_attention(q, k, v, mask))
+    for i in range(b):
+        for head in range(h):
+            scores = q[i, :, head].astype(np.float64) @ k[i, :, head].T / np.sqrt(d_k)
+            want = reference.softmax(np.where(mask[i], scores, -np.inf)) @ v[i, :, head]
+            np.testing.assert_allclose(got[i, :, head], want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("endpoint", [True, False])
+def test_sinusoids(endpoint):
+    tables = {}
+    for layout in ("concatenated", "interleaved"):
+        encoding = positions["sinusoidal"](
+            d_model=8, max_positions=1, sinusoid_layout=layout, sinusoid_endpoint=endpoint
+        )
+        tables[layout] = np.asarray(encoding.apply({}, jnp.arange(50)[None]))[0]
+        np.testing.assert_allclose(tables[layout], reference.sinusoids(50, 8, layout, endpoint), atol=2e-5)
+    order = [0, 4, 1, 5, 2, 6, 3, 7]
+    np.testing.assert_array_equal(tables["interleaved"], tables["concatenated"][:, order])
+
+
+def test_learned_positions_refuse_a_longer_sentence():
+    config = tiny.config(model__positions="learned", model__max_positions=4)
+    model, params = tiny.init(config)
+    five = np.full((1, 5), 3, np.int32)
+    with pytest.raises(UserError, match="5 tokens is longer than the learned position table of 4 rows"):
+        model.apply({"params": params}, five, five)
+    packed = {f: np.array([[0, 1, 2, 3, 4]], np.int32) for f in ("src_positions", "tgt_positions")}
+    ones = np.ones((1, 5), np.int32)
+    got = model.apply({"params": params}, five, five, **packed, src_segments=ones, tgt_segments=ones)
+    assert np.isnan(np.asarray(got)).all()
+
+
+def test_dropout_keeps_rate_and_mean_and_is_off_outside_training():
+    x = jnp.ones((400, 500))
+    drop = Dropout(0.1)
+    out = np.asarray(drop.apply({}, x, train=True, rngs={"dropout": jax.random.key(0)}))
+    assert abs((out == 0).mean() - 0.1) < 3 * np.sqrt(0.09 / out.size)
+    assert abs(out.mean() - 1) < 3 * np.sqrt(0.1 / 0.9 / out.size)
+    np.testing.assert_array_equal(drop.apply({}, x, train=False), x)
+
+
+def test_dropout_stands_where_the_paper_has_it():
+    """P_drop alone drops 2 + N * (2 + 3) tensors; attention and ReLU dropout one more for each of their layers."""
+
+    def draws(**diff):
+        config = tiny.config(**diff)
+        model, params = tiny.init(config)
+        src = np.full((1, 3), 4, np.int32)
+        trace = jax.make_jaxpr(
+            lambda key: model.apply({"params": params}, src, src, train=True, rngs={"dropout": key})
+        )(jax.random.key(0))
+        return str(trace).count("random_bits[")
+
+    n = tiny.SIZES["model.num_layers"]
+    assert draws() == 2 + 5 * n
+    assert draws(model__attention_dropout=0.1) == 2 + 5 * n + 3 * n
+    assert draws(model__relu_dropout=0.1) == 2 + 5 * n + 2 * n
+    assert draws(model__dropout=0.0) == 0
+
+
+def test_bfloat16_stays_near_float32():
+    rng = np.random.default_rng(4)
+    src, tgt = tiny.sentences(rng, [9]), tiny.sentences(rng, [8])
+    _, params = tiny.init(tiny.config())
+    full, half = (
+        Transformer(**tiny.config(model__dtype=dtype).model).apply({"params": params}, src, tgt)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert half.dtype == jnp.float32
+    assert 0 < np.linalg.norm(half - full) / np.linalg.norm(full) < 0.05

@@ -1,0 +1,229 @@
+"""Names, variants and scales: what a run's name resolves to."""
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+
+import tx.config
+from experiments import registry
+from experiments.registry import PaperRow, Sweep, Variant
+from experiments.scales import SCALES, Scale, parse_scale
+from tx.errors import UserError
+
+# Table 3 as printed: name, changed values, PPL, BLEU, parameters in millions.
+PRINTED = """
+base           -                                             4.92 25.8  65
+A/h=1          num_heads=1 d_k=512 d_v=512                   5.29 24.9  -
+A/h=4          num_heads=4 d_k=128 d_v=128                   5.00 25.5  -
+A/h=16         num_heads=16 d_k=32 d_v=32                    4.91 25.8  -
+A/h=32         num_heads=32 d_k=16 d_v=16                    5.01 25.4  -
+B/d_k=16       d_k=16                                        5.16 25.1  58
+B/d_k=32       d_k=32                                        5.01 25.4  60
+C/N=2          num_layers=2                                  6.11 23.7  36
+C/N=4          num_layers=4                                  5.19 25.3  50
+C/N=8          num_layers=8                                  4.88 25.5  80
+C/d_model=256  d_model=256 d_k=32 d_v=32                     5.75 24.5  28
+C/d_model=1024 d_model=1024 d_k=128 d_v=128                  4.66 26.0  168
+C/d_ff=1024    d_ff=1024                                     5.12 25.4  53
+C/d_ff=4096    d_ff=4096                                     4.75 26.2  90
+D/P_drop=0.0   dropout=0.0                                   5.77 24.6  -
+D/P_drop=0.2   dropout=0.2                                   4.95 25.5  -
+D/eps_ls=0.0   label_smoothing=0.0                           4.67 25.3  -
+D/eps_ls=0.2   label_smoothing=0.2                           5.47 25.7  -
+E              positions=learned                             4.92 25.7  -
+big            d_model=1024 d_ff=4096 num_heads=16 dropout=0.3 steps=300000 4.33 26.4 213
+"""
+ROWS = [line.split() for line in PRINTED.strip().splitlines()]
+
+
+def leaves(name):
+    """{last part of the field: value} of a run's configuration; no two fields that rows change share one."""
+    return {k.rpartition(".")[2]: v for k, v in tx.config.fields(registry.get_config(name)).items()}
+
+
+def test_the_rows_are_those_of_the_paper():
+    assert [v.name for v in registry.variants("table3")] == [row[0] for row in ROWS]
+    base = leaves("table3/base@paper")
+    for (name, *changes, ppl, bleu, params), variant in zip(ROWS, registry.variants("table3"), strict=True):
+        expected = base | {"name": f"table3/{name}@paper"}
+        for change in changes:
+            if change != "-":
+                field, value = change.split("=")
+                expected[field] = type(base[field])(value)
+        assert leaves(f"table3/{name}@paper") == expected
+        assert variant.paper == PaperRow(float(ppl), float(bleu), None if params == "-" else float(params))
+
+
+def test_base_at_paper_is_the_papers_base():
+    config = registry.get_config("table3/base@paper")
+    assert tx.config.fields(config) == tx.config.fields(tx.config.get_config()) | {
+        "name": "table3/base@paper"
+    }
+    assert config.is_locked
+    assert config.model.is_locked
+    with pytest.raises(AttributeError):
+        config.model.num_head = 3
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_two_rows_coincide(scale):
+    names = registry.select(f"table3@{scale}")
+    assert len(names) == 20
+    seen = {
+        tuple(v for k, v in tx.config.fields(registry.get_config(n)).items() if k != "name") for n in names
+    }
+    assert len(seen) == 20
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_one_recipe_for_all_rows(scale):
+    configs = [registry.get_config(name) for name in registry.select(f"table3@{scale}")]
+    recipes = {(c.optim.to_json(), c.data.to_json(), c.decode.to_json(), c.model.vocab_size) for c in configs}
+    assert len(recipes) == 1
+    steps = {c.name.removesuffix(f"@{scale}"): c.train.steps for c in configs}
+    if scale == "paper":
+        assert steps.pop("table3/big") == 3 * steps["table3/base"]
+    assert len(set(steps.values())) == 1
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_scale_multiplies_widths_and_depth_of_every_row_and_leaves_h(scale):
+    dial = SCALES[scale]
+    for name in registry.select(f"table3@{scale}"):
+        small = registry.get_config(name).model
+        full = registry.get_config(name.replace(f"@{scale}", "@paper")).model
+        assert small.num_heads == full.num_heads
+        assert small.num_layers == full.num_layers * dial.depth >= 1
+        for field in ("d_model", "d_ff", "d_k", "d_v"):
+            assert small[field] == full[field] * dial.width >= 1
+        assert small.dropout == full.dropout
+
+
+def test_paper_sizes_of_the_small_scales():
+    assert registry.get_config("table3/base@multi30k").model.d_model == 128
+    assert registry.get_config("table3/base@smoke").model.d_model == 64
+    assert registry.get_config("table3/A/h=32@smoke").model.d_k == 2
+    depths = [
+        registry.get_config(f"table3/{v}@smoke").model.num_layers for v in ("C/N=2", "C/N=4", "base", "C/N=8")
+    ]
+    assert depths == [1, 2, 3, 4]
+
+
+def test_sizes_must_stay_whole():
+    sweep = Sweep("narrow", {}, (Variant("base"), Variant("d_k=4", {"model.d_k": 4})), "")
+    with pytest.raises(
+        UserError, match=r"narrow/d_k=4@smoke: model\.d_k=4 times 1/8 .* is 1/2, .* multiple of 8"
+    ):
+        registry.resolve(sweep, sweep.variant("d_k=4"), parse_scale("smoke"))
+    third = Scale("third", "", "numbers", depth=Fraction(1, 3))
+    table3 = registry.sweep("table3")
+    with pytest.raises(UserError, match=r"model\.num_layers=4 times 1/3 .* is 4/3"):
+        registry.resolve(table3, table3.variant("C/N=4"), third)
+
+
+def test_overrides_are_not_scaled_and_are_checked():
+    config = registry.get_config("table3/A/h=1@smoke", {"model.d_model": 96, "train.steps": 7})
+    assert (config.model.d_model, config.train.steps, config.model.num_heads) == (96, 7, 1)
+    with pytest.raises(UserError, match=r"'model\.num_head'; the nearest is 'model\.num_heads'"):
+        registry.get_config("table3/base@smoke", {"model.num_head": 2})
+    with pytest.raises(UserError, match=r"table3/base@smoke: model\.num_heads must be positive; got 0"):
+        registry.get_config("table3/base@smoke", {"model.num_heads": 0})
+
+
+def test_names_are_read_and_written_back():
+    for name in ("table3/base@paper", "table3/A/h=1@multi30k", "table3/C/d_ff=1024@multi30k.en-fr"):
+        run = registry.parse(name)
+        assert run.name == name == registry.get_config(name).name
+    assert registry.parse("table3/base@multi30k.en-de").name == "table3/base@multi30k"
+
+
+def test_the_pair_is_part_of_the_scale():
+    pairs = {"multi30k": ("en", "de"), "multi30k.en-fr": ("en", "fr"), "smoke.de-en": ("de", "en")}
+    for label, pair in pairs.items():
+        data = registry.get_config(f"table3/base@{label}").data
+        assert (data.source, data.target) == pair
+    for label, corpus in {"paper": "de-en", "paper.en-fr": "fr-en", "paper.cs-en": "cs-en"}.items():
+        assert registry.get_config(f"table3/base@{label}").data.corpus == f"wmt14_translate/{corpus}"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tabl3/base@smoke", "unknown sweep 'tabl3'; the nearest is 'table3'"),
+        ("table3/A/h=3@smoke", "unknown variant of sweep table3 'A/h=3'; the nearest is 'A/h="),
+        ("table3/bas@smoke", "the nearest is 'base'"),
+        ("table3/base@smok", "unknown scale 'smok'; the nearest is 'smoke'"),
+        ("table3/base", "'table3/base' is not SWEEP"),
+        ("table3@smoke", "e.g. table3/base@smoke"),
+        ("table3/base@", "is not SWEEP"),
+        ("@smoke", "is not SWEEP"),
+        ("table3/base@smoke.en-fr", "scale smoke has no pair 'en-fr'; the nearest is 'en-de'"),
+        ("table3/base@multi30k.enfr", "'enfr' is no language pair"),
+        ("table3/base@multi30k.en-en", "'en-en' is no language pair"),
+    ],
+)
+def test_wrong_names_get_one_line_that_helps(name, message):
+    with pytest.raises(UserError) as caught:
+        registry.get_config(name)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_globs_select():
+    heads = ["table3/A/h=1", "table3/A/h=4", "table3/A/h=16", "table3/A/h=32"]
+    assert registry.select("table3/A/*@smoke") == [f"{name}@smoke" for name in heads]
+    assert registry.select("table3/A/h=?@smoke") == ["table3/A/h=1@smoke", "table3/A/h=4@smoke"]
+    assert registry.select("table3/E@multi30k.en-fr") == ["table3/E@multi30k.en-fr"]
+    assert registry.select("table3@smoke") == [f"table3/{v.name}@smoke" for v in registry.variants("table3")]
+    assert (
+        registry.select("tab*@smoke") == registry.select("table3/*@smoke") == registry.select("table3@smoke")
+    )
+    assert registry.select("table3/[BE]*@*") == [
+        f"table3/{v}@{scale}" for scale in SCALES for v in ("B/d_k=16", "B/d_k=32", "E")
+    ]
+    for pattern in ("table3/X*@smoke", "table3/A/*@q*", "table3/A@smoke"):
+        with pytest.raises(UserError, match=r"the nearest is|no scale matches"):
+            registry.select(pattern)
+
+
+def test_registering(monkeypatch):
+    monkeypatch.setattr(registry, "_SWEEPS", dict(registry._SWEEPS))
+    mine = registry.register(
+        Sweep("mine", {"model.norm": "pre"}, (Variant("base"), Variant("x", {"model.d_k": 8})), "")
+    )
+    assert registry.sweeps()[-1] is mine
+    config = registry.get_config("mine/x@smoke")
+    assert (config.model.norm, config.model.d_k) == ("pre", 1)
+    assert registry.diff(config, registry.base_config(mine, parse_scale("smoke"))) == {"model.d_k": 1}
+    for wrong in (
+        Sweep("mine", {}, (Variant("base"),), ""),
+        Sweep("none", {}, (), ""),
+        Sweep("changed", {}, (Variant("base", {"model.d_k": 8}),), ""),
+        Sweep("twice", {}, (Variant("base"), Variant("base")), ""),
+        Sweep("at", {}, (Variant("base"), Variant("a@b")), ""),
+        Sweep("sl/ash", {}, (Variant("base"),), ""),
+    ):
+        with pytest.raises(ValueError, match=r"sweep '"):
+            registry.register(wrong)
+
+
+def test_the_configuration_file_takes_names_as_they_are(tmp_path):
+    """Through ml_collections' own flag, which splits the file from the name at the first colon."""
+    script = tmp_path / "show.py"
+    script.write_text(
+        "from absl import app\n"
+        "from ml_collections import config_flags\n"
+        "flag = config_flags.DEFINE_config_file('config')\n"
+        "app.run(lambda _: print(flag.value.name, flag.value.model.num_heads, flag.value.train.steps))\n"
+    )
+    file = registry.__file__.replace("registry.py", "config.py")
+    command = [
+        sys.executable,
+        script,
+        f"--config={file}:table3/A/h=1@multi30k.en-fr",
+        "--config.train.steps=5",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["table3/A/h=1@multi30k.en-fr", "1", "5"]

@@ -1,0 +1,239 @@
+"""The table of a sweep's results, whatever became of its runs."""
+
+import json
+import re
+import statistics
+
+import pytest
+from fabricated import SIGNATURE, cells, fail, put, table_of
+
+from experiments import registry, tables
+
+
+def test_one_seed_beside_the_paper(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1, ppl=5.004, bleu=30.04)
+    put(tmp_path, "table3/B/d_k=16@smoke", 1, ppl=5.5, bleu=28.0, params=360_096)
+    table = cells(table_of(tmp_path))
+    assert list(table) == [v.name for v in registry.variants("table3")]
+    row = table["B/d_k=16"]
+    assert (row["PPL paper"], row["PPL ours"], row["BLEU paper"], row["BLEU ours"]) == (
+        "5.16",
+        "5.50",
+        "25.1",
+        "28.0",
+    )
+    assert (row["ΔPPL paper"], row["ΔPPL ours"]) == ("+0.24", "+0.50")
+    assert (row["ΔBLEU paper"], row["ΔBLEU ours"]) == ("-0.7", "-2.0")
+    assert (row["params 10^6 paper"], row["params 10^6 ours"], row["runs"]) == ("58", "0.36", "done")
+    base = table["base"]
+    assert (base["PPL ours"], base["BLEU ours"], base["ΔPPL paper"], base["ΔPPL ours"]) == (
+        "5.00",
+        "30.0",
+        "",
+        "",
+    )
+    assert table["big"]["params 10^6 paper"] == "213 [1]"
+    assert "exact % ours" not in base
+
+
+def test_changed_values_as_in_the_paper(tmp_path):
+    put(tmp_path, "table3/base@paper", 1)
+    table = cells(table_of(tmp_path))
+    symbols = ["N", "d_model", "d_ff", "h", "d_k", "d_v", "P_drop", "eps_ls", "positions", "steps"]
+    shown = {name: {s: row[s] for s in symbols if row[s]} for name, row in table.items()}
+    assert list(shown["base"].values()) == [
+        "6",
+        "512",
+        "2048",
+        "8",
+        "64",
+        "64",
+        "0.1",
+        "0.1",
+        "sinusoidal",
+        "100,000",
+    ]
+    assert shown["A/h=1"] == {"h": "1", "d_k": "512", "d_v": "512"}
+    assert shown["B/d_k=16"] == {"d_k": "16"}
+    assert shown["E"] == {"positions": "learned"}
+    assert shown["big"] == {"d_model": "1024", "d_ff": "4096", "h": "16", "P_drop": "0.3", "steps": "300,000"}
+
+
+def test_seeds_give_mean_and_standard_deviation(tmp_path):
+    ppls, bleus, exact = [5.0, 5.21, 5.6], [30.0, 31.1, 30.4], [0.5, 0.625, 0.61]
+    others = [6.0, 6.3, 6.1]
+    for seed in (1, 2, 3):
+        i = seed - 1
+        put(tmp_path, "table3/base@smoke", seed, ppl=ppls[i], bleu=bleus[i], exact=exact[i])
+        put(tmp_path, "table3/C/N=2@smoke", seed, ppl=others[i])
+    table = table_of(tmp_path)
+    base, small = cells(table)["base"], cells(table)["C/N=2"]
+    assert base["PPL ours"] == f"{statistics.mean(ppls):.2f} ± {statistics.stdev(ppls):.2f}"
+    assert base["BLEU ours"] == f"{statistics.mean(bleus):.1f} ± {statistics.stdev(bleus):.2f}"
+    percent = [100 * share for share in exact]
+    assert base["exact % ours"] == f"{statistics.mean(percent):.1f} ± {statistics.stdev(percent):.1f}"
+    assert base["runs"] == "3 done"
+    assert small["ΔPPL ours"] == f"{statistics.mean(others) - statistics.mean(ppls):+.2f}"
+    assert dict(table.caption)["seeds"] == "1, 2, 3"
+    assert any("standard deviation over seeds" in note for note in table.notes)
+    record = next(r for r in table.records if r["row"] == "base")
+    assert record["ppl"] == pytest.approx(statistics.mean(ppls))
+    assert record["ppl_sd"] == pytest.approx(statistics.stdev(ppls))
+    assert record["bleu_compound"] == pytest.approx(statistics.mean(bleus) + 2)
+    assert record["files"].split() == [f"base/seed{seed}/result.json" for seed in (1, 2, 3)]
+
+
+def test_every_state_is_named(tmp_path):
+    for seed in (1, 2, 3):
+        put(tmp_path, "table3/base@smoke", seed)
+        fail(tmp_path, "A/h=4", seed, "OutOfMemory: no room")
+        (tmp_path / f"table3@smoke/A/h=16/seed{seed}").mkdir(parents=True)
+    put(tmp_path, "table3/A/h=1@smoke", 1)
+    fail(tmp_path, "A/h=1", 2, "OutOfMemory: no room")
+    put(tmp_path, "table3/B/d_k=16@smoke", 3)
+    (tmp_path / "table3@smoke/B/d_k=16/seed2").mkdir()
+    fail(tmp_path, "B/d_k=32", 1, "ValueError: other\nlines")
+    table = table_of(tmp_path)
+    states = {name: row["runs"] for name, row in cells(table).items()}
+    assert states["base"] == "3 done"
+    assert states["A/h=1"] == "1 of 3 done, 1 failed [1], 1 missing"
+    assert states["A/h=4"] == "failed [1]"
+    assert states["A/h=16"] == "unfinished"
+    assert states["A/h=32"] == "missing"
+    assert states["B/d_k=16"] == "1 of 3 done, 1 unfinished, 1 missing"
+    assert states["B/d_k=32"] == "0 of 3 done, 1 failed [2], 2 missing"
+    assert "[1] OutOfMemory: no room" in table.notes
+    assert "[2] ValueError: other lines" in table.notes
+    assert cells(table)["A/h=4"]["PPL ours"] == ""
+    assert cells(table)["A/h=4"]["PPL paper"] == "5.00"
+
+
+def test_nothing_done_still_gives_a_table(tmp_path):
+    (tmp_path / "table3@smoke").mkdir()
+    table = table_of(tmp_path)
+    assert {row["runs"] for row in cells(table).values()} == {"missing"}
+    assert len(table.rows) == 20
+    for render in (tables.to_markdown, tables.to_csv, tables.to_latex):
+        assert "d_ff" in render(table).replace("\\", "")
+
+
+def test_damaged_files_are_failures_with_a_reason(tmp_path):
+    for variant, text in {"base": '{"format": 1', "E": '{"format": 1}', "big": "[]"}.items():
+        path = put(tmp_path, f"table3/{variant}@smoke", 1)
+        (path / "result.json").write_text(text)
+    put(tmp_path, "table3/C/N=2@smoke", 1, dev={"split": "validation"})
+    table = table_of(tmp_path)
+    for name in ("base", "E", "big", "C/N=2"):
+        assert re.fullmatch(r"failed \[\d\]", cells(table)[name]["runs"])
+    assert any("result.json is damaged (not JSON)" in note for note in table.notes)
+    assert any("KeyError('ppl')" in note for note in table.notes)
+
+
+def test_the_first_split_of_the_configuration_counts(tmp_path):
+    put(tmp_path, "table3/base@multi30k", 1, bleu=35.0)
+    table = table_of(tmp_path)
+    assert cells(table)["base"]["BLEU ours"] == "35.0"
+    assert dict(table.caption)["BLEU on"] == "test_2016_flickr"
+
+
+def test_a_changed_configuration_is_stale_with_its_fields(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1, overrides={"train.steps": 500, "data.dir": "elsewhere"})
+    path = put(tmp_path, "table3/E@smoke", 1)
+    result = json.loads((path / "result.json").read_text())
+    del result["config"]["model"]["norm"]
+    result["config"]["model"]["gone"] = 3
+    (path / "result.json").write_text(json.dumps(result))
+    put(tmp_path, "table3/C/N=2@smoke", 1)
+    put(tmp_path, "table3/C/N=4@smoke", 1, overrides={"train.steps": 500})
+    table = table_of(tmp_path)
+    states = {name: row["runs"] for name, row in cells(table).items()}
+    assert states["base"] == states["C/N=4"] == "done, stale [1]"
+    assert states["E"] == "done, stale [2]"
+    assert states["C/N=2"] == "done"
+    assert (
+        f"[1] Stale: train.steps was 500, is now {registry.get_config('table3/base@smoke').train.steps}."
+        in table.notes
+    )
+    assert "[2] Stale: model.gone was 3, is now absent; model.norm was absent, is now post." in table.notes
+
+
+def test_some_stale_seeds_are_counted(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1)
+    put(tmp_path, "table3/base@smoke", 2, overrides={"optim.lr_factor": 2.5})
+    assert cells(table_of(tmp_path))["base"]["runs"] == "2 done, 1 stale [1]"
+
+
+def test_unregistered_variants_follow(tmp_path):
+    for seed in (1, 2):
+        put(tmp_path, "table3/base@smoke", seed)
+    for heads in (2, 4):
+        overrides = {"model.num_heads": heads, "model.dropout": 0.25}
+        put(
+            tmp_path,
+            "table3/base@smoke",
+            1,
+            overrides=overrides,
+            folder=f"base+dropout=0.25,num_heads={heads}",
+        )
+    late = {"model.num_heads": 2, "train.steps": 9}
+    put(tmp_path, "table3/A/h=1@smoke", 1, overrides=late, folder="A/h=1+num_heads=2")
+    put(tmp_path, "table3/base@smoke", 1, overrides={"model.d_k": 3}, folder="my own")
+    fail(tmp_path, "my/failure", 1, "sad")
+    table = table_of(tmp_path)
+    extra = [
+        "A/h=1+num_heads=2",
+        "base+dropout=0.25,num_heads=2",
+        "base+dropout=0.25,num_heads=4",
+        "my own",
+        "my/failure",
+    ]
+    assert [row[0] for row in table.rows[20:]] == extra
+    rows = cells(table)
+    assert (rows[extra[1]]["h"], rows[extra[1]]["P_drop"], rows[extra[1]]["PPL paper"]) == ("2", "0.25", "")
+    assert [rows[name]["runs"] for name in extra[1:4]] == ["done"] * 3
+    assert rows[extra[0]]["runs"].startswith("done, stale [")
+    assert rows["my own"]["d_k"] == "3"
+    assert rows["my/failure"]["runs"].startswith("failed [")
+    assert rows["base"]["runs"] == "2 done"
+
+
+def test_caption(tmp_path):
+    put(tmp_path, "table3/base@multi30k.en-fr", 1)
+    put(
+        tmp_path,
+        "table3/E@multi30k.en-fr",
+        2,
+        code="",
+        vocab_size=7999,
+        data={"corpus": "c", "fingerprint": "g", "vocabulary_fingerprint": "v"},
+    )
+    table = table_of(tmp_path)
+    steps = registry.get_config("table3/base@multi30k").train.steps
+    assert dict(table.caption) == {
+        "Scale": "multi30k.en-fr",
+        "corpus": "multi30k en-fr",
+        "steps": f"{steps:,}",
+        "epochs": "12.3",
+        "target tokens trained on": "654,321",
+        "vocabulary": "7,999 to 8,000 subwords",
+        "seeds": "1, 2",
+        "PPL on": "validation",
+        "BLEU on": "test_2016_flickr",
+        "beam": "4",
+        "alpha": "0.6",
+        "checkpoints averaged": "none",
+        "sacreBLEU": SIGNATURE,
+        "device": "1 x Some CPU, 2 threads",
+        "code": "abc123 (1 run), not recorded (1 run)",
+    }
+    notes = " ".join(table.notes)
+    assert "per subword of our own vocabulary and so not comparable with the paper's" in notes
+    assert "trained on different texts" in notes
+    assert "different vocabularies" not in notes
+
+
+def test_a_diverged_run_stays_legible(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1, ppl=float("nan"))
+    put(tmp_path, "table3/E@smoke", 1, ppl=3.21e30)
+    table = cells(table_of(tmp_path))
+    assert (table["base"]["PPL ours"], table["E"]["PPL ours"]) == ("nan", "3.2e+30")

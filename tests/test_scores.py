@@ -1,0 +1,141 @@
+"""The scores against independent formulas, and the June 2017 script's steps against strings made by hand."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from tx import scores
+from tx.errors import UserError
+
+REFERENCES = [
+    "Der Zug nach Köln-Deutz fährt heute 3,5 Stunden später ab, sagt der Schaffner.",
+    "Zwei Kinder bauen am Strand eine Burg aus nassem Sand.",
+    "Geht's dir gut?",
+    "Die alte U-Bahn-Station wird am 3. Mai geschlossen.",
+    "Ja.",
+]
+HYPOTHESES = [
+    "Der Zug nach Köln-Deutz fährt heute 3,5 Stunden zu spät ab, sagt ein Schaffner.",
+    "Zwei Kinder bauen am Strand eine Burg aus nassem Sand. ",
+    "Geht es dir gut?",
+    "Die alte U-Bahn Station wird im Mai geschlossen.",
+    "",
+]
+
+
+def plain_multi_bleu(hypotheses, references):
+    """multi-bleu.perl's formula: clipped counts of 1- to 4-grams, brevity penalty, no smoothing."""
+    correct, total, sys_len, ref_len = np.zeros(4), np.zeros(4), 0, 0
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
+        hypothesis, reference = hypothesis.split(), reference.split()
+        sys_len, ref_len = sys_len + len(hypothesis), ref_len + len(reference)
+        for n in range(1, 5):
+            ours, theirs = (
+                Counter(tuple(x[i : i + n]) for i in range(len(x) - n + 1)) for x in (hypothesis, reference)
+            )
+            correct[n - 1] += (ours & theirs).total()
+            total[n - 1] += ours.total()
+    if not correct.all():
+        return 0.0
+    brevity = 1.0 if sys_len >= ref_len else math.exp(1 - ref_len / sys_len)
+    return 100 * brevity * math.exp(np.log(correct / total).mean())
+
+
+@pytest.mark.parametrize("words", [2, 3, 4])
+@pytest.mark.parametrize("longest", [3, 12])
+def test_multi_bleu_equals_the_formula(words, longest):
+    random = np.random.default_rng(words)
+    seen = []
+    for _ in range(20):
+        sides = [
+            [
+                " ".join(f"w{random.integers(words)}" for _ in range(random.integers(longest + 1)))
+                for _ in range(8)
+            ]
+            for _ in range(2)
+        ]
+        seen.append(plain_multi_bleu(*sides))
+        assert scores.multi_bleu(*sides) == pytest.approx(seen[-1], abs=1e-9)
+    assert (longest == 3) == (not any(seen))  # no 4-gram at all: 0, and not an error
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "tokens"),
+    [
+        ("de", "Ein Hund (braun) läuft, z.B. am 3. Mai.", "Ein Hund ( braun ) läuft , z.B. am 3. Mai ."),
+        ("de", "Geht's? Nur 3,5 Euro & mehr", "Geht &apos; s ? Nur 3,5 Euro &amp; mehr"),
+        ("de", "Die U-Bahn-Station [alt]", "Die U-Bahn-Station &#91; alt &#93;"),
+        ("de", "Er sagt “ja”… oder\u2019s", "Er sagt &quot; ja &quot; ... oder &apos; s"),
+        ("de", "Nein\uff1f Doch\uff01", "Nein ? Doch !"),  # full-width marks
+        ("fr", "L'homme qu'elle voit", "L&apos; homme qu&apos; elle voit"),
+        ("en", "The dog's toys aren't 1,000", "The dog &apos;s toys aren &apos;t 1,000"),
+        ("de", "  zwei   Leerzeichen ", "zwei Leerzeichen"),
+        ("de", "", ""),
+    ],
+)
+def test_moses_tokens(language, text, tokens):
+    assert scores.moses(text, language) == tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("ein Köln-Deutz", "ein Köln ##AT##-##AT## Deutz"),
+        ("U-Bahn-Station", "U ##AT##-##AT## Bahn ##AT##-##AT## Station"),
+        ("a-b-c", "a ##AT##-##AT## b-c"),  # b was used up by the first match
+        ("a--b", "a ##AT##-##AT## -b"),
+        ("a - b -c d-", "a - b -c d-"),
+        ("3-4-jährig", "3 ##AT##-##AT## 4-jährig"),
+    ],
+)
+def test_compounds_are_split_as_perl_does(text, split):
+    assert scores.split_compounds(text) == split
+
+
+def test_all_scores():
+    found = scores.score(HYPOTHESES, REFERENCES, "de")
+    assert found["sentences"] == 5
+    assert found["exact_match"] == pytest.approx(1 / 5)  # white space at the end does not count
+    assert found["bleu"] == sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score
+    assert found["chrf"] == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score
+    version = sacrebleu.__version__
+    assert found["signature"] == f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version}"
+
+    tokens = [[scores.moses(text, "de") for text in side] for side in (HYPOTHESES, REFERENCES)]
+    assert found["bleu_tokenized"] == pytest.approx(plain_multi_bleu(*tokens), abs=1e-9)
+    compounds = [[scores.split_compounds(text) for text in side] for side in tokens]
+    assert found["bleu_compound"] == pytest.approx(plain_multi_bleu(*compounds), abs=1e-9)
+    assert 0 < found["bleu_tokenized"] < found["bleu_compound"] < 100
+
+
+def test_perfect_and_hopeless_translations():
+    perfect = scores.score(REFERENCES, REFERENCES, "de")
+    for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound"):
+        assert perfect[name] == pytest.approx(100)
+    assert perfect["exact_match"] == 1
+    hopeless = scores.score([""] * 5, REFERENCES, "de")
+    for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "exact_match"):
+        assert hopeless[name] == 0
+    assert scores.bleu_from_stats(hopeless["stats"]) == 0
+
+
+def test_sufficient_statistics_give_back_bleu():
+    stats = scores.score(HYPOTHESES, REFERENCES, "de")["stats"]
+    assert all(len(row) == 10 and all(type(number) is int for number in row) for row in stats)
+    # "Geht es dir gut ?" against "Geht's dir gut ?": "dir gut ?" matches.
+    assert stats[2] == [5, 4, 3, 2, 1, 0, 5, 4, 3, 2]
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        chosen = random.integers(5, size=random.integers(1, 8))
+        expected = sacrebleu.corpus_bleu([HYPOTHESES[i] for i in chosen], [[REFERENCES[i] for i in chosen]])
+        assert scores.bleu_from_stats([stats[i] for i in chosen]) == pytest.approx(expected.score, abs=1e-9)
+
+
+def test_refuses_unequal_counts_and_nothing():
+    with pytest.raises(UserError, match="4 translations but 5 references"):
+        scores.score(HYPOTHESES[:4], REFERENCES, "de")
+    with pytest.raises(UserError, match="no translations"):
+        scores.score([], [], "de")

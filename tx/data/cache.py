@@ -1,0 +1,88 @@
+"""The cache folder ($TX_CACHE_DIR, else ~/.cache/tx): entries are whole or absent, built by one process.
+
+An entry is a folder KIND/KEY of files with their SHA-256 beside them. Its key is a fingerprint of all that
+the files depend on, so it never goes stale; one whose files fail their digests is built again.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+
+from tx.errors import UserError
+
+_DIGESTS = "sha256.json"
+
+
+def root() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("TX_CACHE_DIR") or "~/.cache/tx").expanduser()
+
+
+def fingerprint(*parts: object) -> str:
+    """SHA-256 (hex) of JSON-representable parts."""
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Holds the lock file beside `path` (its folder is made): other processes of this machine wait here."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path.parent}: {error.strerror}; set TX_CACHE_DIR to a folder that can"
+        ) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder on the same file system as `parent`, gone afterwards unless it was renamed."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix=".incomplete.", dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Returns the folder KIND/KEY, building it where it is missing or damaged.
+
+    Args:
+      kind: groups entries ("tokens", "vocabularies").
+      key: names the entry; may hold slashes.
+      build: writes the entry's files into the empty folder it is given.
+    """
+    path = root() / kind / key
+    if _intact(path):
+        return path
+    with locked(path):
+        if not _intact(path):  # nobody built it while we waited
+            with temporary_folder(path.parent) as folder:
+                build(folder)
+                digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+                (folder / _DIGESTS).write_text(json.dumps(digests, indent=1))
+                shutil.rmtree(path, ignore_errors=True)
+                os.replace(folder, path)
+    return path
+
+
+def _intact(path: pathlib.Path) -> bool:
+    try:
+        digests = json.loads((path / _DIGESTS).read_text())
+        return all(_sha256(path / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,155 @@
+"""Parallel corpora by name, each read through TFDS as random-access array_record splits, without TensorFlow.
+
+`numbers` is generated, `multi30k` and `tatoeba` are text files (tx/data/textfiles.py), and a name with a
+slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`, ...).
+"""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from tx.data import cache, textfiles
+from tx.errors import UserError
+
+_BLOCK = 4096  # records read at once: one by one is thirty times slower
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Sentence pairs in named splits.
+
+    Attributes:
+      name, source, target: the corpus and its two language codes.
+      fingerprint: hex digest that changes with the text.
+      split_names: its splits, in the data set's order.
+      open_splits: returns {split: random-access sequence of {language: UTF-8 bytes}}, prepared if need be.
+    """
+
+    name: str
+    source: str
+    target: str
+    fingerprint: str
+    split_names: tuple[str, ...]
+    open_splits: Callable[[], Mapping[str, Sequence]] = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def splits(self) -> Mapping[str, Sequence]:
+        return self.open_splits()
+
+    def check_split(self, split: str) -> None:
+        if split not in self.split_names:
+            raise UserError(f"{self.name} has no split {split!r}; it has {', '.join(self.split_names)}")
+
+    def iterate(self, split: str, step: int = 1) -> Iterator[tuple[str, str]]:
+        """Yields (source, target) of every step-th pair, in the data set's order."""
+        self.check_split(split)
+        records = self.splits[split]
+        indices = range(0, len(records), step)
+        for start in range(0, len(indices), _BLOCK):
+            for record in records.__getitems__(list(indices[start : start + _BLOCK])):
+                yield record[self.source].decode(), record[self.target].decode()
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        return list(self.iterate(split))
+
+
+def load(data_config, log: Callable[[str], None] = print) -> Corpus:
+    """Opens a corpus, fetching its text where that is possible.
+
+    Args:
+      data_config: `config.data` (its fields corpus, source, target, dir).
+      log: told, in a line, of anything that takes long.
+
+    Raises:
+      UserError: an unknown corpus or pair, missing or malformed text, a TFDS set that cannot be prepared.
+    """
+    name, source, target = data_config.corpus, data_config.source, data_config.target
+    if "/" in name:
+        return _from_tfds(name, source, target, data_config.dir, log)
+    if name == "numbers":
+        from tx.data import numbers  # its word lists are slow to import
+
+        read = functools.partial(numbers.generate, source, target)
+    elif name in textfiles.CORPORA:
+        read = functools.partial(textfiles.read, name, source, target, data_config.dir)
+    else:
+        near = difflib.get_close_matches(name, ["numbers", *textfiles.CORPORA], n=1, cutoff=0.0)
+        raise UserError(f"no corpus {name!r}; the nearest is {near[0]!r} (names of TFDS hold a slash)")
+    pairs = read()
+    digest = hashlib.sha256()
+    for split, rows in pairs.items():  # lines hold no "\n", so nothing else has the same digest
+        digest.update(
+            "\n".join([split, str(len(rows)), *(side for row in rows for side in row), ""]).encode()
+        )
+    fingerprint = digest.hexdigest()
+
+    def open_splits():
+        from tx.data import builders
+
+        return builders.data_sources(name, source, target, fingerprint, read)
+
+    return Corpus(name, source, target, fingerprint, tuple(pairs), open_splits)
+
+
+def _prepared(name, folder):
+    """Opens the newest array_record version below a folder, from its files alone; or None."""
+    import tensorflow_datasets as tfds
+
+    infos = [
+        p
+        for p in (folder / name).glob("*/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)
+    ]
+    ready = [p.parent for p in infos if json.loads(p.read_text()).get("fileFormat") == "array_record"]
+    newest = max(ready, key=lambda p: tfds.core.Version(p.name), default=None)
+    return tfds.builder_from_directory(newest) if newest else None
+
+
+def _from_tfds(name, source, target, folder, log) -> Corpus:
+    """A translation set of TFDS's own, in its order (a fixed shuffle), prepared if TensorFlow is here."""
+    import tensorflow_datasets as tfds
+
+    from tx.data import builders
+
+    home = cache.root() / "tfds"
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    roots = [folder, os.environ.get("TX_DATA_DIR"), home, default]
+    roots = [pathlib.Path(r).expanduser() for r in roots if r]
+    builder = next((b for r in roots if (b := _prepared(name, r))), None)
+    if builder is None:
+        if importlib.util.find_spec("tensorflow") is None:
+            raise UserError(
+                f"{name} is not prepared as array_record in {', '.join(map(str, roots))}, and preparing it "
+                f"needs TensorFlow: pip install 'tx[wmt]', then run tfds build {name} "
+                f"--file_format=array_record --data_dir={home}"
+            )
+        try:
+            builder = tfds.builder(name, data_dir=home, file_format="array_record")
+        except (tfds.core.DatasetNotFoundError, ValueError) as error:
+            raise UserError(f"TFDS has no set {name!r} ({str(error).split(chr(10))[0]})") from None
+        log(f"preparing {name} in {home} (once)")
+        with cache.locked(home / name.replace("/", ".")):
+            builders.prepare(builder, home)
+    languages = getattr(builder.info.features, "languages", ())
+    if {source, target} - set(languages):
+        raise UserError(
+            f"{name} has no pair {source}-{target}; it has {', '.join(languages) or 'no sentence pairs'}"
+        )
+    info = (
+        pathlib.Path(builder.data_dir) / "dataset_info.json"
+    ).read_text()  # version, records and bytes per shard
+    return Corpus(
+        name,
+        source,
+        target,
+        cache.fingerprint(info, source, target),
+        tuple(builder.info.splits),
+        builder.as_data_source,
+    )

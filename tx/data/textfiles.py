@@ -1,0 +1,241 @@
+"""Corpora of line-aligned text files: their table, where they are looked for, how they are read and checked.
+
+A further corpus is one more entry of `CORPORA`.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import os
+import pathlib
+import re
+import zipfile
+import zlib
+
+from tx.data import cache, downloads
+from tx.errors import UserError
+
+Pairs = dict[str, list[tuple[str, str]]]  # split -> (source, target) sentences in the data set's order
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFiles:
+    """What a corpus of line-aligned files is made of.
+
+    Attributes:
+      pairs: the language pairs it has; either direction can be trained.
+      splits: {split: file stem}; `{pair}` in a stem stands for the pair as written in `pairs`, e.g. "en-de".
+      licence: as stated by the source.
+      split_by: where the files have no official split: the language whose sentence decides, by its hash,
+        in which of train, validation and test a pair of the one file ("all") belongs.
+      url: template of {stem} and {language}; empty where the source cannot be pinned by checksum.
+      checksums: {"stem.language": (bytes, SHA-256)} of the files at `url`; a local copy may have others.
+      archives: {pair: (zip file, member)} with tab-separated sentences, an alternative to line-aligned files.
+      where: what to do where there are no files and no download.
+    """
+
+    pairs: tuple[str, ...]
+    splits: dict[str, str]
+    licence: str
+    split_by: str = ""
+    url: str = ""
+    checksums: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
+    archives: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    where: str = ""
+
+
+CORPORA = {
+    "multi30k": TextFiles(
+        pairs=("en-de", "en-fr", "de-fr"),
+        splits={"train": "train", "validation": "val"}
+        | {name: name for name in ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")},
+        licence="non-commercial research and education (derived from Flickr30K)",
+        url="https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a"
+        "/data/task1/raw/{stem}.{language}.gz",
+        checksums={
+            "train.de": (637_044, "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6"),
+            "train.en": (568_929, "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f"),
+            "train.fr": (604_242, "622e75069e9f4c577425c4f277116ce66e63a2401c0a2312d90073cb12379a3c"),
+            "val.de": (24_681, "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a"),
+            "val.en": (21_650, "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28"),
+            "val.fr": (23_001, "ca3106f1a72390591d25f6c45cb4cd39dec4cd3f123e099748a3ce5256c160e9"),
+            "test_2016_flickr.de": (
+                22_890,
+                "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
+            ),
+            "test_2016_flickr.en": (
+                21_077,
+                "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
+            ),
+            "test_2016_flickr.fr": (
+                22_310,
+                "6d326e188d259fb1d04ac19eae3af956559b3a0b93d7635e56c90987c40c8b90",
+            ),
+            "test_2017_flickr.de": (
+                21_471,
+                "a2c89666db00c495cd8513b9d708d5a3acc205d7de312ef2bf5fb7ebc1540aee",
+            ),
+            "test_2017_flickr.en": (
+                19_138,
+                "76a444ee25172e72695cddb13ae4a3bda59430617be88e0bb46b60504f054074",
+            ),
+            "test_2017_flickr.fr": (
+                20_434,
+                "3ba671ceb2299f3304ffafefea7a833d08632fbaf0ba18546f8a2ec2391af496",
+            ),
+            "test_2017_mscoco.de": (
+                10_230,
+                "799e4854c25d601cb6cb6be29eabe5667734c61ace2f495e03e429031a0bc338",
+            ),
+            "test_2017_mscoco.en": (
+                8_844,
+                "aab300bfb4427697987e02cd0aacd44bfe8aa50456231b6474c08038bbed2b58",
+            ),
+            "test_2017_mscoco.fr": (
+                9_751,
+                "754f3072ba9f124569ba5258b32730fc1d214bbf8e0c6dfb2b74401676220db0",
+            ),
+        },
+    ),
+    "tatoeba": TextFiles(
+        pairs=("en-de", "en-fr"),
+        splits={"all": "all.{pair}"},
+        split_by="en",
+        licence="CC BY 2.0 (tatoeba.org, manythings.org/anki)",
+        archives={"en-de": ("deu-eng.zip", "deu.txt"), "en-fr": ("fra-eng.zip", "fra.txt")},
+        where="download {archive} from https://www.manythings.org/anki/ into one of these folders",
+    ),
+}
+
+
+def read(name: str, source: str, target: str, folder: str) -> Pairs:
+    """Returns the sentence pairs of every split, outer white space stripped, every line checked.
+
+    Args:
+      name: a key of CORPORA.
+      folder: looked in first (may be empty), then $TX_DATA_DIR, then the cache: FOLDER/name/FILE[.gz].
+
+    Raises:
+      UserError: files missing, misaligned, not UTF-8, with an empty line; or a pair the corpus does not have.
+    """
+    corpus = CORPORA[name]
+    pair = next((p for p in corpus.pairs if sorted(p.split("-")) == sorted((source, target))), None)
+    if pair is None:
+        raise UserError(
+            f"{name} has no pair {source}-{target}; it has {', '.join(corpus.pairs)}, either direction"
+        )
+    stems = {split: stem.format(pair=pair) for split, stem in corpus.splits.items()}
+    found = _find(
+        name,
+        corpus,
+        pair,
+        [f"{s}.{language}" for s in stems.values() for language in (source, target)],
+        folder,
+    )
+    if isinstance(found, pathlib.Path):
+        columns = _read_archive(found, corpus.archives[pair][1])
+        splits = {"all": [columns[pair.split("-").index(language)] for language in (source, target)]}
+        files = {"all": (found, found)}
+    else:
+        files = {split: (found[f"{s}.{source}"], found[f"{s}.{target}"]) for split, s in stems.items()}
+        splits = {split: [_lines(path, _bytes(path)) for path in both] for split, both in files.items()}
+    for split, (a, b) in splits.items():
+        if len(a) != len(b):
+            one, other = files[split]
+            raise UserError(
+                f"{one} has {len(a)} lines but {other} has {len(b)}; they must be aligned line by line"
+            )
+    pairs = {split: list(zip(a, b, strict=True)) for split, (a, b) in splits.items()}
+    return split_by_hash(pairs["all"], (source, target).index(corpus.split_by)) if corpus.split_by else pairs
+
+
+def split_by_hash(pairs: list[tuple[str, str]], side: int) -> Pairs:
+    """Splits into train (98%), validation (1%) and test (1%) by a hash of the sentence on one side (0 or 1).
+
+    Only letters and digits count, without case, so that "Go on!" and "go on." with all their translations
+    fall into one split. Validation and test keep the first translation of each, in the order of the file.
+    """
+    splits = {"train": [], "validation": [], "test": []}
+    seen = set()
+    for pair in pairs:
+        key = re.sub(r"[\W_]", "", pair[side].casefold())
+        bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 100
+        if bucket > 1:
+            splits["train"].append(pair)
+        elif key not in seen:
+            seen.add(key)
+            splits[("validation", "test")[bucket]].append(pair)
+    return splits
+
+
+def _find(name, corpus, pair, wanted, folder):
+    """Returns {file: path}, or the path of an archive: all of one folder, the first that has any of them."""
+    roots = [folder, os.environ.get("TX_DATA_DIR"), cache.root() / "text"]
+    folders = [pathlib.Path(r).expanduser() / name for r in roots if r]
+    for place in folders:
+        found = {f: p for f in wanted for p in (place / f"{f}.gz", place / f) if p.is_file()}
+        if len(found) == len(wanted):
+            return found
+        if found:
+            missing = ", ".join(f"{f}[.gz]" for f in wanted if f not in found)
+            raise UserError(
+                f"{place} has only part of {name}: {missing} is missing; add it or move the rest away"
+            )
+        archive = place / corpus.archives[pair][0] if corpus.archives else None
+        if archive and archive.is_file():
+            return archive
+    files, looked = ", ".join(f"{f}[.gz]" for f in wanted), ", ".join(map(str, folders))
+    advice = (
+        corpus.where.format(archive=corpus.archives[pair][0])
+        if corpus.archives
+        else "put them in one of these"
+    )
+    advice += ", whose parent is --config.data.dir or TX_DATA_DIR"
+    if corpus.url:
+        urls = {
+            f: corpus.url.format(stem=f.rpartition(".")[0], language=f.rpartition(".")[2]) for f in wanted
+        }
+        try:
+            return downloads.fetch({f: (urls[f], *corpus.checksums[f]) for f in wanted}, folders[-1])
+        except downloads.Failed as error:
+            advice = f"the download failed ({error}): {advice}"
+    raise UserError(f"{name} needs {files}; looked in {looked}; {advice}")
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:  # gzip's own errors are OSErrors
+        raise UserError(f"{path} cannot be read ({error}); fetch it again") from None
+
+
+def _lines(path: pathlib.Path, data: bytes) -> list[str]:
+    """Lines end at "\\n" alone: other separators (U+2028, U+0085, form feed) stand inside sentences."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: not UTF-8; convert the file (for instance with iconv)"
+        ) from None
+    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    if "" in lines:
+        what = f"line {lines.index('') + 1} is empty" if text.strip() else "the file is empty"
+        raise UserError(f"{path}: {what}; every line must hold a sentence")
+    return lines
+
+
+def _read_archive(path: pathlib.Path, member: str) -> list[list[str]]:
+    """Returns the two columns of a tab-separated member (further columns are attributions)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            lines = _lines(path / member, archive.read(member))
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not an archive with {member} ({error}); fetch it again") from None
+    columns = [line.split("\t") for line in lines]
+    for i, row in enumerate(columns):
+        if len(row) < 2 or not row[0].strip() or not row[1].strip():
+            raise UserError(
+                f"{path / member}, line {i + 1}: not two sentences with a tab between; fetch it again"
+            )
+    return [[row[side].strip() for row in columns] for side in (0, 1)]

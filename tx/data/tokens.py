@@ -1,0 +1,137 @@
+"""Text to token ids, once: each split of a corpus as flat arrays, cached and memory-mapped.
+
+Neither TFDS nor the text of a split is touched when its tokens are in the cache.
+"""
+
+import collections.abc
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tx.data import cache, corpora, vocabulary
+from tx.data.corpora import Corpus
+from tx.data.vocabulary import EOS, Vocabulary
+
+_FORMAT = 1  # raised when these files change their form, or the vocabulary its recipe
+_ARRAYS = ("src_ids", "src_offsets", "tgt_ids", "tgt_offsets")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizedSplit:
+    """n sentence pairs as token ids; every sentence, on both sides, ends with EOS.
+
+    Attributes:
+      src_ids, tgt_ids: int32, all sentences one after the other.
+      src_offsets, tgt_offsets: int64 (n + 1,): sentence i is ids[offsets[i]:offsets[i + 1]].
+    """
+
+    src_ids: np.ndarray
+    src_offsets: np.ndarray
+    tgt_ids: np.ndarray
+    tgt_offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.src_offsets) - 1
+
+    def source(self, i: int) -> np.ndarray:
+        return self.src_ids[self.src_offsets[i] : self.src_offsets[i + 1]]
+
+    def target(self, i: int) -> np.ndarray:
+        return self.tgt_ids[self.tgt_offsets[i] : self.tgt_offsets[i + 1]]
+
+    @property
+    def src_lengths(self) -> np.ndarray:
+        """int64 (n,), EOS included."""
+        return np.diff(self.src_offsets)
+
+    @property
+    def tgt_lengths(self) -> np.ndarray:
+        """int64 (n,), EOS included."""
+        return np.diff(self.tgt_offsets)
+
+
+def tokenize(vocab: Vocabulary, pairs: collections.abc.Iterable[tuple[str, str]]) -> TokenizedSplit:
+    """Encodes sentence pairs, a block at a time."""
+    ids, lengths = ([], []), ([0], [0])
+    pairs = iter(pairs)
+    while block := list(itertools.islice(pairs, 10_000)):
+        for side in (0, 1):
+            sentences = [[*s, EOS] for s in vocab.encode([pair[side] for pair in block])]
+            ids[side].append(np.fromiter(itertools.chain.from_iterable(sentences), np.int32))
+            lengths[side].extend(map(len, sentences))
+    flat = [np.concatenate([np.zeros(0, np.int32), *blocks]) for blocks in ids]
+    offsets = [np.cumsum(each, dtype=np.int64) for each in lengths]
+    return TokenizedSplit(flat[0], offsets[0], flat[1], offsets[1])
+
+
+class _Splits(collections.abc.Mapping):
+    """{split: TokenizedSplit}, each made or opened when it is first asked for."""
+
+    def __init__(self, names: tuple[str, ...], open_split: Callable[[str], TokenizedSplit]):
+        self._names, self._open = names, functools.cache(open_split)
+
+    def __getitem__(self, split: str) -> TokenizedSplit:
+        return self._open(split)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedData:
+    """A corpus, the vocabulary learned from its training split, and its tokens.
+
+    Attributes:
+      splits: {split: TokenizedSplit}; UserError for a split the corpus does not have.
+      fingerprint: of all that the tokens depend on: text, pieces, format.
+    """
+
+    corpus: Corpus
+    vocabulary: Vocabulary
+    splits: collections.abc.Mapping[str, TokenizedSplit]
+    fingerprint: str
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        """The raw (source, target) sentences of a split, in the same order as its tokens."""
+        return self.corpus.pairs(split)
+
+
+def prepare(data_config, vocab_size: int, log: Callable[[str], None] = print) -> PreparedData:
+    """Loads a corpus with its vocabulary and tokens, making and caching what is not in the cache yet.
+
+    Args:
+      data_config: `config.data`.
+      vocab_size: V, special and byte pieces included.
+      log: told of anything that takes long.
+    """
+    corpus = corpora.load(data_config, log)
+    corpus.check_split("train")
+
+    def learn(folder: pathlib.Path) -> None:
+        log(f"learning {vocab_size} subwords from {corpus.name} (once)")
+        Vocabulary.learn(vocabulary.training_sentences(corpus), vocab_size).save(folder / "model")
+
+    key = cache.fingerprint(_FORMAT, corpus.fingerprint, vocab_size)
+    vocab = Vocabulary.load(cache.entry("vocabularies", key, learn) / "model")
+    fingerprint = cache.fingerprint(_FORMAT, corpus.fingerprint, vocab.fingerprint)
+
+    def open_split(split: str) -> TokenizedSplit:
+        corpus.check_split(split)
+
+        def build(folder: pathlib.Path) -> None:
+            log(f"tokenizing {corpus.name} {split} (once)")
+            made = tokenize(vocab, corpus.iterate(split))
+            for name in _ARRAYS:
+                np.save(folder / f"{name}.npy", getattr(made, name))
+
+        folder = cache.entry("tokens", f"{fingerprint}/{split}", build)
+        return TokenizedSplit(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+
+    return PreparedData(corpus, vocab, _Splits(corpus.split_names, open_split), fingerprint)
