@@ -1,6 +1,7 @@
 """The command line's `--config=FILE.py:NAME` and `--config.FIELD=VALUE`, turned into a checked configuration."""
 
 import importlib.util
+import inspect
 import pathlib
 import sys
 
@@ -11,11 +12,14 @@ from tx.errors import UserError
 
 
 def load_config(spec: str) -> ConfigDict:
-    """Returns get_config(NAME) of the Python file FILE for "FILE:NAME" (without ":NAME", get_config())."""
+    """Returns get_config(NAME) of the Python file FILE for "FILE:NAME" (without ":NAME", get_config()).
+
+    Raises UserError where there is no such file or function, and where it wants a name and gets none.
+    """
     file, _, name = spec.partition(":")
     path = pathlib.Path(file)
-    if not path.is_file():
-        raise UserError(f"--config: no file {file}; give FILE.py:NAME, e.g. experiments/config.py:table3/base@smoke")
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"--config: no Python file {file!r}; give FILE.py:NAME, e.g. experiments/config.py:table3/base@smoke")
     module_spec = importlib.util.spec_from_file_location("config_file", path)
     module = importlib.util.module_from_spec(module_spec)
     sys.path.insert(0, str(path.resolve().parent.parent))  # so that the file can import the package it lies in
@@ -23,7 +27,14 @@ def load_config(spec: str) -> ConfigDict:
         module_spec.loader.exec_module(module)
     finally:
         sys.path.pop(0)
-    return module.get_config(name) if name else module.get_config()
+    arguments = [name] if name else []
+    try:
+        inspect.signature(module.get_config).bind(*arguments)
+    except AttributeError:
+        raise UserError(f"--config: {file} defines no get_config function") from None
+    except TypeError:
+        raise UserError(f"--config: get_config of {file} takes {'no' if name else 'a'} name; got {spec!r}") from None
+    return module.get_config(*arguments)
 
 
 def split_config_arguments(argv: list[str]) -> tuple[str | None, dict[str, str], list[str]]:

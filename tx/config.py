@@ -6,6 +6,7 @@ tensor2tensor at its first public commit.
 """
 
 import difflib
+import math
 import numbers
 
 import ml_collections
@@ -111,17 +112,17 @@ def _coerce(name, value, kind, where):
         if isinstance(value, str) and kind is not str:
             if kind is bool:
                 return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
-            return kind(value.replace("_", "")) if kind is float else int(value.replace("_", ""))
+            value = kind(value.replace("_", ""))
         if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-            return float(value)
-        if type(value) is kind:
+            value = float(value)
+        if type(value) is kind and (kind is not float or math.isfinite(value)):
             return value
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         pass
     raise UserError(f"{where}: {name} takes {_KIND[kind]}, got {value!r}")
 
 
-_KIND = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+_KIND = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
 
 _CHOICES = {
     "model.sinusoid_layout": ("concatenated", "interleaved"),
@@ -129,7 +130,21 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "loss.smooth_over": ("others", "all"),
 }
-_MAY_BE_ZERO = {"model.target_spaces", "decode.extra_length", "optim.warmup_steps", "train.seed"}
+_MAY_BE_ZERO = {
+    "model.target_spaces",
+    "decode.extra_length",
+    "decode.alpha",
+    "optim.warmup_steps",
+    "train.seed",
+}
+_SHARES = {  # of a whole
+    "model.dropout",
+    "model.attention_dropout",
+    "model.relu_dropout",
+    "loss.label_smoothing",
+    "optim.beta1",
+    "optim.beta2",
+}
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -137,12 +152,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for name, value in fields(config).items():
         if name in _CHOICES and value not in _CHOICES[name]:
             raise UserError(f"{name} is one of {', '.join(_CHOICES[name])}; got {value!r}")
-        if type(value) is int and value < (0 if name in _MAY_BE_ZERO else 1):
-            raise UserError(f"{name} must be {'at least 0' if name in _MAY_BE_ZERO else 'positive'}; got {value}")
-        if name.endswith("dropout") and not 0 <= value < 1:
-            raise UserError(f"{name} must lie in [0, 1); got {value}")
-    if not 0 <= config.loss.label_smoothing < 1:
-        raise UserError(f"loss.label_smoothing must lie in [0, 1); got {config.loss.label_smoothing}")
+        if name in _SHARES:
+            if not 0 <= value < 1:
+                raise UserError(f"{name} must lie in [0, 1); got {value}")
+        elif type(value) in (int, float) and not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):
+            least = "at least 0" if name in _MAY_BE_ZERO else "positive"
+            raise UserError(f"{name} must be {least}; got {value}")
     if config.model.d_model % 2 and config.model.positions == "sinusoidal":
         raise UserError(f"model.d_model must be even for sinusoidal positions; got {config.model.d_model}")
     if config.data.source == config.data.target:

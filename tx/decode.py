@@ -121,12 +121,12 @@ def _search(config, params, src, *, length):
 def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.PreparedData]:
     """Returns (configuration, parameters, data) of a trained run, decoding options replaced where they are given.
 
-    Raises UserError where the folder holds no trained run.
+    Raises UserError where the folder holds no trained run, or the text is not the one it was trained on.
     """
     from tx.train import init_state
 
-    config = config_lib.get_config()
-    config_lib.update(config, config_lib.fields(ConfigDict(run.read("config")["config"])), where=str(run.config))
+    head, config = run.read("config"), config_lib.get_config()
+    config_lib.update(config, config_lib.fields(ConfigDict(head["config"])), where=str(run.config))
     given = {f"decode.{name}": value for name, value in options.items() if value is not None}
     config_lib.update(config, given, where="command line")
     config_lib.validate(config)
@@ -135,7 +135,14 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.Prepa
     checkpoints = Checkpoints(run.checkpoints)
     params = checkpoints.average(jax.eval_shape(lambda: init_state(config)), config.decode.average_last)
     checkpoints.close()
-    return config, params, tokens.prepare(config.data, config.model.vocab_size)
+    log = functools.partial(print, file=sys.stderr)  # standard output is for translations and scores
+    data = tokens.prepare(config.data, config.model.vocab_size, log)
+    if head["data"]["vocabulary_fingerprint"] != data.vocabulary.fingerprint:
+        raise UserError(
+            f"{run.path} was trained with other subwords: the text of {data.corpus.name} is not what it was; "
+            "give the same text by TX_DATA_DIR"
+        )
+    return config, params, data
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
@@ -157,15 +164,18 @@ def main(argv: list[str]) -> None:
     parser.add_argument("file", nargs="?", type=pathlib.Path, help="sentences, one a line (default: standard input)")
     arguments = parser.parse_args(argv)
     keep_freed_memory()
-    config, params, data = open_run(RunDir(arguments.run), options_of(arguments))
     try:
         text = arguments.file.read_bytes() if arguments.file else sys.stdin.buffer.read()
-        lines = text.decode("utf-8").removesuffix("\n").split("\n")
+        lines = [line.strip() for line in text.decode("utf-8").split("\n")]  # stripped, as the training text is
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {arguments.file or 'standard input'} as UTF-8 text: {error}") from None
+    if text.endswith(b"\n") or not text:
+        lines.pop()
+    config, params, data = open_run(RunDir(arguments.run), options_of(arguments))
     sources = [np.array([*ids, EOS], np.int32) for ids in data.vocabulary.encode(lines)]
     for output in Translator(config, params)(sources):
-        print(data.vocabulary.decode(output))
+        # A translation may hold a line break (through a byte piece); the output keeps one sentence a line.
+        print(" ".join(data.vocabulary.decode(output).split("\n")))
 
 
 if __name__ == "__main__":

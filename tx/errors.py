@@ -16,7 +16,8 @@ def one_line_errors(main):
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            line = " ".join(str(error).splitlines())  # a path or a library's message may hold line breaks
+            print(f"error: {line}", file=sys.stderr)
             sys.exit(2)
 
     return wrapped

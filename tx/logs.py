@@ -4,7 +4,7 @@ import json
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tx.run import RunDir
+from tx.run import RunDir, write_atomically
 
 
 class Log:
@@ -13,12 +13,15 @@ class Log:
     Args:
       run: the run's folder.
       steps: the number of training steps.
-      first: the step that training starts from.
+      first: the step that training starts from; what an interrupted run wrote of later steps is dropped.
     """
 
     def __init__(self, run: RunDir, steps: int, first: int = 0):
         from tensorboard.summary import Writer  # slow to import, and only training writes events
 
+        if run.metrics.exists():
+            kept = [line for line in read_metrics(run) if line["step"] <= first]
+            write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         self._lines = run.metrics.open("a", encoding="utf-8")
         self._events = Writer(str(run.path / "tensorboard"))
         self._bar = Progress(
@@ -55,5 +58,6 @@ class Log:
 
 
 def read_metrics(run: RunDir) -> list[dict]:
-    """Returns the lines of metrics.jsonl."""
-    return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+    """Returns the lines of metrics.jsonl; one that a killed run left unfinished does not count."""
+    whole = run.metrics.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in whole]

@@ -22,7 +22,7 @@ def describe() -> dict:
             "platform": devices[0].platform,
             "kind": _processor() if devices[0].platform == "cpu" else devices[0].device_kind,
             "count": len(devices),
-            "threads": int(os.environ.get("PJRT_NPROC", 0)) or len(os.sched_getaffinity(0)),
+            "threads": int(os.environ.get("PJRT_NPROC", 0)) or _cores(),
         },
     }
 
@@ -39,6 +39,12 @@ def revision() -> str:
         return commit + ("+" if git("status", "--porcelain", "--", "tx", "experiments") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: those that this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -63,5 +63,7 @@ class RunDir:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; is {self.path} the folder of a run?") from None
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not JSON ({error}); delete it and run again") from None

@@ -150,7 +150,9 @@ def train(config: ConfigDict, data: tokens.PreparedData, run: RunDir) -> tuple[T
     if (restored := checkpoints.restore(state)) is not None:
         state, batches.position = restored
     first, last = int(state.step), config.train.steps
-    totals, padding, dev, values, began = {"source": 0, "target": 0}, [], None, {}, time.monotonic()
+    totals = {side: batches.position.pop(f"{side}_tokens", 0) for side in ("source", "target")}
+    padding, dev, values = [], None, {}
+    began = time.monotonic() - batches.position.pop("seconds", 0.0)
     with Log(run, last, first) as log:
         window = Window()
         for step in range(first + 1, last + 1):
@@ -165,11 +167,14 @@ def train(config: ConfigDict, data: tokens.PreparedData, run: RunDir) -> tuple[T
                 totals = {"source": totals["source"] + window.source, "target": totals["target"] + window.target}
                 window = Window()
             if due(config.train.eval_every):
+                paused = time.monotonic()
                 dev = evaluate(state.params)
                 log.write(step, {"dev_ppl": dev["ppl"], "dev_nll": dev["nll"]}, {})
-                window.start = time.monotonic()
+                window.start += time.monotonic() - paused
             if due(config.train.checkpoint_every):
-                checkpoints.save(step, state, batches.position)
+                seen = {f"{side}_tokens": totals[side] + getattr(window, side) for side in totals}
+                seen["seconds"] = time.monotonic() - began
+                checkpoints.save(step, state, batches.position | seen)
     checkpoints.close()
     seconds = time.monotonic() - began
     dev = dev or evaluate(state.params)
@@ -193,7 +198,7 @@ def _due(step, last, every):
 
 def run_experiment(config: ConfigDict, run: RunDir) -> None:
     """Trains, evaluates and writes every file of a run; what is done already is not done again."""
-    from tx.evaluate import evaluate_translations
+    from tx.evaluate import evaluate_translations, split_names
 
     record = provenance.describe()
     check_length(config.model.positions, config.data.row_length, config.model.max_positions)
@@ -203,6 +208,7 @@ def run_experiment(config: ConfigDict, run: RunDir) -> None:
             print(f"{run.result} is there: nothing to do")
             return
     data = tokens.prepare(config.data, config.model.vocab_size)
+    split_names(config, data)  # before hours of training, not after
     run.create()
     record["data"] = {
         "corpus": data.corpus.name,
@@ -212,12 +218,11 @@ def run_experiment(config: ConfigDict, run: RunDir) -> None:
     head = {"format": 1, "name": config.name, "seed": config.train.seed, "config": config.to_dict(), **record}
     write_atomically(run.config, to_json(head))
     run.error.unlink(missing_ok=True)
-    began = time.monotonic()
     state, trained = train(config, data, run)
     seconds, dev = trained.pop("seconds"), trained.pop("dev")
     translating = time.monotonic()
     tests = evaluate_translations(config, state.params, data, run)
-    now = time.monotonic()
+    decoded = time.monotonic() - translating
     head |= {
         "params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "vocab_size": config.model.vocab_size,
@@ -228,8 +233,8 @@ def run_experiment(config: ConfigDict, run: RunDir) -> None:
         "curve": thinned_curve(run),
         "timing": {
             "train_s": seconds,
-            "decode_s": now - translating,
-            "total_s": now - began,
+            "decode_s": decoded,
+            "total_s": seconds + decoded,
             "target_tokens_per_s": trained["target_tokens"] / seconds,
         },
     }
@@ -263,10 +268,15 @@ def thinned_curve(run: RunDir, points: int = 100) -> list[dict]:
 
 @one_line_errors
 def main(argv: list[str]) -> None:
-    config, rest = commandline.config_from(argv)
-    parser = argparse.ArgumentParser(prog="python -m tx.train", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tx.train",
+        description=__doc__.splitlines()[0],
+        epilog="--config=FILE.py:NAME names the configuration, --config.FIELD=VALUE changes a field of it.",
+    )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
+    _, _, rest = commandline.split_config_arguments(argv)
     run = RunDir(parser.parse_args(rest).workdir)
+    config, _ = commandline.config_from(argv)
     keep_freed_memory()
     try:
         run_experiment(config, run)

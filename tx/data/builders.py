@@ -1,14 +1,25 @@
-"""The TFDS builder of this project's own corpora: pairs in, array_record files out, no TensorFlow."""
+"""TFDS, the one way to data: a builder of our own for pairs at hand, and the sets that TFDS itself defines.
 
+Both are array_record files, read at random without TensorFlow. `python -m tx.data.builders NAME` prepares one
+of TFDS's own where TensorFlow is installed.
+"""
+
+import argparse
 import contextlib
+import importlib.util
 import io
+import json
+import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from tx.data import cache
 from tx.data.textfiles import Pairs
+from tx.errors import UserError, one_line_errors
 
 
 class ParallelText(tfds.core.GeneratorBasedBuilder):
@@ -62,3 +73,58 @@ def prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
         builder.download_and_prepare(
             download_dir=folder / "downloads", download_config=config, file_format="array_record"
         )
+
+
+def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds.core.DatasetBuilder:
+    """Opens a set that TFDS defines, preparing it where TensorFlow is installed.
+
+    Args:
+      name: as in TFDS's catalogue, with the config: "wmt14_translate/de-en".
+      folder: looked in first (may be empty), then $TX_DATA_DIR, the cache, and TFDS's own default folder.
+      log: told when a preparation begins, which may take hours.
+    """
+    home = cache.root() / "tfds"
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    roots = [
+        pathlib.Path(r).expanduser() for r in (folder, os.environ.get("TX_DATA_DIR"), home, default) if r
+    ]
+    for root in roots:
+        if builder := _newest(root / name):
+            return builder
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"{name} is not prepared as array_record in {', '.join(map(str, roots))}, and preparing it needs "
+            f"TensorFlow: pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.builders {name}"
+        )
+    try:
+        with cache.locked(home / name.replace("/", ".")):
+            log(f"preparing {name} in {home} (once)")
+            prepare(tfds.builder(name, data_dir=home, file_format="array_record"), home)
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(f"TFDS has no set {name!r}; its catalogue is tfds.list_builders()") from None
+    except (OSError, ValueError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
+        raise UserError(f"{name} could not be prepared: {' '.join(str(error).split())}") from None
+    return _newest(home / name)
+
+
+def _newest(folder):
+    """Opens the newest array_record version in a folder, from its files alone; None where there is none."""
+    infos = [p for p in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
+    ready = [p.parent for p in infos if json.loads(p.read_text()).get("fileFormat") == "array_record"]
+    newest = max(ready, key=lambda path: tfds.core.Version(path.name), default=None)
+    return tfds.builder_from_directory(newest) if newest else None
+
+
+@one_line_errors
+def main(arguments: list[str] | None = None) -> None:
+    """Prepares a translation set of TFDS's own, as array_record, and prints where it is."""
+    parser = argparse.ArgumentParser(prog="python -m tx.data.builders", description=main.__doc__)
+    parser.add_argument("name", help="a translation set of TFDS, for instance wmt14_translate/de-en")
+    parser.add_argument("--dir", default="", help="folder to look in first")
+    options = parser.parse_args(arguments)
+    builder = tfds_set(options.name, options.dir)
+    print(builder.data_dir, *(f"{name}={split.num_examples}" for name, split in builder.info.splits.items()))
+
+
+if __name__ == "__main__":
+    main()

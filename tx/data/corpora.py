@@ -8,11 +8,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import importlib.util
-import json
-import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tx.data import cache, textfiles
@@ -98,58 +94,16 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     return Corpus(name, source, target, fingerprint, tuple(pairs), open_splits)
 
 
-def _prepared(name, folder):
-    """Opens the newest array_record version below a folder, from its files alone; or None."""
-    import tensorflow_datasets as tfds
-
-    infos = [
-        p
-        for p in (folder / name).glob("*/dataset_info.json")
-        if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)
-    ]
-    ready = [p.parent for p in infos if json.loads(p.read_text()).get("fileFormat") == "array_record"]
-    newest = max(ready, key=lambda p: tfds.core.Version(p.name), default=None)
-    return tfds.builder_from_directory(newest) if newest else None
-
-
 def _from_tfds(name, source, target, folder, log) -> Corpus:
-    """A translation set of TFDS's own, in its order (a fixed shuffle), prepared if TensorFlow is here."""
-    import tensorflow_datasets as tfds
-
+    """A translation set of TFDS's own, in the order of its files: a fixed shuffle of TFDS's."""
     from tx.data import builders
 
-    home = cache.root() / "tfds"
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    roots = [folder, os.environ.get("TX_DATA_DIR"), home, default]
-    roots = [pathlib.Path(r).expanduser() for r in roots if r]
-    builder = next((b for r in roots if (b := _prepared(name, r))), None)
-    if builder is None:
-        if importlib.util.find_spec("tensorflow") is None:
-            raise UserError(
-                f"{name} is not prepared as array_record in {', '.join(map(str, roots))}, and preparing it "
-                f"needs TensorFlow: pip install 'tx[wmt]', then run tfds build {name} "
-                f"--file_format=array_record --data_dir={home}"
-            )
-        try:
-            builder = tfds.builder(name, data_dir=home, file_format="array_record")
-        except (tfds.core.DatasetNotFoundError, ValueError) as error:
-            raise UserError(f"TFDS has no set {name!r} ({str(error).split(chr(10))[0]})") from None
-        log(f"preparing {name} in {home} (once)")
-        with cache.locked(home / name.replace("/", ".")):
-            builders.prepare(builder, home)
+    builder = builders.tfds_set(name, folder, log)
     languages = getattr(builder.info.features, "languages", ())
     if {source, target} - set(languages):
-        raise UserError(
-            f"{name} has no pair {source}-{target}; it has {', '.join(languages) or 'no sentence pairs'}"
-        )
-    info = (
-        pathlib.Path(builder.data_dir) / "dataset_info.json"
-    ).read_text()  # version, records and bytes per shard
-    return Corpus(
-        name,
-        source,
-        target,
-        cache.fingerprint(info, source, target),
-        tuple(builder.info.splits),
-        builder.as_data_source,
-    )
+        has = ", ".join(languages) or "no sentence pairs"
+        raise UserError(f"{name} has no pair {source}-{target}; it has {has}")
+    # It states version, records and bytes of every shard.
+    info = (pathlib.Path(builder.data_dir) / "dataset_info.json").read_text()
+    fingerprint = cache.fingerprint(info, source, target)
+    return Corpus(name, source, target, fingerprint, tuple(builder.info.splits), builder.as_data_source)

@@ -103,7 +103,7 @@ CORPORA = {
         split_by="en",
         licence="CC BY 2.0 (tatoeba.org, manythings.org/anki)",
         archives={"en-de": ("deu-eng.zip", "deu.txt"), "en-fr": ("fra-eng.zip", "fra.txt")},
-        where="download {archive} from https://www.manythings.org/anki/ into one of these folders",
+        where="download {archive} from https://www.manythings.org/anki/",
     ),
 }
 
@@ -169,37 +169,44 @@ def split_by_hash(pairs: list[tuple[str, str]], side: int) -> Pairs:
 
 
 def _find(name, corpus, pair, wanted, folder):
-    """Returns {file: path}, or the path of an archive: all of one folder, the first that has any of them."""
+    """Returns {file: path} or the path of an archive, from the first folder that has any of them."""
     roots = [folder, os.environ.get("TX_DATA_DIR"), cache.root() / "text"]
     folders = [pathlib.Path(r).expanduser() / name for r in roots if r]
+    archive = corpus.archives.get(pair, ("", ""))[0]
     for place in folders:
         found = {f: p for f in wanted for p in (place / f"{f}.gz", place / f) if p.is_file()}
-        if len(found) == len(wanted):
+        missing = [f for f in wanted if f not in found]
+        if not missing:
             return found
-        if found:
-            missing = ", ".join(f"{f}[.gz]" for f in wanted if f not in found)
+        if archive and (place / archive).is_file():
+            return place / archive
+        if found and place != folders[-1]:  # the cache may well have only the languages downloaded so far
             raise UserError(
-                f"{place} has only part of {name}: {missing} is missing; add it or move the rest away"
+                f"{place} has only a part of {name}; add {_names(missing)}, or move the rest away"
             )
-        archive = place / corpus.archives[pair][0] if corpus.archives else None
-        if archive and archive.is_file():
-            return archive
-    files, looked = ", ".join(f"{f}[.gz]" for f in wanted), ", ".join(map(str, folders))
-    advice = (
-        corpus.where.format(archive=corpus.archives[pair][0])
-        if corpus.archives
-        else "put them in one of these"
-    )
-    advice += ", whose parent is --config.data.dir or TX_DATA_DIR"
+    trouble = ""
     if corpus.url:
-        urls = {
-            f: corpus.url.format(stem=f.rpartition(".")[0], language=f.rpartition(".")[2]) for f in wanted
-        }
         try:
-            return downloads.fetch({f: (urls[f], *corpus.checksums[f]) for f in wanted}, folders[-1])
+            return found | downloads.fetch(
+                {f: (_url(corpus, f), *corpus.checksums[f]) for f in missing}, place
+            )
         except downloads.Failed as error:
-            advice = f"the download failed ({error}): {advice}"
-    raise UserError(f"{name} needs {files}; looked in {looked}; {advice}")
+            trouble = f" and the download failed ({error})"
+    looked = ", ".join(map(str, folders))
+    what = corpus.where.format(archive=archive) or "put them"
+    raise UserError(
+        f"{name} needs {_names(wanted)}; looked in {looked}{trouble}; {what} into one of these folders "
+        f"(--config.data.dir or TX_DATA_DIR names the folder above)"
+    )
+
+
+def _names(files):
+    return ", ".join(f"{file}[.gz]" for file in files)
+
+
+def _url(corpus, file):
+    stem, _, language = file.rpartition(".")
+    return corpus.url.format(stem=stem, language=language)
 
 
 def _bytes(path: pathlib.Path) -> bytes:

@@ -7,6 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import sentencepiece
 
 from tx.errors import UserError
@@ -83,7 +84,7 @@ class Vocabulary:
         """Returns the ids of each sentence, without EOS."""
         return self._processor.encode(sentences)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text of ids; PAD and EOS leave no trace."""
         return self._processor.decode([int(i) for i in ids if i not in (PAD, EOS)])
 

@@ -1,0 +1,254 @@
+"""The configuration: what it refuses, in one line, and how a command line changes it."""
+
+import textwrap
+
+import pytest
+
+from tx import commandline, config as config_lib
+from tx.errors import UserError
+
+
+def refused(call, *wanted):
+    """Runs something that must raise UserError with one line that holds all of `wanted`."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for text in wanted:
+        assert text in message
+
+
+def updated(name, value):
+    config = config_lib.get_config()
+    config_lib.update(config, {name: value})
+    return config_lib.fields(config)[name]
+
+
+def test_the_defaults_are_the_papers_base_and_valid():
+    config = config_lib.get_config()
+    config_lib.validate(config)
+    found = config_lib.fields(config)
+    wanted = {
+        "model.num_layers": 6,
+        "model.d_model": 512,
+        "model.d_ff": 2048,
+        "model.num_heads": 8,
+        "model.d_k": 64,
+        "model.d_v": 64,
+        "model.dropout": 0.1,
+        "loss.label_smoothing": 0.1,
+        "train.steps": 100_000,
+        "optim.warmup_steps": 4000,
+        "optim.beta1": 0.9,
+        "optim.beta2": 0.98,
+        "optim.epsilon": 1e-9,
+        "decode.beam": 4,
+        "decode.alpha": 0.6,
+        "decode.extra_length": 50,
+    }
+    assert {name: found[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("model.num_head", "model.num_heads"),
+        ("modle.d_ff", "model.d_ff"),
+        ("train.step", "train.steps"),
+        ("num_heads", "model.num_heads"),
+        ("decode.alpha.x", "decode.alpha"),
+    ],
+)
+def test_an_unknown_field_names_the_nearest(name, nearest):
+    refused(lambda: updated(name, 1), f"no configuration field {name!r}", f"nearest is {nearest!r}")
+
+
+@pytest.mark.parametrize("name", ["", "x", "train.no such\nfield"])
+def test_any_unknown_field_is_one_line(name):
+    refused(lambda: updated(name, 1), "no configuration field")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parsed"),
+    [
+        ("train.steps", "1_000", 1000),
+        ("train.steps", 7, 7),
+        ("optim.epsilon", "1e-9", 1e-9),
+        ("optim.lr_factor", "2", 2.0),
+        ("optim.lr_factor", 2, 2.0),
+        ("model.dropout", 0, 0.0),
+        ("model.projection_bias", "false", False),
+        ("model.projection_bias", "True", True),
+        ("model.projection_bias", "0", False),
+        ("model.projection_bias", "1", True),
+        ("model.projection_bias", False, False),
+        ("data.dir", "12", "12"),
+        ("data.corpus", "a/b", "a/b"),
+    ],
+)
+def test_values_are_taken_by_the_fields_type(name, value, parsed):
+    got = updated(name, value)
+    assert got == parsed
+    assert type(got) is type(parsed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("train.steps", "1.5", "a whole number"),
+        ("train.steps", "1e3", "a whole number"),
+        ("train.steps", "", "a whole number"),
+        ("train.steps", "many\nmany", "a whole number"),
+        ("train.steps", 1.0, "a whole number"),
+        ("train.steps", True, "a whole number"),
+        ("train.steps", None, "a whole number"),
+        ("optim.lr_factor", "fast", "a finite number"),
+        ("optim.lr_factor", True, "a finite number"),
+        ("optim.lr_factor", "nan", "a finite number"),
+        ("optim.lr_factor", "-inf", "a finite number"),
+        ("optim.lr_factor", "1e999", "a finite number"),
+        ("optim.lr_factor", float("nan"), "a finite number"),
+        ("optim.lr_factor", float("inf"), "a finite number"),
+        ("optim.lr_factor", 10**400, "a finite number"),
+        ("model.projection_bias", "yes", "true or false"),
+        ("model.projection_bias", 1, "true or false"),
+        ("data.dir", 12, "a string"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, value, kind):
+    refused(lambda: updated(name, value), f"{name} takes {kind}, got")
+
+
+def test_a_refused_update_says_where_it_came_from():
+    config = config_lib.get_config()
+    refused(lambda: config_lib.update(config, {"train.steps": "x"}, where="scale smoke"), "scale smoke: ")
+
+
+POSITIVE = [
+    *("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "max_positions"),
+    *("data.row_length", "data.batch_rows"),
+    *("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints"),
+    *("decode.beam", "decode.batch_tokens", "decode.average_last"),
+]
+
+
+@pytest.mark.parametrize("value", [0, -3])
+@pytest.mark.parametrize("name", [name if "." in name else f"model.{name}" for name in POSITIVE])
+def test_sizes_are_positive(name, value):
+    refused(lambda: validated(**{name: value}), f"{name} must be positive; got {value}")
+
+
+def validated(**diff):
+    config = config_lib.get_config()
+    config_lib.update(config, diff)
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.target_spaces", "decode.extra_length", "decode.alpha", "optim.warmup_steps", "train.seed"],
+)
+def test_zero_where_it_means_something(name):
+    validated(**{name: 0})
+    refused(lambda: validated(**{name: -1}), f"{name} must be at least 0; got -1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.dropout", "model.attention_dropout", "model.relu_dropout"),
+        *("loss.label_smoothing", "optim.beta1", "optim.beta2"),
+    ],
+)
+def test_shares_lie_between_0_and_1(name):
+    validated(**{name: 0.0})
+    validated(**{name: 0.999})
+    for value in (-0.1, 1.0, 1.5):
+        refused(lambda value=value: validated(**{name: value}), f"{name} must lie in [0, 1); got {value}")
+
+
+@pytest.mark.parametrize(
+    ("diff", "words"),
+    [
+        ({"optim.epsilon": 0.0}, ["optim.epsilon must be positive"]),
+        ({"optim.lr_factor": 0.0}, ["optim.lr_factor must be positive"]),
+        ({"model.norm": "middle"}, ["model.norm is one of post, pre", "'middle'"]),
+        ({"model.dtype": "float16"}, ["model.dtype is one of float32, bfloat16", "'float16'"]),
+        ({"model.sinusoid_layout": "x"}, ["model.sinusoid_layout is one of concatenated, interleaved"]),
+        ({"loss.smooth_over": "x"}, ["loss.smooth_over is one of others, all"]),
+        ({"model.d_model": 15}, ["model.d_model must be even", "15"]),
+        ({"data.source": "de"}, ["data.source and data.target are both 'de'"]),
+        ({"decode.average_last": 6}, ["decode.average_last=6", "train.keep_checkpoints is 5"]),
+    ],
+    ids=str,
+)
+def test_what_no_run_can_have(diff, words):
+    refused(lambda: validated(**diff), *words)
+
+
+def test_an_odd_width_is_fine_without_sinusoids():
+    validated(**{"model.d_model": 15, "model.positions": "learned"})
+
+
+# The command line
+
+
+def test_configuration_arguments_are_told_from_others():
+    argv = ["--config=f.py:a/h=1@s", "--workdir", "w", "--config.train.steps", "5", "--config.model.norm=pre", "--x=1"]
+    spec, diff, rest = commandline.split_config_arguments(argv)
+    assert spec == "f.py:a/h=1@s"
+    assert diff == {"train.steps": "5", "model.norm": "pre"}
+    assert rest == ["--workdir", "w", "--x=1"]
+    assert commandline.split_config_arguments(["--config", "f.py", "--configs=1"]) == ("f.py", {}, ["--configs=1"])
+    assert commandline.split_config_arguments([]) == (None, {}, [])
+    for argument in ("--config", "--config.train.steps"):
+        refused(lambda a=argument: commandline.split_config_arguments([a]), f"{argument} needs a value")
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "mine" / "config.py"
+    path.parent.mkdir()
+    (path.parent / "__init__.py").touch()
+    (path.parent / "sizes.py").write_text("WIDTH = 32\n")
+    code = """
+        from mine import sizes
+        from tx import config as config_lib
+
+        def get_config(name="base"):
+            config = config_lib.get_config()
+            config_lib.update(config, {"name": name, "model.d_model": sizes.WIDTH})
+            return config
+    """
+    path.write_text(textwrap.dedent(code))
+    return path
+
+
+def test_a_configuration_file_with_overrides(config_file):
+    argv = [f"--config={config_file}:a/h=1@s", "--config.train.steps=5", "--config.model.dropout", "0", "--workdir=w"]
+    config, rest = commandline.config_from(argv)
+    assert rest == ["--workdir=w"]
+    assert (config.name, config.model.d_model) == ("a/h=1@s", 32)
+    assert (config.train.steps, config.model.dropout) == (5, 0.0)
+    config, _ = commandline.config_from([f"--config={config_file}"])
+    assert config.name == "base"
+
+
+def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
+    def read(*argv):
+        return lambda: commandline.config_from(list(argv))
+
+    refused(read("--workdir=w"), "--config is missing")
+    refused(read(f"--config={tmp_path}/none.py:x"), "no Python file", "none.py")
+    refused(read(f"--config={tmp_path}"), "no Python file")
+    refused(read("--config="), "no Python file")
+    (tmp_path / "config.txt").touch()
+    refused(read(f"--config={tmp_path}/config.txt"), "no Python file")
+    (tmp_path / "empty.py").touch()
+    refused(read(f"--config={tmp_path}/empty.py"), "defines no get_config")
+    (tmp_path / "named.py").write_text("def get_config(name): ...\n")
+    refused(read(f"--config={tmp_path}/named.py"), "takes a name")
+    (tmp_path / "nameless.py").write_text("def get_config(): ...\n")
+    refused(read(f"--config={tmp_path}/nameless.py:x"), "takes no name")
+    refused(read(f"--config={config_file}", "--config.train.setps=1"), "command line", "'train.steps'")
+    refused(read(f"--config={config_file}", "--config.train.steps=0"), "train.steps must be positive")

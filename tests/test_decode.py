@@ -1,0 +1,131 @@
+"""Translation in batches: every sentence once and in order, whatever the batch; greedy against a plain loop."""
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tx import decode
+from tx.decode import SHAPES, Translator, batches
+from tx.errors import UserError
+
+EOS = 1
+EXTRA = 4
+SEED = 9  # of a random model that ends some sentences early and some not, and differs between them
+LENGTHS = (9, 3, 14, 5, 7, 12, 3, 8)  # of the sources, end of sentence included: shapes 8 and 16
+
+
+@given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 3000))
+def test_batches_hold_every_sentence_once(lengths, batch_tokens):
+    found = batches(lengths, batch_tokens)
+    assert sorted(i for _, members in found for i in members) == list(range(len(lengths)))
+    assert len({length for length, _ in found}) <= SHAPES
+    for length, members in found:
+        assert length % 8 == 0
+        assert all(lengths[i] <= length for i in members)
+        assert 1 <= len(members) <= max(1, batch_tokens // length)
+        assert len(members) * length <= max(batch_tokens, length)
+
+
+def test_batches_share_shapes_evenly_and_take_the_shortest_that_fits():
+    lengths = list(range(1, 101))
+    found = batches(lengths, 1000)
+    assert sorted({length for length, _ in found}) == [32, 56, 80, 104]
+    for length, members in found:
+        shorter = [other for other, _ in found if other < length]
+        assert all(lengths[i] > max(shorter, default=0) for i in members)
+
+
+def test_no_sentences_no_batches():
+    assert batches([], 100) == []
+
+
+@pytest.fixture(scope="module")
+def model():
+    """(config, module, params, sources) of a random model."""
+    config = tiny.config(decode__extra_length=EXTRA, decode__batch_tokens=64, decode__beam=3)
+    module, params = tiny.init(config, seed=SEED)
+    rng = np.random.default_rng(0)
+    sources = [tiny.sentences(rng, [length])[0] for length in LENGTHS]
+    return config, module, params, sources
+
+
+@pytest.fixture(scope="module")
+def together(model):
+    config, _, params, sources = model
+    translator = Translator(config, params)
+    return translator, translator(sources)
+
+
+def same(some, others):
+    assert len(some) == len(others)
+    for one, other in zip(some, others, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_translation_depends_on_its_sentence_alone(model, together):
+    _, _, _, sources = model
+    translator, outputs = together
+    same(outputs, [translator([source])[0] for source in sources])
+    order = np.random.default_rng(1).permutation(len(sources))
+    same([outputs[i] for i in order], translator([sources[i] for i in order]))
+    assert len({tuple(output) for output in outputs}) > len(outputs) // 2  # else little was compared
+
+
+def test_a_translation_does_not_depend_on_the_size_of_batches(model, together):
+    config, _, params, sources = model
+    small = config.copy_and_resolve_references()
+    small.decode.batch_tokens = 16  # one row of 16, or two of 8
+    same(together[1], Translator(small, params)(sources))
+
+
+def test_translations_end_within_the_limit(model, together):
+    _, _, _, sources = model
+    lengths = [len(output) for output in together[1]]
+    limits = [len(source) - 1 + EXTRA for source in sources]  # the source's end of sentence does not count
+    assert all(length <= limit for length, limit in zip(lengths, limits, strict=True))
+    assert any(length == limit for length, limit in zip(lengths, limits, strict=True))
+    assert any(length < limit - 1 for length, limit in zip(lengths, limits, strict=True))
+    assert not any(set(output) & {0, EOS} for output in map(list, together[1]))
+
+
+def test_beam_1_is_the_greedy_loop(model):
+    config, module, params, sources = model
+    greedy = config.copy_and_resolve_references()
+    greedy.decode.beam = 1
+    apply = jax.jit(lambda src, tgt: module.apply({"params": params}, src, tgt))
+    width = max(LENGTHS) + EXTRA
+    wanted, ended = [], 0
+    for source in sources:
+        src = np.zeros((1, max(LENGTHS)), np.int32)
+        src[0, : len(source)] = source
+        output = []
+        while len(output) < len(source) - 1 + EXTRA:
+            tgt = np.full((1, width), 3, np.int32)  # what follows is not seen
+            tgt[0, : len(output)] = output
+            output.append(int(apply(src, tgt)[0, len(output)].argmax()))
+            assert output[-1] != 0  # teacher forcing would take it for padding
+            if output[-1] == EOS:
+                output.pop()
+                ended += 1
+                break
+        wanted.append(np.array(output, np.int32))
+    assert 0 < ended < len(sources)
+    same(Translator(greedy, params)(sources), wanted)
+
+
+def test_nothing_to_translate(model):
+    config, _, params, _ = model
+    assert Translator(config, params)([]) == []
+
+
+def test_learned_positions_refuse_an_input_too_long():
+    config = tiny.config(model__positions="learned", model__max_positions=12, decode__extra_length=2)
+    _, params = tiny.init(config)
+    sources = [np.array([5] * 10 + [EOS], np.int32)]
+    with pytest.raises(UserError) as caught:
+        Translator(config, params)(sources)
+    assert "18 tokens is longer than the learned position table of 12 rows" in str(caught.value)
+    assert "\n" not in str(caught.value)
