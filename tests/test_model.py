@@ -137,7 +137,7 @@ def test_attention_equals_numpy_with_d_k_unlike_d_v():
     q, k, v = (rng.normal(size=s).astype(np.float32) for s in ((b, n, h, d_k), (b, m, h, d_k), (b, m, h, d_v)))
     mask = rng.random((b, n, m)) < 0.6
     mask[..., 0] = True
-    got = np.asarray(dot_product_attention(q, k, v, mask))
+    got = np.asarray(dot_product_attention(*map(jnp.asarray, (q, k, v, mask))))
     for i in range(b):
         for head in range(h):
             scores = q[i, :, head].astype(np.float64) @ k[i, :, head].T / np.sqrt(d_k)
@@ -161,11 +161,11 @@ def test_sinusoids(endpoint):
 def test_learned_positions_refuse_a_longer_sentence():
     config = tiny.config(model__positions="learned", model__max_positions=4)
     model, params = tiny.init(config)
-    five = np.full((1, 5), 3, np.int32)
+    five = jnp.full((1, 5), 3, jnp.int32)
     with pytest.raises(UserError, match="5 tokens is longer than the learned position table of 4 rows"):
         model.apply({"params": params}, five, five)
-    packed = {f: np.array([[0, 1, 2, 3, 4]], np.int32) for f in ("src_positions", "tgt_positions")}
-    ones = np.ones((1, 5), np.int32)
+    packed = {f: jnp.arange(5)[None] for f in ("src_positions", "tgt_positions")}
+    ones = jnp.ones((1, 5), jnp.int32)
     got = model.apply({"params": params}, five, five, **packed, src_segments=ones, tgt_segments=ones)
     assert np.isnan(np.asarray(got)).all()
 
@@ -185,7 +185,7 @@ def test_dropout_stands_where_the_paper_has_it():
     def draws(**diff):
         config = tiny.config(**diff)
         model, params = tiny.init(config)
-        src = np.full((1, 3), 4, np.int32)
+        src = jnp.full((1, 3), 4, jnp.int32)
         trace = jax.make_jaxpr(
             lambda key: model.apply({"params": params}, src, src, train=True, rngs={"dropout": key})
         )(jax.random.key(0))
@@ -200,7 +200,7 @@ def test_dropout_stands_where_the_paper_has_it():
 
 def test_bfloat16_stays_near_float32():
     rng = np.random.default_rng(4)
-    src, tgt = tiny.sentences(rng, [9]), tiny.sentences(rng, [8])
+    src, tgt = (jnp.asarray(tiny.sentences(rng, [n])) for n in (9, 8))
     _, params = tiny.init(tiny.config())
     full, half = (
         Transformer(**tiny.config(model__dtype=dtype).model).apply({"params": params}, src, tgt)
