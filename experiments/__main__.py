@@ -19,9 +19,7 @@ def _parser():
     one.add_argument("sweep", nargs="?", help="SWEEP[@SCALE], e.g. table3@paper (the default scale)")
     one.add_argument("--format", choices=("text", "json"), default="text")
     one = commands.add_parser("report", help="the table of a sweep, from its result.json files")
-    one.add_argument(
-        "dirs", nargs="+", type=pathlib.Path, metavar="DIR", help="a workdir or SWEEP@SCALE folder"
-    )
+    one.add_argument("dirs", nargs="+", type=pathlib.Path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
     one.add_argument("--out", type=pathlib.Path, help="write OUT/SWEEP@SCALE/table.* (default: by the runs)")
     one.add_argument("--readme", type=pathlib.Path, help="instead, renew the tables in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")

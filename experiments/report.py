@@ -18,9 +18,7 @@ _MARKED = re.compile(r"^(<!-- table: (\S+) -->\n)(.*?)^(<!-- end table -->)$", r
 _MARKER = re.compile(r"^<!-- (?:table: |end table)", re.MULTILINE)
 
 
-def report(
-    dirs: Iterable[pathlib.Path], out: pathlib.Path | None, console: rich.console.Console
-) -> list[pathlib.Path]:
+def report(dirs: Iterable[pathlib.Path], out: pathlib.Path | None, console: rich.console.Console) -> list[pathlib.Path]:
     """Prints the table of every sweep in `dirs` and writes table.md, .csv and .tex; returns the files.
 
     They lie in OUT/SWEEP@SCALE/, or, without `out`, in the first SWEEP@SCALE folder that was read.

@@ -169,9 +169,7 @@ def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Ite
             stale = tuple(f"{f} was {old}, is now {now.get(f, 'absent')}" for f, old in changed.items())
         except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
             what = "not JSON" if isinstance(error, UserError) else f"no result of this version, {error!r}"
-            return SeedRun(
-                path, seed, "failed", error=f"result.json is damaged ({what}); delete it, run again"
-            )
+            return SeedRun(path, seed, "failed", error=f"result.json is damaged ({what}); delete it, run again")
         return SeedRun(path, seed, "done", result, stale=stale)
     if files.error.exists():
         try:

@@ -48,8 +48,7 @@ BLEU = Measure(lambda r: test_of(r)["bleu"], ".1f", ".2f")
 EXACT = Measure(lambda r: 100 * test_of(r)["exact_match"], ".1f", ".1f")
 # For CSV only.
 _OTHERS = {
-    key: Measure(lambda r, key=key: test_of(r)[key], "", "")
-    for key in ("bleu_tokenized", "bleu_compound", "chrf")
+    key: Measure(lambda r, key=key: test_of(r)[key], "", "") for key in ("bleu_tokenized", "bleu_compound", "chrf")
 }
 
 

@@ -115,9 +115,9 @@ SCALES = {
             width=Fraction(1, 4),
             depth=Fraction(1, 2),
             fields=_smaller(
-                *(64, 16, 6500, 1000, 500),
+                *(64, 16, 6000, 1000, 500),
                 vocabulary=4000,
-                lr_factor=0.4,
+                lr_factor=0.7,
                 splits="test_2016_flickr,test_2017_flickr,test_2017_mscoco",
             ),
         ),
@@ -127,7 +127,7 @@ SCALES = {
             "numbers",
             width=Fraction(1, 8),
             depth=Fraction(1, 2),
-            fields=_smaller(64, 16, 600, 200, 200, vocabulary=1000, splits="test"),
+            fields=_smaller(48, 12, 900, 200, 300, vocabulary=500, lr_factor=0.4, splits="test"),
             pairs=_with_english("de"),
         ),
     )

@@ -72,9 +72,7 @@ def to_markdown(table: Table) -> str:
 
 
 def _pipes(row, widths, columns):
-    padded = [
-        cell.ljust(w) if c.text else cell.rjust(w) for cell, w, c in zip(row, widths, columns, strict=True)
-    ]
+    padded = [cell.ljust(w) if c.text else cell.rjust(w) for cell, w, c in zip(row, widths, columns, strict=True)]
     return f"| {' | '.join(padded)} |"
 
 

@@ -99,14 +99,10 @@ def launch(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.local", description="Runs a sweep on this machine."
-    )
+    parser = argparse.ArgumentParser(prog="python -m launch.local", description="Runs a sweep on this machine.")
     plan.add_arguments(parser)
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: by cores and memory)")
-    parser.add_argument(
-        "--dry_run", "--dry-run", action="store_true", help="print the plan and start nothing"
-    )
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and start nothing")
     return parser
 
 

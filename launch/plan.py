@@ -85,15 +85,9 @@ class PlannedRun:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say which runs; they are the same wherever the runs happen."""
     parser.add_argument("selector", nargs="+", help="table3@smoke, 'table3/A/*@smoke' or table3/A/h=1@smoke")
-    parser.add_argument(
-        "--workdir", type=_folder, default="runs", help="folder for all runs (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seeds", type=int, default=1, metavar="K", help="seeds 1 to K of every variant (default: 1)"
-    )
-    parser.add_argument(
-        "--only", action="append", metavar="GLOB", help="only these variants, e.g. 'A/*'; repeatable"
-    )
+    parser.add_argument("--workdir", type=_folder, default="runs", help="folder for all runs (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 1 to K of every variant (default: 1)")
+    parser.add_argument("--only", action="append", metavar="GLOB", help="only these variants, e.g. 'A/*'; repeatable")
     parser.add_argument(
         "--set",
         action="append",
@@ -155,9 +149,7 @@ def _around(name, point, settings, args) -> list[PlannedRun]:
         overrides = settings | point
         config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
         folder = RunDir(args.workdir / sweep / variant.name / f"seed{seed}")
-        planned.append(
-            PlannedRun(full, name, sweep, overrides, seed, config, folder, *_state(folder, config))
-        )
+        planned.append(PlannedRun(full, name, sweep, overrides, seed, config, folder, *_state(folder, config)))
     return planned
 
 
@@ -214,9 +206,7 @@ def _assignments(flag: str, texts: Sequence[str], single: bool = False) -> dict[
 
 def _extended(variant: str, point: dict[str, object]) -> str:
     """The name of a grid's point: "base+num_heads=2"; the dotted field where its last part is not unique."""
-    leaves = collections.Counter(
-        field.rpartition(".")[2] for field in tx.config.fields(tx.config.get_config())
-    )
+    leaves = collections.Counter(field.rpartition(".")[2] for field in tx.config.fields(tx.config.get_config()))
     parts = []
     for field, value in point.items():
         leaf = field.rpartition(".")[2]

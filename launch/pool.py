@@ -16,9 +16,7 @@ from tx.run import to_json, write_atomically
 Command = Callable[[PlannedRun], list[str]]
 """The command line of a run's process, given the run."""
 
-MEMORY_PER_JOB = (
-    2 << 30
-)  # bytes: a generous small-scale run, so that the default number of jobs does not swap
+MEMORY_PER_JOB = 2 << 30  # bytes: a generous small-scale run, so that the default number of jobs does not swap
 GRACE = 10.0  # seconds that a process has to end after SIGTERM
 TAIL = 50  # lines of log.txt kept in error.json
 
@@ -37,9 +35,7 @@ def slots(jobs: int) -> list[Slot]:
     share = max(1, len(cores) // jobs)
     if not hasattr(os, "sched_setaffinity"):
         return [Slot((), share)] * jobs
-    return [
-        Slot(tuple(cores[(i * share + k) % len(cores)] for k in range(share)), share) for i in range(jobs)
-    ]
+    return [Slot(tuple(cores[(i * share + k) % len(cores)] for k in range(share)), share) for i in range(jobs)]
 
 
 def default_jobs(runs: int) -> int:
@@ -113,9 +109,7 @@ class Pool:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._defaults
-                | dict(os.environ)
-                | {"PJRT_NPROC": str(slot.threads), "PYTHONUNBUFFERED": "1"},
+                env=self._defaults | dict(os.environ) | {"PJRT_NPROC": str(slot.threads), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # so that Ctrl-C reaches the launcher alone, which then ends its runs
             )
         job = Job(run, slot, process)

@@ -205,9 +205,7 @@ def test_columns_beyond_the_vocabulary_are_not_chosen():
 
     @jax.jit
     def run():
-        return beam.search(
-            step, {}, 1, jnp.full(1, 4, jnp.int32), beam=2, alpha=0.0, vocab_size=5, max_length=4
-        )
+        return beam.search(step, {}, 1, jnp.full(1, 4, jnp.int32), beam=2, alpha=0.0, vocab_size=5, max_length=4)
 
     found = run()
     assert found.tokens[0, 0].tolist() == [EOS, 0, 0, 0]

@@ -4,7 +4,8 @@ import textwrap
 
 import pytest
 
-from tx import commandline, config as config_lib
+from tx import commandline
+from tx import config as config_lib
 from tx.errors import UserError
 
 

@@ -36,9 +36,7 @@ def _no_data_but_the_test_s(monkeypatch, tmp_path):
 
 def data_config(corpus="multi30k", source="en", target="de", folder=""):
     c = config.get_config()
-    config.update(
-        c, {"data.corpus": corpus, "data.source": source, "data.target": target, "data.dir": str(folder)}
-    )
+    config.update(c, {"data.corpus": corpus, "data.source": source, "data.target": target, "data.dir": str(folder)})
     return c.data
 
 
@@ -57,9 +55,7 @@ def write(folder, corpus="multi30k", languages=("en", "de"), **files):
     (folder / corpus).mkdir(parents=True, exist_ok=True)
     for split, n in SIZES.items():
         for language in languages:
-            data = files.get(
-                f"{split}.{language}", "".join(f"{s}\n" for s in sentences(language, split, n)).encode()
-            )
+            data = files.get(f"{split}.{language}", "".join(f"{s}\n" for s in sentences(language, split, n)).encode())
             (folder / corpus / f"{split}.{language}.gz").write_bytes(gzip.compress(data))
     return folder
 
@@ -166,9 +162,7 @@ def test_folders_are_looked_in_in_turn(tmp_path, monkeypatch):
     assert read("")["validation"] == wanted["environment"]
     assert read(str(tmp_path / "dir"))["validation"] == wanted["dir"]
     (tmp_path / "dir/multi30k/val.en.gz").unlink()
-    with pytest.raises(
-        UserError, match=r"dir/multi30k has only a part of multi30k; add val\.en\[\.gz\], or move"
-    ):
+    with pytest.raises(UserError, match=r"dir/multi30k has only a part of multi30k; add val\.en\[\.gz\], or move"):
         read(str(tmp_path / "dir"))
 
 
@@ -288,9 +282,7 @@ def test_a_download_with_another_checksum_is_refused(upstream):
     size, sha256 = checksums["val.de"]
     served = (folder / "val.de.gz").read_bytes()
     (folder / "val.de.gz").write_bytes(served[:-1] + bytes([served[-1] ^ 1]))  # same size, one bit
-    with pytest.raises(
-        UserError, match=r"the download failed .*val\.de\.gz does not have the checksum"
-    ) as error:
+    with pytest.raises(UserError, match=r"the download failed .*val\.de\.gz does not have the checksum") as error:
         corpora.load(data_config())
     assert "\n" not in str(error.value)
     assert sha256 in str(error.value)
@@ -331,9 +323,7 @@ def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path):
     old = {"train": [("ein Satz", "a sentence")], "test": [("noch einer", "one more")]}
     new = {split: [(a, b + ", really") for a, b in rows] for split, rows in old.items()}
     for version, pairs in (("1.9.0", old), ("1.10.0", new)):
-        builder = builders.ParallelText(
-            "de", "en", version, functools.partial(dict, pairs), data_dir=tmp_path / "set"
-        )
+        builder = builders.ParallelText("de", "en", version, functools.partial(dict, pairs), data_dir=tmp_path / "set")
         builders.prepare(builder, tmp_path / "set")
     corpus = corpora.load(data_config("set/parallel_text", "en", "de", tmp_path))
     assert corpus.pairs("test") == [("one more, really", "noch einer")]  # the newest version
@@ -387,6 +377,4 @@ def test_the_real_text_is_well_formed():
         splits = textfiles.read("tatoeba", "en", target, SHARED)
         assert 1100 < len(splits["validation"]) < 1500
         assert 1100 < len(splits["test"]) < 1500
-        assert not {en for en, _ in splits["train"]} & {
-            en for s in ("validation", "test") for en, _ in splits[s]
-        }
+        assert not {en for en, _ in splits["train"]} & {en for s in ("validation", "test") for en, _ in splits[s]}

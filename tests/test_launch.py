@@ -120,9 +120,7 @@ def test_a_sweep_is_every_variant_in_every_seed():
 
 
 def test_selectors_add_up_without_doubles_and_only_narrows_them():
-    runs = planned(
-        "table3/A/*@smoke", "--only=A/h=1", "--only=base", "table3/base@smoke", "table3/A/h=1@smoke"
-    )
+    runs = planned("table3/A/*@smoke", "--only=A/h=1", "--only=base", "table3/base@smoke", "table3/A/h=1@smoke")
     assert [r.name for r in runs] == ["table3/A/h=1@smoke", "table3/base@smoke"]
 
 

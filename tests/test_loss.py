@@ -70,9 +70,7 @@ def test_gradient_equals_autodiff_of_the_plain_loss(batch, smooth_over, chunk):
         return -(real[:, None] * q * log_p).sum() / real.sum()
 
     def fused(hidden, table):
-        return cross_entropy(
-            hidden, table, targets, label_smoothing=eps, smooth_over=smooth_over, chunk=chunk
-        )[0]
+        return cross_entropy(hidden, table, targets, label_smoothing=eps, smooth_over=smooth_over, chunk=chunk)[0]
 
     # Times 3: the incoming gradient must be passed on.
     want, got = (jax.grad(lambda *a, f=f: 3.0 * f(*a), argnums=(0, 1))(hidden, table) for f in (plain, fused))

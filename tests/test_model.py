@@ -50,7 +50,7 @@ def test_parameter_count_is_the_formula(variant):
 
 
 def test_cached_steps_equal_teacher_forcing(variant):
-    config, model, params, apply = variant
+    _, model, params, apply = variant
     rng = np.random.default_rng(1)
     src, tgt = jnp.asarray(tiny.sentences(rng, [7, 4])), tiny.sentences(rng, [6, 6])
     beam, length = 3, 9

@@ -58,9 +58,7 @@ def test_the_rows_are_those_of_the_paper():
 
 def test_base_at_paper_is_the_papers_base():
     config = registry.get_config("table3/base@paper")
-    assert tx.config.fields(config) == tx.config.fields(tx.config.get_config()) | {
-        "name": "table3/base@paper"
-    }
+    assert tx.config.fields(config) == tx.config.fields(tx.config.get_config()) | {"name": "table3/base@paper"}
     assert config.is_locked
     assert config.model.is_locked
     with pytest.raises(AttributeError):
@@ -71,9 +69,7 @@ def test_base_at_paper_is_the_papers_base():
 def test_no_two_rows_coincide(scale):
     names = registry.select(f"table3@{scale}")
     assert len(names) == 20
-    seen = {
-        tuple(v for k, v in tx.config.fields(registry.get_config(n)).items() if k != "name") for n in names
-    }
+    seen = {tuple(v for k, v in tx.config.fields(registry.get_config(n)).items() if k != "name") for n in names}
     assert len(seen) == 20
 
 
@@ -105,17 +101,13 @@ def test_paper_sizes_of_the_small_scales():
     assert registry.get_config("table3/base@multi30k").model.d_model == 128
     assert registry.get_config("table3/base@smoke").model.d_model == 64
     assert registry.get_config("table3/A/h=32@smoke").model.d_k == 2
-    depths = [
-        registry.get_config(f"table3/{v}@smoke").model.num_layers for v in ("C/N=2", "C/N=4", "base", "C/N=8")
-    ]
+    depths = [registry.get_config(f"table3/{v}@smoke").model.num_layers for v in ("C/N=2", "C/N=4", "base", "C/N=8")]
     assert depths == [1, 2, 3, 4]
 
 
 def test_sizes_must_stay_whole():
     sweep = Sweep("narrow", {}, (Variant("base"), Variant("d_k=4", {"model.d_k": 4})), "")
-    with pytest.raises(
-        UserError, match=r"narrow/d_k=4@smoke: model\.d_k=4 times 1/8 .* is 1/2, .* multiple of 8"
-    ):
+    with pytest.raises(UserError, match=r"narrow/d_k=4@smoke: model\.d_k=4 times 1/8 .* is 1/2, .* multiple of 8"):
         registry.resolve(sweep, sweep.variant("d_k=4"), parse_scale("smoke"))
     third = Scale("third", "", "numbers", depth=Fraction(1, 3))
     table3 = registry.sweep("table3")
@@ -177,9 +169,7 @@ def test_globs_select():
     assert registry.select("table3/A/h=?@smoke") == ["table3/A/h=1@smoke", "table3/A/h=4@smoke"]
     assert registry.select("table3/E@multi30k.en-fr") == ["table3/E@multi30k.en-fr"]
     assert registry.select("table3@smoke") == [f"table3/{v.name}@smoke" for v in registry.variants("table3")]
-    assert (
-        registry.select("tab*@smoke") == registry.select("table3/*@smoke") == registry.select("table3@smoke")
-    )
+    assert registry.select("tab*@smoke") == registry.select("table3/*@smoke") == registry.select("table3@smoke")
     assert registry.select("table3/[BE]*@*") == [
         f"table3/{v}@{scale}" for scale in SCALES for v in ("B/d_k=16", "B/d_k=32", "E")
     ]

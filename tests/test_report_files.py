@@ -56,9 +56,7 @@ def test_where_it_is_written(tmp_path):
     put(tmp_path / "runs", "table3/base@multi30k", 1)
     assert command.main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
-    assert written == [
-        f"table3@{s}/table.{form}" for s in ("multi30k", "smoke") for form in ("csv", "md", "tex")
-    ]
+    assert written == [f"table3@{s}/table.{form}" for s in ("multi30k", "smoke") for form in ("csv", "md", "tex")]
     assert not list((tmp_path / "runs").rglob("table.*"))
     command.main(["report", str(tmp_path / "runs/table3@smoke")])
     assert [p.parent.name for p in (tmp_path / "runs").rglob("table.md")] == ["table3@smoke"]

@@ -51,10 +51,7 @@ def test_multi_bleu_equals_the_formula(words, longest):
     seen = []
     for _ in range(20):
         sides = [
-            [
-                " ".join(f"w{random.integers(words)}" for _ in range(random.integers(longest + 1)))
-                for _ in range(8)
-            ]
+            [" ".join(f"w{random.integers(words)}" for _ in range(random.integers(longest + 1))) for _ in range(8)]
             for _ in range(2)
         ]
         seen.append(plain_multi_bleu(*sides))

@@ -60,9 +60,7 @@ def test_text_survives(data):
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.lists(st.tuples(*[st.text(st.characters(exclude_characters="\u2581", exclude_categories=["Cs"]))] * 2))
-)
+@given(st.lists(st.tuples(*[st.text(st.characters(exclude_characters="\u2581", exclude_categories=["Cs"]))] * 2)))
 def test_any_pairs_in_any_number(data, pairs):
     split = tokens.tokenize(data.vocabulary, iter(pairs))
     decode = data.vocabulary.decode

@@ -31,9 +31,7 @@ anything = st.text(st.characters(exclude_characters="\u2581", exclude_categories
 @example("")
 @example(" ")
 @example("  two  spaces  at both ends and\u00a0inside  ")
-@example(
-    "tab\t, carriage return\r, line feed\n, null\0, U+2028 \u2028, U+0085 \u0085, byte order mark \ufeff"
-)
+@example("tab\t, carriage return\r, line feed\n, null\0, U+2028 \u2028, U+0085 \u0085, byte order mark \ufeff")
 @example("e\u0301 \u00e9 \ufb01 \u2460 \uff21 \u00ad \u200b")  # what normalisation would change or drop
 @example("Der Hund 日本語 العربية हिन्दी \U0001f600\u200d\U0001f680")
 @example("</s> <pad> <unk> <0x41> <s>")  # the names of special pieces are text like any other
@@ -81,9 +79,7 @@ def test_the_same_text_gives_the_same_pieces_in_any_process(vocabulary):
         f"import sys; sys.path.insert(0, {__file__.rpartition('/')[0]!r}); {code}",
     ]
     for hash_seed in ("1", "2"):
-        run = subprocess.run(
-            print_it, env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True
-        )
+        run = subprocess.run(print_it, env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True)
         assert run.stdout.strip() == vocabulary.fingerprint
 
 
@@ -98,9 +94,7 @@ def test_a_long_line_is_learned_from_too():
 
 
 def test_a_size_out_of_reach_states_the_largest_possible():
-    with pytest.raises(
-        UserError, match=r"vocab_size=5000: the training text yields at most (\d+) pieces"
-    ) as error:
+    with pytest.raises(UserError, match=r"vocab_size=5000: the training text yields at most (\d+) pieces") as error:
         Vocabulary.learn(TEXT, 5000)
     most = int(str(error.value).split()[-2])
     assert Vocabulary.learn(TEXT, most).size == most

@@ -117,6 +117,18 @@ def mirror(tmp_path_factory):
     server.server_close()
 
 
+# Row base at scale `paper`, made small, where TensorFlow cannot be imported.
+TRAIN = """
+import sys
+sys.modules["tensorflow"] = None
+from tx import train
+sizes = {"vocab_size": 400, "num_layers": 1, "d_model": 16, "d_ff": 16, "num_heads": 2, "d_k": 4, "d_v": 4}
+small = [f"--config.model.{name}={value}" for name, value in sizes.items()]
+small += ["--config.data.batch_rows=2", "--config.train.steps=2", "--config.decode.extra_length=1"]
+train.main(["--config=experiments/config.py:table3/base@paper", f"--workdir={sys.argv[1]}", *small])
+"""
+
+
 def run(python, code, cache, *args):
     environment = os.environ | {
         "TX_CACHE_DIR": str(cache),
@@ -125,7 +137,7 @@ def run(python, code, cache, *args):
     }
     environment.pop("TX_DATA_DIR", None)
     return subprocess.run(
-        [python, "-c", code, *args], env=environment, capture_output=True, text=True, timeout=300
+        [python, "-c", code, *args], env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300
     )
 
 
@@ -146,10 +158,14 @@ def test_wmt14_prepared_with_tensorflow_trains_without(tf_python, mirror, tmp_pa
     assert splits == json.loads(prepared.stdout.splitlines()[-1])
     expected = {"train": ("europarl", "commoncrawl", "news"), "validation": ("dev",), "test": ("test",)}
     for split, kinds in expected.items():
-        want = [
-            list(pair) for k in kinds for pair in zip(sentences(k, "en"), sentences(k, "de"), strict=True)
-        ]
+        want = [list(pair) for k in kinds for pair in zip(sentences(k, "en"), sentences(k, "de"), strict=True)]
         assert sorted(splits[split]) == sorted(want)
+    trained = run(sys.executable, TRAIN, tmp_path, str(tmp_path / "run"))
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["data"]["corpus"] == "wmt14_translate/de-en"
+    assert result["train"]["steps"] == 2
+    assert result["tests"]["validation"]["sentences"] == LINES["dev"]
 
 
 def test_a_tampered_download_is_refused(tf_python, mirror, tmp_path):
@@ -162,10 +178,7 @@ def test_a_tampered_download_is_refused(tf_python, mirror, tmp_path):
 
 
 def test_an_unprepared_set_says_what_to_do(tmp_path):
-    code = (
-        "from tx.errors import one_line_errors\n"
-        + f"@one_line_errors\ndef main(): exec({READ!r}, {{}})\nmain()"
-    )
+    code = "from tx.errors import one_line_errors\n" + f"@one_line_errors\ndef main(): exec({READ!r}, {{}})\nmain()"
     read = run(sys.executable, code, tmp_path)
     assert read.returncode == 2
     assert read.stderr.startswith("error: wmt14_translate/de-en is not prepared")

@@ -19,7 +19,9 @@ def load_config(spec: str) -> ConfigDict:
     file, _, name = spec.partition(":")
     path = pathlib.Path(file)
     if not path.is_file() or path.suffix != ".py":
-        raise UserError(f"--config: no Python file {file!r}; give FILE.py:NAME, e.g. experiments/config.py:table3/base@smoke")
+        raise UserError(
+            f"--config: no Python file {file!r}; give FILE.py:NAME, e.g. experiments/config.py:table3/base@smoke"
+        )
     module_spec = importlib.util.spec_from_file_location("config_file", path)
     module = importlib.util.module_from_spec(module_spec)
     sys.path.insert(0, str(path.resolve().parent.parent))  # so that the file can import the package it lies in

@@ -69,7 +69,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.keep_checkpoints = 5  # how many of the newest stay on disk
 
     c.decode = ml_collections.ConfigDict()
-    c.decode.splits = "validation"  # comma-separated; the first one's BLEU stands in the table (newstest2013 in Table 3)
+    c.decode.splits = (
+        "validation"  # comma-separated; the first one's BLEU stands in the table (newstest2013 in Table 3)
+    )
     c.decode.beam = 4  # section 6.1; 1 is greedy
     c.decode.alpha = 0.6  # length penalty ((5 + len) / 6)^alpha
     c.decode.extra_length = 50  # output is at most input + 50 tokens

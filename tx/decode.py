@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx import beam, config as config_lib
+from tx import beam
+from tx import config as config_lib
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.data.vocabulary import EOS
@@ -24,6 +25,7 @@ from tx.memory import keep_freed_memory
 from tx.model import Transformer
 from tx.positions import check_length
 from tx.run import RunDir
+from tx.step import init_state
 
 SHAPES = 4  # source lengths that batches are padded to, hence compilations, for one set of sentences
 OPTIONS = ("beam", "alpha", "extra_length", "average_last")
@@ -123,8 +125,6 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.Prepa
 
     Raises UserError where the folder holds no trained run, or the text is not the one it was trained on.
     """
-    from tx.train import init_state
-
     head, config = run.read("config"), config_lib.get_config()
     config_lib.update(config, config_lib.fields(ConfigDict(head["config"])), where=str(run.config))
     given = {f"decode.{name}": value for name, value in options.items() if value is not None}

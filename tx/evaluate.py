@@ -17,6 +17,7 @@ from tx.errors import UserError, one_line_errors
 from tx.memory import keep_freed_memory
 from tx.run import RunDir, to_json, write_atomically
 from tx.scores import score
+from tx.step import make_eval
 
 
 def evaluate_translations(
@@ -59,11 +60,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     keep_freed_memory()
     config, params, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
-    from tx.train import make_eval
-
-    dev = eval_batches(
-        data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows
-    )
+    dev = eval_batches(data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows)
     scores = evaluate_translations(config, params, data)
     print(
         to_json(

@@ -100,9 +100,7 @@ def _chunks(hidden, targets, chunk):
 
 
 def _logits(h, table):
-    return jax.lax.dot_general(
-        h, table.astype(h.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
+    return jax.lax.dot_general(h, table.astype(h.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
 
 
 def _chunk_sums(h, table, y, logits, low, peak):

@@ -1,6 +1,4 @@
-"""Position encodings added to the embeddings (section 3.5), by name: `@positions.register(NAME)` adds one.
-
-"""
+"""Position encodings added to the embeddings (section 3.5), by name: `@positions.register(NAME)` adds one."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,9 +50,7 @@ class Learned(PositionEncoding):
 
     @nn.compact
     def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
-        table = self.param(
-            "table", nn.initializers.normal(self.d_model**-0.5), (self.max_positions, self.d_model)
-        )
+        table = self.param("table", nn.initializers.normal(self.d_model**-0.5), (self.max_positions, self.d_model))
         # A position that only turns up at run time and lies outside gives NaN, never a neighbour's vector.
         return jnp.take(table, position, axis=0, mode="fill", fill_value=jnp.nan)
 

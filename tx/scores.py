@@ -77,9 +77,7 @@ def split_compounds(text: str) -> str:
 def multi_bleu(hypotheses: list[str], references: list[str]) -> float:
     """BLEU (0 to 100) of texts whose tokens are separated by spaces, as multi-bleu.perl: no smoothing."""
     return (
-        sacrebleu.BLEU(tokenize="none", smooth_method="none", force=True)
-        .corpus_score(hypotheses, [references])
-        .score
+        sacrebleu.BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(hypotheses, [references]).score
     )
 
 

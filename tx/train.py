@@ -1,5 +1,7 @@
 """Trains one configuration, from text to result.json.
 
+The command line names a configuration and may change its fields:
+
     python -m tx.train --config=experiments/config.py:table3/A/h=1@multi30k --workdir=DIR [--config.train.steps=500 ...]
 """
 
@@ -9,99 +11,25 @@ import pathlib
 import sys
 import time
 import traceback
-from collections.abc import Callable
 
-import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
-from tx import commandline, config as config_lib, provenance
+from tx import commandline, provenance
+from tx import config as config_lib
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.data.packing import Batch, TrainBatches, eval_batches, padding_share
 from tx.errors import UserError, one_line_errors
+from tx.evaluate import evaluate_translations, split_names
 from tx.flops import training_flops
 from tx.logs import Log, read_metrics
-from tx.loss import cross_entropy
 from tx.memory import keep_freed_memory
-from tx.model import Transformer
-from tx.optim import optimizer, schedule
+from tx.optim import schedule
 from tx.positions import check_length
 from tx.run import RunDir, to_json, write_atomically
-
-
-@flax.struct.dataclass
-class TrainState:
-    """Everything a step changes: the number of steps taken, the parameters, Adam's moments."""
-
-    step: jax.Array
-    params: dict
-    opt_state: optax.OptState
-
-
-def init_state(config: ConfigDict) -> TrainState:
-    """Returns the state before the first step; a function of the seed alone."""
-    empty = jnp.zeros((1, 1), jnp.int32)
-    params = Transformer(**config.model).init(jax.random.key(config.train.seed), empty, empty)["params"]
-    opt_state = optimizer(config.optim, config.model.d_model).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
-
-
-def batch_loss(config: ConfigDict, params: dict, batch: Batch, rng: jax.Array | None, label_smoothing: float):
-    """Returns (loss, negative log-likelihood), means over the batch's target tokens; dropout if there is an rng."""
-    hidden = Transformer(**config.model).apply(
-        {"params": params},
-        **batch,
-        train=rng is not None,
-        rngs=None if rng is None else {"dropout": rng},
-        method="hidden",
-    )
-    return cross_entropy(
-        hidden.reshape(-1, config.model.d_model),
-        params["embedding"],
-        batch["tgt"].reshape(-1),
-        label_smoothing=label_smoothing,
-        smooth_over=config.loss.smooth_over,
-    )
-
-
-def make_train_step(config: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
-    """Returns the jitted step: (state, batch) -> (state after one update, {"loss", "nll"}); the state is donated."""
-    update = optimizer(config.optim, config.model.d_model).update
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state, batch):
-        rng = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        loss = functools.partial(batch_loss, config, batch=batch, rng=rng, label_smoothing=config.loss.label_smoothing)
-        (value, nll), grads = jax.value_and_grad(lambda params: loss(params), has_aux=True)(state.params)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
-            updates, opt_state = update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), {"loss": value, "nll": nll}
-
-    return train_step
-
-
-def make_eval(config: ConfigDict, batches: list[Batch]) -> Callable[[dict], dict]:
-    """Returns a function of parameters: {"nll", "ppl", "tokens"} over the batches.
-
-    ppl is exp of the mean negative log-likelihood per target subword, end of sentence included, without smoothing.
-    """
-
-    @jax.jit
-    def nll(params, batch):
-        return batch_loss(config, params, batch, None, 0.0)[1] * (batch["tgt"] != 0).sum().astype(jnp.float32)
-
-    count = sum(int((batch["tgt"] != 0).sum()) for batch in batches)
-
-    def evaluate(params):
-        mean = float(np.sum([float(nll(params, batch)) for batch in batches], dtype=np.float64)) / count
-        return {"nll": mean, "ppl": float(np.exp(mean)), "tokens": count}
-
-    return evaluate
+from tx.step import TrainState, init_state, make_eval, make_train_step
 
 
 class Window:
@@ -138,12 +66,11 @@ def train(config: ConfigDict, data: tokens.PreparedData, run: RunDir) -> tuple[T
         batch_rows=config.data.batch_rows,
     )
     if batches.too_long:
-        print(f"{batches.too_long} training sentences are longer than data.row_length={config.data.row_length}: left out")
+        limit = f"data.row_length={config.data.row_length}"
+        print(f"{batches.too_long} training sentences are longer than {limit}: left out")
     evaluate = make_eval(
         config,
-        eval_batches(
-            data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows
-        ),
+        eval_batches(data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows),
     )
     step_function, rate = make_train_step(config), schedule(config.optim, config.model.d_model)
     state, checkpoints = init_state(config), Checkpoints(run.checkpoints, config.train.keep_checkpoints)
@@ -198,8 +125,6 @@ def _due(step, last, every):
 
 def run_experiment(config: ConfigDict, run: RunDir) -> None:
     """Trains, evaluates and writes every file of a run; what is done already is not done again."""
-    from tx.evaluate import evaluate_translations, split_names
-
     record = provenance.describe()
     check_length(config.model.positions, config.data.row_length, config.model.max_positions)
     if run.config.exists():

@@ -85,9 +85,7 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
     """
     home = cache.root() / "tfds"
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    roots = [
-        pathlib.Path(r).expanduser() for r in (folder, os.environ.get("TX_DATA_DIR"), home, default) if r
-    ]
+    roots = [pathlib.Path(r).expanduser() for r in (folder, os.environ.get("TX_DATA_DIR"), home, default) if r]
     for root in roots:
         if builder := _newest(root / name):
             return builder

@@ -81,9 +81,7 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     pairs = read()
     digest = hashlib.sha256()
     for split, rows in pairs.items():  # lines hold no "\n", so nothing else has the same digest
-        digest.update(
-            "\n".join([split, str(len(rows)), *(side for row in rows for side in row), ""]).encode()
-        )
+        digest.update("\n".join([split, str(len(rows)), *(side for row in rows for side in row), ""]).encode())
     fingerprint = digest.hexdigest()
 
     def open_splits():

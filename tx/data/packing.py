@@ -113,9 +113,7 @@ def eval_batches(split: TokenizedSplit, *, row_length: int, batch_rows: int) -> 
     lengths = np.maximum(split.src_lengths, split.tgt_lengths)
     row_length = max(row_length, -32 * (-int(lengths.max()) // 32))
     rows = best_fit(split.src_lengths, split.tgt_lengths, row_length)
-    return [
-        fill(split, rows[i : i + batch_rows], batch_rows, row_length) for i in range(0, len(rows), batch_rows)
-    ]
+    return [fill(split, rows[i : i + batch_rows], batch_rows, row_length) for i in range(0, len(rows), batch_rows)]
 
 
 def padding_share(batch: Batch) -> float:

@@ -121,9 +121,7 @@ def read(name: str, source: str, target: str, folder: str) -> Pairs:
     corpus = CORPORA[name]
     pair = next((p for p in corpus.pairs if sorted(p.split("-")) == sorted((source, target))), None)
     if pair is None:
-        raise UserError(
-            f"{name} has no pair {source}-{target}; it has {', '.join(corpus.pairs)}, either direction"
-        )
+        raise UserError(f"{name} has no pair {source}-{target}; it has {', '.join(corpus.pairs)}, either direction")
     stems = {split: stem.format(pair=pair) for split, stem in corpus.splits.items()}
     found = _find(
         name,
@@ -142,9 +140,7 @@ def read(name: str, source: str, target: str, folder: str) -> Pairs:
     for split, (a, b) in splits.items():
         if len(a) != len(b):
             one, other = files[split]
-            raise UserError(
-                f"{one} has {len(a)} lines but {other} has {len(b)}; they must be aligned line by line"
-            )
+            raise UserError(f"{one} has {len(a)} lines but {other} has {len(b)}; they must be aligned line by line")
     pairs = {split: list(zip(a, b, strict=True)) for split, (a, b) in splits.items()}
     return split_by_hash(pairs["all"], (source, target).index(corpus.split_by)) if corpus.split_by else pairs
 
@@ -181,15 +177,11 @@ def _find(name, corpus, pair, wanted, folder):
         if archive and (place / archive).is_file():
             return place / archive
         if found and place != folders[-1]:  # the cache may well have only the languages downloaded so far
-            raise UserError(
-                f"{place} has only a part of {name}; add {_names(missing)}, or move the rest away"
-            )
+            raise UserError(f"{place} has only a part of {name}; add {_names(missing)}, or move the rest away")
     trouble = ""
     if corpus.url:
         try:
-            return found | downloads.fetch(
-                {f: (_url(corpus, f), *corpus.checksums[f]) for f in missing}, place
-            )
+            return found | downloads.fetch({f: (_url(corpus, f), *corpus.checksums[f]) for f in missing}, place)
         except downloads.Failed as error:
             trouble = f" and the download failed ({error})"
     looked = ", ".join(map(str, folders))
@@ -222,9 +214,7 @@ def _lines(path: pathlib.Path, data: bytes) -> list[str]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: not UTF-8; convert the file (for instance with iconv)"
-        ) from None
+        raise UserError(f"{path}, line {line}: not UTF-8; convert the file (for instance with iconv)") from None
     lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
     if "" in lines:
         what = f"line {lines.index('') + 1} is empty" if text.strip() else "the file is empty"
@@ -242,7 +232,5 @@ def _read_archive(path: pathlib.Path, member: str) -> list[list[str]]:
     columns = [line.split("\t") for line in lines]
     for i, row in enumerate(columns):
         if len(row) < 2 or not row[0].strip() or not row[1].strip():
-            raise UserError(
-                f"{path / member}, line {i + 1}: not two sentences with a tab between; fetch it again"
-            )
+            raise UserError(f"{path / member}, line {i + 1}: not two sentences with a tab between; fetch it again")
     return [[row[side].strip() for row in columns] for side in (0, 1)]

@@ -1,0 +1,240 @@
+"""The smallest real sweep, from nothing to the printed table, then its runs in use; and what is refused."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from launch import local
+from tx import decode, evaluate, train
+from tx.data import numbers
+from tx.run import RunDir
+
+CONFIG = "experiments/config.py:table3/base@smoke"
+SHRUNK = {
+    "model.d_model": 16,
+    "model.d_ff": 32,
+    "model.d_k": 4,
+    "model.d_v": 4,
+    "data.batch_rows": 4,
+    "train.steps": 4,
+    "train.checkpoint_every": 2,
+    "decode.beam": 1,
+    "decode.extra_length": 1,  # an untrained model hardly ever ends a sentence
+}
+
+
+def launched(workdir, *arguments, **diff):
+    """Runs the real launcher in this process; its runs are processes of their own."""
+    settings = [f"--set={field}={value}" for field, value in (SHRUNK | diff).items()]
+    return local.main(["table3@smoke", f"--workdir={workdir}", *settings, *arguments])
+
+
+def fails(call, capsys, *wanted):
+    """Runs something that must end with status 2 and one line on standard error that holds all of `wanted`."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        call()
+    message = capsys.readouterr().err
+    assert ended.value.code == 2, message
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert message.endswith("\n")
+    for text in wanted:
+        assert text in message
+
+
+ROWS = {"base": "--only=base", "C/N=2": "--only=C/N=2"}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """The folder of a sweep of two rows, trained for four steps each."""
+    workdir = tmp_path_factory.mktemp("sweep")
+    status = launched(workdir, *ROWS.values())
+    logs = [path.read_text() for path in workdir.rglob("log.txt")]
+    assert status == 0, "\n".join(logs)
+    return workdir
+
+
+def run_of(sweep, row="base"):
+    return RunDir(sweep / "table3@smoke" / row / "seed1")
+
+
+def contents(folder):
+    """{file: (size, time of last change)} of everything in a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_sweep_leaves_results_and_a_table(sweep):
+    layers = {}
+    for row in ROWS:
+        run = run_of(sweep, row)
+        result = run.read("result")
+        layers[row] = result["config"]["model"]["num_layers"]
+        assert result["name"] == f"table3/{row}@smoke"
+        assert result["train"]["steps"] == 4
+        assert result["tests"]["test"]["sentences"] == numbers.SENTENCES["test"]
+        lines = run.translations("test").read_text(encoding="utf-8").split("\n")
+        assert len(lines) == numbers.SENTENCES["test"] + 1
+        assert not run.error.exists()
+        assert list((run.path / "tensorboard").iterdir())
+        assert (run.checkpoints / "4").is_dir()
+    assert layers["C/N=2"] < layers["base"]
+    table = (sweep / "table3@smoke" / "table.md").read_text(encoding="utf-8")
+    for row in ROWS:
+        result = run_of(sweep, row).read("result")
+        assert f"{result['dev']['ppl']:.2f}" in table
+    for form in ("csv", "tex"):
+        assert (sweep / "table3@smoke" / f"table.{form}").stat().st_size
+
+
+def test_what_is_done_is_skipped(sweep, capsys):
+    before = contents(run_of(sweep).path)
+    assert launched(sweep, *ROWS.values()) == 0
+    assert contents(run_of(sweep).path) == before
+    assert "base" in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused(sweep, capsys):
+    before = contents(sweep)
+    fails(lambda: launched(sweep, *ROWS.values(), **{"train.steps": 5}), capsys, "train.steps 4 -> 5")
+    assert contents(sweep) == before
+    run = run_of(sweep)
+    arguments = [f"--config.{field}={value}" for field, value in SHRUNK.items()]
+    arguments += [f"--config={CONFIG}", f"--workdir={run.path}", "--config.train.seed=9"]
+    fails(lambda: train.main(arguments), capsys, "another configuration", "train.seed: 1 there, 9 asked for")
+    assert contents(sweep) == before
+
+
+def test_a_trained_run_scores_again(sweep, capsys):
+    run = run_of(sweep, "C/N=2")
+    before = contents(run.path)
+    capsys.readouterr()
+    evaluate.main([str(run.path)])
+    again, result = json.loads(capsys.readouterr().out), run.read("result")
+    assert again["dev"]["ppl"] == pytest.approx(result["dev"]["ppl"], rel=1e-4)
+    assert again["tests"]["test"]["bleu"] == result["tests"]["test"]["bleu"]
+    assert again["tests"]["test"]["exact_match"] == result["tests"]["test"]["exact_match"]
+    evaluate.main([str(run.path), "--splits=validation", "--average_last=2", "--beam=2", "--alpha=1"])
+    other = json.loads(capsys.readouterr().out)
+    assert set(other["tests"]) == {"validation"}
+    assert (other["decode"]["beam"], other["decode"]["alpha"], other["decode"]["average_last"]) == (2, 1.0, 2)
+    assert other["dev"]["ppl"] != again["dev"]["ppl"]  # the average of two checkpoints is another model
+    assert contents(run.path) == before
+
+
+def test_a_trained_run_translates(sweep):
+    """As a person calls it: text in, as many lines out, and nothing else on standard output."""
+    run = run_of(sweep, "C/N=2")
+    command = [sys.executable, "-m", "tx.decode", str(run.path), "--extra_length=2"]
+    done = subprocess.run(command, input=b"twenty-one\n\n  two thousand \n", capture_output=True, check=True)
+    assert done.stdout.count(b"\n") == 3
+    assert done.stdout.decode("utf-8")
+
+
+def test_what_a_trained_run_refuses(sweep, capsys, tmp_path):
+    run = str(run_of(sweep, "C/N=2").path)
+    (tmp_path / "latin").write_bytes("für".encode("latin-1"))
+    fails(lambda: decode.main([run, str(tmp_path / "latin")]), capsys, "latin", "UTF-8")
+    fails(lambda: decode.main([run, str(tmp_path / "none")]), capsys, "none", "No such file")
+    (tmp_path / "text").write_text("one\n")
+    text = str(tmp_path / "text")
+    fails(lambda: decode.main([str(tmp_path), text]), capsys, "config.json", "the folder of a run?")
+    fails(lambda: decode.main([run, text, "--beam=0"]), capsys, "decode.beam must be positive")
+    fails(lambda: decode.main([run, text, "--beam=wide"]), capsys, "decode.beam takes a whole number")
+    fails(lambda: decode.main([run, text, "--average_last=3"]), capsys, "averaging 3 checkpoints", "holds 2")
+    fails(lambda: evaluate.main([run, "--splits=tset"]), capsys, "no split 'tset'", "train, validation, test")
+    (tmp_path / "config.json").write_text((pathlib.Path(run) / "config.json").read_text())
+    fails(lambda: decode.main([str(tmp_path), text]), capsys, "no checkpoints")
+
+
+def test_nothing_in_gives_nothing_out(sweep, capsys, tmp_path):
+    (tmp_path / "empty").touch()
+    capsys.readouterr()
+    decode.main([str(run_of(sweep, "C/N=2").path), str(tmp_path / "empty")])
+    assert capsys.readouterr().out == ""
+
+
+# What is refused before anything is written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--config=experiments/config.py:table3/bas@smoke"], ["unknown variant", "'base'"]),
+        (["--config=experiments/config.py:table3/base@smok"], ["unknown scale", "'smoke'"]),
+        (["--config=experiments/config.py:table3"], ["SWEEP[/VARIANT]@SCALE"]),
+        (["--config=experiments/config.py"], ["takes a name"]),
+        (["--config=experiments/confg.py:table3/base@smoke"], ["no Python file"]),
+        ([], ["--config is missing"]),
+        ([f"--config={CONFIG}", "--config.model.num_haeds=2"], ["'model.num_haeds'", "'model.num_heads'"]),
+        ([f"--config={CONFIG}", "--config.train.steps=many"], ["train.steps takes a whole number"]),
+        ([f"--config={CONFIG}", "--config.model.dropout=nan"], ["model.dropout takes a finite number"]),
+        ([f"--config={CONFIG}", "--config.model.d_k=0"], ["model.d_k must be positive"]),
+        ([f"--config={CONFIG}", "--config.model.positions=learnd"], ["'learnd'", "'learned'"]),
+        (
+            [f"--config={CONFIG}", "--config.model.positions=learned", "--config.model.max_positions=9"],
+            ["longer than the learned position table of 9 rows"],
+        ),
+        ([f"--config={CONFIG}", "--config.data.corpus=numbrs"], ["no corpus 'numbrs'", "'numbers'"]),
+        ([f"--config={CONFIG}", "--config.data.target=fr"], ["numbers", "en-fr"]),
+        ([f"--config={CONFIG}", "--config.model.vocab_size=100"], ["vocab_size=100"]),
+        ([f"--config={CONFIG}", "--config.decode.splits=tset"], ["decode.splits", "'tset'"]),
+    ],
+    ids=lambda value: " ".join(value).replace(CONFIG, "")[:60],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(capsys, tmp_path, monkeypatch, arguments, wanted):
+    monkeypatch.chdir(pathlib.Path(__file__).parent.parent)
+    workdir = tmp_path / "deep" / "run"
+    fails(lambda: train.main([*arguments, f"--workdir={workdir}"]), capsys, *wanted)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_that_cannot_be_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(pathlib.Path(__file__).parent.parent)
+    (tmp_path / "file").write_text("mine")
+    arguments = [f"--config={CONFIG}", f"--workdir={tmp_path}/file/run"]
+    fails(lambda: train.main(arguments), capsys, "cannot write to", "--workdir")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_missing_text_says_where_it_looked(capsys, tmp_path, monkeypatch):
+    """No files in the folder, none in the cache, no network."""
+
+    def no_network(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.chdir(pathlib.Path(__file__).parent.parent)
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    (tmp_path / "text").mkdir()
+    monkeypatch.setenv("TX_DATA_DIR", str(tmp_path / "text"))
+    monkeypatch.setenv("TX_CACHE_DIR", str(tmp_path / "cache"))
+    config = "--config=experiments/config.py:table3/base@multi30k"
+    workdir = tmp_path / "run"
+    fails(lambda: train.main([config, f"--workdir={workdir}"]), capsys, "train.en", str(tmp_path / "text"))
+    assert not workdir.exists()
+    assert list((tmp_path / "text").iterdir()) == []
+    config = "--config=experiments/config.py:table3/base@tatoeba"
+    fails(lambda: train.main([config, f"--workdir={workdir}"]), capsys, "tatoeba", str(tmp_path / "text"))
+    assert not workdir.exists()
+
+
+def test_help_says_how(capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--help"])
+    assert ended.value.code == 0
+    assert "--config=FILE.py:NAME" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["A/h=1", "B/d_k=16", "D/P_drop=0.0", "E", "big"])
+def test_other_rows_run_too(tmp_path, row):
+    assert launched(tmp_path, f"--only={row}") == 0
+    assert run_of(tmp_path, row).result.exists()

@@ -1,0 +1,48 @@
+"""What the committed results say of the embedded corpus: neither too easy nor too hard, and able to tell rows apart."""
+
+import json
+import pathlib
+import statistics
+
+import pytest
+
+from tx.scores import bleu_from_stats
+
+RESULTS = pathlib.Path(__file__).parent.parent / "experiments" / "results"
+SMOKE = RESULTS / "table3@smoke"
+
+
+def results(variant):
+    return [json.loads(path.read_text()) for path in sorted((SMOKE / variant).glob("seed*/result.json"))]
+
+
+def exact_match(result):
+    return result["tests"]["test"]["exact_match"]
+
+
+def dev_perplexity(result):
+    return result["dev"]["ppl"]
+
+
+def test_base_is_neither_solved_nor_lost():
+    shares = [exact_match(result) for result in results("base")]
+    assert len(shares) >= 3
+    assert all(0.50 <= share <= 0.95 for share in shares), shares
+
+
+@pytest.mark.parametrize("measure", [exact_match, dev_perplexity])
+@pytest.mark.parametrize("variant", ["C/N=2", "D/P_drop=0.0", "C/d_model=256"])
+def test_rows_differ_from_base_by_more_than_two_standard_deviations(variant, measure):
+    base, other = (list(map(measure, results(name))) for name in ("base", variant))
+    assert len(base) >= 3
+    assert len(other) >= 3
+    noise = max(statistics.stdev(base), statistics.stdev(other))
+    assert abs(statistics.mean(other) - statistics.mean(base)) > 2 * noise
+
+
+def test_committed_scores_follow_from_their_statistics():
+    paths = list(RESULTS.glob("**/result.json"))
+    assert paths
+    for path in paths:
+        for split, scores in json.loads(path.read_text())["tests"].items():
+            assert bleu_from_stats(scores["stats"]) == pytest.approx(scores["bleu"], abs=1e-9), (path, split)
