@@ -40,17 +40,17 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
     What is wrong with the text, or with a component's name, raises UserError here and not in every run.
     """
     from tx.data import tokens  # slow to import, and not needed to plan
-    from tx.positions import check_length, positions
+    from tx.evaluate import split_names
+    from tx.positions import check_length
 
     for run in runs:
         model = run.config.model
-        _ = positions[model.positions]
         check_length(model.positions, run.config.data.row_length, model.max_positions)
     configs = [run.config for run in runs]
     shared = {(c.data.to_json(), c.decode.splits, c.model.vocab_size): c for c in configs}
     for config in shared.values():
         data = tokens.prepare(config.data, config.model.vocab_size)
-        for split in ("train", "validation", *config.decode.splits.split(",")):
+        for split in ("train", "validation", *split_names(config, data)):
             _ = data.splits[split]  # made when first asked for
 
 

@@ -5,6 +5,7 @@ import os
 # Before JAX is imported, here and in the processes that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ.pop("COLUMNS", None)  # tables are as wide as when piped, whatever terminal the tests are started from
 
 import hypothesis
 import jax

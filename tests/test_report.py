@@ -203,18 +203,18 @@ def test_caption(tmp_path):
         "table3/E@multi30k.en-fr",
         2,
         code="",
-        vocab_size=7999,
+        vocab_size=registry.get_config("table3/base@multi30k").model.vocab_size - 1,
         data={"corpus": "c", "fingerprint": "g", "vocabulary_fingerprint": "v"},
     )
     table = table_of(tmp_path)
-    steps = registry.get_config("table3/base@multi30k").train.steps
+    config = registry.get_config("table3/base@multi30k")
     assert dict(table.caption) == {
         "Scale": "multi30k.en-fr",
         "corpus": "multi30k en-fr",
-        "steps": f"{steps:,}",
+        "steps": f"{config.train.steps:,}",
         "epochs": "12.3",
         "target tokens trained on": "654,321",
-        "vocabulary": "7,999 to 8,000 subwords",
+        "vocabulary": f"{config.model.vocab_size - 1:,} to {config.model.vocab_size:,} subwords",
         "seeds": "1, 2",
         "PPL on": "validation",
         "BLEU on": "test_2016_flickr",

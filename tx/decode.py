@@ -72,7 +72,7 @@ def batches(lengths: list[int], batch_tokens: int) -> list[tuple[int, list[int]]
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     cuts = [order[-(-len(order) * (part + 1) // SHAPES) - 1] for part in range(SHAPES)] if order else []
     result, start = [], 0
-    for length in sorted({-8 * (-lengths[i] // 8) for i in cuts}):
+    for length in sorted({padded(lengths[i]) for i in cuts}):
         end = start
         while end < len(order) and lengths[order[end]] <= length:
             end += 1
@@ -80,6 +80,11 @@ def batches(lengths: list[int], batch_tokens: int) -> list[tuple[int, list[int]]
         result += [(length, order[i : min(i + rows, end)]) for i in range(start, end, rows)]
         start = end
     return result
+
+
+def padded(length: int) -> int:
+    """Returns the length that a batch is padded to whose longest sentence has `length` tokens."""
+    return -8 * (-length // 8)
 
 
 def _search(config, params, src, *, length):

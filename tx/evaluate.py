@@ -45,7 +45,7 @@ def split_names(config: ConfigDict, data: tokens.PreparedData) -> list[str]:
     """Returns decode.splits as a list; UserError for one that the corpus lacks."""
     names = [name.strip() for name in config.decode.splits.split(",")]
     for name in names:
-        if name not in data.splits:
+        if name not in list(data.splits):  # opening a split that is not there has an error of its own
             raise UserError(
                 f"decode.splits: {data.corpus.name} has no split {name!r}; there are {', '.join(data.splits)}"
             )

@@ -64,7 +64,8 @@ class NoPosition(PositionEncoding):
 
 
 def check_length(name: str, length: int, max_positions: int) -> None:
-    """Raises UserError where sentences of `length` tokens are longer than the learned table `name` can hold."""
+    """Raises UserError for an unknown encoding, and where `length` tokens are more than a learned table holds."""
+    _ = positions[name]
     if name == "learned" and length > max_positions:
         raise UserError(
             f"a sentence of {length} tokens is longer than the learned position table of {max_positions} rows; "

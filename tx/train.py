@@ -21,6 +21,7 @@ from tx import config as config_lib
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.data.packing import Batch, TrainBatches, eval_batches, padding_share
+from tx.decode import padded
 from tx.errors import UserError, one_line_errors
 from tx.evaluate import evaluate_translations, split_names
 from tx.flops import training_flops
@@ -133,7 +134,9 @@ def run_experiment(config: ConfigDict, run: RunDir) -> None:
             print(f"{run.result} is there: nothing to do")
             return
     data = tokens.prepare(config.data, config.model.vocab_size)
-    split_names(config, data)  # before hours of training, not after
+    # What translating would refuse is refused before the training, not after it.
+    longest = max(int(data.splits[split].src_lengths.max()) for split in split_names(config, data))
+    check_length(config.model.positions, padded(longest) + config.decode.extra_length, config.model.max_positions)
     run.create()
     record["data"] = {
         "corpus": data.corpus.name,
