@@ -120,7 +120,9 @@ def mirror(tmp_path_factory):
 # Row base at scale `paper`, made small, where TensorFlow cannot be imported.
 TRAIN = """
 import sys
-sys.modules["tensorflow"] = None
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *args: None if name == "tensorflow" else find(name, *args)
 from tx import train
 sizes = {"vocab_size": 400, "num_layers": 1, "d_model": 16, "d_ff": 16, "num_heads": 2, "d_k": 4, "d_v": 4}
 small = [f"--config.model.{name}={value}" for name, value in sizes.items()]
