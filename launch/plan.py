@@ -169,16 +169,11 @@ def _state(folder: RunDir, config: ml_collections.ConfigDict) -> tuple[str, str]
         if getattr(folder, kind).exists():
             found = folder.read(kind).get("config", {})
             if found != wanted:
-                return "refused", _difference(found, wanted)
+                changed = tx.config.differences(found, wanted)
+                return "refused", ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
             if kind == "result":
                 return "done", ""
     return ("failed" if folder.error.exists() else "pending"), ""
-
-
-def _difference(old: dict, new: dict) -> str:
-    old, new = (tx.config.fields(ml_collections.ConfigDict(c)) for c in (old, new))
-    changed = [k for k in {**old, **new} if old.get(k) != new.get(k) or (k in old) != (k in new)]
-    return ", ".join(f"{k} {old.get(k, '(absent)')} -> {new.get(k, '(absent)')}" for k in changed)
 
 
 def _assignments(flag: str, texts: Sequence[str], single: bool = False) -> dict[str, list]:

@@ -91,6 +91,14 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, obj
     return flat
 
 
+def differences(old: dict, new: dict) -> dict[str, tuple[object, object]]:
+    """Returns {dotted name: (old value, new value)} of the leaves in which two nested dicts differ, by name."""
+    before, after = (fields(ml_collections.ConfigDict(nested)) for nested in (old, new))
+    absent = "(absent)"
+    pairs = {name: (before.get(name, absent), after.get(name, absent)) for name in sorted(before.keys() | after.keys())}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
 def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
     """Sets dotted fields in place, e.g. {"model.num_heads": 1}.
 

@@ -171,12 +171,9 @@ def run_experiment(config: ConfigDict, run: RunDir) -> None:
 
 def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
     """Raises UserError where the folder holds a run of another configuration, with the fields that differ."""
-    there = config_lib.fields(ConfigDict(run.read("config")["config"]))
-    wanted = config_lib.fields(config)
     differing = [
-        f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} asked for"
-        for name in sorted(there.keys() | wanted.keys())
-        if there.get(name) != wanted.get(name)
+        f"{name}: {there!r} there, {wanted!r} asked for"
+        for name, (there, wanted) in config_lib.differences(run.read("config")["config"], config.to_dict()).items()
     ]
     if differing:
         raise UserError(
