@@ -115,7 +115,7 @@ SCALES = {
             width=Fraction(1, 4),
             depth=Fraction(1, 2),
             fields=_smaller(
-                *(64, 16, 8000, 1000, 500),
+                *(64, 32, 4500, 600, 250),
                 vocabulary=4000,
                 lr_factor=0.7,
                 splits="test_2016_flickr,test_2017_flickr,test_2017_mscoco",
