@@ -20,7 +20,7 @@ from experiments.bench.contestant import Contestant
 from experiments.bench.length_batches import LengthBatches
 from tx.errors import UserError
 
-SEED = 10  # of a random model that ends every sentence, each in another way
+SEED = 36  # of a random model that ends every sentence, each in another way
 
 
 def refused(capsys, *arguments):
@@ -389,6 +389,7 @@ def test_pytorchs_model_is_ours_and_learns(tmp_path):
     last = peer.run(target_tokens=5000)
     assert last["steps"] >= 20
     assert last["loss"] < first["loss"] - 0.2
+    peer.close()
 
 
 def load_into(model, found):
@@ -430,9 +431,10 @@ def translated(tmp_path_factory):
     config = tiny.config(**diff)
     _, params = tiny.init(config, seed=SEED)
     params = jax.tree.map(np.array, params)
-    end = params["embedding"][1]
-    params["decoder_0"]["residual_2"]["norm"]["bias"] += 0.5 * end  # or hardly any output would end
-    params["embedding"][0] = -10 * end  # nothing as input, and never the best output
+    params["embedding"][0] = 0.0  # padding is never the best of 40 tokens
+    norm = params["decoder_0"]["residual_2"]["norm"]
+    norm["bias"] = 2 * (norm["bias"] + 2 * params["embedding"][1])  # or hardly any output would end
+    norm["scale"] = 2 * norm["scale"]
     rng = np.random.default_rng(0)
     sources = [tiny.sentences(rng, [length])[0] for length in (8, 5, 7, 4, 8, 6, 3, 8)]
     folder = tmp_path_factory.mktemp("bundle")
@@ -442,7 +444,7 @@ def translated(tmp_path_factory):
     lengths = list(map(len, ours.outputs()))
     assert len(set(map(tuple, ours.outputs()))) == 8  # else little was compared
     assert len(set(lengths)) > 3
-    assert max(lengths) < 10  # all of them ended
+    assert max(lengths) < 14  # all of them ended
     return str(folder), ours
 
 
@@ -455,7 +457,9 @@ def test_ctranslate2_translates_as_ours_does(translated):
     theirs = Decoding(folder, threads=1, compute_type="float32")
     assert theirs.setting(inter=1, batch=3) == {"compute_type": "float32"}
     assert theirs.translate()["sentences"] == 8
-    assert theirs.outputs() == ours.outputs()
+    outputs = theirs.outputs()
+    theirs.close()
+    assert outputs == ours.outputs()
 
 
 @peer("torch", "transformers")

@@ -65,6 +65,10 @@ class Decoding:
     def memory(self) -> dict:
         return {"peak_mib": peak_memory()}
 
+    def close(self) -> None:
+        """Removes the model's files."""
+        self._folder.cleanup()
+
 
 def specification(weights: Weights, length: int):
     """Returns our model as CTranslate2's TransformerSpec, for sentences of up to `length` tokens.

@@ -25,7 +25,9 @@ class Decoding:
         config, weights, sources = bundle.load(folder)
         self._config, self._params = ConfigDict(config), weights.tree()
         self._sources = [np.array(source, np.int32) for source in sources]
-        self._translator, self._outputs = Translator(self._config, self._params), []
+        # Where an end of sentence counts is a choice of search on which programs differ: here all do as the peers.
+        self._translator = Translator(self._config, self._params, eos_rank=self._config.decode.beam)
+        self._outputs = []
 
     def translate(self) -> dict:
         """Translates every sentence; returns seconds, sentences, and tokens of the output without end of sentence."""

@@ -79,6 +79,10 @@ class Training:
         """As Training.memory of `experiments/bench/our_training.py`."""
         return {"peak_mib": peak_memory(), "started_mib": self._started}
 
+    def close(self) -> None:
+        """Removes what was compiled."""
+        self._kernels.cleanup()
+
     def _update(self, update, tokens):
         self._steps += 1
         for group in self._adam.param_groups:

@@ -14,6 +14,7 @@ from tx.flops import forward_flops, parameter_count
 
 OURS = "tx"
 # Layouts tried for PyTorch: (size of an update against ours, parts that an update is computed in).
+TRIAL = 20_000  # target tokens that a layout is tried on, or all of a round, or two updates
 LAYOUTS = ((1, 1), (1, 2), (1, 4), (0.5, 1), (2, 1), (4, 1))
 
 
@@ -156,7 +157,7 @@ def _try_layouts(arguments, mode, update, target, threads):
     def attempt(one, keep, size, parts):
         sizes = {"update_tokens": size * update, "part_tokens": size * update / parts}
         one("layout", **sizes)
-        wanted = max(target, 2 * size * update)
+        wanted = max(min(target, TRIAL), 2 * size * update)
         one("run", target_tokens=wanted)  # compiles
         ran = one("run", target_tokens=wanted)
         rate = ran["target_tokens"] / ran["seconds"]

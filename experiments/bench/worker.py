@@ -31,6 +31,8 @@ def main() -> None:
             answer = {"error": str(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+    if hasattr(served, "close"):
+        served.close()
 
 
 if __name__ == "__main__":
