@@ -35,7 +35,9 @@ figures of train:
   An update has as many target tokens in PyTorch as in ours, except where the label says otherwise.
 
 figures of decode:
-  sentences_per_s, tokens_per_s   of beam search without length penalty; tokens of the output, its end not counted
+  sentences_per_s, tokens_per_s   of beam search without length penalty; tokens of the output, its end not counted.
+                       All, ours included, let an end of sentence count where it is among the best BEAM continuations;
+                       python -m tx.decode looks at the best 2 x BEAM, as tensor2tensor does
   identical            share of translations that are ours, token by token
   differing            of the others: how often our model gives ours, or theirs, the higher log-probability
   bleu                 sacreBLEU against the references
@@ -137,7 +139,7 @@ def _measure(args, threads):
     config, shared = _config(args), {"peer": args.peer, "modes": _modes(args), "threads": threads}
     if args.command == "memory":
         return measure_memory(config, **shared, steps=args.steps)
-    count = args.sentences or (600 if config.name.endswith("@paper") else 4096)
+    count = args.sentences or (600 if "/" in config.data.corpus else 4096)
     return measure_training(config, **shared, count=count, turns=args.rounds)
 
 

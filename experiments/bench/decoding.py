@@ -60,7 +60,7 @@ def measure_decoding(
     ids = data.splits[split]
     sources = [ids.source(i) for i in range(count or len(ids))][: len(ids)]
     references = [target for _, target in data.pairs(split)][: len(sources)]
-    contestants, settings, tried = {}, {OURS: {"batch_tokens": config.decode.batch_tokens}}, {}
+    contestants, settings, tried = {}, {OURS: {"batch_tokens": config.decode.batch_tokens, "eos_rank": beam}}, {}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         bundle.save(pathlib.Path(folder), config.to_dict(), params, sources)

@@ -98,7 +98,7 @@ def measure_memory(config: ConfigDict, *, peer: str, modes: tuple[str, ...], ste
         # Sentences enough for a few updates: what the corpus itself takes is not a step's memory.
         folder, _, text = _write_sentences(stack, config, 100 + tokens // 4)
         arguments = {"config": config.to_dict(), "folder": folder}
-        wanted = (steps - 1) * tokens
+        wanted = max(1, (steps - 1) * tokens)
         with Contestant(OURS, "our_training:Training", arguments, threads) as ours:
             ran = ours("run", target_tokens=wanted)
             results[OURS] = {"settings": {"update_tokens": ran["target_tokens"] / ran["steps"]}}
