@@ -1,21 +1,17 @@
 """`python -m experiments report`: prints and writes tables of results, and keeps those of a README fresh."""
 
 import pathlib
-import re
-import sys
 from collections.abc import Iterable
 
 import rich.console
 import rich.text
 
-from experiments import results, tables
+from experiments import markers, results, tables
 from experiments.rows import build
 from tx.errors import UserError
 from tx.run import write_atomically
 
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "tex": tables.to_latex}
-_MARKED = re.compile(r"^(<!-- table: (\S+) -->\n)(.*?)^(<!-- end table -->)$", re.DOTALL | re.MULTILINE)
-_MARKER = re.compile(r"^<!-- (?:table: |end table)", re.MULTILINE)
 
 
 def report(dirs: Iterable[pathlib.Path], out: pathlib.Path | None, console: rich.console.Console) -> list[pathlib.Path]:
@@ -45,23 +41,12 @@ def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool
     With `check`, changes nothing. Returns 1 if `check` found a table other than its results give now, else 0.
     Raises UserError for a marker without its end and for a sweep that is in none of `dirs`.
     """
-    try:
-        text = readme.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {readme}: {error}") from None
-    wanted = [match[2] for match in _MARKED.finditer(text)]
-    if len(_MARKER.findall(text)) != 2 * len(wanted):
-        raise UserError(f"{readme}: every <!-- table: SWEEP@SCALE --> line needs its <!-- end table --> line")
-    found = results.read(dirs) if wanted else []
-    rendered = {one.name: tables.to_markdown(build(one)) for one in found if one.name in wanted}
-    for name in wanted:
-        if name not in rendered:
-            raise UserError(f"{readme}: no results of {name} in {', '.join(map(str, dirs))}")
-    fresh = _MARKED.sub(lambda m: f"{m[1]}{rendered[m[2]]}{m[4]}", text)
-    if check and fresh != text:
-        stale = [m[2] for m in _MARKED.finditer(text) if m[3] != rendered[m[2]]]
-        print(f"{readme} is stale: {', '.join(stale)}; run again without --check", file=sys.stderr)
-        return 1
-    if fresh != text:
-        write_atomically(readme, fresh)
-    return 0
+
+    def render(names):
+        rendered = {one.name: tables.to_markdown(build(one)) for one in results.read(dirs) if one.name in names}
+        for name in names:
+            if name not in rendered:
+                raise UserError(f"{readme}: no results of {name} in {', '.join(map(str, dirs))}")
+        return rendered
+
+    return markers.renew(readme, lambda name: "@" in name, render, check)

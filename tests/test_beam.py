@@ -82,7 +82,7 @@ def greedy(model, sentence, limit):
     return tuple(tokens)
 
 
-def plain_beam(model, sentence, limit, width, alpha):
+def plain_beam(model, sentence, limit, width, alpha, eos_rank=None):
     """The same beam search in plain Python, without stopping early."""
     alive, finished = [(0.0, ())], []
     for _ in range(limit):
@@ -92,7 +92,8 @@ def plain_beam(model, sentence, limit, width, alpha):
             for token, log_prob in enumerate(model.log_probs(sentence, tokens))
         ]
         grown = sorted(grown, reverse=True)[: 2 * width]
-        finished += [(total / ((5 + len(t)) / 6) ** alpha, t) for total, t in grown if t[-1] == EOS]
+        ended = [(total / ((5 + len(t)) / 6) ** alpha, t) for total, t in grown[:eos_rank] if t[-1] == EOS]
+        finished += ended
         finished = sorted(finished, reverse=True)[:width]
         alive = [(total, t) for total, t in grown if t[-1] != EOS][:width]
     return finished or [(total / ((5 + limit) / 6) ** alpha, t) for total, t in alive]
@@ -139,6 +140,17 @@ def test_narrow_beam_equals_plain_beam(width, alpha, eos_bonus):
         expected = plain_beam(model, sentence, limit, width, alpha)
         assert_same(every, i, expected)
         assert_same(best, i, expected[:1])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_eos_may_have_to_rank_high(alpha):
+    model, limit = HashModel(5, seed=1, eos_bonus=0.5), 7
+    sentences = np.arange(24) * 7
+    found = model.search(sentences, [limit] * 24, 4, alpha=alpha, max_length=limit, eos_rank=4)
+    expected = [plain_beam(model, sentence, limit, 4, alpha, eos_rank=4) for sentence in sentences]
+    assert expected != [plain_beam(model, sentence, limit, 4, alpha) for sentence in sentences]
+    for i, hypotheses in enumerate(expected):
+        assert_same(found, i, hypotheses)
 
 
 @pytest.mark.parametrize(("vocab", "alpha"), [(4, 0.6), (4, 0.0), (1000, 0.6)])

@@ -51,6 +51,7 @@ def search(
     vocab_size: int,
     max_length: int,
     nbest: int | None = None,
+    eos_rank: int | None = None,
     eos: int = 1,
     pad: int = 0,
 ) -> Hypotheses:
@@ -73,6 +74,8 @@ def search(
       max_length: columns of the result.
       nbest: finished hypotheses kept, 1 to beam (None: beam). A sentence is over once no alive hypothesis can
         beat the worst of them, so 1 stops soonest; the best hypothesis is the same for every nbest.
+      eos_rank: an EOS counts if it is among so many best continuations of a sentence. None: all that are looked at,
+        as in tensor2tensor; `beam`: as in Marian, CTranslate2 and Hugging Face's library.
     """
     nbest = beam if nbest is None else nbest
     if not 1 <= nbest <= beam:
@@ -84,6 +87,7 @@ def search(
     # runner-up may go on beside it.
     candidates = 2 * beam if beam > 1 else 1
     per_row = min(candidates, vocab_size)
+    eos_counts = (jnp.arange(candidates) < (candidates if eos_rank is None else eos_rank))[None, :]
 
     def penalty(length):
         return ((5.0 + length.astype(jnp.float32)) / 6.0) ** alpha
@@ -106,7 +110,7 @@ def search(
         is_eos = tokens == eos
         new = Hypotheses(
             texts,
-            jnp.where(is_eos, log_probs / penalty(length), -jnp.inf),
+            jnp.where(is_eos & eos_counts, log_probs / penalty(length), -jnp.inf),
             jnp.broadcast_to(length, (batch, candidates)),
         )
         both = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), state.finished, new)

@@ -37,11 +37,12 @@ class Translator:
     Args:
       config: the run's configuration; `config.decode` sets beam, alpha, extra_length and batch_tokens.
       params: the model's parameters.
+      eos_rank: see `beam.search`; only for comparisons with other programs.
     """
 
-    def __init__(self, config: ConfigDict, params: dict):
+    def __init__(self, config: ConfigDict, params: dict, eos_rank: int | None = None):
         self._config, self._params = config, params
-        self._search = jax.jit(functools.partial(_search, config), static_argnames="length")
+        self._search = jax.jit(functools.partial(_search, config, eos_rank), static_argnames="length")
 
     def __call__(self, sources: list[np.ndarray]) -> list[np.ndarray]:
         """Returns the best translation of each sentence, in order, as tokens without end of sentence.
@@ -87,7 +88,7 @@ def padded(length: int) -> int:
     return -8 * (-length // 8)
 
 
-def _search(config, params, src, *, length):
+def _search(config, eos_rank, params, src, *, length):
     """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
     model, width = Transformer(**config.model), config.decode.beam
     memory = model.apply({"params": params}, src, method="memory")
@@ -121,6 +122,7 @@ def _search(config, params, src, *, length):
         vocab_size=config.model.vocab_size,
         max_length=length,
         nbest=1,
+        eos_rank=eos_rank,
     )
     return found.tokens[:, 0]
 

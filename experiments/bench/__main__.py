@@ -1,0 +1,185 @@
+"""`python -m experiments.bench train|decode|memory|table`: speed and memory, beside other programs."""
+
+import argparse
+import pathlib
+import sys
+
+import rich.console
+
+from experiments.bench import machine, table
+from experiments.bench.contestant import cores
+from experiments.tables import print_table
+from tx.errors import UserError, one_line_errors
+from tx.run import to_json, write_atomically
+
+MODES = ("eager", "compiled")
+_ABOUT = """\
+Every contestant is a process of its own with the same number of threads, bound to the same cores; they take turns,
+A B A B, and what is compared are medians over the rounds. A ratio is ours divided by the peer's, taken within a round.
+The peers' settings (batch sizes, threads, whether the C library keeps freed memory) are tried out first, and each peer
+runs at its fastest; the JSON lists all that was tried, and every round.
+
+figures of train:
+  target_tokens_per_s  target tokens, padding not counted, per second of whole updates: batches made, forward and
+                       backward pass with dropout, Adam
+  tokens_per_s         the same, source and target tokens together
+  flops_per_s          operations of the weight products per second by tx/flops.py's count (3 forward passes a step),
+                       for the tokens that are no padding
+  share_of_peak        flops_per_s divided by the fastest plain float32 matrix product measured in the same run
+  padding_share        share of the positions that hold no token
+  batching_share       share of the time spent making batches
+  compile_s            what the first pass over the sentences took longer than the others
+  peak_mib             greatest resident memory of the process, which does nothing but train
+  loss                 of the last update, smoothed, in nats: that what was timed does train (ours is less the
+                       smoothed targets' own entropy, PyTorch's is not)
+  An update has as many target tokens in PyTorch as in ours, except where the label says otherwise.
+
+figures of decode:
+  sentences_per_s, tokens_per_s   of beam search without length penalty; tokens of the output, its end not counted.
+                       All, ours included, let an end of sentence count where it is among the best BEAM continuations;
+                       python -m tx.decode looks at the best 2 x BEAM, as tensor2tensor does
+  identical            share of translations that are ours, token by token
+  differing            of the others: how often our model gives ours, or theirs, the higher log-probability
+  bleu                 sacreBLEU against the references
+  first_s              seconds of the first pass (ours compiles in it)
+
+figures of memory:
+  peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
+                          when only the libraries were loaded
+
+A peer that is not installed is an error that says so; pip install -e '.[bench]' installs all.
+"""
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.bench",
+        description=__doc__,
+        epilog=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name, text):
+        return commands.add_parser(
+            name, help=text, description=text, epilog=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def add_common(one, rounds):
+        if rounds:
+            one.add_argument("--rounds", type=_positive, default=5, help="turns of each contestant (default: 5)")
+        one.add_argument("--threads", type=_positive, help="of each contestant (default: all cores)")
+        one.add_argument("--out", type=pathlib.Path, metavar="FILE.json", help="write the result there")
+
+    def add_size(one, default):
+        one.add_argument("--size", default=default, help=f"a scale or SWEEP/VARIANT@SCALE (default: {default})")
+        one.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field")
+        one.add_argument("--peer", choices=("torch", "none"), default="torch")
+        one.add_argument("--modes", default=",".join(MODES), help=f"of PyTorch (default: {','.join(MODES)})")
+
+    one = add("train", "training speed, ours and PyTorch's")
+    add_size(one, "multi30k")
+    one.add_argument("--sentences", type=_positive, help="a round passes over so many (default: 4096; paper: 600)")
+    add_common(one, rounds=True)
+    one = add("decode", "speed of beam search with one trained model")
+    one.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@multi30k/base/seed1")
+    one.add_argument("--split", help="whose sentences (default: the first of the run's decode.splits)")
+    one.add_argument("--beam", type=_positive, default=4)
+    one.add_argument("--peers", default="ctranslate2", help="ctranslate2, ctranslate2-int8, marian; or none")
+    one.add_argument("--sentences", type=_positive, default=0, help="only so many, from the first")
+    add_common(one, rounds=True)
+    one = add("memory", "peak memory of a training step, ours and PyTorch's")
+    add_size(one, "paper")
+    one.add_argument("--steps", type=_positive, default=3, help="updates that are made (default: 3)")
+    add_common(one, rounds=False)
+    one = add("table", "a table of ratios from results")
+    one.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE.json", help="a result, or a folder of them")
+    one.add_argument("--readme", type=pathlib.Path, help="instead, renew the table in this file's markers")
+    one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if it is stale")
+    return parser
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {text}")
+    return value
+
+
+def _config(args):
+    """Returns the configuration that --size and --set ask for; UserError as in registry.get_config."""
+    from experiments.bench.sentences import config_of
+
+    overrides = {}
+    for each in args.set:
+        field, equals, value = each.partition("=")
+        if not equals:
+            raise UserError(f"--set takes FIELD=VALUE, got {each!r}")
+        overrides[field] = value
+    return config_of(args.size, overrides)
+
+
+def _modes(args):
+    modes = tuple(mode.strip() for mode in args.modes.split(","))
+    for mode in modes:
+        if mode not in MODES:
+            raise UserError(f"--modes: no mode {mode!r}; there are {', '.join(MODES)}")
+    return modes
+
+
+def _measure(args, threads):
+    if args.command == "decode":
+        from experiments.bench.decoding import measure_decoding
+
+        peers = [] if args.peers == "none" else [name.strip() for name in args.peers.split(",")]
+        asked = {"split": args.split, "beam": args.beam, "peers": peers, "count": args.sentences}
+        return measure_decoding(args.run, **asked, threads=threads, turns=args.rounds)
+    from experiments.bench.training import measure_memory, measure_training
+
+    config, shared = _config(args), {"peer": args.peer, "modes": _modes(args), "threads": threads}
+    if args.command == "memory":
+        return measure_memory(config, **shared, steps=args.steps)
+    count = args.sentences or (600 if "/" in config.data.corpus else 4096)
+    return measure_training(config, **shared, count=count, turns=args.rounds)
+
+
+def _print(result, console):
+    for label, one in result["contestants"].items():
+        figures = one["median"] | {key: one[key] for key in ("identical", "bleu") if key in one}
+        console.print(f"{label}: " + ", ".join(f"{key} {value:,.4g}" for key, value in figures.items()))
+    if result["ratios"]:
+        print_table(table.build([result]), console)
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    console = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 250)
+    if args.command == "table":
+        if args.check and args.readme is None:
+            parser.error("--check needs --readme")
+        if args.readme is not None:
+            return table.renew_readme(args.readme, args.files, check=args.check)
+        print(table.to_markdown(table.build(table.read(args.files))), end="")
+        return 0
+    threads = args.threads or len(cores())
+    cores(threads)
+    if args.out is not None and not args.out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {args.out.parent}")
+    result = _measure(args, threads)
+    result |= {"format": table.FORMAT, **machine.describe(threads)}
+    if args.out is not None:
+        write_atomically(args.out, to_json(result))
+    _print(result, console)
+    if args.command == "decode":
+        from experiments.bench.decoding import unlike
+
+        for line in (lines := unlike(result)):
+            print(line, file=sys.stderr)
+        return 1 if lines else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Our training as a contestant: tx's own batches and step, nothing beside them."""
+
+import time
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.bench import sentences
+from experiments.bench.machine import peak_memory
+from tx.data.packing import TrainBatches
+from tx.memory import keep_freed_memory
+
+
+class Training:
+    """Trains on packed batches.
+
+    Args:
+      config: a whole configuration as nested dicts.
+      folder: of the sentences.
+    """
+
+    def __init__(self, config: dict, folder: str):
+        keep_freed_memory()
+        from tx.step import init_state, make_train_step
+
+        self._started = peak_memory()
+        config = ConfigDict(config)
+        self._batches = TrainBatches(
+            sentences.load(folder),
+            seed=config.train.seed,
+            row_length=config.data.row_length,
+            batch_rows=config.data.batch_rows,
+        )
+        self._state, self._step = init_state(config), make_train_step(config)
+
+    def run(self, target_tokens: int) -> dict:
+        """Makes whole updates until at least so many target tokens have passed.
+
+        Returns seconds, of them batching_s spent making batches; steps; target_tokens and source_tokens without
+        padding; positions, both sides with padding; the last loss (nats).
+        """
+        steps = target = source = positions = 0
+        batching, began = 0.0, time.perf_counter()
+        while target < target_tokens:
+            start = time.perf_counter()
+            batch = next(self._batches)
+            batching += time.perf_counter() - start
+            self._state, metrics = self._step(self._state, batch)
+            target += int(np.count_nonzero(batch["tgt"]))
+            source += int(np.count_nonzero(batch["src"]))
+            positions += batch["src"].size + batch["tgt"].size
+            steps += 1
+        loss = float(metrics["loss"])  # waits for the last step
+        return {
+            "seconds": time.perf_counter() - began,
+            "batching_s": batching,
+            "steps": steps,
+            "target_tokens": target,
+            "source_tokens": source,
+            "positions": positions,
+            "loss": loss,
+        }
+
+    def memory(self) -> dict:
+        """Returns peak_mib, the process's peak, and started_mib, what it was when only libraries were loaded."""
+        return {"peak_mib": peak_memory(), "started_mib": self._started}

@@ -1,0 +1,82 @@
+"""The sentences that training is measured on: chosen once, written to a folder, read by every contestant."""
+
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import registry
+from tx.data.tokens import TokenizedSplit
+from tx.data.vocabulary import EOS
+
+_ARRAYS = ("src_ids", "src_offsets", "tgt_ids", "tgt_offsets")
+# News text has 20 words a sentence in the median and a logarithm that varies by 0.64 (newstest2009 to 2012, English);
+# a word is about 1.2 subwords.
+MEDIAN, SPREAD, SIDES = 24, 0.6, 0.15
+
+
+def config_of(size: str, overrides: dict[str, str]) -> ConfigDict:
+    """Returns the configuration that is measured.
+
+    Args:
+      size: a scale (the base of table3 at it) or SWEEP/VARIANT@SCALE.
+      overrides: {dotted field: value} on top.
+
+    At scale `paper` a batch is 4,096 tokens rather than 24,576 unless `overrides` say otherwise, so that a step on a
+    processor takes seconds.
+    """
+    name = size if "@" in size else f"table3/base@{size}"
+    small = {"data.batch_rows": "16"} if registry.parse(name).scale.name == "paper" else {}
+    return registry.get_config(name, small | overrides)
+
+
+def choose(config: ConfigDict, count: int, log=print) -> tuple[TokenizedSplit, str]:
+    """Returns `count` training sentences, none longer than a row, and a line that says where they are from."""
+    if "/" in config.data.corpus:  # TFDS's own sets are too large to fetch for a measurement
+        text = (
+            f"{count} invented sentences over {config.model.vocab_size} subwords; source lengths are log-normal "
+            f"(median {MEDIAN}, spread {SPREAD} of the logarithm), a target's length is its source's times log-normal "
+            f"noise (spread {SIDES}), at most {config.data.row_length}, end of sentence included"
+        )
+        return invent(count, config.model.vocab_size, config.data.row_length), text
+    from tx.data import tokens
+
+    train = tokens.prepare(config.data, config.model.vocab_size, log).splits["train"]
+    usable = np.flatnonzero(np.maximum(train.src_lengths, train.tgt_lengths) <= config.data.row_length)
+    chosen = np.random.default_rng(config.train.seed).permutation(usable)[:count]
+    return pick(train, chosen), f"{len(chosen)} training sentences of {config.data.corpus}, drawn at random"
+
+
+def invent(count: int, vocab_size: int, row_length: int) -> TokenizedSplit:
+    """Returns random sentences of the lengths that `choose` describes."""
+    rng = np.random.default_rng(0)
+    source = MEDIAN * np.exp(SPREAD * rng.standard_normal(count))
+    target = source * np.exp(SIDES * rng.standard_normal(count))
+
+    def side(lengths):
+        lengths = np.clip(np.rint(lengths), 2, row_length).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        ids = rng.integers(3, vocab_size, offsets[-1], dtype=np.int32)
+        ids[offsets[1:] - 1] = EOS
+        return ids, offsets
+
+    return TokenizedSplit(*side(source), *side(target))
+
+
+def pick(split: TokenizedSplit, chosen: np.ndarray) -> TokenizedSplit:
+    """Returns some sentences of a split as one of their own."""
+
+    def side(take):
+        parts = [np.asarray(take(int(i))) for i in chosen]
+        return np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+
+    return TokenizedSplit(*side(split.source), *side(split.target))
+
+
+def save(split: TokenizedSplit, folder: pathlib.Path) -> None:
+    for name in _ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(split, name))
+
+
+def load(folder: str) -> TokenizedSplit:
+    return TokenizedSplit(*(np.load(pathlib.Path(folder) / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))

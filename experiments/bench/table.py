@@ -1,0 +1,167 @@
+"""`python -m experiments.bench table`: one table of ratios, from the JSON files that the other commands wrote."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+from experiments import markers
+from experiments.tables import Column, Table, to_markdown
+from tx.errors import UserError
+
+NAME = "bench"  # between the markers of a README
+FORMAT = 1  # of the JSON files
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure that contestants are compared by.
+
+    Attributes:
+      key: in the JSON files.
+      title: in the table, with its unit.
+      more_is_better: whether the greater one wins.
+      text: its form.
+    """
+
+    key: str
+    title: str
+    more_is_better: bool
+    text: str
+
+
+FIGURES = {
+    "train": (Figure("target_tokens_per_s", "training, target tokens/s", True, "{:,.0f}"),),
+    "decode": (Figure("sentences_per_s", "translating, sentences/s", True, "{:,.1f}"),),
+    "memory": (Figure("peak_mib", "training, peak memory in MiB", False, "{:,.0f}"),),
+}
+_COLUMNS = (
+    Column("figure", text=True),
+    Column("what", text=True),
+    Column("threads"),
+    Column("peer", text=True),
+    Column("tx"),
+    Column("peer's"),
+    Column("tx / peer"),
+    Column("least to greatest"),
+    Column("better", text=True),
+)
+
+
+def read(paths: Sequence[pathlib.Path]) -> list[dict]:
+    """Returns the results in JSON files, or in all *.json of a folder; UserError for what is no result."""
+    files = []
+    for path in paths:
+        files += sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"no results in {', '.join(map(str, paths))}; measure some with --out=FILE.json")
+    return [_read(file) for file in files]
+
+
+def _read(file):
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not JSON: {error}") from None
+    if not isinstance(result, dict) or result.get("format") != FORMAT or result.get("kind") not in FIGURES:
+        raise UserError(f"{file} is no result of python -m experiments.bench (format {FORMAT})")
+    return result
+
+
+def build(results: Sequence[dict]) -> Table:
+    """Returns the table: a row for each figure and peer, in the order of FIGURES and then of the names."""
+    order = list(FIGURES)
+    results = sorted(results, key=lambda one: (order.index(one["kind"]), one["what"], one["machine"]["threads"]))
+    rows, groups, records, notes = [], [], [], []
+    for result in results:
+        name = f"{result['what']} ({result['parameters'] / 1e6:.1f}M parameters)"
+        ours = result["contestants"]["tx"]["median"]
+        for figure in FIGURES[result["kind"]]:
+            for peer, ratios in result["ratios"].items():
+                theirs, one = result["contestants"][peer]["median"], ratios[figure.key]
+                several = one["min"] != one["max"]
+                rows.append(
+                    (
+                        figure.title,
+                        name,
+                        str(result["machine"]["threads"]),
+                        peer,
+                        figure.text.format(ours[figure.key]),
+                        figure.text.format(theirs[figure.key]),
+                        f"{one['median']:.2f}",
+                        f"{one['min']:.2f} to {one['max']:.2f}" if several else "",
+                        verdict(one["median"], figure.more_is_better, peer),
+                    )
+                )
+                groups.append(result["kind"])
+                records.append(
+                    {"figure": figure.key, "what": result["what"], "threads": result["machine"]["threads"]}
+                    | {"peer": peer, "tx": ours[figure.key], "peer_s": theirs[figure.key], "ratio": one["median"]}
+                )
+        notes += _notes(result, name)
+    if not rows:
+        raise UserError("none of the results has a peer to compare with; measure with --peer or --peers")
+    return Table(
+        title=f"{NAME}: tx beside other programs, in turns on one machine.",
+        columns=_COLUMNS,
+        rows=tuple(rows),
+        groups=tuple(groups),
+        caption=_caption(results),
+        notes=tuple(dict.fromkeys(notes)),
+        records=tuple(records),
+    )
+
+
+def verdict(ratio: float, more_is_better: bool, peer: str) -> str:
+    """Says who is better and by what factor; "even" within one part in a hundred."""
+    if 0.99 <= ratio <= 1.01:
+        return "even"
+    factor, ours_is_better = max(ratio, 1 / ratio), (ratio > 1) == more_is_better
+    if more_is_better:
+        return f"{'tx' if ours_is_better else peer} is {factor:.2f} times as fast"
+    return f"{peer if ours_is_better else 'tx'} takes {factor:.2f} times as much"
+
+
+def _caption(results):
+    def all_of(values):
+        return ", ".join(dict.fromkeys(values))
+
+    versions = {}
+    for result in results:
+        for library in ("jax", "torch", "ctranslate2", "transformers"):
+            if library in result["versions"]:
+                versions.setdefault(library, []).append(result["versions"][library])
+    return (
+        ("machine", all_of(f"{r['machine']['processor']}, {r['machine']['cores']} cores" for r in results)),
+        ("versions", "; ".join(f"{library} {all_of(found)}" for library, found in versions.items())),
+        ("code", all_of(r["revision"] or "unknown" for r in results)),
+    )
+
+
+def _notes(result, name):
+    if result["kind"] == "train":
+        peak = result["matmul_peak"]
+        shares = ", ".join(
+            f"{label} {one['median']['share_of_peak']:.0%}" for label, one in result["contestants"].items()
+        )
+        threads = result["machine"]["threads"]
+        yield f"{name}, {threads} threads: share of a matrix product's {peak['flops'] / 1e9:.0f} GFLOP/s: {shares}."
+        yield f"{name}: {result['sentences']}."
+    if result["kind"] == "decode":
+        for label, one in result["contestants"].items():
+            alike = f", {one['identical']:.1%} of the translations identical to ours" if "identical" in one else ""
+            yield f"{name}, beam {result['beam']}, no length penalty, {label}: BLEU {one['bleu']:.1f}{alike}."
+
+
+def renew_readme(readme: pathlib.Path, paths: Sequence[pathlib.Path], check: bool) -> int:
+    """Puts the table between the lines <!-- table: bench --> and <!-- end table -->; see `markers.renew`."""
+
+    def render(names):
+        for name in names:
+            if name != NAME:
+                raise UserError(f"{readme}: no table is called {name!r}; a table is SWEEP@SCALE or {NAME}")
+        return {NAME: to_markdown(build(read(paths)))}
+
+    return markers.renew(readme, lambda name: "@" not in name, render, check)

@@ -1,0 +1,214 @@
+"""`python -m experiments.bench train` and `memory`: our training step and PyTorch's on the same sentences."""
+
+import contextlib
+import functools
+import pathlib
+import tempfile
+
+from ml_collections import ConfigDict
+
+from experiments.bench import machine, rounds, sentences
+from experiments.bench.contestant import Contestant, cores, need
+from experiments.bench.rounds import say
+from tx.flops import forward_flops, parameter_count
+
+OURS = "tx"
+# Layouts tried for PyTorch: (size of an update against ours, parts that an update is computed in).
+TRIAL = 20_000  # target tokens that a layout is tried on, or all of a round, or two updates
+LAYOUTS = ((1, 1), (1, 2), (1, 4), (0.5, 1), (2, 1), (4, 1))
+
+
+def measure_training(
+    config: ConfigDict, *, peer: str, modes: tuple[str, ...], count: int, threads: int, turns: int
+) -> dict:
+    """Returns the result of `train`: tokens per second, share of peak, compile time and memory of every contestant.
+
+    Args:
+      config: what is trained.
+      peer: "torch" or "none".
+      modes: of PyTorch: "eager", "compiled".
+      count: sentences; a round is about one pass over them.
+      threads: of every contestant.
+      turns: rounds.
+    """
+    cores(threads)
+    if peer == "torch":
+        need("torch", "--peer=torch")
+    with contextlib.ExitStack() as stack:
+        folder, target, text = _write_sentences(stack, config, count)
+        arguments = {"config": config.to_dict(), "folder": folder}
+        peak = machine.matmul_peak(("numpy", "jax", *(["torch"] if peer == "torch" else [])), threads)
+        contestants = {OURS: stack.enter_context(Contestant(OURS, "our_training:Training", arguments, threads))}
+        settings = {OURS: {"rows": config.data.batch_rows, "row_length": config.data.row_length}}
+        first = {OURS: contestants[OURS]("run", target_tokens=target)}
+        update = first[OURS]["target_tokens"] / first[OURS]["steps"]
+        settings[OURS]["update_tokens"] = update
+        say(f"{OURS}: {update:.0f} target tokens an update")
+        tried = {}
+        for mode in modes if peer == "torch" else ():
+            tried[mode] = _try_layouts(arguments, mode, update, target, threads)
+        for label, chosen in _choices(tried, update).items():
+            settings[label] = chosen
+            contestants[label] = stack.enter_context(_torch(label, arguments, chosen, threads))
+            first[label] = contestants[label]("run", target_tokens=target)
+        measured = rounds.take_turns(
+            {label: functools.partial(one, "run", target_tokens=target) for label, one in contestants.items()}, turns
+        )
+        memory = {label: one("memory") for label, one in contestants.items()}
+    results = {}
+    for label, taken in measured.items():
+        each = [_rates(config, one, peak["flops"]) for one in taken]
+        middle = rounds.medians(each)
+        # The first pass over the sentences compiles, the others do not.
+        compiling = first[label]["seconds"] - first[label]["target_tokens"] / middle["target_tokens_per_s"]
+        results[label] = {
+            "settings": settings[label],
+            "rounds": each,
+            "median": middle | {"compile_s": max(compiling, 0.0)} | memory[label],
+        }
+    for mode, trials in tried.items():
+        for label in results:
+            if settings[label].get("mode") == mode:
+                results[label]["tried"] = trials
+    figures = ("target_tokens_per_s", "tokens_per_s")
+    return {
+        "kind": "train",
+        "what": config.name,
+        "config": config.to_dict(),
+        "parameters": parameter_count(config.model),
+        "sentences": text,
+        "target_tokens_a_round": target,
+        "matmul_peak": peak,
+        "contestants": results,
+        "ratios": _ratios(results, figures),
+    }
+
+
+def measure_memory(config: ConfigDict, *, peer: str, modes: tuple[str, ...], steps: int, threads: int) -> dict:
+    """Returns the result of `memory`: the peak of a process that only makes `steps` updates, a process each.
+
+    PyTorch computes an update of as many target tokens at once, and again in four parts.
+    """
+    cores(threads)
+    if peer == "torch":
+        need("torch", "--peer=torch")
+    tokens = config.data.batch_rows * config.data.row_length
+    results = {}
+    with contextlib.ExitStack() as stack:
+        # Sentences enough for a few updates: what the corpus itself takes is not a step's memory.
+        folder, _, text = _write_sentences(stack, config, 100 + tokens // 4)
+        arguments = {"config": config.to_dict(), "folder": folder}
+        wanted = max(1, (steps - 1) * tokens)
+        with Contestant(OURS, "our_training:Training", arguments, threads) as ours:
+            ran = ours("run", target_tokens=wanted)
+            results[OURS] = {"settings": {"update_tokens": ran["target_tokens"] / ran["steps"]}}
+            results[OURS] |= {"rounds": [ours("memory") | {"steps": ran["steps"]}]}
+        update = results[OURS]["settings"]["update_tokens"]
+        say(f"{OURS}: {results[OURS]['rounds'][0]['peak_mib']:.0f} MiB")
+        for mode in modes if peer == "torch" else ():
+            for parts in (1, 4):
+                label = f"PyTorch {mode}" + (f", {parts} parts" if parts > 1 else "")
+                chosen = {"mode": mode, "keep_memory": False, "update_tokens": update, "part_tokens": update / parts}
+                with _torch(label, arguments, chosen, threads) as one:
+                    ran = one("run", target_tokens=wanted)
+                    results[label] = {"settings": chosen, "rounds": [one("memory") | {"steps": ran["steps"]}]}
+                say(f"{label}: {results[label]['rounds'][0]['peak_mib']:.0f} MiB")
+    for one in results.values():
+        one["median"] = rounds.medians(one["rounds"])
+    return {
+        "kind": "memory",
+        "what": config.name,
+        "config": config.to_dict(),
+        "parameters": parameter_count(config.model),
+        "sentences": text,
+        "contestants": results,
+        "ratios": _ratios(results, ("peak_mib",)),
+    }
+
+
+def _write_sentences(stack, config, count):
+    """Returns the folder, its target tokens, and what the sentences are."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    split, text = sentences.choose(config, count, say)
+    sentences.save(split, pathlib.Path(folder))
+    say(text)
+    return folder, int(split.tgt_offsets[-1]), text
+
+
+def _torch(label, arguments, chosen, threads):
+    """Starts PyTorch with the settings `chosen`."""
+    more = {"compiled": chosen["mode"] == "compiled", "keep_memory": chosen["keep_memory"], "threads": threads}
+    one = Contestant(label, "torch_training:Training", arguments | more, threads)
+    try:
+        one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+def _try_layouts(arguments, mode, update, target, threads):
+    """Returns every setting that was tried, with the target tokens per second it reached.
+
+    First whether keeping freed memory helps, with the plain layout; then the other layouts with what was better.
+    """
+    trials = []
+
+    def attempt(one, keep, size, parts):
+        sizes = {"update_tokens": size * update, "part_tokens": size * update / parts}
+        one("layout", **sizes)
+        wanted = max(min(target, TRIAL), 2 * size * update)
+        one("run", target_tokens=wanted)  # compiles
+        ran = one("run", target_tokens=wanted)
+        rate = ran["target_tokens"] / ran["seconds"]
+        setting = {"mode": mode, "keep_memory": keep, "size": size, "parts": parts}
+        trials.append(setting | sizes | {"target_tokens_per_s": rate})
+        say(f"PyTorch {mode}, update x {size} in {parts} parts, freed memory kept: {keep}: {rate:.0f} tokens/s")
+
+    plain = {"mode": mode, "update_tokens": update, "part_tokens": update}
+    for keep in (False, True):
+        with _torch(f"PyTorch {mode}", arguments, plain | {"keep_memory": keep}, threads) as one:
+            attempt(one, keep, *LAYOUTS[0])
+    keep = max(trials, key=_rate)["keep_memory"]
+    with _torch(f"PyTorch {mode}", arguments, plain | {"keep_memory": keep}, threads) as one:
+        for layout in LAYOUTS[1:]:
+            attempt(one, keep, *layout)
+    return trials
+
+
+def _rate(trial):
+    return trial["target_tokens_per_s"]
+
+
+def _choices(tried, update):
+    """Returns {label: setting}: of each mode the fastest with updates of our size, and of all if that is another."""
+    chosen = {}
+    for mode, trials in tried.items():
+        chosen[f"PyTorch {mode}"] = max((trial for trial in trials if trial["size"] == 1), key=_rate)
+    everything = [trial for trials in tried.values() for trial in trials]
+    if everything and (best := max(everything, key=_rate))["size"] != 1:
+        chosen[f"PyTorch {best['mode']}, updates x {best['size']}"] = best
+    return chosen
+
+
+def _rates(config, one, peak):
+    """Adds what follows from a round's counts and seconds."""
+    seconds, source, target = one["seconds"], one["source_tokens"], one["target_tokens"]
+    flops = 3 * forward_flops(config.model, source, target) / seconds
+    return one | {
+        "target_tokens_per_s": target / seconds,
+        "tokens_per_s": (source + target) / seconds,
+        "flops_per_s": flops,
+        "share_of_peak": flops / peak,
+        "padding_share": 1 - (source + target) / one["positions"],
+        "batching_share": one["batching_s"] / seconds,
+    }
+
+
+def _ratios(results, figures):
+    ours = results[OURS]["rounds"]
+    return {
+        label: {figure: rounds.ratio(ours, one["rounds"], figure) for figure in figures}
+        for label, one in results.items()
+        if label != OURS
+    }

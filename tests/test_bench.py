@@ -1,0 +1,474 @@
+"""`python -m experiments.bench`: turns and ratios, the table, our contestant at a tiny size, and what is refused.
+
+Peers are tested where they are installed: PyTorch's model is ours to rounding, the others translate as ours does.
+"""
+
+import importlib.util
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from experiments import __main__ as experiments_command
+from experiments.bench import __main__ as command
+from experiments.bench import bundle, contestant, decoding, rounds, sentences, table, training, weights
+from experiments.bench.contestant import Contestant
+from experiments.bench.length_batches import LengthBatches
+from tx.errors import UserError
+
+SEED = 36  # of a random model that ends every sentence, each in another way
+
+
+def refused(capsys, *arguments):
+    """Returns the one line that a command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        command.main([str(argument) for argument in arguments])
+    message = capsys.readouterr().err
+    assert ended.value.code == 2, message
+    return message
+
+
+# Rounds
+
+
+def test_contestants_take_turns():
+    calls = []
+
+    def one(label):
+        return lambda: calls.append(label) or {"n": len(calls)}
+
+    taken = rounds.take_turns({"a": one("a"), "b": one("b")}, 3)
+    assert calls == ["a", "b", "a", "b", "a", "b"]
+    assert taken == {"a": [{"n": 1}, {"n": 3}, {"n": 5}], "b": [{"n": 2}, {"n": 4}, {"n": 6}]}
+
+
+def test_medians_and_ratios_are_taken_within_rounds():
+    ours = [{"rate": 10.0, "x": 1}, {"rate": 30.0}, {"rate": 8.0}]
+    peer = [{"rate": 5.0}, {"rate": 10.0}, {"rate": 8.0}]
+    assert rounds.medians(ours) == {"rate": 10.0}
+    assert rounds.ratio(ours, peer, "rate") == {"median": 2.0, "min": 1.0, "max": 3.0}
+
+
+def test_rates_follow_from_counts():
+    config = tiny.config()
+    one = {"seconds": 2.0, "batching_s": 0.5, "source_tokens": 30, "target_tokens": 50, "positions": 100}
+    found = training._rates(config, one, 1e9)
+    assert (found["target_tokens_per_s"], found["tokens_per_s"]) == (25.0, 40.0)
+    assert found["padding_share"] == pytest.approx(0.2)
+    assert found["batching_share"] == 0.25
+    assert found["share_of_peak"] == pytest.approx(found["flops_per_s"] / 1e9)
+
+
+def test_the_fastest_layouts_are_chosen():
+    def trial(mode, size, rate):
+        return {"mode": mode, "size": size, "target_tokens_per_s": rate}
+
+    tried = {"eager": [trial("eager", 1, 5), trial("eager", 1, 7), trial("eager", 2, 9)]}
+    tried["compiled"] = [trial("compiled", 1, 8), trial("compiled", 4, 6)]
+    chosen = training._choices(tried, 100)
+    assert {label: one["target_tokens_per_s"] for label, one in chosen.items()} == {
+        "PyTorch eager": 7,
+        "PyTorch compiled": 8,
+        "PyTorch eager, updates x 2": 9,
+    }
+    assert training._choices({"eager": tried["eager"][:2]}, 100).keys() == {"PyTorch eager"}
+    assert training._choices({}, 100) == {}
+
+
+# Sentences and batches
+
+
+def test_invented_sentences():
+    split = sentences.invent(500, 40, 64)
+    assert len(split) == 500
+    for ids, offsets in ((split.src_ids, split.src_offsets), (split.tgt_ids, split.tgt_offsets)):
+        lengths = np.diff(offsets)
+        assert lengths.min() >= 2
+        assert lengths.max() <= 64
+        assert 20 < np.median(lengths) < 28
+        assert (ids[offsets[1:] - 1] == 1).all()
+        assert np.count_nonzero(ids == 1) == 500
+        assert ids.max() < 40
+    assert np.corrcoef(split.src_lengths, split.tgt_lengths)[0, 1] > 0.8
+    np.testing.assert_array_equal(split.src_ids, sentences.invent(500, 40, 64).src_ids)
+
+
+def test_sentences_survive_a_folder(tmp_path):
+    split = sentences.pick(sentences.invent(50, 40, 64), np.array([7, 3, 3]))
+    sentences.save(split, tmp_path)
+    loaded = sentences.load(str(tmp_path))
+    assert len(loaded) == 3
+    np.testing.assert_array_equal(loaded.source(1), loaded.source(2))
+    np.testing.assert_array_equal(loaded.target(0), sentences.invent(50, 40, 64).target(7))
+
+
+@pytest.mark.parametrize(("update", "parts"), [(200, 1), (1000, 4), (2000, 1)])
+def test_batches_by_length_hold_every_sentence_once_an_epoch(update, parts):
+    split = sentences.invent(400, 40_000, 64)  # so many subwords that no two sentences are alike
+    batches = LengthBatches(split, seed=1, update_tokens=update, part_tokens=update / parts)
+    total, seen, padding, updates = int(split.tgt_offsets[-1]), [], [], 0
+    while len(seen) < len(split):
+        part_list = next(batches)
+        updates += 1
+        for src, tgt in part_list:
+            assert src.dtype == tgt.dtype == np.int64
+            assert len(src) == len(tgt)
+            seen += [tuple(row[row != 0]) for row in tgt]
+            padding.append((tgt == 0).mean())
+    assert sorted(seen) == sorted(tuple(split.target(i)) for i in range(len(split)))
+    assert updates == pytest.approx(max(1, total / update), rel=0.1)
+    assert len(padding) == pytest.approx(max(1, total / update * parts), rel=0.1)
+    if update == 200:
+        assert np.mean(padding) < 0.1
+
+
+@pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
+@pytest.mark.parametrize("endpoint", [True, False])
+def test_weights_under_plain_names(tmp_path, layout, endpoint):
+    config = tiny.config(model__sinusoid_layout=layout, model__sinusoid_endpoint=endpoint)
+    module, params = tiny.init(config)
+    bundle.save(tmp_path, config.to_dict(), params, [np.array([5, 1])])
+    loaded_config, found, sources = bundle.load(str(tmp_path))
+    assert loaded_config == config.to_dict()
+    assert sources == [[5, 1]]
+    assert not found.embedding[0].any()
+    np.testing.assert_array_equal(found.embedding[1:], params["embedding"][1:])
+    flat = weights.flat(params)
+    again = weights.flat(found.tree())
+    assert flat.keys() == again.keys()
+    for path in flat:
+        np.testing.assert_array_equal(flat[path], again[path])
+    position = jnp.arange(9)[None]
+    tokens = jnp.zeros((1, 9), jnp.int32)  # embeddings of zero: what is left are the positions
+    for side, space in (("source", params["target_space"][0]), ("target", None)):
+
+        def embed(module, side=side, space=space):
+            return module._embed(tokens, position, getattr(module, f"{side}_position"), False, space)
+
+        wanted = module.apply({"params": params}, method=embed)[0]
+        np.testing.assert_allclose(found.positions(side, 9), wanted, atol=1e-6)
+
+
+# Contestants
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory):
+    """Our training of a tiny model, in a process of its own."""
+    folder = tmp_path_factory.mktemp("sentences")
+    sentences.save(sentences.invent(60, 40, 32), folder)
+    config = tiny.config(model__num_layers=1).to_dict()
+    with Contestant("tx", "our_training:Training", {"config": config, "folder": str(folder)}, 1) as one:
+        yield one
+
+
+def test_our_training_makes_whole_updates(trainer):
+    one = trainer("run", target_tokens=200)  # 4 rows of 32: two updates
+    assert one["steps"] == 2
+    assert 200 <= one["target_tokens"] <= one["positions"] / 2 == 2 * 4 * 32
+    assert 0 < one["source_tokens"] <= one["positions"] / 2
+    assert 0 < one["batching_s"] < one["seconds"]
+    assert 0 < one["loss"] < 10
+    memory = trainer("memory")
+    assert 10 < memory["started_mib"] < memory["peak_mib"] < 5000
+
+
+def test_a_contestant_that_breaks_off_shows_its_log(trainer):
+    with (
+        Contestant("product", "machine:Product", {"library": "numpy"}, 1) as one,
+        pytest.raises(RuntimeError, match=r"(?s)product broke off with status 1.*no_such_method"),
+    ):
+        one("no_such_method")
+
+
+def test_a_contestants_user_errors_are_ours(tmp_path):
+    config = tiny.config().to_dict()  # h x d_k is not d_model
+    bundle.save(tmp_path, config, {"embedding": np.zeros((40, 16))}, [np.array([5, 1])])
+    arguments = {"folder": str(tmp_path), "threads": 1, "compute_type": "float32"}
+    with pytest.raises(UserError, match="CT2: CTranslate2 holds models with h x d_k = h x d_v = d_model only"):
+        Contestant("CT2", "ctranslate2_decoding:Decoding", arguments, 1)
+
+
+# The table
+
+
+def results(folder, ratio=2.0, figure="target_tokens_per_s", kind="train", **more):
+    """Writes a made-up result where our figure is `ratio` times PyTorch's."""
+    ours, theirs = {figure: 1000.0 * ratio, "share_of_peak": 0.5}, {figure: 1000.0, "share_of_peak": 0.25}
+    made = {
+        "format": 1,
+        "kind": kind,
+        "what": "table3/base@multi30k",
+        "parameters": 1_900_000,
+        "machine": {"processor": "A|B", "cores": 2, "threads": 2},
+        "versions": {"jax": "0.10", "torch": "2.13"},
+        "revision": "abc",
+        "sentences": "some sentences",
+        "matmul_peak": {"flops": 1e11},
+        "contestants": {"tx": {"median": ours}, "PyTorch eager": {"median": theirs, "identical": 1.0, "bleu": 34.5}},
+        "ratios": {"PyTorch eager": {figure: {"median": ratio, "min": ratio * 0.9, "max": ratio * 1.1}}},
+    } | more
+    made["contestants"]["tx"]["bleu"] = 34.5
+    folder.mkdir(exist_ok=True)
+    (folder / f"{kind}.json").write_text(json.dumps(made))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "more_is_better", "text"),
+    [
+        (2.0, True, "tx is 2.00 times as fast"),
+        (0.5, True, "peer is 2.00 times as fast"),
+        (2.0, False, "tx takes 2.00 times as much"),
+        (0.5, False, "peer takes 2.00 times as much"),
+        (1.005, True, "even"),
+    ],
+)
+def test_who_is_better(ratio, more_is_better, text):
+    assert table.verdict(ratio, more_is_better, "peer") == text
+
+
+def test_the_table_says_where_a_peer_is_faster(tmp_path, capsys):
+    results(tmp_path, ratio=0.8)
+    results(tmp_path, ratio=0.5, figure="peak_mib", kind="memory")
+    results(tmp_path, ratio=3.0, figure="sentences_per_s", kind="decode", beam=4)
+    assert command.main(["table", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert rows[0][3:] == ["peer", "tx", "peer's", "tx / peer", "least to greatest", "better"]
+    assert [row[0] for row in rows[2:]] == [
+        "training, target tokens/s",
+        "translating, sentences/s",
+        "training, peak memory in MiB",
+    ]
+    assert rows[2][2:] == [
+        *("2", "PyTorch eager", "800", "1,000", "0.80", "0.72 to 0.88"),
+        "PyTorch eager is 1.25 times as fast",
+    ]
+    assert rows[3][-1] == "tx is 3.00 times as fast"
+    assert rows[4][-1] == "PyTorch eager takes 2.00 times as much"
+    assert r"A\|B, 2 cores" in text
+    assert "share of a matrix product's 100 GFLOP/s: tx 50%, PyTorch eager 25%" in text
+    assert "PyTorch eager: BLEU 34.5, 100.0% of the translations identical to ours" in text
+
+
+def test_a_readme_is_renewed_by_each_command_for_its_own_tables(tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    marked = "<!-- table: table3@smoke -->\nold\n<!-- end table -->\n<!-- table: bench -->\nold\n<!-- end table -->\n"
+    readme.write_text(marked)
+    results(tmp_path / "results")
+    arguments = ["table", str(tmp_path / "results"), "--readme", str(readme)]
+    assert command.main([*arguments, "--check"]) == 1
+    assert "is stale: bench;" in capsys.readouterr().err
+    assert readme.read_text() == marked
+    assert command.main(arguments) == 0
+    text = readme.read_text()
+    assert text.startswith("<!-- table: table3@smoke -->\nold\n<!-- end table -->\n<!-- table: bench -->\n**bench")
+    assert command.main([*arguments, "--check"]) == 0
+    report = ["report", str(tmp_path / "results"), "--readme", str(readme), "--check"]
+    with pytest.raises(SystemExit):  # the other table is the other command's
+        experiments_command.main(report)
+    readme.write_text(marked.replace("table: bench", "table: bnech"))
+    assert "no table is called 'bnech'" in refused(capsys, *arguments)
+
+
+def test_this_projects_readme_is_fresh():
+    root = pathlib.Path(__file__).parent.parent
+    measured = root / "experiments" / "bench" / "results"
+    assert command.main(["table", str(measured), "--readme", str(root / "README.md"), "--check"]) == 0
+
+
+# What is refused
+
+
+def test_files_that_are_no_results(tmp_path, capsys):
+    assert "no results in" in refused(capsys, "table", tmp_path)
+    assert "cannot read" in refused(capsys, "table", tmp_path / "none.json")
+    (tmp_path / "a.json").write_text("{")
+    assert "a.json is not JSON" in refused(capsys, "table", tmp_path)
+    (tmp_path / "a.json").write_text('{"kind": "train"}')
+    assert "a.json is no result of" in refused(capsys, "table", tmp_path)
+    results(tmp_path / "alone", ratios={})
+    assert "none of the results has a peer" in refused(capsys, "table", tmp_path / "alone")
+    assert "--check needs --readme" in refused(capsys, "table", tmp_path, "--check")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--size=multi31k"], "unknown scale 'multi31k'; the nearest is 'multi30k'"),
+        (["train", "--size=table3/bse@smoke"], "the nearest is 'base'"),
+        (["train", "--set", "model.heads=1"], "no configuration field 'model.heads'"),
+        (["train", "--set", "model.num_heads"], "--set takes FIELD=VALUE"),
+        (["train", "--modes=eagre"], "no mode 'eagre'"),
+        (["train", "--threads=1000"], "--threads must lie between 1 and"),
+        (["train", "--rounds=0"], "must be at least 1; got 0"),
+        (["train", "--out=no/such/folder/a.json"], "--out: there is no folder no/such/folder"),
+        (["memory", "--peer=jax"], "invalid choice"),
+        (["decode", "no/such/run", "--peers=none"], "is no/such/run the folder of a run?"),
+        (["decode", "no/such/run", "--peers=fairseq"], "no peer 'fairseq'; there are ctranslate2, "),
+    ],
+)
+def test_arguments_that_are_wrong(capsys, arguments, message):
+    assert message in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (["train", "--size=smoke"], "torch"),
+        (["memory", "--size=smoke"], "torch"),
+        (["decode", "run"], "ctranslate2"),
+        (["decode", "run", "--peers=marian"], "transformers"),
+    ],
+)
+def test_a_missing_peer_says_what_to_install(monkeypatch, capsys, arguments, module):
+    monkeypatch.setattr(contestant.importlib.util, "find_spec", lambda name: None)
+    message = refused(capsys, *arguments)
+    assert f"needs {module}, which is not installed: pip install -e '.[bench]'" in message
+    assert message.count("\n") == 1
+
+
+def test_help_explains_every_figure(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    counts = {"seconds": 1, "batching_s": 0, "source_tokens": 1, "target_tokens": 1, "positions": 4}
+    for figure in training._rates(tiny.config(), counts, 1.0).keys() - counts.keys():
+        assert f"  {figure} " in text
+    for figure in (one.key for figures in table.FIGURES.values() for one in figures):
+        assert figure in text
+
+
+def test_translations_unlike_ours_are_pointed_out():
+    result = {"contestants": {"tx": {}, "CTranslate2": {"identical": 0.97}, "CTranslate2 int8": {"identical": 0.5}}}
+    (line,) = decoding.unlike(result)
+    assert line == "CTranslate2: 97.0% of the translations are ours, less than 98%"
+
+
+# Peers
+
+
+def peer(*modules):
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed: pip install -e '.[bench]'")
+
+
+@peer("torch")
+@pytest.mark.filterwarnings("default")
+def test_pytorchs_model_is_ours_and_learns(tmp_path):
+    from experiments.bench.torch_training import Training
+    from tx.step import batch_loss
+
+    diff = {"model__dropout": 0.0, "loss__smooth_over": "all", "model__num_layers": 1, "optim__lr_factor": 2.0}
+    config = tiny.config(**diff)
+    _, params = tiny.init(config)
+    split = sentences.invent(40, 40, 32)
+    sentences.save(split, tmp_path)
+    peer = Training(config.to_dict(), str(tmp_path), compiled=False, keep_memory=False, threads=1)
+    load_into(peer.model, weights.Weights(config.model.to_dict(), weights.flat(params)))
+    members = range(6)
+    src, tgt = (
+        np.stack([np.pad(take(i), (0, 32 - len(take(i)))) for i in members]) for take in (split.source, split.target)
+    )
+    eps, size = config.loss.label_smoothing, config.model.vocab_size
+    shares = np.array([1 - eps + eps / size, *[eps / size] * (size - 1)])
+    entropy = -(shares * np.log(shares)).sum()  # ours leaves it out
+    wanted = (
+        float(batch_loss(config, params, {"src": jnp.asarray(src), "tgt": jnp.asarray(tgt)}, None, eps)[0]) + entropy
+    )
+    found = float(peer.loss(src.astype(np.int64), tgt.astype(np.int64), np.count_nonzero(tgt)).detach())
+    assert found == pytest.approx(wanted, rel=1e-5)
+    peer.layout(update_tokens=200, part_tokens=100)
+    first = peer.run(target_tokens=200)
+    assert first["positions"] >= first["source_tokens"] + first["target_tokens"]
+    last = peer.run(target_tokens=5000)
+    assert last["steps"] >= 20
+    assert last["loss"] < first["loss"] - 0.2
+    peer.close()
+
+
+def load_into(model, found):
+    """Puts our parameters into PyTorch's model."""
+    import torch
+
+    def put(target, array):
+        assert tuple(target.shape) == array.shape
+        with torch.no_grad():
+            target.copy_(torch.from_numpy(np.array(array)))
+
+    def linear(target, *names):
+        for parameter, array in zip((target.weight, target.bias), found.linear(*names), strict=True):
+            put(parameter, array)
+
+    put(model.embedding, found.output)
+    put(model.space, found.tree()["target_space"][0])
+    for name in ("encoder", "decoder"):
+        for i, layer in enumerate(getattr(model, name)):
+            for block in ("self_attention", "cross_attention") if name == "decoder" else ("self_attention",):
+                linear(getattr(layer, block).inputs, f"{name}_{i}/{block}", "query", "key", "value")
+                linear(getattr(layer, block).output, f"{name}_{i}/{block}", "output")
+            linear(layer.inner, f"{name}_{i}/feed_forward", "inner")
+            linear(layer.outer, f"{name}_{i}/feed_forward", "outer")
+            for j, norm in enumerate(layer.norms):
+                for parameter, array in zip(
+                    (norm.weight, norm.bias), found.norm(f"{name}_{i}/residual_{j}"), strict=True
+                ):
+                    put(parameter, array)
+
+
+@pytest.fixture(scope="module")
+def translated(tmp_path_factory):
+    """(folder of a bundle, our translations) of a small random model."""
+    from experiments.bench.our_decoding import Decoding
+
+    diff = {"model__d_k": 8, "model__d_v": 8, "model__num_layers": 1, "model__sinusoid_layout": "interleaved"}
+    diff |= {"decode__beam": 3, "decode__alpha": 0.0, "decode__extra_length": 12, "decode__batch_tokens": 256}
+    config = tiny.config(**diff)
+    _, params = tiny.init(config, seed=SEED)
+    params = jax.tree.map(np.array, params)
+    params["embedding"][0] = 0.0  # padding is never the best of 40 tokens
+    norm = params["decoder_0"]["residual_2"]["norm"]
+    norm["bias"] = 2 * (norm["bias"] + 2 * params["embedding"][1])  # or hardly any output would end
+    norm["scale"] = 2 * norm["scale"]
+    rng = np.random.default_rng(0)
+    sources = [tiny.sentences(rng, [length])[0] for length in (8, 5, 7, 4, 8, 6, 3, 8)]
+    folder = tmp_path_factory.mktemp("bundle")
+    bundle.save(folder, config.to_dict(), params, sources)
+    ours = Decoding(str(folder))
+    ours.translate()
+    lengths = list(map(len, ours.outputs()))
+    assert len(set(map(tuple, ours.outputs()))) == 8  # else little was compared
+    assert len(set(lengths)) > 3
+    assert max(lengths) < 14  # all of them ended
+    return str(folder), ours
+
+
+@peer("ctranslate2")
+@pytest.mark.filterwarnings("default")
+def test_ctranslate2_translates_as_ours_does(translated):
+    from experiments.bench.ctranslate2_decoding import Decoding
+
+    folder, ours = translated
+    theirs = Decoding(folder, threads=1, compute_type="float32")
+    assert theirs.setting(inter=1, batch=3) == {"compute_type": "float32"}
+    assert theirs.translate()["sentences"] == 8
+    outputs = theirs.outputs()
+    theirs.close()
+    assert outputs == ours.outputs()
+
+
+@peer("torch", "transformers")
+@pytest.mark.filterwarnings("default")
+def test_marian_translates_as_ours_does(translated):
+    from experiments.bench.marian_decoding import Decoding
+
+    folder, ours = translated
+    theirs = Decoding(folder, threads=1, keep_memory=False)
+    theirs.setting(batch=3)
+    assert theirs.translate()["sentences"] == 8
+    assert theirs.outputs() == ours.outputs()
