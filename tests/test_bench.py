@@ -362,7 +362,7 @@ def peer(*modules):
 @pytest.mark.filterwarnings("default")
 def test_pytorchs_model_is_ours_and_learns(tmp_path):
     from experiments.bench.torch_training import Training
-    from tx.step import batch_loss
+    from tx.step import Values, batch_loss
 
     diff = {"model__dropout": 0.0, "loss__smooth_over": "all", "model__num_layers": 1, "optim__lr_factor": 2.0}
     config = tiny.config(**diff)
@@ -378,9 +378,8 @@ def test_pytorchs_model_is_ours_and_learns(tmp_path):
     eps, size = config.loss.label_smoothing, config.model.vocab_size
     shares = np.array([1 - eps + eps / size, *[eps / size] * (size - 1)])
     entropy = -(shares * np.log(shares)).sum()  # ours leaves it out
-    wanted = (
-        float(batch_loss(config, params, {"src": jnp.asarray(src), "tgt": jnp.asarray(tgt)}, None, eps)[0]) + entropy
-    )
+    ours = batch_loss(config, params, {"src": jnp.asarray(src), "tgt": jnp.asarray(tgt)}, Values.of(config))[0]
+    wanted = float(ours) + entropy
     found = float(peer.loss(src.astype(np.int64), tgt.astype(np.int64), np.count_nonzero(tgt)).detach())
     assert found == pytest.approx(wanted, rel=1e-5)
     peer.layout(update_tokens=200, part_tokens=100)

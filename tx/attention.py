@@ -1,5 +1,7 @@
 """Multi-head attention (section 3.2): one module for self, causal and cross attention, and for cached decoding."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -36,7 +38,7 @@ class MultiHeadAttention(nn.Module):
     d_k: int
     d_v: int
     projection_bias: bool
-    attention_dropout: float
+    attention_dropout: Any
     dtype: str
 
     def setup(self):

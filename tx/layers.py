@@ -1,6 +1,7 @@
 """The layers that every block is made of: projection, dropout, layer normalisation, feed-forward, residual."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,17 +53,21 @@ class Dropout(nn.Module):
 
     The decision takes 16 random bits an element (the rate is met to 1/65536), since on a CPU drawing the bits is the
     greater part of the cost.
+
+    Args:
+      rate: P_drop; a traced one is taken for more than 0.
     """
 
-    rate: float
+    rate: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], *, train: bool) -> Float[Array, "*shape"]:
-        if not train or self.rate == 0.0:
+        if not train or (isinstance(self.rate, float) and self.rate == 0.0):
             return x
-        kept = round((1.0 - self.rate) * 65536)
+        kept = jnp.round((1.0 - jnp.asarray(self.rate, jnp.float32)) * 65536)  # of 65536
         bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint16)
-        return jnp.where(bits < kept, x * jnp.asarray(65536 / kept, x.dtype), jnp.zeros((), x.dtype))
+        keep = bits <= (kept - 1).astype(jnp.uint16)
+        return jnp.where(keep, x * (65536 / kept).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
 class LayerNorm(nn.Module):
@@ -85,7 +90,7 @@ class FeedForward(nn.Module):
 
     d_model: int
     d_ff: int
-    relu_dropout: float
+    relu_dropout: Any
     dtype: str
 
     @nn.compact
@@ -102,7 +107,7 @@ class Residual(nn.Module):
     """
 
     norm: str
-    dropout: float
+    dropout: Any
 
     @nn.compact
     def __call__(

@@ -5,26 +5,28 @@ chunk's logits are used, for the loss and for its gradient at once, and dropped.
 """
 
 import functools
-import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
 CHUNK = 512  # tokens whose logits exist at a time
 
 
-def smoothing(label_smoothing: float, vocab_size: int, smooth_over: str) -> tuple[float, float, float]:
+def smoothing(label_smoothing: Any, vocab_size: int, smooth_over: str) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns (low, peak, entropy) of the smoothed target distribution q = low + peak * [class is the target].
 
     With smooth_over "others" the probability eps goes to the V - 1 other classes (the June 2017 code), with "all" to
-    all V. `entropy` is that of q, the least value of the cross-entropy, which the loss subtracts.
+    all V. `entropy` is that of q, the least value of the cross-entropy, which the loss subtracts. The amount may be
+    traced.
     """
-    spread = vocab_size - 1 if smooth_over == "others" else vocab_size
-    low = label_smoothing / spread
-    peak = 1.0 - label_smoothing - (low if smooth_over == "others" else 0.0)
+    eps = jnp.asarray(label_smoothing, jnp.float32)
+    low = eps / (vocab_size - 1 if smooth_over == "others" else vocab_size)
+    peak = 1.0 - eps - (low if smooth_over == "others" else 0.0)
     top = low + peak
-    entropy = -sum(count * p * math.log(p) for count, p in ((1, top), (vocab_size - 1, low)) if p > 0)
+    entropy = -(xlogy(top, top) + (vocab_size - 1) * xlogy(low, low))
     return low, peak, entropy
 
 
@@ -33,7 +35,7 @@ def cross_entropy(
     table: Float[Array, "vocab d"],
     targets: Int[Array, " tokens"],
     *,
-    label_smoothing: float,
+    label_smoothing: Any,
     smooth_over: str,
     chunk: int = CHUNK,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -48,7 +50,7 @@ def cross_entropy(
     return loss / count - entropy, jax.lax.stop_gradient(nll / count)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _sums(hidden, table, targets, low, peak, chunk):
     """Sums over tokens of the smoothed cross-entropy and of the negative log-likelihood."""
 
@@ -82,10 +84,10 @@ def _sums_forward(hidden, table, targets, low, peak, chunk):
     return sums, (d_hidden.reshape(-1, hidden.shape[-1])[: hidden.shape[0]], d_table)
 
 
-def _sums_backward(low, peak, chunk, residuals, cotangents):
+def _sums_backward(chunk, residuals, cotangents):
     d_hidden, d_table = residuals
     scale = cotangents[0]
-    return (d_hidden * scale.astype(d_hidden.dtype), d_table * scale, None)
+    return (d_hidden * scale.astype(d_hidden.dtype), d_table * scale, None, None, None)
 
 
 _sums.defvjp(_sums_forward, _sums_backward)

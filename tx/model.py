@@ -1,5 +1,7 @@
 """The Transformer (section 3), as the paper has it; every deviation is a field of `config.model`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -87,9 +89,9 @@ class Transformer(nn.Module):
     num_heads: int
     d_k: int
     d_v: int
-    dropout: float
-    attention_dropout: float
-    relu_dropout: float
+    dropout: Any  # this and the next two may be traced
+    attention_dropout: Any
+    relu_dropout: Any
     positions: str
     sinusoid_layout: str
     sinusoid_endpoint: bool

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from tx import config as config_lib
 from tx.data.packing import Batch
 from tx.loss import cross_entropy
 from tx.model import Transformer
@@ -32,10 +33,69 @@ class TrainState:
     opt_state: Any
 
 
-def init_state(config: ConfigDict) -> TrainState:
-    """Returns the state before the first step; a function of the seed alone."""
+@flax.struct.dataclass
+class Values:
+    """The numbers of a configuration that shape nothing: a step takes them as arguments.
+
+    So configurations that differ in these alone share one compiled step, or train side by side in it. A dropout of 0
+    is not among them: it is left out of the program.
+    """
+
+    seed: Any
+    dropout: Any
+    attention_dropout: Any
+    relu_dropout: Any
+    label_smoothing: Any
+    lr_factor: Any
+    warmup_steps: Any
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Values":
+        """Reads them off a configuration, as scalars of NumPy."""
+        fields = config_lib.fields(config)
+        return cls(
+            **{
+                name: np.asarray(fields[path], np.uint32 if name == "seed" else np.float32)
+                for name, path in VALUE_FIELDS.items()
+            }
+        )
+
+
+VALUE_FIELDS = {
+    "seed": "train.seed",
+    "dropout": "model.dropout",
+    "attention_dropout": "model.attention_dropout",
+    "relu_dropout": "model.relu_dropout",
+    "label_smoothing": "loss.label_smoothing",
+    "lr_factor": "optim.lr_factor",
+    "warmup_steps": "optim.warmup_steps",
+}
+
+
+def program(config: ConfigDict) -> dict[str, object]:
+    """Returns the fields that make runs different programs; where they are equal, runs can train side by side.
+
+    A dropout is replaced by whether there is one, the other `Values` and the name are left out.
+    """
+    fields = config_lib.fields(config)
+    del fields["name"]
+    for name, path in VALUE_FIELDS.items():
+        value = fields.pop(path)
+        if "dropout" in name:
+            fields[path] = value > 0
+    return fields
+
+
+def init_state(config: ConfigDict, seed: Any = None) -> TrainState:
+    """Returns the state before the first step; a function of the seed alone.
+
+    Args:
+      config: the configuration.
+      seed: instead of the configuration's own; may be traced.
+    """
     empty = jnp.zeros((1, 1), jnp.int32)
-    params = Transformer(**config.model).init(jax.random.key(config.train.seed), empty, empty)["params"]
+    key = jax.random.key(config.train.seed if seed is None else seed)
+    params = Transformer(**config.model).init(key, empty, empty)["params"]
     opt_state = optimizer(config.optim, config.model.d_model).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
@@ -44,41 +104,58 @@ def batch_loss(
     config: ConfigDict,
     params: dict,
     batch: dict[str, jax.Array],
-    rng: jax.Array | None,
-    label_smoothing: float,
+    values: Values | None = None,
+    rng: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns (loss, negative log-likelihood), means over the batch's target tokens; dropout if there is an rng."""
-    hidden = Transformer(**config.model).apply(
+    """Returns (loss, negative log-likelihood), means over the batch's target tokens.
+
+    Args:
+      config: shapes and structure.
+      params: the model's parameters.
+      batch: packed sentences.
+      values: dropout and label smoothing; None for neither, as in evaluation.
+      rng: of the dropout; not used without values.
+    """
+    model = dict(config.model)
+    if values is not None:
+        model |= {name: getattr(values, name) for name in model if "dropout" in name and model[name] > 0}
+    hidden = Transformer(**model).apply(
         {"params": params},
         **batch,
-        train=rng is not None,
-        rngs=None if rng is None else {"dropout": rng},
+        train=values is not None,
+        rngs=None if values is None else {"dropout": rng},
         method="hidden",
     )
     return cross_entropy(
         hidden.reshape(-1, config.model.d_model),
         params["embedding"],
         batch["tgt"].reshape(-1),
-        label_smoothing=label_smoothing,
+        label_smoothing=0.0 if values is None else values.label_smoothing,
         smooth_over=config.loss.smooth_over,
     )
 
 
+def update(
+    config: ConfigDict, state: TrainState, batch: dict[str, jax.Array], values: Values
+) -> tuple[TrainState, dict]:
+    """Returns (state after one update, {"loss", "nll"}): the step itself, a pure function of its arrays."""
+    rng = jax.random.fold_in(jax.random.key(values.seed), state.step)
+
+    def loss(params):
+        return batch_loss(config, params, batch, values, rng)
+
+    (value, nll), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    adam = optimizer(config.optim, config.model.d_model, values.lr_factor, values.warmup_steps)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
+        updates, opt_state = adam.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, opt_state), {"loss": value, "nll": nll}
+
+
 def make_train_step(config: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Returns the jitted step: (state, batch) -> (state after one update, {"loss", "nll"}); the state is donated."""
-    update = optimizer(config.optim, config.model.d_model).update
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state, batch):
-        rng = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        loss = functools.partial(batch_loss, config, batch=batch, rng=rng, label_smoothing=config.loss.label_smoothing)
-        (value, nll), grads = jax.value_and_grad(lambda params: loss(params), has_aux=True)(state.params)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
-            updates, opt_state = update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), {"loss": value, "nll": nll}
-
-    return train_step
+    step, values = jax.jit(functools.partial(update, config), donate_argnums=0), Values.of(config)
+    return lambda state, batch: step(state, batch, values)
 
 
 def make_eval(config: ConfigDict, batches: list[Batch]) -> Callable[[dict], dict]:
@@ -89,7 +166,7 @@ def make_eval(config: ConfigDict, batches: list[Batch]) -> Callable[[dict], dict
 
     @jax.jit
     def nll(params, batch):
-        return batch_loss(config, params, batch, None, 0.0)[1] * (batch["tgt"] != 0).sum().astype(jnp.float32)
+        return batch_loss(config, params, batch)[1] * (batch["tgt"] != 0).sum().astype(jnp.float32)
 
     count = sum(int((batch["tgt"] != 0).sum()) for batch in batches)
 
