@@ -37,23 +37,23 @@ class HashModel:
     def compiled(self, width, **options):
         @jax.jit
         def run(table, sentences, limits):
-            salt = jnp.repeat(sentences, width)
-
-            def step(tokens, index, cache):
-                state = (cache["state"] * 31 + tokens * 17 + salt + index) % ROWS
+            def step(tokens, index, slots, cache, salt):
+                before = jnp.take(slots, jnp.maximum(index - 1, 0), axis=2)  # where the hypotheses' beginnings stood
+                state = jnp.take_along_axis(cache["state"], before, axis=1)
+                state = (state * 31 + tokens * 17 + salt[:, None] + index) % ROWS
                 # Two leaves that belong to no hypothesis and must stay as they are.
                 fixed = jnp.where(cache["steps"] == index, 0.0, jnp.nan) + cache["zeros"].sum()
                 cache = {"state": state, "steps": cache["steps"] + 1, "zeros": cache["zeros"]}
                 return table[state] + fixed, cache
 
-            rows = len(sentences) * width
+            rows = len(sentences)
             cache = {
-                "state": jnp.zeros(rows, jnp.int32),
+                "state": jnp.zeros((rows, width), jnp.int32),
                 "steps": jnp.zeros((), jnp.int32),
                 "zeros": jnp.zeros((rows + 1, 2)),
             }
             vocab = table.shape[1]
-            return beam.search(step, cache, len(sentences), limits, beam=width, vocab_size=vocab, **options)
+            return beam.search(step, cache, sentences, limits, beam=width, vocab_size=vocab, **options)
 
         return run
 
@@ -194,16 +194,16 @@ def test_stops_early():
     """A batch is over when its sentences are, not when the longest output that was allowed is reached."""
     steps = []
 
-    def step(tokens, index, cache):
+    def step(tokens, index, slots, cache, context):
         jax.debug.callback(steps.append, index)
         end = jnp.where(index == 2, 20.0, -20.0)
-        return jnp.zeros((tokens.shape[0], 9)).at[:, EOS].set(end), cache
+        return jnp.zeros((*tokens.shape, 9)).at[..., EOS].set(end), cache
 
     @jax.jit
     def run():
         limits = jnp.full(3, 60, jnp.int32)
         options = {"beam": 4, "alpha": 0.6, "vocab_size": 9, "max_length": 60, "nbest": 1}
-        return beam.search(step, {}, 3, limits, **options)
+        return beam.search(step, {}, (), limits, **options)
 
     found = run()
     jax.effects_barrier()
@@ -212,12 +212,12 @@ def test_stops_early():
 
 
 def test_columns_beyond_the_vocabulary_are_not_chosen():
-    def step(tokens, index, cache):
-        return jnp.zeros((tokens.shape[0], 8)).at[:, 6].set(9.0).at[:, EOS].set(1.0), cache
+    def step(tokens, index, slots, cache, context):
+        return jnp.zeros((*tokens.shape, 8)).at[..., 6].set(9.0).at[..., EOS].set(1.0), cache
 
     @jax.jit
     def run():
-        return beam.search(step, {}, 1, jnp.full(1, 4, jnp.int32), beam=2, alpha=0.0, vocab_size=5, max_length=4)
+        return beam.search(step, {}, (), jnp.full(1, 4, jnp.int32), beam=2, alpha=0.0, vocab_size=5, max_length=4)
 
     found = run()
     assert found.tokens[0, 0].tolist() == [EOS, 0, 0, 0]

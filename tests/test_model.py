@@ -54,21 +54,27 @@ def test_cached_steps_equal_teacher_forcing(variant):
     rng = np.random.default_rng(1)
     src, tgt = jnp.asarray(tiny.sentences(rng, [7, 4])), tiny.sentences(rng, [6, 6])
     beam, length = 3, 9
-    hypotheses = np.repeat(tgt, beam, axis=0)
-    want = np.repeat(np.asarray(apply(src=src, tgt=tgt)), beam, axis=0)
+    hypotheses = np.repeat(tgt[:, None], beam, axis=1)
+    hypotheses[:, 1, 2] += 1  # one goes another way, and both are continued from another place
+    want = np.stack([np.asarray(apply(src=src, tgt=hypotheses[:, j])) for j in range(beam)], axis=1)
+    moved = rng.permuted(np.tile(np.arange(beam), (2, length, 1)), axis=2)  # who stands where, at every position
 
     @jax.jit
-    def step(cache, token, index, memory):
-        return model.apply(
-            {"params": params, "cache": cache}, token, index, memory, src != 0, length, method="step", mutable=["cache"]
-        )
+    def step(cache, token, index, slots, memory):
+        inputs = (token, index, slots, memory, src != 0)
+        return model.apply({"params": params, "cache": cache}, *inputs, method="step", mutable=["cache"])
 
     memory, cache = model.apply({"params": params}, src, method="memory"), {}
     for t in range(6):
-        token = hypotheses[:, t - 1] if t else np.zeros(2 * beam, np.int32)
-        got, updated = step(cache, token, jnp.int32(t), memory)
+        # moved[b, t, place] is the hypothesis at a place; slots[b, place, s] is where it stood at position s.
+        places = np.argsort(moved, axis=2)
+        slots = np.stack([[places[b, :, moved[b, t, place]] for place in range(beam)] for b in range(2)])
+        now = np.take_along_axis(hypotheses, moved[:, t, :, None], axis=1)
+        token = now[:, :, t - 1] if t else np.zeros((2, beam), np.int32)
+        got, updated = step(cache, token, jnp.int32(t), slots.astype(np.int32), memory)
         cache = updated["cache"]
-        np.testing.assert_allclose(got, want[:, t], rtol=2e-4, atol=2e-4)
+        expected = np.take_along_axis(want, moved[:, t, :, None, None], axis=1)[:, :, t]
+        np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
 
 
 def test_packed_rows_equal_sentences_alone(variant):

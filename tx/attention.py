@@ -1,5 +1,6 @@
 """Multi-head attention (section 3.2): one module for self, causal and cross attention, and for cached decoding."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,17 +18,71 @@ def dot_product_attention(
     key: Float[Array, "b m h k"],
     value: Float[Array, "b m h v"],
     mask: Bool[Array, "b #n m"],
-    dropout=lambda weights: weights,
+    dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "b n h v"]:
     """softmax(Q K^T / sqrt(d_k)) V (equation 1), softmax in float32.
 
-    mask is true where a query may attend. `dropout` is applied to the weights.
+    mask is true where a query may attend. `dropout`, if there is one, is applied to the weights.
     """
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=jnp.float32)
-    logits = jnp.where(mask[:, None, :, :], logits, MASKED)
-    weights = dropout(jax.nn.softmax(logits, axis=-1).astype(value.dtype))
-    return jnp.einsum("bhnm,bmhv->bnhv", weights, value)
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
+    if dropout is None:
+        heads = _attend(_scaled(query), key, value, mask)
+    else:
+        weights = dropout(jax.nn.softmax(_logits(_scaled(query), key, mask), axis=-1).astype(value.dtype))
+        heads = weights @ value
+    return heads.transpose(0, 2, 1, 3)
+
+
+def attend_heads(
+    query: Float[Array, "b h n k"],
+    key: Float[Array, "b h m k"],
+    value: Float[Array, "b h m v"],
+    mask: Bool[Array, "b #n m"],
+) -> Float[Array, "b h n v"]:
+    """The same on keys and values that lie head by head, as decoding keeps them; without a gradient of its own."""
+    return _attend(_scaled(query), key, value, mask)
+
+
+def _scaled(query):
+    return query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+
+
+def _logits(query, key, mask):
+    logits = jnp.einsum("bhnk,bhmk->bhnm", query, key, preferred_element_type=jnp.float32)
+    return jnp.where(mask[:, None, :, :], logits, MASKED)
+
+
+@jax.custom_vjp
+def _attend(query, key, value, mask):
+    """softmax(query key^T) value, head by head.
+
+    (b, h, n, m) is the largest shape of a layer, and passes over it are what attention costs: so the weights are
+    normalised after they have met the values, in both directions.
+    """
+    return _attend_forward(query, key, value, mask)[0]
+
+
+def _attend_forward(query, key, value, mask):
+    logits = _logits(query, key, mask)
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    scale = 1.0 / weights.sum(-1, keepdims=True)  # (b, h, n, 1)
+    weights = weights.astype(value.dtype)
+    heads = (weights @ value) * scale.astype(value.dtype)
+    return heads, (query, key, value, weights, scale, heads)
+
+
+def _attend_backward(residuals, cotangent):
+    query, key, value, weights, scale, heads = residuals
+    # Of the softmax: dS = P * (dP - sum_m P dP), and that sum is the product of the output with its cotangent.
+    total = (cotangent * heads).astype(jnp.float32).sum(-1, keepdims=True) * scale
+    cotangent = cotangent * scale.astype(cotangent.dtype)
+    d_value = jnp.einsum("bhnm,bhnv->bhmv", weights, cotangent)
+    d_weights = jnp.einsum("bhnv,bhmv->bhnm", cotangent, value, preferred_element_type=jnp.float32)
+    d_logits = (weights * (d_weights - total)).astype(query.dtype)
+    return d_logits @ key, jnp.einsum("bhnm,bhnk->bhmk", d_logits, query), d_value, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 class MultiHeadAttention(nn.Module):
@@ -63,35 +118,50 @@ class MultiHeadAttention(nn.Module):
         else:
             query = self._heads(self.query(x))
             key, value = self.keys_values(memory)
-        heads = dot_product_attention(query, key, value, mask, lambda w: self.drop(w, train=train))
-        return self._merge(heads)
+        dropping = train and self.drop.active
+        drop = (lambda weights: self.drop(weights, train=True)) if dropping else None
+        return self._merge(dot_product_attention(query, key, value, mask, drop))
 
     def keys_values(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
-        """Returns the keys (b, m, h, d_k) and values (b, m, h, d_v) of `memory`, to be attended to many times."""
+        """Returns the keys (b, m, h, d_k) and values (b, m, h, d_v) of `memory`."""
         width = self.num_heads * self.d_k
         both = dense((self.key, self.value), memory)
         return self._heads(both[..., :width]), self._heads(both[..., width:])
 
-    def attend(
-        self, x: Float[Array, "b n d"], key: Array, value: Array, mask: Bool[Array, "b 1 m"]
-    ) -> Float[Array, "b n d"]:
-        """Attends to given keys and values: cross-attention while decoding; n may be the beam."""
-        return self._merge(dot_product_attention(self._heads(self.query(x)), key, value, mask))
+    def memory(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
+        """Returns the keys (b, h, m, d_k) and values (b, h, m, d_v) of `memory`, to be attended to many times."""
+        return tuple(x.transpose(0, 2, 1, 3) for x in self.keys_values(memory))
 
-    def step(self, x: Float[Array, "b 1 d"], index: Int[Array, ""], length: int) -> Float[Array, "b 1 d"]:
+    def attend(
+        self, x: Float[Array, "b beam d"], key: Array, value: Array, mask: Bool[Array, "b 1 m"]
+    ) -> Float[Array, "b beam d"]:
+        """Attends from a sentence's hypotheses to what `memory` gave: cross-attention while decoding."""
+        heads = attend_heads(self._heads(self.query(x)).transpose(0, 2, 1, 3), key, value, mask)
+        return self._merge(heads.transpose(0, 2, 1, 3))
+
+    def step(
+        self, x: Float[Array, "b beam d"], index: Int[Array, ""], slots: Int[Array, "b beam length"]
+    ) -> Float[Array, "b beam d"]:
         """Causal self-attention of position `index` alone; earlier keys and values lie in the collection "cache".
 
-        The cache holds `length` positions; its leaves have the batch as their leading axis.
+        The cache holds every place of every position, (b, h, length, beam, d_k), and nothing in it ever moves:
+        hypothesis j attends to slots[b, j, t] at position t <= index, where it and its beginnings stood. A sentence's
+        hypotheses are so the queries of one matrix product; to copy a cache after each step to where its hypothesis
+        went costs more than the products with the others' places.
         """
-        query, key, value = self._self_projections(x)
+        batch, beam, length = slots.shape
+        query, *new = (part.transpose(0, 2, 1, 3) for part in self._self_projections(x))  # (b, h, beam, d_k)
         kept = []
-        for name, new in (("key", key), ("value", value)):
-            empty = jnp.zeros((x.shape[0], length, *new.shape[2:]), new.dtype)
-            earlier = self.get_variable("cache", name, empty)
-            kept.append(jax.lax.dynamic_update_slice_in_dim(earlier, new, index, axis=1))
+        for name, part in zip(("key", "value"), new, strict=True):
+            shape = (batch, self.num_heads, length, beam, part.shape[-1])
+            earlier = self.get_variable("cache", name, jnp.zeros(shape, part.dtype))
+            kept.append(jax.lax.dynamic_update_slice_in_dim(earlier, part[:, :, None], index, axis=2))
             self.put_variable("cache", name, kept[-1])
-        mask = (jnp.arange(length) <= index)[None, None, :]
-        return self._merge(dot_product_attention(query, *kept, jnp.broadcast_to(mask, (x.shape[0], 1, length))))
+        key, value = (x.reshape(batch, self.num_heads, length * beam, -1) for x in kept)
+        mine = slots[..., None] == jnp.arange(beam)[None, None, None, :]
+        mask = mine & (jnp.arange(length) <= index)[None, None, :, None]
+        heads = attend_heads(query, key, value, mask.reshape(batch, beam, length * beam))
+        return self._merge(heads.transpose(0, 2, 1, 3))
 
     def _self_projections(self, x):
         widths = [self.num_heads * self.d_k] * 2

@@ -5,6 +5,7 @@ are kept apart, every step looks at the best 2 * beam continuations of a sentenc
 ranked by log-probability over ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14, without coverage).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ class _State(NamedTuple):
     alive: Int32[Array, "batch beam max_length"]
     alive_log_probs: Float32[Array, "batch beam"]  # falling; -inf where there is no hypothesis
     last: Int32[Array, "batch beam"]  # last token of the alive hypotheses
+    slots: Int32[Array, "batch beam max_length"]  # which place a hypothesis had at each position
     finished: Hypotheses
     done: Bool[Array, "batch"]
     cache: Any
@@ -43,7 +45,7 @@ class _State(NamedTuple):
 def search(
     step: Callable,
     cache: Any,
-    batch: int,
+    context: Any,
     limits: Int32[Array, "batch"],
     *,
     beam: int,
@@ -52,21 +54,22 @@ def search(
     max_length: int,
     nbest: int | None = None,
     eos_rank: int | None = None,
+    halvings: int = 0,
     eos: int = 1,
     pad: int = 0,
 ) -> Hypotheses:
-    """Searches for the best outputs of `batch` sentences; to be called under `jax.jit`.
+    """Searches for the best outputs of a batch of sentences; to be called under `jax.jit`.
 
     A sentence's result depends on nothing else in the batch. With beam 1 it is greedy search: the most
     probable token at every step, until EOS or the limit.
 
     Args:
-      step: `step(tokens, index, cache) -> (logits, cache)`. tokens (batch * beam,) int32 are the previous
-        output tokens (`pad` at index 0: the start symbol), index () int32 is the position of the one to come,
-        logits are (batch * beam, vocab).
-      cache: a pytree; leaves with a leading axis of batch * beam belong to hypotheses and move with them, all
-        others stay (what depends on the sentence alone is better closed over by `step`).
-      batch: sentences.
+      step: `step(tokens, index, slots, cache, context) -> (logits, cache)`. tokens (batch, beam) int32 are the
+        previous output tokens (`pad` at index 0: the start symbol), index () int32 is the position of the one to
+        come, logits are (batch, beam, vocab). Nothing in the cache moves when a hypothesis grows out of another: at
+        position t <= index hypothesis j of sentence b stood at place slots[b, j, t].
+      cache: a pytree of what `step` keeps; leaves have the batch as their leading axis, or belong to no sentence.
+      context: a pytree of what `step` knows of the sentences; leaves likewise.
       limits: maximum output length of each sentence, EOS included, cut to max_length; 0 marks an empty row.
       beam: alive hypotheses a sentence.
       alpha: exponent of the length penalty; UserError below 0, where stopping early would not be exact.
@@ -76,13 +79,14 @@ def search(
         beat the worst of them, so 1 stops soonest; the best hypothesis is the same for every nbest.
       eos_rank: an EOS counts if it is among so many best continuations of a sentence. None: all that are looked at,
         as in tensor2tensor; `beam`: as in Marian, CTranslate2 and Hugging Face's library.
+      halvings: how often the batch is cut to half, the sentences that are over left out, once half of it is over.
+        Each costs another compilation of `step`.
     """
     nbest = beam if nbest is None else nbest
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest must lie between 1 and the beam of {beam}; got {nbest}")
     if not alpha >= 0:
         raise UserError(f"decode.alpha must be at least 0; got {alpha}")
-    limits = jnp.minimum(limits, max_length)
     # 2 * beam continuations hold at least beam that are not EOS. Greedy search, however, ends with EOS: no
     # runner-up may go on beside it.
     candidates = 2 * beam if beam > 1 else 1
@@ -92,10 +96,11 @@ def search(
     def penalty(length):
         return ((5.0 + length.astype(jnp.float32)) / 6.0) ** alpha
 
-    def grow(state):
+    def grow(state, context):
         """The best continuations (log-probabilities, parents, tokens: (batch, candidates)) and the cache."""
-        logits, cache = step(state.last.reshape(-1), state.index, state.cache)
-        logits = logits[:, :vocab_size].astype(jnp.float32)
+        batch = state.last.shape[0]
+        logits, cache = step(state.last, state.index, state.slots, state.cache, context)
+        logits = logits[..., :vocab_size].astype(jnp.float32).reshape(batch * beam, -1)
         # The best of a row are those of its logits: (batch * beam, vocab) log-probabilities are never made.
         values, tokens = _top_k(logits, per_row)
         log_probs = values - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -103,23 +108,23 @@ def search(
         log_probs, places = lax.top_k(log_probs.reshape(batch, -1), candidates)
         return log_probs, places // per_row, _take(tokens.reshape(batch, -1), places), cache
 
-    def body(state):
-        log_probs, parents, tokens, cache = grow(state)
-        texts = _take(state.alive, parents).at[:, :, state.index].set(tokens)
+    def advance(state, context, limits):
+        here = (jnp.arange(max_length) == state.index)[None, None, :]
+        state = state._replace(slots=jnp.where(here, jnp.arange(beam)[None, :, None], state.slots))
+        log_probs, parents, tokens, cache = grow(state, context)
+        texts = jnp.where(here, tokens[:, :, None], _take(state.alive, parents))
         length = state.index + 1
         is_eos = tokens == eos
         new = Hypotheses(
             texts,
             jnp.where(is_eos & eos_counts, log_probs / penalty(length), -jnp.inf),
-            jnp.broadcast_to(length, (batch, candidates)),
+            jnp.broadcast_to(length, tokens.shape),
         )
         both = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), state.finished, new)
         _, places = lax.top_k(both.scores, nbest)  # of equal scores the first: an empty place stays empty
         finished = jax.tree.map(lambda x: _take(x, places), both)
 
         alive_log_probs, places = lax.top_k(jnp.where(is_eos, -jnp.inf, log_probs), beam)
-        if beam > 1:
-            cache = _reorder(cache, _take(parents, places))
         # A log-probability only falls and the penalty only grows with length, up to the sentence's own limit.
         bound = alive_log_probs[:, 0] / penalty(limits)
         done = state.done | (length >= limits) | (bound <= finished.scores[:, -1])
@@ -132,10 +137,20 @@ def search(
             alive=unless_done(state.alive, _take(texts, places)),
             alive_log_probs=unless_done(state.alive_log_probs, alive_log_probs),
             last=_take(tokens, places),
+            slots=_take(state.slots, _take(parents, places)),
             finished=jax.tree.map(unless_done, state.finished, finished),
             done=done,
             cache=cache,
         )
+
+    def result(state, limits):
+        unfinished = Hypotheses(
+            state.alive[:, :nbest],
+            (state.alive_log_probs / penalty(limits)[:, None])[:, :nbest],
+            jnp.broadcast_to(limits[:, None], (limits.shape[0], nbest)),
+        )
+        any_finished = state.finished.scores[:, 0] > -jnp.inf
+        return jax.tree.map(lambda x, y: jnp.where(_like(any_finished, x), x, y), state.finished, unfinished)
 
     def nothing(count):
         return Hypotheses(
@@ -144,25 +159,40 @@ def search(
             jnp.zeros((batch, count), jnp.int32),
         )
 
-    start = _State(
+    limits, batch = jnp.minimum(limits, max_length), limits.shape[0]
+    state = _State(
         index=jnp.zeros((), jnp.int32),
         alive=nothing(beam).tokens,
         # All hypotheses start alike: only the first one may be continued.
         alive_log_probs=nothing(beam).scores.at[:, 0].set(0.0),
         last=jnp.full((batch, beam), pad, jnp.int32),
+        slots=jnp.zeros((batch, beam, max_length), jnp.int32),
         finished=nothing(nbest),
         done=limits <= 0,
         cache=cache,
     )
-    end = lax.while_loop(lambda state: ~jnp.all(state.done), body, start)
+    found, rows = nothing(nbest), jnp.arange(batch)
+    sizes = [batch >> i for i in range(halvings + 1) if batch >> i]
+    for size, following in zip(sizes, [*sizes[1:], 0], strict=True):
+        state = lax.while_loop(
+            lambda state, following=following: (~state.done).sum() > following,
+            lambda state, context=context, limits=limits: advance(state, context, limits),
+            state,
+        )
+        found = jax.tree.map(functools.partial(_put, rows), found, result(state, limits))
+        left = jnp.argsort(state.done, stable=True)[:following]
+        keep = functools.partial(_rows, size, left)
+        state, context, limits, rows = (jax.tree.map(keep, x) for x in (state, context, limits, rows))
+    return found
 
-    unfinished = Hypotheses(
-        end.alive[:, :nbest],
-        (end.alive_log_probs / penalty(limits)[:, None])[:, :nbest],
-        jnp.broadcast_to(limits[:, None], (batch, nbest)),
-    )
-    any_finished = end.finished.scores[:, 0] > -jnp.inf
-    return jax.tree.map(lambda x, y: jnp.where(_like(any_finished, x), x, y), end.finished, unfinished)
+
+def _put(rows, x, some):
+    return x.at[rows].set(some)
+
+
+def _rows(batch, chosen, x):
+    """The chosen sentences of a leaf; all of one that belongs to no sentence."""
+    return x[chosen] if x.ndim and x.shape[0] == batch else x
 
 
 def _like(flags, x):
@@ -173,13 +203,6 @@ def _like(flags, x):
 def _take(x, places):
     """The entries of x (batch, n, ...) at places (batch, m) of each sentence: (batch, m, ...)."""
     return jnp.take_along_axis(x, places.reshape(places.shape + (1,) * (x.ndim - 2)), axis=1)
-
-
-def _reorder(cache, parents):
-    """Gives every hypothesis the cache of its parent; parents (batch, beam) count within the sentence."""
-    batch, beam = parents.shape
-    rows = (jnp.arange(batch, dtype=jnp.int32)[:, None] * beam + parents).reshape(-1)
-    return jax.tree.map(lambda x: x[rows] if x.ndim and x.shape[0] == batch * beam else x, cache)
 
 
 def _top_k(x, k):

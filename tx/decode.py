@@ -28,6 +28,7 @@ from tx.run import RunDir
 from tx.step import init_state
 
 SHAPES = 4  # source lengths that batches are padded to, hence compilations, for one set of sentences
+HALVINGS = 2  # of a batch whose sentences are over; see `beam.search`
 OPTIONS = ("beam", "alpha", "extra_length", "average_last")
 
 
@@ -91,31 +92,24 @@ def padded(length: int) -> int:
 def _search(config, eos_rank, params, src, *, length):
     """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
     model, width = Transformer(**config.model), config.decode.beam
-    memory = model.apply({"params": params}, src, method="memory")
-    mask = src != 0
+    context = (model.apply({"params": params}, src, method="memory"), src != 0)
 
-    def step(token, index, cache):
+    def step(token, index, slots, cache, context):
         logits, new = model.apply(
-            {"params": params, "cache": cache},
-            *(token, index, memory, mask, length),
-            method="step",
-            mutable=["cache"],
+            {"params": params, "cache": cache}, token, index, slots, *context, method="step", mutable=["cache"]
         )
         return logits, new["cache"]
 
-    start = jnp.zeros(src.shape[0] * width, jnp.int32)
-    shapes = jax.eval_shape(
-        lambda: model.apply(
-            {"params": params}, start, jnp.int32(0), memory, mask, length, method="step", mutable=["cache"]
-        )[1]["cache"]
-    )
+    token = jnp.zeros((src.shape[0], width), jnp.int32)
+    slots = jnp.zeros((*token.shape, length), jnp.int32)
+    shapes = jax.eval_shape(lambda: step(token, jnp.int32(0), slots, {}, context)[1])
     cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     # The source's end of sentence is not counted: the output is at most input + extra_length tokens.
-    limits = jnp.maximum(mask.sum(1) - 1, 0).astype(jnp.int32) + config.decode.extra_length
+    limits = jnp.maximum((src != 0).sum(1) - 1, 0).astype(jnp.int32) + config.decode.extra_length
     found = beam.search(
         step,
         cache,
-        src.shape[0],
+        context,
         limits,
         beam=width,
         alpha=config.decode.alpha,
@@ -123,6 +117,7 @@ def _search(config, eos_rank, params, src, *, length):
         max_length=length,
         nbest=1,
         eos_rank=eos_rank,
+        halvings=HALVINGS,
     )
     return found.tokens[:, 0]
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 # Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
 unit_scaling = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -51,23 +51,44 @@ def dense(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> Float[A
 class Dropout(nn.Module):
     """Zeroes each element with probability `rate` while training, and scales the others so that the mean stays.
 
-    The decision takes 16 random bits an element (the rate is met to 1/65536), since on a CPU drawing the bits is the
-    greater part of the cost.
-
     Args:
-      rate: P_drop; a traced one is taken for more than 0.
+      rate: P_drop, met to 2^-24; a traced one is taken for more than 0.
     """
 
     rate: Any
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped while training."""
+        return not (isinstance(self.rate, float) and self.rate == 0.0)
+
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], *, train: bool) -> Float[Array, "*shape"]:
-        if not train or (isinstance(self.rate, float) and self.rate == 0.0):
+        if not (train and self.active):
             return x
-        kept = jnp.round((1.0 - jnp.asarray(self.rate, jnp.float32)) * 65536)  # of 65536
-        bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint16)
-        keep = bits <= (kept - 1).astype(jnp.uint16)
-        return jnp.where(keep, x * (65536 / kept).astype(x.dtype), jnp.zeros((), x.dtype))
+        kept = jnp.round((1.0 - jnp.asarray(self.rate, jnp.float32)) * 2**24)
+        keep = random_bits(self.make_rng("dropout"), x.shape) >> 8 < kept.astype(jnp.uint32)
+        return jnp.where(keep, x * (2**24 / kept).astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+def random_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
+    """Returns 32 random bits an element: a function of the 64 bits of `key` and of the element's place.
+
+    Each place goes twice through a 32-bit mixing function (C. Wellons's lowbias32), keyed in between. Unlike JAX's own
+    generator this is one fused pass that writes nothing but its result: with that one, which loops over whole arrays on
+    a CPU, dropout took an eighth of a small model's step.
+    """
+    low, high = jax.random.key_data(key)
+    place = jnp.zeros(shape, jnp.uint32)
+    for axis, size in enumerate(shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return _mix(_mix(place ^ low) ^ high)
+
+
+def _mix(x):
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
 
 
 class LayerNorm(nn.Module):

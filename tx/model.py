@@ -57,21 +57,12 @@ class DecoderLayer(nn.Module):
         x = second(x, lambda y: self.cross_attention(y, memory, cross, train=train), train=train)
         return third(x, lambda y: self.feed(y, train=train), train=train)
 
-    def step(self, x, memory, memory_mask, index, length):
-        """One position of each hypothesis: x (batch * beam, 1, d); memory holds keys and values for (batch, m).
-
-        The beam's hypotheses are queries of one attention over their sentence, so nothing of the source is repeated.
-        """
-        beam = x.shape[0] // memory_mask.shape[0]
+    def step(self, x, memory, memory_mask, index, slots):
+        """One position of each hypothesis: x (batch, beam, d); memory holds keys and values for (batch, m)."""
         mask = memory_mask[:, None, :]
-
-        def cross(y):
-            grouped = y.reshape(-1, beam, y.shape[-1])
-            return self.cross_attention.attend(grouped, *memory, mask).reshape(y.shape)
-
         first, second, third = self.residuals
-        x = first(x, lambda y: self.self_attention.step(y, index, length), train=False)
-        x = second(x, cross, train=False)
+        x = first(x, lambda y: self.self_attention.step(y, index, slots), train=False)
+        x = second(x, lambda y: self.cross_attention.attend(y, *memory, mask), train=False)
         return third(x, lambda y: self.feed(y, train=False), train=False)
 
 
@@ -194,28 +185,28 @@ class Transformer(nn.Module):
     def memory(self, src: Int[Array, "b m"]) -> list[tuple[Array, Array]]:
         """Returns each decoder layer's keys and values of the encoded source, for `step`."""
         encoded = self.encode(src, (src != 0).astype(jnp.int32), self._count(src), train=False)
-        return [layer.cross_attention.keys_values(encoded) for layer in self.decoder]
+        return [layer.cross_attention.memory(encoded) for layer in self.decoder]
 
     def step(
         self,
-        token: Int[Array, " hypotheses"],
+        token: Int[Array, "b beam"],
         index: Int[Array, ""],
+        slots: Int[Array, "b beam length"],
         memory: list[tuple[Array, Array]],
         memory_mask: Bool[Array, "b m"],
-        length: int,
-    ) -> Float[Array, "hypotheses vocab"]:
+    ) -> Float[Array, "b beam vocab"]:
         """Returns the logits of output position `index` of each hypothesis, given its previous token (0 at the start).
 
-        hypotheses = batch * beam, sentence by sentence. Keys and values of earlier positions (at most `length`) are
-        in the collection "cache": apply with `mutable=["cache"]`.
+        A sentence has `beam` hypotheses; slots[b, j, t] says at which place j, or its beginning, stood at position
+        t <= index. Keys and values of all places and positions (at most `length`) are in the collection "cache", whose
+        leaves have b as their leading axis: apply with `mutable=["cache"]`.
         """
-        check_length(self.positions, length, self.max_positions)
-        position = jnp.broadcast_to(index, (token.shape[0], 1))
-        x = self._embed(token[:, None], position, self.target_position, train=False)
+        check_length(self.positions, slots.shape[2], self.max_positions)
+        x = self._embed(token, jnp.broadcast_to(index, token.shape), self.target_position, train=False)
         for layer, keys_values in zip(self.decoder, memory, strict=True):
-            x = layer.step(x, keys_values, memory_mask, index, length)
+            x = layer.step(x, keys_values, memory_mask, index, slots)
         x = self.decoder_norm(x) if self.norm == "pre" else x
-        return self.logits(x)[:, 0]
+        return self.logits(x)
 
     def logits(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n vocab"]:
         """Projects onto the shared matrix; float32 whatever the model's dtype."""
