@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tx.layers import Dense, Dropout, dense
 
+BLOCK = 16  # positions of the decoding cache that are attended to at a time
 MASKED = -1e9  # finite, so that a row with nothing to attend to stays free of NaN; exp() of it is exactly 0
 
 
@@ -85,6 +86,15 @@ def _attend_backward(residuals, cotangent):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
+def _accumulate(sums, logits, value):
+    """Takes further keys into a softmax: sums are the largest logit so far, and relative to it total and values."""
+    largest, total, heads = sums
+    new = jnp.maximum(largest, logits.max(-1, keepdims=True))
+    weights, shrink = jnp.exp(logits - new), jnp.exp(largest - new)
+    heads = heads * shrink + jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return new, total * shrink + weights.sum(-1, keepdims=True), heads
+
+
 class MultiHeadAttention(nn.Module):
     """Concat(head_1, ..., head_h) W^O (section 3.2.2), with d_k, d_v, h and d_model independent."""
 
@@ -144,24 +154,37 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "b beam d"]:
         """Causal self-attention of position `index` alone; earlier keys and values lie in the collection "cache".
 
-        The cache holds every place of every position, (b, h, length, beam, d_k), and nothing in it ever moves:
-        hypothesis j attends to slots[b, j, t] at position t <= index, where it and its beginnings stood. A sentence's
-        hypotheses are so the queries of one matrix product; to copy a cache after each step to where its hypothesis
-        went costs more than the products with the others' places.
+        The cache holds every place of every position, (b, length / BLOCK, h, BLOCK, beam, d_k), and nothing in it
+        ever moves: hypothesis j attends to slots[b, j, t] at position t <= index, where it and its beginnings stood. A
+        sentence's hypotheses are so the queries of one matrix product; to copy a cache after each step to where its
+        hypothesis went costs more than the products with the others' places. Blocks that lie ahead cost nothing.
         """
         batch, beam, length = slots.shape
         query, *new = (part.transpose(0, 2, 1, 3) for part in self._self_projections(x))  # (b, h, beam, d_k)
         kept = []
         for name, part in zip(("key", "value"), new, strict=True):
-            shape = (batch, self.num_heads, length, beam, part.shape[-1])
+            shape = (batch, length // BLOCK, self.num_heads, BLOCK, beam, part.shape[-1])
             earlier = self.get_variable("cache", name, jnp.zeros(shape, part.dtype))
-            kept.append(jax.lax.dynamic_update_slice_in_dim(earlier, part[:, :, None], index, axis=2))
+            place = (0, index // BLOCK, 0, index % BLOCK, 0, 0)
+            kept.append(jax.lax.dynamic_update_slice(earlier, part[:, None, :, None], place))
             self.put_variable("cache", name, kept[-1])
-        key, value = (x.reshape(batch, self.num_heads, length * beam, -1) for x in kept)
-        mine = slots[..., None] == jnp.arange(beam)[None, None, None, :]
-        mask = mine & (jnp.arange(length) <= index)[None, None, :, None]
-        heads = attend_heads(query, key, value, mask.reshape(batch, beam, length * beam))
-        return self._merge(heads.transpose(0, 2, 1, 3))
+        query = _scaled(query)
+
+        def attend(block, sums):
+            key, value = (
+                jax.lax.dynamic_index_in_dim(x, block, 1, keepdims=False).reshape(*query.shape[:2], BLOCK * beam, -1)
+                for x in kept
+            )
+            through = jax.lax.dynamic_slice_in_dim(slots, block * BLOCK, BLOCK, axis=2)
+            mine = through[..., None] == jnp.arange(beam)[None, None, None, :]
+            seen = block * BLOCK + jnp.arange(BLOCK) <= index
+            mask = (mine & seen[None, None, :, None]).reshape(batch, beam, BLOCK * beam)
+            return _accumulate(sums, _logits(query, key, mask), value)
+
+        nothing = jnp.zeros((*query.shape[:3], 1), jnp.float32)
+        start = (nothing + MASKED, nothing, jnp.zeros((*query.shape[:3], self.d_v), jnp.float32))
+        _, total, heads = jax.lax.fori_loop(0, index // BLOCK + 1, attend, start)
+        return self._merge((heads / total).astype(query.dtype).transpose(0, 2, 1, 3))
 
     def _self_projections(self, x):
         widths = [self.num_heads * self.d_k] * 2

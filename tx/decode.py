@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from tx import beam
 from tx import config as config_lib
+from tx.attention import BLOCK
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.data.vocabulary import EOS
@@ -59,7 +60,7 @@ class Translator:
             src = np.zeros((rows, length), np.int32)
             for row, i in enumerate(members):
                 src[row, : len(sources[i])] = sources[i]
-            best = jax.device_get(self._search(self._params, src, length=length + decode.extra_length))
+            best = jax.device_get(self._search(self._params, src, length=blocks(length + decode.extra_length)))
             for row, i in enumerate(members):
                 outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
         return outputs
@@ -87,6 +88,11 @@ def batches(lengths: list[int], batch_tokens: int) -> list[tuple[int, list[int]]
 def padded(length: int) -> int:
     """Returns the length that a batch is padded to whose longest sentence has `length` tokens."""
     return -8 * (-length // 8)
+
+
+def blocks(length: int) -> int:
+    """Returns the positions of a cache for `length` tokens: whole blocks."""
+    return -BLOCK * (-length // BLOCK)
 
 
 def _search(config, eos_rank, params, src, *, length):
