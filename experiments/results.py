@@ -11,8 +11,8 @@ from experiments.registry import Scale, Sweep, Variant
 from tx.errors import UserError
 from tx.run import RunDir
 
-# Where a run lies and which of the seeds it is do not make it another experiment.
-_NOT_COMPARED = {"name", "train.seed", "data.dir"}
+# Where a run lies, which of the seeds it is and how it is computed do not make it another experiment.
+_NOT_COMPARED = {"name", "train.seed", "data.dir", *tx.config.NEUTRAL}
 
 
 @dataclasses.dataclass(frozen=True)

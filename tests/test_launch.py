@@ -23,12 +23,9 @@ from tx.run import RunDir, to_json
 # its own runs done. FAKE_LOG gets a line when a run starts and one when it ends.
 TRAINER = textwrap.dedent(
     """
-    import fnmatch, json, os, pathlib, sys, time
+    import fnmatch, itertools, json, os, pathlib, sys, time
     from tx.commandline import config_from
     from tx.run import RunDir, to_json
-
-    config, rest = config_from(sys.argv[1:])
-    run = RunDir(rest[0].removeprefix("--workdir="))
 
     def note(event):
         keys = ("PJRT_NPROC", "JAX_COMPILATION_CACHE_DIR")
@@ -38,18 +35,27 @@ TRAINER = textwrap.dedent(
         with open(os.environ["FAKE_LOG"], "a") as log:
             log.write(json.dumps(record) + "\\n")
 
-    run.config.write_text(to_json({"config": config.to_dict()}))
-    note("start")
-    print("fake training of", config.name, flush=True)
-    time.sleep(float(os.environ.get("FAKE_SLEEP", 0)))
-    fails = fnmatch.fnmatchcase(config.name, os.environ.get("FAKE_FAIL", ""))
-    if fails and os.environ.get("FAKE_KILL"):
-        os.kill(os.getpid(), 9)
-    if fails:
+    failed = False
+    for among, part in itertools.groupby(sys.argv[1:], "--and".__ne__):
+        if not among:
+            continue
+        config, rest = config_from(list(part))
+        run = RunDir(rest[0].removeprefix("--workdir="))
+        run.config.write_text(to_json({"config": config.to_dict()}))
+        note("start")
+        print("fake training of", config.name, flush=True)
+        time.sleep(float(os.environ.get("FAKE_SLEEP", 0)))
+        fails = fnmatch.fnmatchcase(config.name, os.environ.get("FAKE_FAIL", ""))
+        if fails and os.environ.get("FAKE_KILL"):
+            os.kill(os.getpid(), 9)
+        if fails:
+            failed = True
+            continue
+        if not os.environ.get("FAKE_FORGET"):
+            run.result.write_text(to_json({"config": config.to_dict()}))
+        note("end")
+    if failed:
         sys.exit("error: no loss today")
-    if not os.environ.get("FAKE_FORGET"):
-        run.result.write_text(to_json({"config": config.to_dict()}))
-    note("end")
     """
 )
 
@@ -65,7 +71,7 @@ class Launcher:
     def __call__(self, *arguments):
         return local.main(
             [f"--workdir={self.workdir}", *arguments],
-            command=lambda run: [sys.executable, str(self.script), *run.arguments()],
+            command=lambda runs: [sys.executable, str(self.script), *plan.arguments(runs)],
             prepare=lambda runs: self.prepared.append([run.label for run in runs]),
             report=self.reported.append,
         )
@@ -287,7 +293,7 @@ def test_others_go_on_when_one_fails_and_a_relaunch_tries_it_again(launcher, cap
 def test_a_trainers_own_error_is_kept(launcher, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "*")
     launcher.script.write_text(
-        TRAINER.replace("if fails:", 'if fails:\n    run.error.write_text(to_json({"error": "mine"}))')
+        TRAINER.replace("failed = True", 'failed = run.error.write_text(to_json({"error": "mine"}))')
     )
     assert launcher("table3/base@smoke") == 1
     assert RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1").read("error") == {"error": "mine"}
@@ -379,7 +385,7 @@ def test_an_interrupted_launch_ends_its_runs_and_goes_on_later(launcher, tmp_pat
     script = tmp_path / "start.py"
     script.write_text(
         "import sys\nfrom launch import local\n"
-        f"command = lambda run: [sys.executable, {str(launcher.script)!r}, *run.arguments()]\n"
+        f"command = lambda runs: [sys.executable, {str(launcher.script)!r}, *runs[0].arguments()]\n"
         "sys.exit(local.main(command=command, prepare=lambda runs: None, report=lambda folders: None))\n"
     )
     arguments = ["table3/base@smoke", "table3/E@smoke", f"--workdir={launcher.workdir}", "--jobs=2"]
@@ -398,8 +404,7 @@ def test_an_interrupted_launch_ends_its_runs_and_goes_on_later(launcher, tmp_pat
 
 
 def test_the_real_command_line_trains_this_configuration():
-    run = planned("table3/base@smoke", "--grid=model.num_heads=2")[0]
-    command = local.train_command(run)
+    command = local.train_command(planned("table3/base@smoke", "--grid=model.num_heads=2"))
     assert command[:3] == [sys.executable, "-m", "tx.train"]
     file, _, name = command[3].removeprefix("--config=").partition(":")
     assert pathlib.Path(file).is_absolute()

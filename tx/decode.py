@@ -13,7 +13,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx import beam
 from tx import config as config_lib
@@ -42,7 +42,10 @@ class Translator:
 
     def __init__(self, config: ConfigDict, params: dict, eos_rank: int | None = None):
         self._config, self._params = config, params
-        self._search = jax.jit(functools.partial(_search, config, eos_rank), static_argnames="length")
+        # A dropout has no part in this: left as it is, it would only make runs compile apart that can share a program.
+        model = {name: 0.0 if "dropout" in name else value for name, value in config.model.items()}
+        program = FrozenConfigDict({"model": model, "decode": config.decode.to_dict()})
+        self._search = functools.partial(_search, program, eos_rank)
 
     def __call__(self, sources: list[np.ndarray]) -> list[np.ndarray]:
         """Returns the best translation of each sentence, in order, as tokens without end of sentence.
@@ -88,8 +91,12 @@ def padded(length: int) -> int:
     return -8 * (-length // 8)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="length")
 def _search(config, eos_rank, params, src, *, length):
-    """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
+    """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length).
+
+    Compiled once for all translators of equal `config` (frozen: "model" and "decode" are looked at) and shapes.
+    """
     model, width = Transformer(**config.model), config.decode.beam
     memory = model.apply({"params": params}, src, method="memory")
     mask = src != 0

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
             {
                 "name": config.name,
                 "decode": config.decode.to_dict(),
-                "dev": {"split": "validation", **make_eval(config, dev)(params)},
+                "dev": {"split": "validation", **make_eval(config, dev)(params)[0]},
                 "tests": {split: {k: v for k, v in s.items() if k != "stats"} for split, s in scores.items()},
             }
         ),
