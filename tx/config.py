@@ -92,18 +92,20 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, obj
     return flat
 
 
-NEUTRAL = frozenset({"train.steps_per_dispatch"})  # fields that say how a run is computed, and change no number
+def says_where(name: str) -> bool:
+    """Returns whether a field says where or how a run is computed, and nothing of what: it makes no other experiment."""
+    return name == "train.steps_per_dispatch"
 
 
 def differences(old: dict, new: dict) -> dict[str, tuple[object, object]]:
     """Returns {dotted name: (old value, new value)} of the leaves in which two nested dicts differ, by name.
 
-    `NEUTRAL` fields do not count: what differs in nothing else is the same experiment.
+    Fields that only say where a run is computed do not count.
     """
     before, after = (fields(ml_collections.ConfigDict(nested)) for nested in (old, new))
     absent = "(absent)"
     pairs = {name: (before.get(name, absent), after.get(name, absent)) for name in sorted(before.keys() | after.keys())}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and name not in NEUTRAL}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not says_where(name)}
 
 
 def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
