@@ -93,7 +93,7 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, obj
 
 
 def says_where(name: str) -> bool:
-    """Returns whether a field says where or how a run is computed, and nothing of what: it makes no other experiment."""
+    """Returns whether a field says where or how a run is computed, not what: it makes no other experiment."""
     return name == "train.steps_per_dispatch"
 
 
