@@ -1,11 +1,14 @@
 """Runs a sweep on this machine.
 
     python -m launch.local table3@smoke --workdir=DIR [--seeds=3] [--jobs=N] [--only='A/*'] [--dry_run]
-        [--set train.steps=500] [--grid model.num_heads=1,2,4 --grid model.dropout=0,0.1]
+        [--set train.steps=500] [--grid model.num_heads=1,2,4 --grid model.dropout=0,0.1] [--stack[=N]]
 
 What is done under the same configuration is skipped, what failed or was interrupted is run again, another
-configuration in the same place is refused before anything starts. Exit status: 0; 1 where a run failed; 2 for
-what the caller has to mend; 130 when interrupted (what was running is ended, and goes on at the next launch).
+configuration in the same place is refused before anything starts. With --stack, runs that differ in nothing but
+numbers (seeds, dropout rates, label smoothing, learning rate) train side by side in one process.
+
+Exit status: 0; 1 where a run failed; 2 for what the caller has to mend; 130 when interrupted (what was running is
+ended, and goes on at the next launch).
 """
 
 import argparse
@@ -29,9 +32,9 @@ POLL = 0.2  # seconds between looks at the processes
 PLAIN_WIDTH = 250  # columns off a terminal, where nothing needs to fold
 
 
-def train_command(run: PlannedRun) -> list[str]:
-    """The process that makes a run."""
-    return [sys.executable, "-m", "tx.train", *run.arguments()]
+def train_command(runs: Sequence[PlannedRun]) -> list[str]:
+    """The process that makes runs side by side."""
+    return [sys.executable, "-m", "tx.train", *plan.arguments(runs)]
 
 
 def prepare(runs: Sequence[PlannedRun]) -> None:
@@ -63,35 +66,37 @@ def report(folders: Sequence[pathlib.Path]) -> None:
 
 def launch(
     runs: Sequence[PlannedRun],
+    groups: Sequence[Sequence[PlannedRun]],
     workdir: pathlib.Path,
     jobs: int | None,
     console: Console,
     command: Command = train_command,
 ) -> int:
-    """Runs what is not done, the longest first, and returns how many failed.
+    """Runs what is not done, and returns how many runs failed.
 
     Args:
       runs: all that were asked for.
+      groups: those that are not done, in the order in which to start them; one process a group.
       workdir: where the runs' shared compilation cache lies.
-      jobs: how many at once; None for `default_jobs`.
+      jobs: how many processes at once; None for `default_jobs`.
       console: where to show it.
-      command: the command line of a run's process.
+      command: the command line of a process.
     """
-    todo = sorted((run for run in runs if run.state != "done"), key=lambda run: -run.flops)
-    waiting, failed = list(todo), 0
+    waiting, failed = list(groups), 0
     defaults = {  # the seeds of a variant, and its relaunches, compile once
         "JAX_COMPILATION_CACHE_DIR": str(workdir / ".jax_cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
-    pool = Pool(jobs or default_jobs(len(todo)), command, defaults)
-    with View(runs, todo, pool.running, console) as view, pool:
+    pool = Pool(jobs or default_jobs(len(groups), max(map(len, groups), default=1)), command, defaults)
+    with View(runs, [run for group in groups for run in group], pool.running, console) as view, pool:
         while waiting or pool.running:
             while waiting and pool.free:
                 view.started(pool.start(waiting.pop(0)))
             for job in pool.finished():
-                error = outcome(job)
-                failed += bool(error)
-                view.ended(job, error)
+                for run in job.runs:
+                    error = outcome(job, run)
+                    failed += bool(error)
+                    view.ended(job, run, error)
             view.refresh()
             time.sleep(POLL)
     view.summary()
@@ -101,9 +106,27 @@ def launch(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m launch.local", description="Runs a sweep on this machine.")
     plan.add_arguments(parser)
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: by cores and memory)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (default: by cores and memory)")
+    parser.add_argument(
+        "--stack",
+        type=_stack,
+        nargs="?",
+        const=None,
+        default=1,
+        metavar="N",
+        help="train runs of one program side by side in one process, at most N (default: all of them)",
+    )
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and start nothing")
     return parser
+
+
+def _stack(text: str) -> int:
+    try:
+        if (most := int(text)) > 0:
+            return most
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"takes a number from 1, or none where it stands last; got {text!r}")
 
 
 @one_line_errors
@@ -119,21 +142,21 @@ def main(
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1; got {args.jobs}")
     runs = plan.make(args)
+    groups = plan.groups(runs, args.stack)
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
     if args.dry_run:
-        console.print(plan_table(runs))
+        console.print(plan_table(runs, groups if args.stack != 1 else ()))
     plan.refuse_clashes(runs)
     if args.dry_run:
         return 0
     with _interruptible():
         try:
-            todo = [run for run in runs if run.state != "done"]
             with _new_folder(args.workdir):
-                if todo:
-                    prepare(todo)
-            failed = launch(runs, args.workdir, args.jobs, console, command)
+                if groups:
+                    prepare([run for group in groups for run in group])
+            failed = launch(runs, groups, args.workdir, args.jobs, console, command)
             report(list(dict.fromkeys(args.workdir / run.sweep for run in runs)))
         except KeyboardInterrupt:
             console.print("interrupted: the same command goes on from here")

@@ -69,6 +69,12 @@ class PlannedRun:
     def flops(self) -> float:
         return flops.training_flops(self.config)
 
+    @property
+    def checkpoints(self) -> set[int]:
+        """The steps that it has checkpoints of."""
+        folder = self.folder.checkpoints
+        return {int(path.name) for path in folder.iterdir() if path.name.isdigit()} if folder.is_dir() else set()
+
     def arguments(self) -> list[str]:
         """The command line of `python -m tx.train` that makes this run, from any working directory."""
         config = pathlib.Path(registry.__file__).resolve().with_name("config.py")
@@ -153,6 +159,42 @@ def _around(name, point, settings, args) -> list[PlannedRun]:
     return planned
 
 
+def arguments(runs: Sequence[PlannedRun]) -> list[str]:
+    """The command line of `python -m tx.train` that makes runs side by side."""
+    return [text for run in runs for text in ("--and", *run.arguments())][1:]
+
+
+def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[PlannedRun]]:
+    """Returns what is to run, in one group what can train side by side in one program, the longest group first.
+
+    Runs that were begun go together only where they have a checkpoint in common, since a group goes on from there:
+    so none of them starts anew because of another.
+
+    Args:
+      runs: any; what is done is left out.
+      most: the largest group; None for any size.
+    """
+    alike = collections.defaultdict(list)  # program -> [(runs, checkpoints in common)]
+    for run in (run for run in runs if run.state != "done"):
+        found, steps = alike[to_json(_program(run, most))], run.checkpoints
+        for i, (group, common) in enumerate(found):
+            if len(group) != most and (common & steps or not common | steps):
+                found[i] = ([*group, run], common & steps)
+                break
+        else:
+            found.append(([run], steps))
+    made = [group for found in alike.values() for group, _ in found]
+    return sorted(made, key=lambda group: -sum(run.flops for run in group))
+
+
+def _program(run, most):
+    if most == 1:
+        return run.label
+    from tx.step import program  # slow to import, and not needed to run one by one
+
+    return program(run.config)
+
+
 def refuse_clashes(runs: Sequence[PlannedRun]) -> None:
     """Raises UserError if any run's folder holds another configuration: nothing may start then."""
     if clashes := [run for run in runs if run.state == "refused"]:
@@ -168,8 +210,7 @@ def _state(folder: RunDir, config: ml_collections.ConfigDict) -> tuple[str, str]
     for kind in ("result", "config"):
         if getattr(folder, kind).exists():
             found = folder.read(kind).get("config", {})
-            if found != wanted:
-                changed = tx.config.differences(found, wanted)
+            if changed := tx.config.differences(found, wanted):
                 return "refused", ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
             if kind == "result":
                 return "done", ""

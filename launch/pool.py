@@ -13,17 +13,19 @@ from collections.abc import Callable, Sequence
 from launch.plan import PlannedRun
 from tx.run import to_json, write_atomically
 
-Command = Callable[[PlannedRun], list[str]]
-"""The command line of a run's process, given the run."""
+Command = Callable[[Sequence[PlannedRun]], list[str]]
+"""The command line of a process, given the runs that it makes side by side."""
 
-MEMORY_PER_JOB = 2 << 30  # bytes: a generous small-scale run, so that the default number of jobs does not swap
+MEMORY_PER_JOB = (
+    2 << 30
+)  # bytes, for each run in it: a generous small-scale run, so that the default number of jobs does not swap
 GRACE = 10.0  # seconds that a process has to end after SIGTERM
 TAIL = 50  # lines of log.txt kept in error.json
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A run's share of the machine: threads, and logical cores by number (none if they cannot be chosen)."""
+    """A process's share of the machine: threads, and logical cores by number (none if they cannot be chosen)."""
 
     cores: tuple[int, ...]
     threads: int
@@ -38,13 +40,18 @@ def slots(jobs: int) -> list[Slot]:
     return [Slot(tuple(cores[(i * share + k) % len(cores)] for k in range(share)), share) for i in range(jobs)]
 
 
-def default_jobs(runs: int) -> int:
-    """One job on an accelerator, else one a core as memory allows: a small model keeps one core busy."""
+def default_jobs(jobs: int, stacked: int = 1) -> int:
+    """One job on an accelerator, else one a core as memory allows: a small model keeps one core busy.
+
+    Args:
+      jobs: how many there are to do.
+      stacked: the most runs in one.
+    """
     on_cpu = os.environ.get("JAX_PLATFORMS", "") == "cpu"
     if not on_cpu and (glob.glob("/dev/nvidia[0-9]*") or glob.glob("/dev/accel[0-9]*")):
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(runs, len(_cores()), memory // MEMORY_PER_JOB))
+    return max(1, min(jobs, len(_cores()), memory // (MEMORY_PER_JOB * stacked)))
 
 
 def _cores() -> list[int]:
@@ -55,9 +62,9 @@ def _cores() -> list[int]:
 
 @dataclasses.dataclass
 class Job:
-    """A run in a slot."""
+    """A process in a slot, and the runs that it makes: one, or several side by side."""
 
-    run: PlannedRun
+    runs: Sequence[PlannedRun]
     slot: Slot
     process: subprocess.Popen
     began: float = dataclasses.field(default_factory=time.monotonic)
@@ -68,14 +75,19 @@ class Job:
         """How long it has run, or ran."""
         return (self.ended or time.monotonic()) - self.began
 
+    @property
+    def log(self) -> pathlib.Path:
+        """Where the process's standard output and error go: to log.txt in the folder of its first run."""
+        return log_path(self.runs[0])
+
 
 class Pool:
     """Runs processes side by side, one a slot; use as a context manager, which ends what still runs.
 
     Args:
       jobs: how many at once.
-      command: the command line of a run.
-      defaults: environment variables for the runs where this process has none of that name.
+      command: the command line of a process.
+      defaults: environment variables for the processes where this process has none of that name.
     """
 
     def __init__(self, jobs: int, command: Command, defaults: dict[str, str]):
@@ -98,21 +110,24 @@ class Pool:
                 job.process.wait()
         self.running.clear()
 
-    def start(self, run: PlannedRun) -> Job:
-        """Starts a run in a free slot; UserError where its folder cannot be written."""
-        run.folder.create()
-        run.folder.error.unlink(missing_ok=True)
+    def start(self, runs: Sequence[PlannedRun]) -> Job:
+        """Starts a process in a free slot; UserError where a run's folder cannot be written."""
+        for run in runs:
+            run.folder.create()
+            run.folder.error.unlink(missing_ok=True)
+            if run is not runs[0]:
+                log_path(run).write_text(f"trained beside {runs[0].label}: see {log_path(runs[0])}\n", encoding="utf-8")
         slot = self.free.pop(0)
-        with open(log_path(run), "w", encoding="utf-8") as log:
+        with open(log_path(runs[0]), "w", encoding="utf-8") as log:
             process = subprocess.Popen(
-                self._command(run),
+                self._command(runs),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._defaults | dict(os.environ) | {"PJRT_NPROC": str(slot.threads), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # so that Ctrl-C reaches the launcher alone, which then ends its runs
             )
-        job = Job(run, slot, process)
+        job = Job(runs, slot, process)
         self.running.append(job)
         if slot.cores:
             with contextlib.suppress(ProcessLookupError):  # it has ended already
@@ -134,13 +149,13 @@ def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
         os.killpg(process.pid, number)  # the session that the process leads: its children too
 
 
-def outcome(job: Job) -> str:
-    """Returns "" for an ended job that is done, else the error in one line, which error.json holds too."""
-    run, code = job.run, job.process.returncode
-    if code == 0 and run.folder.result.exists():
+def outcome(job: Job, run: PlannedRun) -> str:
+    """Returns "" for a run of an ended job that is done, else the error in one line, which error.json holds too."""
+    code = job.process.returncode
+    if run.folder.result.exists() and (code == 0 or len(job.runs) > 1):  # of several, another may have failed
         return ""
     if not run.folder.error.exists():
-        lines = _tail(log_path(run))
+        lines = _tail(job.log)
         last = next((line.strip() for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
         if code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""

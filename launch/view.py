@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.plan import PlannedRun
-from launch.pool import Job, log_path
+from launch.pool import Job
 from tx.run import RunDir
 
 METRICS_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
@@ -37,7 +37,7 @@ class View:
     ):
         self.console, self._todo, self._running = console, todo, running
         self._skipped = len(runs) - len(todo)
-        self._ended: list[tuple[Job, str]] = []
+        self._ended: list[tuple[Job, PlannedRun, str]] = []
         self._began = time.monotonic()
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
@@ -52,14 +52,16 @@ class View:
             self._live.stop()
 
     def started(self, job: Job) -> None:
-        self._say(f"start  {job.run.label}")
+        beside = "" if len(job.runs) == 1 else f" ({len(job.runs)} side by side)"
+        for run in job.runs:
+            self._say(f"start  {run.label}{beside}")
 
-    def ended(self, job: Job, error: str) -> None:
-        """Reports a job that has ended; `error` is empty where it is done."""
-        self._ended.append((job, error))
-        counted = f"[{len(self._ended)}/{len(self._todo)}] {job.run.label}"
+    def ended(self, job: Job, run: PlannedRun, error: str) -> None:
+        """Reports a run of a job that has ended; `error` is empty where it is done."""
+        self._ended.append((job, run, error))
+        counted = f"[{len(self._ended)}/{len(self._todo)}] {run.label}"
         if error:
-            self._say(f"FAILED {counted}: {error} (see {log_path(job.run)})")
+            self._say(f"FAILED {counted}: {error} (see {job.log})")
         else:
             self._say(f"done   {counted} in {_clock(job.seconds)}, {self._left()} left")
 
@@ -68,9 +70,9 @@ class View:
         if not self._ended:
             return
         table = Table("run", "state", "time", box=None)
-        for job, error in self._ended:
+        for job, run, error in self._ended:
             state = f"FAILED: {error}" if error else "done"
-            table.add_row(job.run.label, Text(state), _clock(job.seconds))
+            table.add_row(run.label, Text(state), _clock(job.seconds))
         self.console.print(table)
         self._say(self._counts())
 
@@ -84,14 +86,15 @@ class View:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _picture(self) -> Group:
-        waiting = len(self._todo) - len(self._ended) - len(self._running)
-        line = f"{self._counts()}, {len(self._running)} running, {waiting} waiting; {self._left()} left"
+        running = [(job, run) for job in self._running for run in job.runs]
+        waiting = len(self._todo) - len(self._ended) - len(running)
+        line = f"{self._counts()}, {len(running)} running, {waiting} waiting; {self._left()} left"
         table = Table("running", "step", "loss", "target tokens/s", "time", box=None)
-        for job in self._running:
-            now = progress(job.run.folder)
+        for job, run in running:
+            now = progress(run.folder)
             table.add_row(
-                job.run.label,
-                f"{now.get('step', 0)}/{job.run.config.train.steps}",
+                run.label,
+                f"{now.get('step', 0)}/{run.config.train.steps}",
                 f"{now['loss']:.3f}" if "loss" in now else "-",
                 f"{now['target_tokens_per_s']:,.0f}" if "target_tokens_per_s" in now else "-",
                 _clock(job.seconds),
@@ -99,15 +102,15 @@ class View:
         return Group(table, Text(line))
 
     def _counts(self) -> str:
-        failed = sum(1 for _, error in self._ended if error)
+        failed = sum(1 for _, _, error in self._ended if error)
         return f"{len(self._ended) - failed} done, {failed} failed, {self._skipped} done before"
 
     def _left(self) -> str:
         """Time left, if the runs to come cost what their FLOPs say they cost beside those already made."""
         total = sum(run.flops for run in self._todo)
-        made = sum(job.run.flops for job, _ in self._ended)
-        for job in self._running:
-            made += job.run.flops * progress(job.run.folder).get("step", 0) / job.run.config.train.steps
+        made = sum(run.flops for _, run, _ in self._ended)
+        for run in (run for job in self._running for run in job.runs):
+            made += run.flops * progress(run.folder).get("step", 0) / run.config.train.steps
         if not made:
             return "?"
         return _clock(max(0.0, total / made - 1) * (time.monotonic() - self._began))
@@ -132,12 +135,14 @@ def progress(folder: RunDir) -> dict[str, float]:
     return newest
 
 
-def plan_table(runs: Sequence[PlannedRun]) -> Table:
-    """The runs of a launch, for --dry_run."""
-    table = Table("name", "seed", "state", "parameters", "FLOPs", "folder", box=None)
+def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]] = ()) -> Table:
+    """The runs of a launch, for --dry_run; with groups, the number of the one in which each is to train."""
+    numbers = {run.folder.path: str(number) for number, group in enumerate(groups, start=1) for run in group}
+    table = Table("name", "seed", "state", *["group"] * bool(groups), "parameters", "FLOPs", "folder", box=None)
     for run in runs:
+        number = [numbers.get(run.folder.path, "")] * bool(groups)
         folder = os.path.relpath(run.folder.path)
-        table.add_row(run.name, str(run.seed), run.state, f"{run.params:,}", f"{run.flops:.2e}", Text(folder))
+        table.add_row(run.name, str(run.seed), run.state, *number, f"{run.params:,}", f"{run.flops:.2e}", Text(folder))
     return table
 
 

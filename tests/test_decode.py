@@ -19,9 +19,10 @@ LENGTHS = (9, 3, 14, 5, 7, 12, 3, 8)  # of the sources, end of sentence included
 @given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 3000))
 def test_batches_hold_every_sentence_once(lengths, batch_tokens):
     found = batches(lengths, batch_tokens)
-    assert sorted(i for _, members in found for i in members) == list(range(len(lengths)))
-    assert len({length for length, _ in found}) <= SHAPES
-    for length, members in found:
+    assert sorted(i for *_, members in found for i in members) == list(range(len(lengths)))
+    assert len({length for length, *_ in found}) <= SHAPES
+    for length, rows, members in found:
+        assert 1 <= len(members) <= rows
         assert length % 8 == 0
         assert all(lengths[i] <= length for i in members)
         assert 1 <= len(members) <= max(1, batch_tokens // length)
@@ -29,11 +30,11 @@ def test_batches_hold_every_sentence_once(lengths, batch_tokens):
 
 
 def test_batches_share_shapes_evenly_and_take_the_shortest_that_fits():
-    lengths = list(range(1, 101))
+    lengths = list(range(1, 101)) * 10
     found = batches(lengths, 1000)
-    assert sorted({length for length, _ in found}) == [32, 56, 80, 104]
-    for length, members in found:
-        shorter = [other for other, _ in found if other < length]
+    assert sorted({length for length, *_ in found}) == [32, 56, 80, 104]
+    for length, _, members in found:
+        shorter = [other for other, *_ in found if other < length]
         assert all(lengths[i] > max(shorter, default=0) for i in members)
 
 

@@ -23,12 +23,9 @@ from tx.run import RunDir, to_json
 # its own runs done. FAKE_LOG gets a line when a run starts and one when it ends.
 TRAINER = textwrap.dedent(
     """
-    import fnmatch, json, os, pathlib, sys, time
+    import fnmatch, itertools, json, os, pathlib, sys, time
     from tx.commandline import config_from
     from tx.run import RunDir, to_json
-
-    config, rest = config_from(sys.argv[1:])
-    run = RunDir(rest[0].removeprefix("--workdir="))
 
     def note(event):
         keys = ("PJRT_NPROC", "JAX_COMPILATION_CACHE_DIR")
@@ -38,18 +35,27 @@ TRAINER = textwrap.dedent(
         with open(os.environ["FAKE_LOG"], "a") as log:
             log.write(json.dumps(record) + "\\n")
 
-    run.config.write_text(to_json({"config": config.to_dict()}))
-    note("start")
-    print("fake training of", config.name, flush=True)
-    time.sleep(float(os.environ.get("FAKE_SLEEP", 0)))
-    fails = fnmatch.fnmatchcase(config.name, os.environ.get("FAKE_FAIL", ""))
-    if fails and os.environ.get("FAKE_KILL"):
-        os.kill(os.getpid(), 9)
-    if fails:
+    failed = False
+    for among, part in itertools.groupby(sys.argv[1:], "--and".__ne__):
+        if not among:
+            continue
+        config, rest = config_from(list(part))
+        run = RunDir(rest[0].removeprefix("--workdir="))
+        run.config.write_text(to_json({"config": config.to_dict()}))
+        note("start")
+        print("fake training of", config.name, flush=True)
+        time.sleep(float(os.environ.get("FAKE_SLEEP", 0)))
+        fails = fnmatch.fnmatchcase(config.name, os.environ.get("FAKE_FAIL", ""))
+        if fails and os.environ.get("FAKE_KILL"):
+            os.kill(os.getpid(), 9)
+        if fails:
+            failed = True
+            continue
+        if not os.environ.get("FAKE_FORGET"):
+            run.result.write_text(to_json({"config": config.to_dict()}))
+        note("end")
+    if failed:
         sys.exit("error: no loss today")
-    if not os.environ.get("FAKE_FORGET"):
-        run.result.write_text(to_json({"config": config.to_dict()}))
-    note("end")
     """
 )
 
@@ -65,7 +71,7 @@ class Launcher:
     def __call__(self, *arguments):
         return local.main(
             [f"--workdir={self.workdir}", *arguments],
-            command=lambda run: [sys.executable, str(self.script), *run.arguments()],
+            command=lambda runs: [sys.executable, str(self.script), *plan.arguments(runs)],
             prepare=lambda runs: self.prepared.append([run.label for run in runs]),
             report=self.reported.append,
         )
@@ -287,7 +293,7 @@ def test_others_go_on_when_one_fails_and_a_relaunch_tries_it_again(launcher, cap
 def test_a_trainers_own_error_is_kept(launcher, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "*")
     launcher.script.write_text(
-        TRAINER.replace("if fails:", 'if fails:\n    run.error.write_text(to_json({"error": "mine"}))')
+        TRAINER.replace("failed = True", 'failed = run.error.write_text(to_json({"error": "mine"}))')
     )
     assert launcher("table3/base@smoke") == 1
     assert RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1").read("error") == {"error": "mine"}
@@ -338,6 +344,119 @@ def test_jobs_share_the_cores_and_the_longest_starts_first(launcher, monkeypatch
         assert not set(events[0]["cores"]) & set(events[1]["cores"])
 
 
+# Side by side
+
+
+def labels(groups):
+    return [[run.label.removeprefix("table3/").replace("@smoke seed ", " ") for run in group] for group in groups]
+
+
+def test_runs_of_one_program_are_one_group_the_longest_first():
+    runs = planned("table3@smoke", "--only=base", "--only=D/*", "--only=C/N=2", "--only=big", "--seeds=2")
+    assert labels(plan.groups(runs)) == [
+        [f"{row} {k}" for row in ("base", "D/P_drop=0.2", "D/eps_ls=0.0", "D/eps_ls=0.2") for k in (1, 2)],
+        ["big 1", "big 2"],
+        ["D/P_drop=0.0 1", "D/P_drop=0.0 2"],
+        ["C/N=2 1", "C/N=2 2"],
+    ]
+    assert [len(group) for group in plan.groups(runs, 3)] == [2, 3, 3, 2, 2, 2]
+    assert labels(plan.groups(runs, 1)) == [[label] for label in labels([sorted(runs, key=lambda r: -r.flops)])[0]]
+
+
+def test_runs_that_were_begun_go_with_those_that_can_go_on_with_them(tmp_path):
+    runs = planned("table3/base@smoke", "--seeds=7", f"--workdir={tmp_path}")
+    for run, steps in zip(runs, [(2, 4), (), (4, 6), (8,), (2, 6), (), (4,)], strict=True):
+        for step in steps:
+            (run.folder.checkpoints / str(step)).mkdir(parents=True)
+        (run.folder.checkpoints / "4.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    # 5 has a step in common with 1, and one with 3, but none with both.
+    assert sorted(labels(plan.groups(runs))) == [
+        ["base 1", "base 3", "base 7"],
+        ["base 2", "base 6"],
+        ["base 4"],
+        ["base 5"],
+    ]
+
+
+def processes(launcher):
+    """The seeds that each process trained, process by process."""
+    seeds = {}
+    for event in launcher.events():
+        seeds.setdefault(event["pid"], []).append(event["seed"])
+    return list(seeds.values())
+
+
+def test_a_group_is_one_process_and_leaves_out_what_is_done(launcher, capsys):
+    assert launcher("table3/base@smoke", "--seeds=2", "--jobs=1") == 0
+    assert processes(launcher) == [[1], [2]]
+    capsys.readouterr()
+    assert launcher("table3/base@smoke", "--seeds=4", "--jobs=1", "--stack") == 0
+    assert processes(launcher)[2:] == [[3, 4]]
+    out = capsys.readouterr().out
+    assert "2 to run, 2 done before" in out
+    for seed in (3, 4):
+        assert f"start  table3/base@smoke seed {seed} (2 side by side)" in out
+        assert f"table3/base@smoke seed {seed} in 0:00" in out
+    assert launcher("table3/base@smoke", "--seeds=7", "--jobs=1", "--stack=2") == 0
+    assert processes(launcher)[3:] == [[5, 6], [7]]
+    assert launcher("table3/base@smoke", "--seeds=7", "--stack") == 0
+    assert len(launcher.ran()) == 7
+
+
+def test_each_run_of_a_group_has_its_own_outcome(launcher, capsys, monkeypatch):
+    rows = ("table3/base@smoke", "table3/D/P_drop=0.2@smoke", "table3/D/eps_ls=0.0@smoke")
+    monkeypatch.setenv("FAKE_FAIL", rows[1])
+    assert launcher(*rows, "--jobs=1", "--stack") == 1
+    out = capsys.readouterr().out
+    assert "2 done, 1 failed" in out
+    sweep = launcher.workdir / "table3@smoke"
+    assert f"no loss today (see {sweep / 'base' / 'seed1' / 'log.txt'})" in out
+    folders = [RunDir(sweep / row / "seed1") for row in ("base", "D/P_drop=0.2", "D/eps_ls=0.0")]
+    assert [folder.result.exists() for folder in folders] == [True, False, True]
+    assert [folder.error.exists() for folder in folders] == [False, True, False]
+    assert folders[1].read("error")["name"] == rows[1]
+    assert str(sweep / "base" / "seed1" / "log.txt") in (folders[1].path / "log.txt").read_text()
+    monkeypatch.setenv("FAKE_KILL", "1")
+    assert launcher(*rows, "--jobs=1", "--stack") == 1
+    assert "SIGKILL" in folders[1].read("error")["error"]
+    monkeypatch.delenv("FAKE_FAIL")
+    assert launcher(*rows, "--stack") == 0
+    assert not folders[1].error.exists()
+    assert len(launcher.ran()) == 5
+
+
+def test_a_dry_run_shows_the_groups(launcher, capsys):
+    assert launcher("table3/base@smoke") == 0
+    capsys.readouterr()
+    rows = ("table3/C/N=2@smoke", "table3/base@smoke", "table3/D/eps_ls=0.0@smoke")
+    assert launcher(*rows, "--seeds=2", "--dry_run", "--stack") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["name", "seed", "state", "group"]
+    found = [line.split()[1:4] for line in lines[1:]]
+    assert [cells[:2] for cells in found[2:4]] == [["1", "done"], ["2", "pending"]]
+    assert [cells[2] for cells in found if cells[1] == "pending"] == ["2", "2", "1", "1", "1"]
+    assert launcher(*rows, "--dry_run") == 0
+    assert capsys.readouterr().out.split()[:4] == ["name", "seed", "state", "parameters"]
+    assert len(launcher.ran()) == 1
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many"])
+def test_a_stack_is_at_least_one_run(launcher, capsys, size):
+    with pytest.raises(SystemExit) as ended:
+        launcher("table3/base@smoke", f"--stack={size}")
+    assert ended.value.code == 2
+    assert f"takes a number from 1, or none where it stands last; got '{size}'" in capsys.readouterr().err
+    assert not launcher.workdir.exists()
+
+
+def test_memory_bounds_the_processes_by_the_runs_in_them(monkeypatch):
+    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 9 * pool.MEMORY_PER_JOB}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert [pool.default_jobs(20, stacked) for stacked in (1, 2, 4, 10)] == [9, 4, 2, 1]
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 3, 4, 9])
 def test_slots_are_equal_and_disjoint_while_there_are_cores(monkeypatch, jobs):
     cores = [2, 3, 5, 7, 11]
@@ -379,7 +498,7 @@ def test_an_interrupted_launch_ends_its_runs_and_goes_on_later(launcher, tmp_pat
     script = tmp_path / "start.py"
     script.write_text(
         "import sys\nfrom launch import local\n"
-        f"command = lambda run: [sys.executable, {str(launcher.script)!r}, *run.arguments()]\n"
+        f"command = lambda runs: [sys.executable, {str(launcher.script)!r}, *runs[0].arguments()]\n"
         "sys.exit(local.main(command=command, prepare=lambda runs: None, report=lambda folders: None))\n"
     )
     arguments = ["table3/base@smoke", "table3/E@smoke", f"--workdir={launcher.workdir}", "--jobs=2"]
@@ -398,8 +517,7 @@ def test_an_interrupted_launch_ends_its_runs_and_goes_on_later(launcher, tmp_pat
 
 
 def test_the_real_command_line_trains_this_configuration():
-    run = planned("table3/base@smoke", "--grid=model.num_heads=2")[0]
-    command = local.train_command(run)
+    command = local.train_command(planned("table3/base@smoke", "--grid=model.num_heads=2"))
     assert command[:3] == [sys.executable, "-m", "tx.train"]
     file, _, name = command[3].removeprefix("--config=").partition(":")
     assert pathlib.Path(file).is_absolute()

@@ -148,7 +148,7 @@ def test_perplexity_equals_numpy():
         nll += [-math.log(p[token]) for p, token in zip(probabilities, tgt, strict=True)]
     batches = eval_batches(split, row_length=config.data.row_length, batch_rows=config.data.batch_rows)
     assert len(batches) > 1
-    got = make_eval(config, batches)(params)
+    got = make_eval(config, batches)(params)[0]
     assert got["tokens"] == len(nll) == len(split.tgt_ids)
     np.testing.assert_allclose(got["nll"], np.mean(nll), rtol=1e-4)
     np.testing.assert_allclose(got["ppl"], math.exp(np.mean(nll)), rtol=1e-3)
@@ -180,14 +180,20 @@ def made(tmp_path):
     return make
 
 
+def train(config, data, run):
+    """Trains a run alone; returns its state and what is told of it."""
+    state, [told] = training.train([training.Member(config, run, data)])
+    return state, told
+
+
 def test_resuming_equals_training_straight(made):
     """Parameters, moments, order and records are those of a run that was never stopped, bit for bit."""
     data = handful.prepared(copies=2)
-    want, told = training.train(little(train__steps=6), data, made("straight"))
+    want, told = train(little(train__steps=6), data, made("straight"))
     stopped = made("stopped")
-    half, _ = training.train(little(train__steps=3, train__checkpoint_every=3), data, stopped)
+    half, _ = train(little(train__steps=3, train__checkpoint_every=3), data, stopped)
     assert int(half.step) == 3
-    got, retold = training.train(little(train__steps=6, train__checkpoint_every=3), data, stopped)
+    got, retold = train(little(train__steps=6, train__checkpoint_every=3), data, stopped)
     for one, two in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
         np.testing.assert_array_equal(one, two)
     for key in ("steps", "epochs", "source_tokens", "target_tokens", "final_loss", "dev"):
@@ -196,7 +202,7 @@ def test_resuming_equals_training_straight(made):
     once = [line["step"] for line in read_metrics(stopped) if "loss" in line]
     assert once == [1, 2, 3, 4, 5, 6]
     # A run that was stopped after its last step, before it was evaluated, trains no further.
-    done, again = training.train(little(train__steps=6), data, stopped)
+    done, again = train(little(train__steps=6), data, stopped)
     assert int(done.step) == 6
     assert [again[key] for key in ("target_tokens", "dev")] == [told[key] for key in ("target_tokens", "dev")]
 
@@ -211,14 +217,14 @@ def unlearning(monkeypatch):
         return TrainState(state.step + 1, state.params, state.opt_state), {"loss": jnp.ones(()), "nll": jnp.ones(())}
 
     monkeypatch.setattr(training, "make_train_step", lambda config: step)
-    monkeypatch.setattr(training, "make_eval", lambda *_: lambda params: {"nll": 1.0, "ppl": math.e, "tokens": 9})
+    monkeypatch.setattr(training, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": math.e, "tokens": 9}])
     return given
 
 
 def test_the_seed_governs_the_order_of_the_data(made, unlearning):
     def order(name, seed):
         unlearning.clear()
-        training.train(little(train__seed=seed, train__steps=3), handful.prepared(copies=2), made(name))
+        train(little(train__seed=seed, train__steps=3), handful.prepared(copies=2), made(name))
         return [batch["src"].tolist() for batch in unlearning]
 
     one, again, other = order("a", 1), order("b", 1), order("c", 2)
@@ -244,7 +250,7 @@ def test_a_handful_of_pairs_is_learned_by_heart_and_translated(made, capsys):
         train__log_every=25,
         train__eval_every=100,
     )
-    state, told = training.train(config, data, run)
+    state, told = train(config, data, run)
     lines = read_metrics(run)
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
     assert list(losses) == list(range(25, STEPS + 1, 25))
@@ -278,7 +284,7 @@ def test_sentences_too_long_are_counted_and_said(made, unlearning, capsys):
     data = handful.prepared()
     longest = max(np.maximum(data.splits["train"].src_lengths, data.splits["train"].tgt_lengths))
     config = little(data__row_length=int(longest) - 1, train__steps=1)
-    _, told = training.train(config, data, made("run"))
+    _, told = train(config, data, made("run"))
     assert told["too_long"] >= 1
     assert f"{told['too_long']} training sentences are longer than data.row_length" in capsys.readouterr().out
 
@@ -323,11 +329,11 @@ def test_what_is_done_is_not_done_again(made, monkeypatch, capsys):
         raise AssertionError("nothing is to be prepared")
 
     monkeypatch.setattr(tokens, "prepare", never)
-    training.run_experiment(config, run)
+    training.run_experiments([(config, run)])
     assert run.result.read_text() == "kept"
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match="another configuration"):
-        training.run_experiment(little(train__steps=9), run)
+        training.run_experiments([(little(train__steps=9), run)])
 
 
 def test_an_experiment_leaves_every_file(made, unlearning, monkeypatch):
@@ -335,7 +341,7 @@ def test_an_experiment_leaves_every_file(made, unlearning, monkeypatch):
     monkeypatch.setattr(tokens, "prepare", lambda *_: data)
     config = little(train__steps=2, decode__splits="test, validation", decode__extra_length=1, decode__beam=1)
     run.error.write_text("{}")
-    training.run_experiment(config, run)
+    training.run_experiments([(config, run)])
     result = run.read("result")
     assert not run.error.exists()
     assert set(result["tests"]) == {"test", "validation"}
@@ -356,5 +362,5 @@ def test_a_split_that_is_not_there_is_said_before_training(monkeypatch, tmp_path
     monkeypatch.setattr(tokens, "prepare", lambda *_: handful.prepared())
     run = RunDir(tmp_path / "run")
     with pytest.raises(UserError, match=r"no split 'tset'; there are train, validation, test"):
-        training.run_experiment(little(decode__splits="test,tset"), run)
+        training.run_experiments([(little(decode__splits="test,tset"), run)])
     assert not run.path.exists()

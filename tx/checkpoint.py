@@ -42,12 +42,22 @@ class Checkpoints:
             restored = self._manager.restore(step, args=items)
         return restored["state"], restored["data"]
 
+    def steps(self) -> list[int]:
+        """Returns the steps that there are checkpoints of, in order."""
+        return sorted(self._manager.all_steps())
+
+    def drop_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps, so that these can be saved anew."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
     def average(self, like, last: int):
         """Returns the mean of the parameters of the `last` newest checkpoints (section 6.1).
 
         Raises UserError where there are fewer.
         """
-        steps = sorted(self._manager.all_steps())[-last:]
+        steps = self.steps()[-last:]
         if len(steps) < last:
             raise UserError(f"averaging {last} checkpoints, but {self._manager.directory} holds {len(steps)}")
         trees = [self.restore(like, step)[0].params for step in steps]

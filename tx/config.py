@@ -67,6 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.eval_every = 5000  # steps between dev perplexities; the last step always has one
     c.train.checkpoint_every = 5000  # steps between checkpoints; the last step always has one
     c.train.keep_checkpoints = 5  # how many of the newest stay on disk
+    c.train.steps_per_dispatch = 1  # updates in one call of the device: more spares a small model waiting for the host
 
     c.decode = ml_collections.ConfigDict()
     c.decode.splits = (
@@ -91,12 +92,20 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, obj
     return flat
 
 
+def says_where(name: str) -> bool:
+    """Returns whether a field says where or how a run is computed, not what: it makes no other experiment."""
+    return name == "train.steps_per_dispatch"
+
+
 def differences(old: dict, new: dict) -> dict[str, tuple[object, object]]:
-    """Returns {dotted name: (old value, new value)} of the leaves in which two nested dicts differ, by name."""
+    """Returns {dotted name: (old value, new value)} of the leaves in which two nested dicts differ, by name.
+
+    Fields that only say where a run is computed do not count.
+    """
     before, after = (fields(ml_collections.ConfigDict(nested)) for nested in (old, new))
     absent = "(absent)"
     pairs = {name: (before.get(name, absent), after.get(name, absent)) for name in sorted(before.keys() | after.keys())}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not says_where(name)}
 
 
 def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
@@ -177,3 +186,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"decode.average_last={config.decode.average_last} needs as many checkpoints; "
             f"train.keep_checkpoints is {config.train.keep_checkpoints}"
         )
+    for name in ("steps", "log_every", "eval_every", "checkpoint_every"):
+        if config.train[name] % config.train.steps_per_dispatch:
+            raise UserError(
+                f"train.{name}={config.train[name]} is no multiple of "
+                f"train.steps_per_dispatch={config.train.steps_per_dispatch}"
+            )

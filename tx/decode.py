@@ -6,6 +6,7 @@ RUN is a run's folder (".../seed1"); sentences come from FILE or standard input,
 """
 
 import argparse
+import concurrent.futures
 import functools
 import pathlib
 import sys
@@ -13,9 +14,9 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from tx import beam
+from tx import beam, provenance
 from tx import config as config_lib
 from tx.attention import BLOCK
 from tx.checkpoint import Checkpoints
@@ -28,8 +29,10 @@ from tx.positions import check_length
 from tx.run import RunDir
 from tx.step import init_state
 
-SHAPES = 4  # source lengths that batches are padded to, hence compilations, for one set of sentences
-HALVINGS = 2  # of a batch whose sentences are over; see `beam.search`
+SHAPES = 4  # source lengths that batches are padded to, hence compilations, at most
+HALVINGS = 2  # of a batch whose sentences are over, each another compilation (see `beam.search`), for
+MANY = 500  # sentences or more
+WORKERS = 4  # batches at once on a CPU: together they hold decode.batch_tokens
 OPTIONS = ("beam", "alpha", "extra_length", "average_last")
 
 
@@ -44,43 +47,67 @@ class Translator:
 
     def __init__(self, config: ConfigDict, params: dict, eos_rank: int | None = None):
         self._config, self._params = config, params
-        self._search = jax.jit(functools.partial(_search, config, eos_rank), static_argnames="length")
+        # A dropout has no part in this: left as it is, it would only make runs compile apart that can share a program.
+        model = {name: 0.0 if "dropout" in name else value for name, value in config.model.items()}
+        program = FrozenConfigDict({"model": model, "decode": config.decode.to_dict()})
+        self._search = _compiled(program, eos_rank)
 
     def __call__(self, sources: list[np.ndarray]) -> list[np.ndarray]:
         """Returns the best translation of each sentence, in order, as tokens without end of sentence.
 
+        The fewer calls the better: what is short translates fast beside other short sentences, and the longer the list
+        the more shapes are worth their compilation.
+
         Args:
           sources: int32 tokens of each sentence, end of sentence included.
         """
-        decode = self._config.decode
-        outputs = [None] * len(sources)
-        for length, members in batches([len(source) for source in sources], decode.batch_tokens):
+        decode, outputs = self._config.decode, [None] * len(sources)
+        # On a CPU several batches side by side, a thread each, beat one after the other with all threads.
+        workers = min(provenance.threads(), WORKERS) if jax.default_backend() == "cpu" else 1
+        halvings = HALVINGS if len(sources) >= MANY else 0
+
+        def translate(length, rows, members):
             check_length(self._config.model.positions, length + decode.extra_length, self._config.model.max_positions)
-            rows = max(1, decode.batch_tokens // length)
             src = np.zeros((rows, length), np.int32)
             for row, i in enumerate(members):
                 src[row, : len(sources[i])] = sources[i]
-            best = jax.device_get(self._search(self._params, src, length=blocks(length + decode.extra_length)))
+            room = blocks(length + decode.extra_length)
+            best = jax.device_get(self._search(self._params, src, length=room, halvings=halvings))
             for row, i in enumerate(members):
                 outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
+
+        cut = batches([len(source) for source in sources], decode.batch_tokens // workers)
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            # The longest first, so that none is left alone at the end; list() raises what a thread has raised.
+            list(pool.map(translate, *zip(*reversed(cut), strict=True))) if cut else None
         return outputs
 
 
-def batches(lengths: list[int], batch_tokens: int) -> list[tuple[int, list[int]]]:
+@functools.lru_cache
+def _compiled(program, eos_rank):
+    """One function for all translators of equal `program` (frozen: "model" and "decode")."""
+    options = {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else None
+    search = functools.partial(_search, program, eos_rank)
+    return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=options)
+
+
+def batches(lengths: list[int], batch_tokens: int) -> list[tuple[int, int, list[int]]]:
     """Cuts sentences, sorted by length, into batches of at most batch_tokens // length rows.
 
-    Returns (padded length, sentence indices) of each batch; there are at most SHAPES padded lengths, multiples of 8
-    that share the sentences evenly.
+    Returns (padded length, rows, sentence indices) of each batch, at most as many sentences as rows. There are few
+    padded lengths, multiples of 8 that share the sentences evenly: at most SHAPES, and one for MANY / 2 sentences.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    cuts = [order[-(-len(order) * (part + 1) // SHAPES) - 1] for part in range(SHAPES)] if order else []
+    shapes = min(SHAPES, max(1, 2 * len(order) // MANY))
+    cuts = [order[-(-len(order) * (part + 1) // shapes) - 1] for part in range(shapes)] if order else []
     result, start = [], 0
     for length in sorted({padded(lengths[i]) for i in cuts}):
         end = start
         while end < len(order) and lengths[order[end]] <= length:
             end += 1
-        rows = max(1, batch_tokens // length)
-        result += [(length, order[i : min(i + rows, end)]) for i in range(start, end, rows)]
+        count = -(-(end - start) // max(1, batch_tokens // length))  # batches; equal ones leave the fewest rows empty
+        rows = -(-(end - start) // count) if count else 0
+        result += [(length, rows, order[i : min(i + rows, end)]) for i in range(start, end, rows or 1)]
         start = end
     return result
 
@@ -95,7 +122,7 @@ def blocks(length: int) -> int:
     return -BLOCK * (-length // BLOCK)
 
 
-def _search(config, eos_rank, params, src, *, length):
+def _search(config, eos_rank, params, src, *, length, halvings):
     """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
     model, width = Transformer(**config.model), config.decode.beam
     context = (model.apply({"params": params}, src, method="memory"), src != 0)
@@ -123,7 +150,7 @@ def _search(config, eos_rank, params, src, *, length):
         max_length=length,
         nbest=1,
         eos_rank=eos_rank,
-        halvings=HALVINGS,
+        halvings=halvings,
     )
     return found.tokens[:, 0]
 

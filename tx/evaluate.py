@@ -27,11 +27,11 @@ def evaluate_translations(
 
     Returns {split: scores} (tx/scores.py), in the order of decode.splits.
     """
-    translator, scores = Translator(config, params), {}
-    for split in split_names(config, data):
-        ids = data.splits[split]
-        outputs = translator([ids.source(i) for i in range(len(ids))])
-        hypotheses = [data.vocabulary.decode(output) for output in outputs]
+    names, scores = split_names(config, data), {}
+    sources = [data.splits[split].source(i) for split in names for i in range(len(data.splits[split]))]
+    outputs = iter(Translator(config, params)(sources))
+    for split in names:
+        hypotheses = [data.vocabulary.decode(next(outputs)) for _ in range(len(data.splits[split]))]
         if run is not None:
             # A translation may hold a line break (through a byte piece); the file keeps one sentence a line.
             lines = [hypothesis.replace("\n", " ") for hypothesis in hypotheses]
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
             {
                 "name": config.name,
                 "decode": config.decode.to_dict(),
-                "dev": {"split": "validation", **make_eval(config, dev)(params)},
+                "dev": {"split": "validation", **make_eval(config, dev)(params)[0]},
                 "tests": {split: {k: v for k, v in s.items() if k != "stats"} for split, s in scores.items()},
             }
         ),

@@ -14,9 +14,11 @@ class Log:
       run: the run's folder.
       steps: the number of training steps.
       first: the step that training starts from; what an interrupted run wrote of later steps is dropped.
+      label: tells this run's lines from those of others on the same console.
+      bar: where its progress is shown, if it shares it with others.
     """
 
-    def __init__(self, run: RunDir, steps: int, first: int = 0):
+    def __init__(self, run: RunDir, steps: int, first: int = 0, label: str = "", bar: Progress | None = None):
         from tensorboard.summary import Writer  # slow to import, and only training writes events
 
         if run.metrics.exists():
@@ -24,14 +26,8 @@ class Log:
             write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         self._lines = run.metrics.open("a", encoding="utf-8")
         self._events = Writer(str(run.path / "tensorboard"))
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} target tokens/s"),
-            TimeRemainingColumn(),
-        )
-        self._task = self._bar.add_task("training", total=steps, completed=first, loss="-", speed="-")
+        self._prefix, self._bar = f"{label}: " if label else "", progress_bar() if bar is None else bar
+        self._task = self._bar.add_task(label or "training", total=steps, completed=first, loss="-", speed="-")
 
     def __enter__(self):
         if self._bar.console.is_terminal:
@@ -54,7 +50,18 @@ class Log:
             self._bar.update(self._task, completed=step, loss=f"{values['loss']:.3f}", speed=speed)
         if not self._bar.console.is_terminal:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            print(f"step {step}  {shown}", flush=True)
+            print(f"{self._prefix}step {step}  {shown}", flush=True)
+
+
+def progress_bar() -> Progress:
+    """Returns a display, not yet started, of one line a run."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}  {task.fields[speed]} target tokens/s"),
+        TimeRemainingColumn(),
+    )
 
 
 def read_metrics(run: RunDir) -> list[dict]:

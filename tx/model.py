@@ -201,7 +201,6 @@ class Transformer(nn.Module):
         t <= index. Keys and values of all places and positions (at most `length`) are in the collection "cache", whose
         leaves have b as their leading axis: apply with `mutable=["cache"]`.
         """
-        check_length(self.positions, slots.shape[2], self.max_positions)
         x = self._embed(token, jnp.broadcast_to(index, token.shape), self.target_position, train=False)
         for layer, keys_values in zip(self.decoder, memory, strict=True):
             x = layer.step(x, keys_values, memory_mask, index, slots)

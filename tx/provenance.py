@@ -22,9 +22,14 @@ def describe() -> dict:
             "platform": devices[0].platform,
             "kind": _processor() if devices[0].platform == "cpu" else devices[0].device_kind,
             "count": len(devices),
-            "threads": int(os.environ.get("PJRT_NPROC", 0)) or _cores(),
+            "threads": threads(),
         },
     }
+
+
+def threads() -> int:
+    """Returns how many threads JAX computes with on a CPU."""
+    return int(os.environ.get("PJRT_NPROC", 0)) or _cores()
 
 
 def revision() -> str:

@@ -1,7 +1,7 @@
 """One update of the parameters: the state it changes, the loss it descends, and the dev perplexity."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
@@ -152,26 +152,63 @@ def update(
     return TrainState(state.step + 1, params, opt_state), {"loss": value, "nll": nll}
 
 
-def make_train_step(config: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
-    """Returns the jitted step: (state, batch) -> (state after one update, {"loss", "nll"}); the state is donated."""
-    step, values = jax.jit(functools.partial(update, config), donate_argnums=0), Values.of(config)
+def stack(trees: Sequence[Any], join: Callable = jnp.stack) -> Any:
+    """Joins trees of one structure on a new leading axis of every leaf; a single tree stays as it is."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: join(leaves), *trees)
+
+
+def member(tree: Any, index: int, members: int) -> Any:
+    """Returns one of the `members` trees that `stack` joined."""
+    return tree if members == 1 else _take(tree, np.int32(index))
+
+
+@jax.jit
+def _take(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
+    """Returns the jitted step: (state, batch) -> (state after one update, {"loss", "nll"}); the state is donated.
+
+    Several configurations (of one `program`) are updated side by side: state, batch and metrics are then those of
+    each, in one `stack`. With train.steps_per_dispatch > 1 a call makes so many updates: every leaf of a batch, and
+    every metric, has an axis for them, behind that of the members.
+    """
+    step = functools.partial(update, configs[0])
+    if configs[0].train.steps_per_dispatch > 1:
+        step = functools.partial(_updates, configs[0])
+    if len(configs) > 1:
+        step = jax.vmap(step)
+    step, values = jax.jit(step, donate_argnums=0), stack([Values.of(config) for config in configs], np.stack)
     return lambda state, batch: step(state, batch, values)
 
 
-def make_eval(config: ConfigDict, batches: list[Batch]) -> Callable[[dict], dict]:
-    """Returns a function of parameters: {"nll", "ppl", "tokens"} over the batches.
+def _updates(config, state, batches, values):
+    """One update a batch; batches are stacked."""
+    return jax.lax.scan(lambda state, batch: update(config, state, batch, values), state, batches)
+
+
+def make_eval(config: ConfigDict, batches: list[Batch], members: int = 1) -> Callable[[dict], list[dict]]:
+    """Returns a function of parameters: for each member {"nll", "ppl", "tokens"} over the batches.
 
     ppl is exp of the mean negative log-likelihood per target subword, end of sentence included, without smoothing.
+
+    Args:
+      config: of any of the members.
+      batches: the same for all.
+      members: how many there are; the parameters are a `stack` of so many.
     """
 
-    @jax.jit
     def nll(params, batch):
         return batch_loss(config, params, batch)[1] * (batch["tgt"] != 0).sum().astype(jnp.float32)
 
+    nll = jax.jit(nll if members == 1 else jax.vmap(nll, in_axes=(0, None)))
     count = sum(int((batch["tgt"] != 0).sum()) for batch in batches)
 
     def evaluate(params):
-        mean = float(np.sum([float(nll(params, batch)) for batch in batches], dtype=np.float64)) / count
-        return {"nll": mean, "ppl": float(np.exp(mean)), "tokens": count}
+        sums = np.stack([np.asarray(nll(params, batch), np.float64).reshape(members) for batch in batches], axis=1)
+        means = [row.sum() / count for row in sums]
+        with np.errstate(over="ignore"):  # what has diverged may have an infinite perplexity
+            return [{"nll": float(mean), "ppl": float(np.exp(mean)), "tokens": count} for mean in means]
 
     return evaluate

@@ -1,16 +1,22 @@
-"""Trains one configuration, from text to result.json.
+"""Trains a configuration, or several side by side, from text to result.json.
 
 The command line names a configuration and may change its fields:
 
     python -m tx.train --config=experiments/config.py:table3/A/h=1@multi30k --workdir=DIR [--config.train.steps=500 ...]
+
+Runs that differ in nothing but numbers (`tx.step.program`), such as seeds, train side by side as a group, in one
+compiled program, when --and stands between their arguments. A run alone is a group of one.
 """
 
 import argparse
+import contextlib
 import functools
+import itertools
 import pathlib
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -25,148 +31,286 @@ from tx.decode import padded
 from tx.errors import UserError, one_line_errors
 from tx.evaluate import evaluate_translations, split_names
 from tx.flops import training_flops
-from tx.logs import Log, read_metrics
+from tx.logs import Log, progress_bar, read_metrics
 from tx.memory import keep_freed_memory
 from tx.optim import schedule
 from tx.positions import check_length
 from tx.run import RunDir, to_json, write_atomically
-from tx.step import TrainState, init_state, make_eval, make_train_step
+from tx.step import TrainState, init_state, make_eval, make_train_step, member, program, stack
 
 
 class Window:
-    """Losses and token counts since the last line of the log; losses stay on the device until they are read."""
+    """Losses and tokens of a group since the last line of its logs; losses stay on the device until they are read."""
 
-    def __init__(self):
-        self.metrics, self.source, self.target, self.start = [], 0, 0, time.monotonic()
+    def __init__(self, members: int):
+        self.members, self.metrics, self.start = members, [], time.monotonic()
+        self.tokens = {side: np.zeros(members, int) for side in SIDES}
 
     def add(self, metrics: dict, batch: Batch) -> None:
+        """Takes what a step was given and gave, for one member or for a stack of all."""
         self.metrics.append(metrics)
-        self.source += int(np.count_nonzero(batch["src"]))
-        self.target += int(np.count_nonzero(batch["tgt"]))
+        for side, name in SIDES.items():
+            self.tokens[side] += np.count_nonzero(batch[name].reshape(self.members, -1), axis=1)
 
-    def read(self) -> tuple[dict, dict]:
-        """Returns (mean loss and nll, tokens per second); waits for the last step."""
+    def read(self) -> list[tuple[dict, dict]]:
+        """Returns each member's (mean loss and nll, tokens per second of its share); waits for the last step."""
         host = jax.device_get(self.metrics)
-        seconds = time.monotonic() - self.start
-        values = {key: float(np.mean([m[key] for m in host])) for key in host[0]}
-        return values, {
-            "target_tokens_per_s": self.target / seconds,
-            "tokens_per_s": (self.source + self.target) / seconds,
+        share = (time.monotonic() - self.start) / self.members
+        steps = {key: np.concatenate([np.reshape(m[key], (self.members, -1)) for m in host], axis=1) for key in host[0]}
+        return [
+            (
+                {key: float(np.mean(steps[key][i])) for key in steps},
+                {
+                    "target_tokens_per_s": float(self.tokens["target"][i] / share),
+                    "tokens_per_s": float((self.tokens["source"][i] + self.tokens["target"][i]) / share),
+                },
+            )
+            for i in range(self.members)
+        ]
+
+
+SIDES = {"source": "src", "target": "tgt"}
+
+
+class Member:
+    """One run of a group: its own order of the data, checkpoints and totals.
+
+    Args:
+      config, run: the run.
+      data: its text, as that of all members.
+
+    Attributes:
+      tokens: {"source", "target"}: tokens trained on up to the last line of the log.
+      seconds: its share of the time that earlier processes trained it.
+      padding: the share of padding in each batch.
+      losses: of the last line of the log, {} before the first.
+    """
+
+    def __init__(self, config: ConfigDict, run: RunDir, data: tokens.PreparedData):
+        self.config, self.run, self.data = config, run, data
+        self.batches = TrainBatches(
+            data.splits["train"],
+            seed=config.train.seed,
+            row_length=config.data.row_length,
+            batch_rows=config.data.batch_rows,
+        )
+        self.rate = schedule(config.optim, config.model.d_model)
+        self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
+        self.tokens, self.seconds = dict.fromkeys(SIDES, 0), 0.0
+        self.padding, self.losses = [], {}
+
+    @property
+    def label(self) -> str:
+        """For people: the name, and the seed."""
+        return f"{self.config.name} seed {self.config.train.seed}"
+
+    def start(self, step: int | None) -> TrainState:
+        """Goes back to the checkpoint of a step, or to the beginning for None, and forgets what came later."""
+        state = init_state(self.config)
+        self.checkpoints.drop_after(step or 0)
+        if step is not None:
+            state, self.batches.position = self.checkpoints.restore(state, step)
+            self.tokens = {side: self.batches.position.pop(f"{side}_tokens", 0) for side in SIDES}
+            self.seconds = self.batches.position.pop("seconds", 0.0)
+        return state
+
+    def draw(self) -> Batch:
+        """Returns the batches of one dispatch."""
+        drawn = [next(self.batches) for _ in range(self.config.train.steps_per_dispatch)]
+        self.padding += map(padding_share, drawn)
+        return stack(drawn, np.stack)
+
+    def save(self, step: int, state: TrainState, unread: dict[str, int], share: float) -> None:
+        """Saves a checkpoint.
+
+        Args:
+          step, state: this member's.
+          unread: tokens that came after the last line of the log.
+          share: its share of the seconds that this process has trained.
+        """
+        seen = {f"{side}_tokens": self.tokens[side] + unread[side] for side in SIDES}
+        self.checkpoints.save(step, state, self.batches.position | seen | {"seconds": self.seconds + share})
+
+    def told(self, dev: dict, share: float) -> dict:
+        """Returns what result.json says of the training."""
+        return {
+            "steps": self.config.train.steps,
+            "epochs": self.batches.epochs(),
+            "source_tokens": self.tokens["source"],
+            "target_tokens": self.tokens["target"],
+            "padding_share": float(np.mean(self.padding)) if self.padding else None,
+            "flops": training_flops(self.config),
+            "final_loss": self.losses.get("loss"),
+            "too_long": self.batches.too_long,
+            "dev": {"split": "validation", **dev},
+            "seconds": self.seconds + share,
         }
 
 
-def train(config: ConfigDict, data: tokens.PreparedData, run: RunDir) -> tuple[TrainState, dict]:
-    """Trains to the last step, from the newest checkpoint if there is one.
+def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
+    """Trains a group to the last step, from the newest checkpoint that all its members have, if there is one.
 
-    Returns the final state and what result.json says of the training.
+    Returns the final state (a `stack` of its members') and what each one's result.json says of the training.
     """
-    batches = TrainBatches(
-        data.splits["train"],
-        seed=config.train.seed,
-        row_length=config.data.row_length,
-        batch_rows=config.data.batch_rows,
-    )
-    if batches.too_long:
+    count, config, data = len(members), members[0].config, members[0].data
+    dispatch, last = config.train.steps_per_dispatch, config.train.steps
+    if members[0].batches.too_long:
         limit = f"data.row_length={config.data.row_length}"
-        print(f"{batches.too_long} training sentences are longer than {limit}: left out")
-    evaluate = make_eval(
-        config,
-        eval_batches(data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows),
+        print(f"{members[0].batches.too_long} training sentences are longer than {limit}: left out")
+    dev_batches = eval_batches(
+        data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows
     )
-    step_function, rate = make_train_step(config), schedule(config.optim, config.model.d_model)
-    state, checkpoints = init_state(config), Checkpoints(run.checkpoints, config.train.keep_checkpoints)
-    if (restored := checkpoints.restore(state)) is not None:
-        state, batches.position = restored
-    first, last = int(state.step), config.train.steps
-    totals = {side: batches.position.pop(f"{side}_tokens", 0) for side in ("source", "target")}
-    padding, dev, values = [], None, {}
-    began = time.monotonic() - batches.position.pop("seconds", 0.0)
-    with Log(run, last, first) as log:
-        window = Window()
-        for step in range(first + 1, last + 1):
-            batch = next(batches)
+    evaluate, step_function = make_eval(config, dev_batches, count), make_train_step(*(m.config for m in members))
+    common = max(set.intersection(*(set(m.checkpoints.steps()) for m in members)), default=None)
+    state, first, devs = stack([m.start(common) for m in members]), common or 0, None
+    began = time.monotonic()
+
+    def share():
+        return (time.monotonic() - began) / count
+
+    with contextlib.ExitStack() as closing:
+        bar = progress_bar()
+        logs = [closing.enter_context(Log(m.run, last, first, m.label if count > 1 else "", bar)) for m in members]
+        window = Window(count)
+        for step in range(first + dispatch, last + 1, dispatch):
+            batch = stack([m.draw() for m in members], np.stack)
             state, metrics = step_function(state, batch)
             window.add(metrics, batch)
-            padding.append(padding_share(batch))
             due = functools.partial(_due, step, last)
             if due(config.train.log_every):
-                values, timing = window.read()
-                log.write(step, values | {"lr": float(rate(step - 1))}, timing)
-                totals = {"source": totals["source"] + window.source, "target": totals["target"] + window.target}
-                window = Window()
+                for i, (m, log, (values, timing)) in enumerate(zip(members, logs, window.read(), strict=True)):
+                    log.write(step, values | {"lr": float(m.rate(step - 1))}, timing)
+                    m.losses = values
+                    m.tokens = {side: m.tokens[side] + int(window.tokens[side][i]) for side in SIDES}
+                window = Window(count)
             if due(config.train.eval_every):
                 paused = time.monotonic()
-                dev = evaluate(state.params)
-                log.write(step, {"dev_ppl": dev["ppl"], "dev_nll": dev["nll"]}, {})
+                devs = evaluate(state.params)
+                for log, dev in zip(logs, devs, strict=True):
+                    log.write(step, {"dev_ppl": dev["ppl"], "dev_nll": dev["nll"]}, {})
                 window.start += time.monotonic() - paused
             if due(config.train.checkpoint_every):
-                seen = {f"{side}_tokens": totals[side] + getattr(window, side) for side in totals}
-                seen["seconds"] = time.monotonic() - began
-                checkpoints.save(step, state, batches.position | seen)
-    checkpoints.close()
-    seconds = time.monotonic() - began
-    dev = dev or evaluate(state.params)
-    return state, {
-        "steps": last,
-        "epochs": batches.epochs(),
-        "source_tokens": totals["source"],
-        "target_tokens": totals["target"],
-        "padding_share": float(np.mean(padding)) if padding else None,
-        "flops": training_flops(config),
-        "final_loss": values.get("loss"),
-        "too_long": batches.too_long,
-        "dev": {"split": "validation", **dev},
-        "seconds": seconds,
-    }
+                for i, m in enumerate(members):
+                    unread = {side: int(window.tokens[side][i]) for side in SIDES}
+                    m.save(step, member(state, i, count), unread, share())
+    for m in members:
+        m.checkpoints.close()
+    seconds = share()
+    devs = devs or evaluate(state.params)
+    return state, [m.told(dev, seconds) for m, dev in zip(members, devs, strict=True)]
 
 
 def _due(step, last, every):
     return step % every == 0 or step == last
 
 
-def run_experiment(config: ConfigDict, run: RunDir) -> None:
-    """Trains, evaluates and writes every file of a run; what is done already is not done again."""
+Run = tuple[ConfigDict, RunDir]
+
+
+def run_experiments(runs: Sequence[Run]) -> None:
+    """Trains runs side by side, evaluates each and writes every file; what is done already is not done again.
+
+    Where one fails after training, the others go on; the first error is raised when all are through. Raises UserError
+    for runs that cannot train side by side.
+    """
+    with _recorded(runs):
+        members, heads = _begin(runs)
+        if not members:
+            return
+        state, told = train(members)
+    errors = []
+    for i, (m, head, trained) in enumerate(zip(members, heads, told, strict=True)):
+        try:
+            with _recorded([(m.config, m.run)]):
+                _finish(m, member(state, i, len(members)).params, head, trained, len(members))
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _begin(runs) -> tuple[list[Member], list[dict]]:
+    """Checks all runs, and makes the folders of those that are not done; returns them with the heads of their files."""
     record = provenance.describe()
+    config = runs[0][0]
+    wanted = program(config)
+    for other, run in runs:
+        if differing := [field for field, value in program(other).items() if value != wanted[field]]:
+            raise UserError(f"{run.path} cannot train beside {runs[0][1].path}: {', '.join(differing)} differ")
+    if len({run.path.resolve() for _, run in runs}) < len(runs):
+        raise UserError("two of the runs have one --workdir; give each its own")
+    # What such runs have not in common is of no matter to the checks below.
     check_length(config.model.positions, config.data.row_length, config.model.max_positions)
-    if run.config.exists():
-        refuse_other_configuration(config, run)
+    for other, run in runs:
+        if run.config.exists():
+            refuse_other_configuration(other, run)
         if run.result.exists():
             print(f"{run.result} is there: nothing to do")
-            return
+    if not (pending := [(other, run) for other, run in runs if not run.result.exists()]):
+        return [], []
     data = tokens.prepare(config.data, config.model.vocab_size)
     # What translating would refuse is refused before the training, not after it.
     longest = max(int(data.splits[split].src_lengths.max()) for split in split_names(config, data))
     check_length(config.model.positions, padded(longest) + config.decode.extra_length, config.model.max_positions)
-    run.create()
     record["data"] = {
         "corpus": data.corpus.name,
         "fingerprint": data.corpus.fingerprint,
         "vocabulary_fingerprint": data.vocabulary.fingerprint,
     }
-    head = {"format": 1, "name": config.name, "seed": config.train.seed, "config": config.to_dict(), **record}
-    write_atomically(run.config, to_json(head))
-    run.error.unlink(missing_ok=True)
-    state, trained = train(config, data, run)
+    heads = []
+    for other, run in pending:
+        run.create()
+        head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **record}
+        write_atomically(run.config, to_json(head))
+        run.error.unlink(missing_ok=True)
+        heads.append(head)
+    return [Member(other, run, data) for other, run in pending], heads
+
+
+def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) -> None:
+    """Translates, scores and writes result.json."""
     seconds, dev = trained.pop("seconds"), trained.pop("dev")
     translating = time.monotonic()
-    tests = evaluate_translations(config, state.params, data, run)
+    tests = evaluate_translations(m.config, params, m.data, m.run)
     decoded = time.monotonic() - translating
-    head |= {
-        "params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "vocab_size": config.model.vocab_size,
+    timing = {
+        "train_s": seconds,
+        "decode_s": decoded,
+        "total_s": seconds + decoded,
+        "target_tokens_per_s": trained["target_tokens"] / seconds,
+    }
+    result = head | {
+        "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "vocab_size": m.config.model.vocab_size,
         "train": trained,
         "dev": dev,
         "tests": tests,
-        "decode": config.decode.to_dict(),
-        "curve": thinned_curve(run),
-        "timing": {
-            "train_s": seconds,
-            "decode_s": decoded,
-            "total_s": seconds + decoded,
-            "target_tokens_per_s": trained["target_tokens"] / seconds,
-        },
+        "decode": m.config.decode.to_dict(),
+        "curve": thinned_curve(m.run),
+        # Of a stacked run, the training's seconds are its share of the group's.
+        "timing": timing | ({"stacked": stacked} if stacked > 1 else {}),
     }
-    write_atomically(run.result, to_json(head))
+    write_atomically(m.run.result, to_json(result))
+
+
+@contextlib.contextmanager
+def _recorded(runs: Sequence[Run]):
+    """Leaves error.json in the folders of runs that an error keeps from being done; what a user has to mend aside."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        last_line = (str(error).splitlines() or [""])[0]
+        for config, run in runs:
+            if run.path.is_dir() and not run.result.exists():
+                report = {
+                    "name": config.name,
+                    "seed": config.train.seed,
+                    "error": f"{type(error).__name__}: {last_line}",
+                }
+                write_atomically(run.error, to_json(report | {"traceback": traceback.format_exc()}))
+        raise
 
 
 def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
@@ -196,23 +340,17 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tx.train",
         description=__doc__.splitlines()[0],
-        epilog="--config=FILE.py:NAME names the configuration, --config.FIELD=VALUE changes a field of it.",
+        epilog="--config=FILE.py:NAME names the configuration, --config.FIELD=VALUE changes a field of it; "
+        "--and comes before the arguments of one more run, to train beside it.",
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
-    _, _, rest = commandline.split_config_arguments(argv)
-    run = RunDir(parser.parse_args(rest).workdir)
-    config, _ = commandline.config_from(argv)
+    runs, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
+    for part in parts or [[]]:
+        _, _, rest = commandline.split_config_arguments(part)
+        run = RunDir(parser.parse_args(rest).workdir)
+        runs.append((commandline.config_from(part)[0], run))
     keep_freed_memory()
-    try:
-        run_experiment(config, run)
-    except UserError:
-        raise
-    except Exception as error:
-        last_line = (str(error).splitlines() or [""])[0]
-        report = {"name": config.name, "seed": config.train.seed, "error": f"{type(error).__name__}: {last_line}"}
-        if run.path.is_dir():
-            write_atomically(run.error, to_json(report | {"traceback": traceback.format_exc()}))
-        raise
+    run_experiments(runs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,385 @@
+"""Runs side by side: each is what it is alone, whatever becomes of the others; several steps a dispatch."""
+
+import contextlib
+import json
+import math
+import pathlib
+import shutil
+import sys
+import time
+
+import handful
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from launch import local, plan
+from tx import train as training
+from tx.checkpoint import Checkpoints
+from tx.data import tokens
+from tx.errors import UserError
+from tx.logs import read_metrics
+from tx.run import RunDir, to_json
+from tx.step import init_state, program
+
+STEPS = 6
+
+
+def config(**diff):
+    """A small run on the handful of pairs."""
+    sizes = {
+        "model__vocab_size": handful.VOCAB_SIZE,
+        "model__num_layers": 1,
+        "data__batch_rows": 2,
+        "optim__epsilon": 1e-3,  # gradients that are zero but for rounding are not blown up
+        "train__steps": STEPS,
+        "train__log_every": 2,
+        "train__eval_every": 4,
+        "train__checkpoint_every": 2,
+        "decode__splits": "validation",
+        "decode__beam": 1,
+        "decode__extra_length": 1,
+    }
+    return tiny.config(**(sizes | diff))
+
+
+OTHER = {
+    "model__dropout": 0.3,
+    "loss__label_smoothing": 0.2,
+    "optim__lr_factor": 0.5,
+    "optim__warmup_steps": 3,
+}
+MEMBERS = {
+    "plain": {"train__seed": 1},
+    "other": {"train__seed": 2, **OTHER},
+    "diverging": {"train__seed": 3, "optim__lr_factor": 1e30},
+    "last": {"train__seed": 4},
+}
+
+
+@contextlib.contextmanager
+def in_memory():
+    """Experiments on the handful of pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "prepare", lambda *_: handful.prepared(copies=2))
+        yield
+
+
+def experiments(folder, names, **diff):
+    runs = [(config(**(MEMBERS[name] | diff)), RunDir(folder / name)) for name in names]
+    with in_memory():
+        training.run_experiments(runs)
+    return {name: run for name, (_, run) in zip(names, runs, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory):
+    """Four runs side by side, of which one diverges; and the seconds they took together."""
+    began = time.monotonic()
+    runs = experiments(tmp_path_factory.mktemp("stacked"), list(MEMBERS))
+    return runs, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The one that has other values than the first in everything that may differ."""
+    return experiments(tmp_path_factory.mktemp("alone"), ["other"])["other"]
+
+
+def final_state(run, step=STEPS):
+    checkpoints = Checkpoints(run.checkpoints)
+    state, position = checkpoints.restore(jax.eval_shape(lambda: init_state(config())), step)
+    checkpoints.close()
+    return state, position
+
+
+def close(one, two):
+    """Asserts that nested values are equal, numbers up to the order of summation."""
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            close(one[key], two[key])
+    elif isinstance(one, list):
+        assert len(one) == len(two)
+        for first, second in zip(one, two, strict=True):
+            close(first, second)
+    elif isinstance(one, float):
+        assert one == pytest.approx(two, rel=1e-4, nan_ok=True)
+    else:
+        assert one == two
+
+
+def close_states(one, two):
+    for first, second in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
+def lines(run):
+    """The metrics of a run, clock readings aside."""
+    return [{key: value for key, value in line.items() if key != "timing"} for line in read_metrics(run)]
+
+
+def result(run):
+    """What a run found, clock readings aside."""
+    return {key: value for key, value in run.read("result").items() if key != "timing"}
+
+
+def test_a_member_is_what_it_is_alone(stacked, alone):
+    """With other seeds, other rates and another schedule beside it, and one that diverges."""
+    beside, by_itself = stacked[0]["other"], alone
+    close(result(beside), result(by_itself))
+    close(lines(beside), lines(by_itself))
+    for step in (2, STEPS):
+        (one, position), (two, wanted) = final_state(beside, step), final_state(by_itself, step)
+        close_states(one, two)
+        assert position | {"seconds": 0} == wanted | {"seconds": 0}
+    assert beside.translations("validation").read_text() == by_itself.translations("validation").read_text()
+
+    def files(run):
+        return {path.relative_to(run.path).parts[0] for path in run.path.iterdir()}
+
+    assert files(beside) == files(by_itself) >= {"config.json", "tensorboard", "checkpoints", "result.json"}
+    assert beside.read("config")["config"] == by_itself.read("config")["config"]
+    assert list((beside.path / "tensorboard").iterdir())
+
+
+def test_members_differ(stacked):
+    """Else it would not be seen that one got what belongs to another."""
+    losses = {name: [line["loss"] for line in lines(run) if "loss" in line] for name, run in stacked[0].items()}
+    assert len(set(map(tuple, losses.values()))) == len(MEMBERS)
+    rates = [lines(stacked[0][name])[0]["lr"] for name in ("plain", "other", "diverging")]
+    assert len(set(rates)) == 3
+
+
+def test_one_that_diverges_is_alone_in_it(stacked):
+    found = {name: result(run) for name, run in stacked[0].items()}
+    assert math.isnan(found["diverging"]["train"]["final_loss"])
+    for name in ("plain", "other", "last"):
+        assert found[name]["train"]["final_loss"] < 6
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(final_state(stacked[0][name])[0]))
+
+
+def test_a_stacked_runs_seconds_are_its_share(stacked, alone):
+    runs, seconds = stacked
+    timings = {name: run.read("result")["timing"] for name, run in runs.items()}
+    assert {timing["stacked"] for timing in timings.values()} == {len(MEMBERS)}
+    shares = {timing["train_s"] for timing in timings.values()}
+    assert len(shares) == 1
+    assert 0 < len(MEMBERS) * shares.pop() < seconds
+    assert "stacked" not in alone.read("result")["timing"]
+
+
+def test_a_group_goes_on_from_the_newest_step_that_all_have(stacked, tmp_path, capsys):
+    """What is done is left out and left as it is; what was saved after that step is made again.
+
+    Going on with two steps a dispatch gives the same numbers, and is no other experiment.
+    """
+    for name, run in stacked[0].items():
+        shutil.copytree(run.path, tmp_path / name)
+    before = {path: path.read_bytes() for name in ("plain", "diverging") for path in files_of(tmp_path / name)}
+    gone = {"other": ["6"], "last": ["4", "6"]}
+    for name, steps in gone.items():
+        (tmp_path / name / "result.json").unlink()
+        for step in steps:
+            shutil.rmtree(tmp_path / name / "checkpoints" / step)
+    runs = experiments(tmp_path, list(MEMBERS), train__steps_per_dispatch=2)
+    said = capsys.readouterr().out
+    assert "step 4" in said
+    assert "step 2" not in said
+    assert {path: path.read_bytes() for path in before} == before
+    for name in gone:
+        close(lines(runs[name]), lines(stacked[0][name]))
+        found, wanted = result(runs[name]), result(stacked[0][name])
+        for each in (found, wanted):
+            del each["train"]["padding_share"]  # of the steps of the last process
+            del each["config"]["train"]["steps_per_dispatch"]
+        close(found, wanted)
+        for step in (4, STEPS):
+            close_states(final_state(runs[name], step)[0], final_state(stacked[0][name], step)[0])
+        timing = runs[name].read("result")["timing"]
+        assert timing["stacked"] == 2
+        assert timing["train_s"] > final_state(runs[name], 2)[1]["seconds"] > 0
+
+
+def files_of(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("plain", "other", "first"), [((2, 4), (4, 6), 4), ((2, 4), (2, 4), 4), ((2, 4), (6,), 0), ((2,), (), 0)]
+)
+def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other, first):
+    """Later checkpoints are gone then, so that they can be made anew."""
+    names, kept = ("plain", "other"), (plain, other)
+    for name, steps in zip(names, kept, strict=True):
+        saved, start = Checkpoints(tmp_path / name / "checkpoints"), init_state(config())
+        for step in steps:
+            saved.save(step, start.replace(step=np.int32(step)), {"epoch": step})
+        saved.close()
+    members = [training.Member(config(**MEMBERS[n]), RunDir(tmp_path / n), handful.prepared(copies=2)) for n in names]
+    positions = []
+
+    class Started(Exception):
+        pass
+
+    def step(state, batch):
+        raise Started(state.step.tolist())
+
+    def draw(self):
+        positions.append(self.batches.position["epoch"])
+        return {"src": np.zeros(1)}
+
+    monkeypatch.setattr(training, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(training.Member, "draw", draw)
+    with pytest.raises(Started) as caught:
+        training.train(members)
+    assert caught.value.args == ([first, first],)
+    assert positions == [first, first]
+    assert [m.checkpoints.steps() for m in members] == [[step for step in steps if step <= first] for steps in kept]
+
+
+# Several steps a dispatch
+
+
+def test_several_steps_a_dispatch_are_the_same_steps(stacked, tmp_path):
+    """Alone; of a group, resuming above says it."""
+    wanted, run = stacked[0]["plain"], RunDir(tmp_path)
+    two = config(**MEMBERS["plain"], train__steps_per_dispatch=2)
+    _, [found] = training.train([training.Member(two, run, handful.prepared(copies=2))])
+    close(lines(run), lines(wanted))
+    close_states(final_state(run)[0], final_state(wanted)[0])
+    close({key: found[key] for key in found if key not in ("seconds", "dev")}, result(wanted)["train"])
+    close(found["dev"], result(wanted)["dev"])
+
+
+@pytest.mark.parametrize("name", ["steps", "log_every", "eval_every", "checkpoint_every"])
+def test_steps_per_dispatch_must_divide_what_happens_between_steps(name):
+    everything = dict.fromkeys(("steps", "log_every", "eval_every", "checkpoint_every"), 8) | {name: 6}
+    with pytest.raises(UserError) as caught:
+        tiny.config(train__steps_per_dispatch=4, **{f"train__{key}": value for key, value in everything.items()})
+    assert str(caught.value) == f"train.{name}=6 is no multiple of train.steps_per_dispatch=4"
+
+
+def test_steps_per_dispatch_is_not_another_experiment(tmp_path):
+    run = RunDir(tmp_path)
+    run.config.write_text(to_json({"config": config().to_dict()}))
+    training.refuse_other_configuration(config(train__steps_per_dispatch=2), run)
+    with pytest.raises(UserError, match=r"train\.steps: 6 there"):
+        training.refuse_other_configuration(config(train__steps=8, train__steps_per_dispatch=2), run)
+
+
+# What goes wrong
+
+
+def test_what_cannot_train_side_by_side_is_refused(tmp_path):
+    def refused(wanted, *runs):
+        with in_memory(), pytest.raises(UserError) as caught:
+            training.run_experiments([(c, RunDir(tmp_path / name)) for c, name in runs])
+        assert "\n" not in str(caught.value)
+        assert wanted in str(caught.value)
+        assert list(tmp_path.iterdir()) == []
+
+    other = config(model__norm="pre", model__dropout=0.0, train__seed=2)
+    assert program(other) != program(config())
+    refused("model.norm, model.dropout differ", (config(), "a"), (other, "b"))
+    refused("train.steps_per_dispatch differ", (config(), "a"), (config(train__steps_per_dispatch=2), "b"))
+    refused("one --workdir", (config(), "a"), (config(train__seed=2), "a"))
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Training that only says that it is done."""
+
+    def train(members):
+        told = {"seconds": 1.0, "dev": {}, "target_tokens": 1}
+        for m in members:
+            m.run.metrics.touch()
+        return {"params": np.zeros((len(members), 3))}, [dict(told) for _ in members]
+
+    class State:
+        def __init__(self, tree):
+            self.params = tree
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "member", lambda state, i, count: State({"w": state["params"][i]}))
+
+
+def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypatch, tmp_path):
+    def translate(c, *_):
+        if c.train.seed == 2:
+            raise ArithmeticError("no BLEU today")
+        return {}
+
+    monkeypatch.setattr(training, "evaluate_translations", translate)
+    names = ["plain", "other", "last"]
+    with pytest.raises(ArithmeticError, match="no BLEU today"):
+        experiments(tmp_path, names)
+    assert [RunDir(tmp_path / name).result.exists() for name in names] == [True, False, True]
+    assert [RunDir(tmp_path / name).error.exists() for name in names] == [False, True, False]
+    error = RunDir(tmp_path / "other").read("error")
+    assert (error["seed"], error["error"]) == (2, "ArithmeticError: no BLEU today")
+    monkeypatch.setattr(training, "evaluate_translations", lambda *_: {})
+    experiments(tmp_path, names)
+    assert RunDir(tmp_path / "other").result.exists()
+    assert not RunDir(tmp_path / "other").error.exists()
+
+
+def test_training_that_fails_fails_for_all_that_were_in_it(untrained, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "evaluate_translations", lambda *_: {})
+    experiments(tmp_path, ["plain"])
+
+    def train(members):
+        raise MemoryError("of the device")
+
+    monkeypatch.setattr(training, "train", train)
+    with pytest.raises(MemoryError):
+        experiments(tmp_path, ["plain", "other", "last"])
+    found = [RunDir(tmp_path / name).error.exists() for name in ("plain", "other", "last")]
+    assert found == [False, True, True]
+
+
+# Launched
+
+
+def test_a_launch_trains_side_by_side_in_one_process(tmp_path):
+    """The real command line, but for the text, which is the handful of pairs."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})\n"
+        "import handful\nfrom tx import train\nfrom tx.data import tokens\n"
+        "tokens.prepare = lambda *_: handful.prepared()\ntrain.main(sys.argv[1:])\n"
+    )
+    sizes = {
+        "model.vocab_size": handful.VOCAB_SIZE,
+        "model.num_layers": 1,
+        "model.d_model": 16,
+        "data.row_length": 32,
+        "data.batch_rows": 2,
+        "train.steps": 2,
+        "decode.beam": 1,
+        "decode.extra_length": 1,
+    }
+    reported = []
+    status = local.main(
+        [
+            *("table3/base@smoke", "table3/D/eps_ls=0.0@smoke", "--seeds=2", f"--workdir={tmp_path / 'runs'}"),
+            *(f"--set={field}={value}" for field, value in sizes.items()),
+            "--stack",
+        ],
+        command=lambda runs: [sys.executable, str(script), *plan.arguments(runs)],
+        prepare=lambda runs: None,
+        report=reported.append,
+    )
+    sweep = tmp_path / "runs" / "table3@smoke"
+    folders = [sweep / variant / f"seed{seed}" for variant in ("base", "D/eps_ls=0.0") for seed in (1, 2)]
+    log = (folders[0] / "log.txt").read_text()
+    assert status == 0, log
+    assert reported == [[sweep]]
+    for folder in folders:
+        found = RunDir(folder).read("result")
+        assert found["timing"]["stacked"] == 4
+        assert folder.as_posix().endswith(f"seed{found['seed']}")
+        assert f"{found['name']} seed {found['seed']}: step 2" in log
+    assert str(folders[0] / "log.txt") in (folders[3] / "log.txt").read_text()
+    assert len({json.dumps(RunDir(folder).read("result")["dev"]) for folder in folders}) == 4
