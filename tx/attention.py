@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tx.layers import Dense, Dropout, dense
 
-BLOCK = 16  # positions of the decoding cache that are attended to at a time
+BLOCK = 8  # positions of the decoding cache that are attended to at a time
 MASKED = -1e9  # finite, so that a row with nothing to attend to stays free of NaN; exp() of it is exactly 0
 
 
