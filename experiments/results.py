@@ -225,6 +225,7 @@ def _flat(nested: dict, prefix: str = "") -> dict[str, object]:
 def _changed(config: dict, now: dict, free: Iterable[str] = ()) -> dict[str, object]:
     """{dotted field: its value in `config`, or "absent"} of every field in which it differs from `now`."""
     fields = sorted((now.keys() | config.keys()) - _NOT_COMPARED - set(free))
+    fields = [f for f in fields if not tx.config.says_where(f)]
     return {f: config.get(f, "absent") for f in fields if config.get(f, "absent") != now.get(f, "absent")}
 
 

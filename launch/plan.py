@@ -168,8 +168,7 @@ def _state(folder: RunDir, config: ml_collections.ConfigDict) -> tuple[str, str]
     for kind in ("result", "config"):
         if getattr(folder, kind).exists():
             found = folder.read(kind).get("config", {})
-            if found != wanted:
-                changed = tx.config.differences(found, wanted)
+            if changed := tx.config.differences(found, wanted):
                 return "refused", ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
             if kind == "result":
                 return "done", ""

@@ -68,6 +68,11 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.checkpoint_every = 5000  # steps between checkpoints; the last step always has one
     c.train.keep_checkpoints = 5  # how many of the newest stay on disk
 
+    c.parallel = ml_collections.ConfigDict()  # where a run is computed, not what: no two runs differ by it alone
+    c.parallel.mode = "jit"  # one program over a mesh; or pmap, in which each device draws dropout masks of its own
+    c.parallel.devices = 1  # how many, those of all processes together; each takes an equal part of batch_rows. 0: all
+    c.parallel.shards = 1  # parts that big parameters and their moments are cut into, to save memory; jit only
+
     c.decode = ml_collections.ConfigDict()
     c.decode.splits = (
         "validation"  # comma-separated; the first one's BLEU stands in the table (newstest2013 in Table 3)
@@ -91,12 +96,20 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, obj
     return flat
 
 
+def says_where(name: str) -> bool:
+    """Returns whether a field says where a run is computed, and nothing of what: it makes no other experiment."""
+    return name.startswith("parallel.")
+
+
 def differences(old: dict, new: dict) -> dict[str, tuple[object, object]]:
-    """Returns {dotted name: (old value, new value)} of the leaves in which two nested dicts differ, by name."""
+    """Returns {dotted name: (old value, new value)} of the leaves in which two nested dicts differ, by name.
+
+    Fields that only say where a run is computed do not count.
+    """
     before, after = (fields(ml_collections.ConfigDict(nested)) for nested in (old, new))
     absent = "(absent)"
     pairs = {name: (before.get(name, absent), after.get(name, absent)) for name in sorted(before.keys() | after.keys())}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not says_where(name)}
 
 
 def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
@@ -139,6 +152,7 @@ _CHOICES = {
     "model.norm": ("post", "pre"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.smooth_over": ("others", "all"),
+    "parallel.mode": ("jit", "pmap"),
 }
 _MAY_BE_ZERO = {
     "model.target_spaces",
@@ -146,6 +160,7 @@ _MAY_BE_ZERO = {
     "decode.alpha",
     "optim.warmup_steps",
     "train.seed",
+    "parallel.devices",
 }
 _SHARES = {  # of a whole
     "model.dropout",
@@ -177,3 +192,5 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"decode.average_last={config.decode.average_last} needs as many checkpoints; "
             f"train.keep_checkpoints is {config.train.keep_checkpoints}"
         )
+    if config.parallel.shards > 1 and config.parallel.mode == "pmap":
+        raise UserError(f"parallel.shards={config.parallel.shards} needs parallel.mode=jit; pmap cuts nothing")

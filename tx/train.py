@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx import commandline, provenance
+from tx import commandline, processes, provenance
 from tx import config as config_lib
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
@@ -28,9 +28,10 @@ from tx.flops import training_flops
 from tx.logs import Log, read_metrics
 from tx.memory import keep_freed_memory
 from tx.optim import schedule
+from tx.parallel import Layout, gather, make_train_step
 from tx.positions import check_length
 from tx.run import RunDir, to_json, write_atomically
-from tx.step import TrainState, init_state, make_eval, make_train_step
+from tx.step import TrainState, init_state, make_eval
 
 
 class Window:
@@ -58,7 +59,7 @@ class Window:
 def train(config: ConfigDict, data: tokens.PreparedData, run: RunDir) -> tuple[TrainState, dict]:
     """Trains to the last step, from the newest checkpoint if there is one.
 
-    Returns the final state and what result.json says of the training.
+    Returns the final state, on one device, and what result.json says of the training.
     """
     batches = TrainBatches(
         data.splits["train"],
@@ -73,10 +74,14 @@ def train(config: ConfigDict, data: tokens.PreparedData, run: RunDir) -> tuple[T
         config,
         eval_batches(data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows),
     )
+    layout = Layout(config)
+    if not layout.one:
+        print(layout)
     step_function, rate = make_train_step(config), schedule(config.optim, config.model.d_model)
     state, checkpoints = init_state(config), Checkpoints(run.checkpoints, config.train.keep_checkpoints)
     if (restored := checkpoints.restore(state)) is not None:
         state, batches.position = restored
+    state = layout.place(state)
     first, last = int(state.step), config.train.steps
     totals = {side: batches.position.pop(f"{side}_tokens", 0) for side in ("source", "target")}
     padding, dev, values = [], None, {}
@@ -96,15 +101,16 @@ def train(config: ConfigDict, data: tokens.PreparedData, run: RunDir) -> tuple[T
                 window = Window()
             if due(config.train.eval_every):
                 paused = time.monotonic()
-                dev = evaluate(state.params)
+                dev = evaluate(gather(state.params))
                 log.write(step, {"dev_ppl": dev["ppl"], "dev_nll": dev["nll"]}, {})
                 window.start += time.monotonic() - paused
             if due(config.train.checkpoint_every):
                 seen = {f"{side}_tokens": totals[side] + getattr(window, side) for side in totals}
                 seen["seconds"] = time.monotonic() - began
-                checkpoints.save(step, state, batches.position | seen)
+                checkpoints.save(step, gather(state), batches.position | seen)
     checkpoints.close()
     seconds = time.monotonic() - began
+    state = gather(state)
     dev = dev or evaluate(state.params)
     return state, {
         "steps": last,
@@ -128,16 +134,14 @@ def run_experiment(config: ConfigDict, run: RunDir) -> None:
     """Trains, evaluates and writes every file of a run; what is done already is not done again."""
     record = provenance.describe()
     check_length(config.model.positions, config.data.row_length, config.model.max_positions)
-    if run.config.exists():
-        refuse_other_configuration(config, run)
-        if run.result.exists():
-            print(f"{run.result} is there: nothing to do")
-            return
+    Layout(config)  # refuses what these devices cannot do
+    if processes.agreed(lambda: is_done(config, run)):
+        return
     data = tokens.prepare(config.data, config.model.vocab_size)
     # What translating would refuse is refused before the training, not after it.
     longest = max(int(data.splits[split].src_lengths.max()) for split in split_names(config, data))
     check_length(config.model.positions, padded(longest) + config.decode.extra_length, config.model.max_positions)
-    run.create()
+    processes.agreed(run.create)
     record["data"] = {
         "corpus": data.corpus.name,
         "fingerprint": data.corpus.fingerprint,
@@ -147,6 +151,8 @@ def run_experiment(config: ConfigDict, run: RunDir) -> None:
     write_atomically(run.config, to_json(head))
     run.error.unlink(missing_ok=True)
     state, trained = train(config, data, run)
+    if not processes.part():
+        return
     seconds, dev = trained.pop("seconds"), trained.pop("dev")
     translating = time.monotonic()
     tests = evaluate_translations(config, state.params, data, run)
@@ -167,6 +173,16 @@ def run_experiment(config: ConfigDict, run: RunDir) -> None:
         },
     }
     write_atomically(run.result, to_json(head))
+
+
+def is_done(config: ConfigDict, run: RunDir) -> bool:
+    """Returns whether the folder holds the result; raises UserError where it holds a run of another configuration."""
+    if run.config.exists():
+        refuse_other_configuration(config, run)
+        if run.result.exists():
+            print(f"{run.result} is there: nothing to do")
+            return True
+    return False
 
 
 def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
@@ -200,19 +216,22 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
     _, _, rest = commandline.split_config_arguments(argv)
-    run = RunDir(parser.parse_args(rest).workdir)
+    workdir = parser.parse_args(rest).workdir
     config, _ = commandline.config_from(argv)
     keep_freed_memory()
-    try:
-        run_experiment(config, run)
-    except UserError:
-        raise
-    except Exception as error:
-        last_line = (str(error).splitlines() or [""])[0]
-        report = {"name": config.name, "seed": config.train.seed, "error": f"{type(error).__name__}: {last_line}"}
-        if run.path.is_dir():
-            write_atomically(run.error, to_json(report | {"traceback": traceback.format_exc()}))
-        raise
+    processes.join()
+    with processes.one_voice(workdir) as folder:
+        run = RunDir(folder)
+        try:
+            run_experiment(config, run)
+        except UserError:
+            raise
+        except Exception as error:
+            last_line = (str(error).splitlines() or [""])[0]
+            report = {"name": config.name, "seed": config.train.seed, "error": f"{type(error).__name__}: {last_line}"}
+            if run.path.is_dir():
+                write_atomically(run.error, to_json(report | {"traceback": traceback.format_exc()}))
+            raise
 
 
 if __name__ == "__main__":
