@@ -130,6 +130,7 @@ POSITIVE = [
     *("data.row_length", "data.batch_rows"),
     *("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints"),
     *("decode.beam", "decode.batch_tokens", "decode.average_last"),
+    "parallel.shards",
 ]
 
 
@@ -147,7 +148,10 @@ def validated(**diff):
 
 @pytest.mark.parametrize(
     "name",
-    ["model.target_spaces", "decode.extra_length", "decode.alpha", "optim.warmup_steps", "train.seed"],
+    [
+        *("model.target_spaces", "decode.extra_length", "decode.alpha", "optim.warmup_steps", "train.seed"),
+        "parallel.devices",
+    ],
 )
 def test_zero_where_it_means_something(name):
     validated(**{name: 0})
@@ -179,6 +183,8 @@ def test_shares_lie_between_0_and_1(name):
         ({"loss.smooth_over": "x"}, ["loss.smooth_over is one of others, all"]),
         ({"model.d_model": 15}, ["model.d_model must be even", "15"]),
         ({"data.source": "de"}, ["data.source and data.target are both 'de'"]),
+        ({"parallel.mode": "pjit"}, ["parallel.mode is one of jit, pmap", "'pjit'"]),
+        ({"parallel.mode": "pmap", "parallel.shards": 2}, ["parallel.shards=2 needs parallel.mode=jit"]),
         ({"decode.average_last": 6}, ["decode.average_last=6", "train.keep_checkpoints is 5"]),
     ],
     ids=str,
@@ -189,6 +195,17 @@ def test_what_no_run_can_have(diff, words):
 
 def test_an_odd_width_is_fine_without_sinusoids():
     validated(**{"model.d_model": 15, "model.positions": "learned"})
+
+
+def test_where_a_run_is_computed_is_no_difference():
+    old, new = (config_lib.get_config() for _ in range(2))
+    config_lib.update(new, {"parallel.devices": 8, "parallel.mode": "pmap"})
+    before, after = old.to_dict(), new.to_dict()
+    assert config_lib.differences(before, after) == {}
+    del before["parallel"]
+    assert config_lib.differences(before, after) == {}
+    after["model"]["norm"] = "pre"
+    assert config_lib.differences(before, after) == {"model.norm": ("post", "pre")}
 
 
 # The command line

@@ -255,6 +255,12 @@ def test_another_configuration_in_the_same_place_is_refused_before_anything_star
     assert len(launcher.ran()) == 2
 
 
+def test_what_is_done_on_other_devices_is_done(launcher):
+    assert launcher("table3/base@smoke") == 0
+    assert launcher("table3/base@smoke", "--set=parallel.devices=2") == 0
+    assert len(launcher.ran()) == 1
+
+
 def test_a_configuration_of_other_fields_is_refused_too(launcher, capsys):
     assert launcher("table3/base@smoke") == 0
     capsys.readouterr()

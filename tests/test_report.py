@@ -156,6 +156,15 @@ def test_a_changed_configuration_is_stale_with_its_fields(tmp_path):
     assert "[2] Stale: model.gone was 3, is now absent; model.norm was absent, is now post." in table.notes
 
 
+def test_a_run_is_not_stale_for_where_it_was_computed(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1, overrides={"parallel.devices": 8})
+    path = put(tmp_path, "table3/base@smoke", 2)
+    result = json.loads((path / "result.json").read_text())
+    del result["config"]["parallel"]  # as before there was a choice
+    (path / "result.json").write_text(json.dumps(result))
+    assert cells(table_of(tmp_path))["base"]["runs"] == "2 done"
+
+
 def test_some_stale_seeds_are_counted(tmp_path):
     put(tmp_path, "table3/base@smoke", 1)
     put(tmp_path, "table3/base@smoke", 2, overrides={"optim.lr_factor": 2.5})

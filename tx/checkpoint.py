@@ -1,16 +1,21 @@
-"""Checkpoints: the training state and the position in the data, saved together by orbax."""
+"""Checkpoints: the training state and the position in the data, saved together by orbax.
+
+A checkpoint holds whole arrays as one device has them, so it can be continued on any other number of devices.
+"""
 
 import pathlib
 import warnings
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from tx import processes
 from tx.errors import UserError
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run. Of many processes the first one writes and reads, and tells the others.
 
     Args:
       folder: where they lie, one folder a step.
@@ -18,24 +23,47 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, keep: int | None = None):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        if not processes.first():
+            self._manager = None
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        alone = ocp.options.MultiprocessingOptions(active_processes={0})
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=alone)
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
     def save(self, step: int, state, position: dict) -> None:
-        """Saves in the background; a checkpoint appears under its final name once it is whole."""
+        """Saves in the background; a checkpoint appears under its final name once it is whole.
+
+        Args:
+          step: its number.
+          state: whole arrays, on this process's first device.
+          position: in the data.
+        """
+        if self._manager is None:
+            return
+        if jax.process_count() > 1:
+            state = jax.tree.map(np.asarray, state)  # orbax takes a device's arrays for parts of something bigger
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
         self._manager.save(step, args=items)
 
     def restore(self, like, step: int | None = None) -> tuple[object, dict] | None:
         """Returns (state, position) of a step (the newest by default), or None where there is no checkpoint.
 
+        The arrays are whole, on this process's first device or in memory.
+
         Args:
           like: a state, or its jax.eval_shape, with the shapes to expect.
         """
+        found = self._read(like, step) if processes.first() else None
+        position = processes.agreed(lambda: found and found[1])
+        return None if position is None else (processes.shared(found[0] if found else like), position)
+
+    def _read(self, like, step):
         step = self._manager.latest_step() if step is None else step
         if step is None:
             return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # orbax advises on sharding files, which one host does not need
@@ -44,12 +72,12 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps that there are checkpoints of, in order."""
-        return sorted(self._manager.all_steps())
+        return processes.agreed(lambda: sorted(self._manager.all_steps()))
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, so that these can be saved anew."""
         for later in self.steps():
-            if later > step:
+            if later > step and self._manager is not None:
                 self._manager.delete(later)
 
     def average(self, like, last: int):
@@ -65,5 +93,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for what is being saved."""
+        if self._manager is None:
+            return
         self._manager.wait_until_finished()
         self._manager.close()

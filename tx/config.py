@@ -69,6 +69,11 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.keep_checkpoints = 5  # how many of the newest stay on disk
     c.train.steps_per_dispatch = 1  # updates in one call of the device: more spares a small model waiting for the host
 
+    c.parallel = ml_collections.ConfigDict()  # where a run is computed, not what: no two runs differ by it alone
+    c.parallel.mode = "jit"  # one program over a mesh; or pmap, in which each device draws dropout masks of its own
+    c.parallel.devices = 1  # how many, those of all processes together; each takes an equal part of batch_rows. 0: all
+    c.parallel.shards = 1  # parts that big parameters and their moments are cut into, to save memory; jit only
+
     c.decode = ml_collections.ConfigDict()
     c.decode.splits = (
         "validation"  # comma-separated; the first one's BLEU stands in the table (newstest2013 in Table 3)
@@ -94,7 +99,7 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, obj
 
 def says_where(name: str) -> bool:
     """Returns whether a field says where or how a run is computed, not what: it makes no other experiment."""
-    return name == "train.steps_per_dispatch"
+    return name.startswith("parallel.") or name == "train.steps_per_dispatch"
 
 
 def differences(old: dict, new: dict) -> dict[str, tuple[object, object]]:
@@ -148,6 +153,7 @@ _CHOICES = {
     "model.norm": ("post", "pre"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.smooth_over": ("others", "all"),
+    "parallel.mode": ("jit", "pmap"),
 }
 _MAY_BE_ZERO = {
     "model.target_spaces",
@@ -155,6 +161,7 @@ _MAY_BE_ZERO = {
     "decode.alpha",
     "optim.warmup_steps",
     "train.seed",
+    "parallel.devices",
 }
 _SHARES = {  # of a whole
     "model.dropout",
@@ -192,3 +199,5 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"train.{name}={config.train[name]} is no multiple of "
                 f"train.steps_per_dispatch={config.train.steps_per_dispatch}"
             )
+    if config.parallel.shards > 1 and config.parallel.mode == "pmap":
+        raise UserError(f"parallel.shards={config.parallel.shards} needs parallel.mode=jit; pmap cuts nothing")

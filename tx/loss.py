@@ -38,15 +38,23 @@ def cross_entropy(
     label_smoothing: Any,
     smooth_over: str,
     chunk: int = CHUNK,
+    parts: int = 1,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the mean over target tokens of (smoothed loss, negative log-likelihood), float32, in nats.
 
     Logits are hidden @ table.T; target 0 is padding and counts nothing. The loss is the cross-entropy with the
     smoothed targets minus their entropy; only it has a gradient.
+
+    The tokens may lie on several devices, in `parts` equal parts, one after the other. Each part is then cut into
+    chunks by itself, so that every device works on its own: a loop over all chunks would bring each to all devices.
     """
     low, peak, entropy = smoothing(label_smoothing, table.shape[0], smooth_over)
     count = jnp.maximum((targets != 0).sum(), 1).astype(jnp.float32)
-    loss, nll = _sums(hidden, table, targets, low, peak, chunk)
+    if parts == 1:
+        loss, nll = _sums(hidden, table, targets, low, peak, chunk)
+    else:
+        hidden, targets = (x.reshape(parts, -1, *x.shape[1:]) for x in (hidden, targets))
+        loss, nll = (x.sum() for x in jax.vmap(lambda h, y: _sums(h, table, y, low, peak, chunk))(hidden, targets))
     return loss / count - entropy, jax.lax.stop_gradient(nll / count)
 
 

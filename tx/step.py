@@ -106,6 +106,7 @@ def batch_loss(
     batch: dict[str, jax.Array],
     values: Values | None = None,
     rng: jax.Array | None = None,
+    parts: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (loss, negative log-likelihood), means over the batch's target tokens.
 
@@ -115,6 +116,7 @@ def batch_loss(
       batch: packed sentences.
       values: dropout and label smoothing; None for neither, as in evaluation.
       rng: of the dropout; not used without values.
+      parts: how many equal parts of the batch lie on different devices.
     """
     model = dict(config.model)
     if values is not None:
@@ -132,19 +134,43 @@ def batch_loss(
         batch["tgt"].reshape(-1),
         label_smoothing=0.0 if values is None else values.label_smoothing,
         smooth_over=config.loss.smooth_over,
+        parts=parts,
     )
 
 
 def update(
-    config: ConfigDict, state: TrainState, batch: dict[str, jax.Array], values: Values
+    config: ConfigDict,
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    values: Values,
+    *,
+    parts: int = 1,
+    axis: str | None = None,
 ) -> tuple[TrainState, dict]:
-    """Returns (state after one update, {"loss", "nll"}): the step itself, a pure function of its arrays."""
+    """Returns (state after one update, {"loss", "nll"}): the step itself, a pure function of its arrays.
+
+    Args:
+      config: shapes and structure.
+      state: before the update.
+      batch: packed sentences.
+      values: the numbers that are arguments.
+      parts: how many equal parts of the batch lie on different devices.
+      axis: a mapped axis over which the batch is the union of what each place is given. Each place draws dropout
+        masks of its own; loss and update are those of the whole batch, the same everywhere.
+    """
     rng = jax.random.fold_in(jax.random.key(values.seed), state.step)
+    if axis is not None:
+        rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
 
     def loss(params):
-        return batch_loss(config, params, batch, values, rng)
+        return batch_loss(config, params, batch, values, rng, parts)
 
     (value, nll), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    if axis is not None:
+        # A mean over all target tokens, of which places have more or fewer: not the mean of their means.
+        count = (batch["tgt"] != 0).sum().astype(jnp.float32)
+        share = count / jnp.maximum(jax.lax.psum(count, axis), 1.0)
+        value, nll, grads = jax.lax.psum(jax.tree.map(lambda x: share * x, (value, nll, grads)), axis)
     adam = optimizer(config.optim, config.model.d_model, values.lr_factor, values.warmup_steps)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
         updates, opt_state = adam.update(grads, state.opt_state, state.params)

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx import commandline, provenance
+from tx import commandline, processes, provenance
 from tx import config as config_lib
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
@@ -34,9 +34,10 @@ from tx.flops import training_flops
 from tx.logs import Log, progress_bar, read_metrics
 from tx.memory import keep_freed_memory
 from tx.optim import schedule
+from tx.parallel import Layout, gather, make_train_step
 from tx.positions import check_length
 from tx.run import RunDir, to_json, write_atomically
-from tx.step import TrainState, init_state, make_eval, make_train_step, member, program, stack
+from tx.step import TrainState, init_state, make_eval, member, program, stack
 
 
 class Window:
@@ -150,7 +151,8 @@ class Member:
 def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
     """Trains a group to the last step, from the newest checkpoint that all its members have, if there is one.
 
-    Returns the final state (a `stack` of its members') and what each one's result.json says of the training.
+    Returns the final state (a `stack` of its members'), on one device, and what each one's result.json says of the
+    training.
     """
     count, config, data = len(members), members[0].config, members[0].data
     dispatch, last = config.train.steps_per_dispatch, config.train.steps
@@ -160,9 +162,13 @@ def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
     dev_batches = eval_batches(
         data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows
     )
+    layout = Layout(config)
+    if not layout.one:
+        print(layout)
     evaluate, step_function = make_eval(config, dev_batches, count), make_train_step(*(m.config for m in members))
     common = max(set.intersection(*(set(m.checkpoints.steps()) for m in members)), default=None)
-    state, first, devs = stack([m.start(common) for m in members]), common or 0, None
+    state = layout.place(stack([m.start(common) for m in members]))
+    first, devs = common or 0, None
     began = time.monotonic()
 
     def share():
@@ -185,17 +191,18 @@ def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
                 window = Window(count)
             if due(config.train.eval_every):
                 paused = time.monotonic()
-                devs = evaluate(state.params)
+                devs = evaluate(gather(state.params))
                 for log, dev in zip(logs, devs, strict=True):
                     log.write(step, {"dev_ppl": dev["ppl"], "dev_nll": dev["nll"]}, {})
                 window.start += time.monotonic() - paused
             if due(config.train.checkpoint_every):
+                whole = gather(state)
                 for i, m in enumerate(members):
                     unread = {side: int(window.tokens[side][i]) for side in SIDES}
-                    m.save(step, member(state, i, count), unread, share())
+                    m.save(step, member(whole, i, count), unread, share())
     for m in members:
         m.checkpoints.close()
-    seconds = share()
+    seconds, state = share(), gather(state)
     devs = devs or evaluate(state.params)
     return state, [m.told(dev, seconds) for m, dev in zip(members, devs, strict=True)]
 
@@ -218,6 +225,8 @@ def run_experiments(runs: Sequence[Run]) -> None:
         if not members:
             return
         state, told = train(members)
+    if not processes.part():
+        return
     errors = []
     for i, (m, head, trained) in enumerate(zip(members, heads, told, strict=True)):
         try:
@@ -241,12 +250,14 @@ def _begin(runs) -> tuple[list[Member], list[dict]]:
         raise UserError("two of the runs have one --workdir; give each its own")
     # What such runs have not in common is of no matter to the checks below.
     check_length(config.model.positions, config.data.row_length, config.model.max_positions)
-    for other, run in runs:
-        if run.config.exists():
-            refuse_other_configuration(other, run)
-        if run.result.exists():
-            print(f"{run.result} is there: nothing to do")
-    if not (pending := [(other, run) for other, run in runs if not run.result.exists()]):
+    layout = Layout(config)  # refuses what these devices cannot do
+    if not layout.one and (len(runs) > 1 or config.train.steps_per_dispatch > 1):
+        raise UserError(
+            "runs side by side, and several steps a dispatch, need one device: parallel.devices=1, mode jit"
+        )
+    done = [processes.agreed(functools.partial(is_done, other, run)) for other, run in runs]
+    pending = [pair for pair, over in zip(runs, done, strict=True) if not over]
+    if not pending:
         return [], []
     data = tokens.prepare(config.data, config.model.vocab_size)
     # What translating would refuse is refused before the training, not after it.
@@ -259,7 +270,7 @@ def _begin(runs) -> tuple[list[Member], list[dict]]:
     }
     heads = []
     for other, run in pending:
-        run.create()
+        processes.agreed(run.create)
         head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **record}
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
@@ -313,6 +324,16 @@ def _recorded(runs: Sequence[Run]):
         raise
 
 
+def is_done(config: ConfigDict, run: RunDir) -> bool:
+    """Returns whether the folder holds the result; raises UserError where it holds a run of another configuration."""
+    if run.config.exists():
+        refuse_other_configuration(config, run)
+        if run.result.exists():
+            print(f"{run.result} is there: nothing to do")
+            return True
+    return False
+
+
 def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
     """Raises UserError where the folder holds a run of another configuration, with the fields that differ."""
     differing = [
@@ -344,13 +365,16 @@ def main(argv: list[str]) -> None:
         "--and comes before the arguments of one more run, to train beside it.",
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
-    runs, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
-    for part in parts or [[]]:
-        _, _, rest = commandline.split_config_arguments(part)
-        run = RunDir(parser.parse_args(rest).workdir)
-        runs.append((commandline.config_from(part)[0], run))
     keep_freed_memory()
-    run_experiments(runs)
+    processes.join()
+    runs, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
+    with contextlib.ExitStack() as closing:
+        for part in parts or [[]]:
+            _, _, rest = commandline.split_config_arguments(part)
+            workdir = parser.parse_args(rest).workdir
+            folder = closing.enter_context(processes.one_voice(workdir))
+            runs.append((commandline.config_from(part)[0], RunDir(folder)))
+        run_experiments(runs)
 
 
 if __name__ == "__main__":

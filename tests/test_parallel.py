@@ -1,0 +1,287 @@
+"""Many devices and processes: the same numbers as one device, what differs where it should, and what is refused."""
+
+import os
+import pathlib
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+
+import handful
+import jax
+import jax.numpy as jnp
+import many_devices
+import numpy as np
+import pytest
+import tiny
+
+from tx import processes
+from tx import train as training
+from tx.checkpoint import Checkpoints
+from tx.errors import UserError
+from tx.logs import read_metrics
+from tx.loss import cross_entropy
+from tx.parallel import Layout
+from tx.run import RunDir
+from tx.step import init_state
+
+TESTS = pathlib.Path(__file__).parent
+
+
+def started(module, *arguments, devices=1, **variables):
+    """Starts a test module's `main` in a process with so many simulated devices, as strict as tests are.
+
+    No variable of the environment makes it one of many processes, but those that are given.
+    """
+    code = "import jaxtyping; jaxtyping.install_import_hook('tx', 'typechecker.checked'); "
+    code += f"import sys, {module}; {module}.main(*sys.argv[1:])"
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    inherited = {name: value for name, value in os.environ.items() if name not in processes.VARIABLES}
+    own = {
+        "PYTHONPATH": path,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        env=inherited | own | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+# Eight devices
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """What tests/many_devices.py found."""
+    path = tmp_path_factory.mktemp("devices") / "found.pickle"
+    with started("many_devices", path, devices=8) as process:
+        _, error = process.communicate()
+    assert process.returncode == 0, error[-5000:]
+    return pickle.loads(path.read_bytes())
+
+
+def assert_close(got, want):
+    np.testing.assert_allclose(got[0], want[0], rtol=2e-6)
+    for one, two in zip(jax.tree.leaves(got[1]), jax.tree.leaves(want[1]), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["data", "shards", "pmap"])
+def test_without_dropout_many_devices_equal_one(eight, name):
+    """Rows differ tenfold in their tokens, and one has none: a mean of the devices' means would be another number."""
+    assert_close(eight[name], eight["one"])
+    start, end = init_state(many_devices.config()).params, eight[name][1].params
+    moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)]
+    assert np.median(moved) > 1e-3  # far more than the tolerance
+
+
+def test_over_a_mesh_dropout_equals_one_device(eight):
+    assert_close(eight["shards, dropout"], eight["one, dropout"])
+    assert not np.allclose(eight["one, dropout"][0], eight["one"][0], rtol=1e-3)
+
+
+def test_under_pmap_each_device_draws_masks_of_its_own_from_the_seed(eight):
+    (losses, state), (again, state_again) = eight["pmap, dropout"], eight["pmap, dropout, again"]
+    assert losses == again
+    jax.tree.map(np.testing.assert_array_equal, state, state_again)
+    assert losses[0][0] == pytest.approx(eight["loss by rows"], rel=1e-6)
+    assert losses[0][0] != pytest.approx(eight["one, dropout"][0][0], rel=1e-3)
+
+
+def test_big_arrays_are_cut_and_small_ones_copied(eight):
+    parts = eight["parts"]
+    cut = {path: part for path, (whole, part) in parts.items() if part != whole}
+    kernel = "['encoder_0']['feed_forward']['outer']['kernel']"
+    for tree in (".params", ".opt_state[0].mu", ".opt_state[0].nu"):
+        assert cut.pop(f"{tree}['embedding']") == (10, 32)
+        assert cut.pop(f"{tree}{kernel}") == (16, 32)
+    assert all("feed_forward" in path for path in cut)
+    assert parts[".params['encoder_0']['feed_forward']['inner']['bias']"] == ((64,), (64,))
+
+
+def test_each_device_computes_the_loss_of_its_own_rows(eight):
+    """Logits and their two gradients are three products with the embedding for every position."""
+    positions, width = many_devices.ROWS * many_devices.LONG, many_devices.config().model.d_model
+    all_rows = 3 * 2 * positions * width * many_devices.VOCABULARY
+    flops, loops = eight["flops"]
+    assert all_rows / 8 < flops < all_rows / 4
+    assert loops == 0  # a device's rows are one chunk: it goes through no chunks of others
+
+
+def test_the_loss_of_parts_is_that_of_the_whole():
+    rng = np.random.default_rng(0)
+    hidden, table = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((24, 6), (11, 6)))
+    targets = jnp.asarray(rng.integers(0, 11, 24) * (np.arange(24) < 15), jnp.int32)
+
+    def loss(parts, hidden, table):
+        return cross_entropy(hidden, table, targets, label_smoothing=0.1, smooth_over="all", chunk=5, parts=parts)
+
+    want, got = (jax.value_and_grad(loss, (1, 2), has_aux=True)(parts, hidden, table) for parts in (1, 3))
+    for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+# What is refused; two devices here
+
+
+@pytest.mark.parametrize(
+    ("diff", "words"),
+    [
+        ({"devices": 4}, ["parallel.devices=4", "there are 2", "set it to 2, or to 0 for all"]),
+        ({"devices": 3, "mode": "pmap"}, ["parallel.devices=3", "there are 2"]),
+        ({"devices": 2, "shards": 3}, ["parallel.shards=3", "divisor of 2"]),
+        ({"shards": 2}, ["parallel.shards=2", "divisor of 1"]),
+    ],
+    ids=str,
+)
+def test_what_the_devices_cannot_do(diff, words):
+    config = tiny.config(**{f"parallel__{name}": value for name, value in diff.items()})
+    with pytest.raises(UserError) as caught:
+        Layout(config)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_a_batch_that_cannot_be_split(mode, tmp_path):
+    config = tiny.config(data__batch_rows=5, parallel__devices=0, parallel__mode=mode)
+    with pytest.raises(UserError, match=r"batch_rows=5 .* 2 devices; make it a multiple of 2, or .* a divisor of 5"):
+        training.run_experiment(config, RunDir(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_by_default_a_run_has_one_device_however_many_there_are():
+    assert jax.device_count() == 2
+    layout, state = Layout(tiny.config()), init_state(tiny.config())
+    assert layout.one
+    assert layout.devices == jax.devices()[:1]
+    assert layout.place(state) is state
+
+
+# Two processes
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def two_processes(*arguments):
+    """Trains on the handful of pairs in two processes; returns (status, standard output, error) of each."""
+    variables = {"TX_COORDINATOR": f"localhost:{port()}", "TX_PROCESSES": "2"}
+    both = [started("handful_train", *arguments, **variables, TX_PROCESS=str(k)) for k in (0, 1)]
+    try:
+        said = [process.communicate(timeout=240) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    return [(process.returncode, *text) for process, text in zip(both, said, strict=True)]
+
+
+SETTINGS = {
+    "model__vocab_size": handful.VOCAB_SIZE,
+    "model__num_layers": 1,
+    "model__dropout": 0.0,
+    "data__batch_rows": 4,
+    "optim__epsilon": 1e-3,
+    "train__steps": 4,
+    "train__log_every": 1,
+    "train__eval_every": 100,
+    "train__checkpoint_every": 2,
+    "decode__splits": "validation",
+    "decode__extra_length": 1,
+    "decode__beam": 1,
+}
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    config, data = tiny.config(**SETTINGS), handful.prepared(copies=2)
+    alone = RunDir(tmp_path / "alone")
+    alone.create()
+    want, told = training.train(config, data, alone)
+    file, run = tmp_path / "config.py", RunDir(tmp_path / "run")
+    file.write_text(f"import tiny\n\n\ndef get_config():\n    return tiny.config(**{SETTINGS})\n")
+    arguments = [f"--config={file}", f"--workdir={run.path}", "--config.parallel.devices=0"]
+
+    def check(*more):
+        ends = two_processes(*arguments, *more)
+        assert [status for status, _, _ in ends] == [0, 0], "\n".join(error[-5000:] for *_, error in ends)
+        assert "step 4" in ends[0][1]
+        assert all(line.startswith("[Gloo]") for line in ends[1][1].splitlines())
+        result, lines = run.read("result"), read_metrics(run)
+        assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+        for got, line in zip(lines, read_metrics(alone), strict=True):
+            for key in line.keys() - {"timing"}:
+                assert got[key] == pytest.approx(line[key], rel=1e-5), (key, line["step"])
+        assert result["dev"]["ppl"] == pytest.approx(told["dev"]["ppl"], rel=1e-5)
+        assert result["train"]["target_tokens"] == told["target_tokens"]
+        assert len(run.translations("validation").read_text().split("\n")) == len(handful.VALIDATION) + 1
+        checkpoints = Checkpoints(run.checkpoints)
+        (state, position), (_, wanted) = checkpoints.restore(want), Checkpoints(alone.checkpoints).restore(want)
+        checkpoints.close()
+        for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
+        assert position.pop("seconds") != wanted.pop("seconds")
+        assert position == wanted
+
+    check("--config.parallel.mode=pmap")
+    # From the checkpoint of step 2 on, in another way.
+    run.result.unlink()
+    shutil.rmtree(run.checkpoints / "4")
+    check("--config.parallel.shards=2")
+    # What one process refuses, all refuse.
+    for status, _, error in two_processes(*arguments, "--config.train.steps=9"):
+        assert status == 2
+        assert "error: " in error
+        assert "train.steps: 4 there, 9 asked for" in error
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("host:1", "", ""), "TX_COORDINATOR set, but not TX_PROCESSES and TX_PROCESS"),
+        (("", "2", "0"), "TX_PROCESSES and TX_PROCESS set, but not TX_COORDINATOR"),
+        (("host", "2", "0"), "HOST:PORT, or auto and nothing else; got 'host'"),
+        (("auto", "2", "0"), "got 'auto'"),
+        (("host:1", "2", "2"), "must be one of 0 to TX_PROCESSES - 1; got '2' of '2'"),
+        (("host:1", "2", "-1"), "got '-1' of '2'"),
+        (("host:1", "two", "0"), "got '0' of 'two'"),
+    ],
+)
+def test_an_environment_that_says_it_by_halves(monkeypatch, values, words):
+    def never(**_):
+        raise AssertionError("nothing is to be joined")
+
+    monkeypatch.setattr(jax.distributed, "initialize", never)
+    for name, value in zip(processes.VARIABLES, values, strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        processes.join()
+    assert words in str(caught.value)
+
+
+def test_how_processes_are_joined(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **settings: asked.append(settings))
+    for name in processes.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    processes.join()
+    assert asked == []
+    monkeypatch.setenv("TX_COORDINATOR", "auto")
+    processes.join()
+    assert set(asked.pop()) == {"shutdown_timeout_seconds"}
+    monkeypatch.setenv("TX_COORDINATOR", "node1:1234")
+    monkeypatch.setenv("TX_PROCESSES", "4")
+    monkeypatch.setenv("TX_PROCESS", "3")
+    processes.join()
+    (settings,) = asked
+    assert settings["cluster_detection_method"] == "deactivate"
+    assert [settings[name] for name in ("coordinator_address", "num_processes", "process_id")] == ["node1:1234", 4, 3]

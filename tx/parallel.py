@@ -1,0 +1,175 @@
+"""One run on many devices: which they are, what lies where, and the training step over them.
+
+With `parallel.mode=jit` the devices are a mesh with two axes, "data" and "shard". The rows of a batch are split over
+all of them. Big parameters, and the optimiser's moments with them, are cut along "shard" and copied along "data"; a
+step gathers the parameters, computes what one device would compute, dropout masks included, and each device updates
+its cut.
+
+With `parallel.mode=pmap` every device has the whole state and its rows of the batch, and draws dropout masks of its own
+for them: a function of the seed, the step and the device's place, so that another number of devices draws others.
+
+Without dropout both give the numbers of one device, up to the order of sums.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from tx import step as one_device
+from tx.data.packing import Batch
+from tx.errors import UserError
+from tx.step import TrainState, Values, init_state, update
+
+SMALL = 1024  # elements: an array of no more is copied rather than cut
+
+
+class Layout:
+    """The devices of a run and what lies on them.
+
+    Args:
+      config: a configuration whose `parallel` says which devices.
+
+    Attributes:
+      devices: all of them, those of a process side by side.
+      mapped: whether each has a program of its own (pmap).
+
+    Raises UserError where there are fewer devices, or they cannot share the batch or the parameters evenly.
+    """
+
+    def __init__(self, config: ConfigDict):
+        wanted, rows, shards = config.parallel.devices, config.data.batch_rows, config.parallel.shards
+        processes, there = jax.process_count(), jax.device_count()
+        count = wanted or there
+        if count > there:
+            raise UserError(f"parallel.devices={count}, but there are {there}; set it to {there}, or to 0 for all")
+        if count % processes:
+            raise UserError(
+                f"parallel.devices={count} cannot be shared evenly by {processes} processes; "
+                f"make it a multiple of {processes}, or 0 for all"
+            )
+        if count % shards:
+            raise UserError(f"parallel.shards={shards} does not divide {count} devices; choose a divisor of {count}")
+        here = [jax.local_devices(process_index=i)[: count // processes] for i in range(processes)]
+        self.devices = [device for devices in here for device in devices]
+        if len(self.devices) < count:
+            raise UserError(f"parallel.devices={count}, but not every process has {count // processes} devices")
+        if rows % count:
+            raise UserError(
+                f"data.batch_rows={rows} cannot be split over {count} devices; "
+                f"make it a multiple of {count}, or parallel.devices a divisor of {rows}"
+            )
+        self.mapped = config.parallel.mode == "pmap"
+        self._mine = here[jax.process_index()]
+        self._mesh = Mesh(np.array(self.devices).reshape(-1, shards), ("data", "shard"))
+        self._whole = NamedSharding(self._mesh, PartitionSpec())
+        self._rows = NamedSharding(self._mesh, PartitionSpec(("data", "shard")))
+
+    @property
+    def one(self) -> bool:
+        """Whether this is the run of a single device, which needs none of all this."""
+        return len(self.devices) == 1 and not self.mapped
+
+    def __str__(self) -> str:
+        if self.mapped:
+            return (
+                f"pmap over {len(self.devices)} devices: each draws dropout masks of its own, "
+                "and another number of devices draws others"
+            )
+        return f"jit over a mesh of {len(self.devices)} devices: " + ", ".join(
+            f"{name}={size}" for name, size in self._mesh.shape.items()
+        )
+
+    def shardings(self, state: TrainState) -> TrainState:
+        """Returns how each array of a state (or of its shapes) lies on the mesh."""
+        return jax.tree.map(lambda leaf: NamedSharding(self._mesh, self._cut(leaf.shape)), state)
+
+    def _cut(self, shape):
+        """Cuts the longest dimension that can be cut evenly."""
+        shards = self._mesh.shape["shard"]
+        even = [axis for axis, size in enumerate(shape) if size % shards == 0]
+        if shards == 1 or not even or np.prod(shape) <= SMALL:
+            return PartitionSpec()
+        longest = max(even, key=lambda axis: shape[axis])
+        return PartitionSpec(*(None,) * longest, "shard")
+
+    def place(self, state: TrainState) -> TrainState:
+        """Returns a state that lies as the step wants it; every process gives the same, whole one."""
+        if self.one:
+            return state
+        if self.mapped:
+            return jax.device_put(state, NamedSharding(Mesh(self._mine, ("data",)), PartitionSpec()))
+        return jax.tree.map(_spread, state, self.shardings(state))
+
+    def split(self, batch: Batch) -> dict[str, Any]:
+        """Returns the rows of a batch where the step wants them; every process gives the same, whole one."""
+        if not self.mapped:
+            return {field: _spread(rows, self._rows) for field, rows in batch.items()}
+        first = jax.process_index() * len(self._mine)
+        parts = {field: rows.reshape(len(self.devices), -1, rows.shape[1]) for field, rows in batch.items()}
+        return {field: rows[first : first + len(self._mine)] for field, rows in parts.items()}
+
+    def compile(self, config: ConfigDict) -> Callable[[TrainState, dict, Values], tuple[TrainState, dict]]:
+        """Returns the step over these devices, compiled at its first call; the state is donated."""
+        if self.mapped:
+            return jax.pmap(
+                functools.partial(update, config, axis="data"),
+                axis_name="data",
+                in_axes=(None, 0, None),
+                out_axes=None,  # the state stays one logical tree: no axis of devices
+                devices=self.devices,
+                donate_argnums=0,
+            )
+        lies = self.shardings(jax.eval_shape(lambda: init_state(config)))
+
+        def step(state, batch, values):
+            # Else the compiler may cut activations along with the parameters, which costs more than it saves.
+            state = state.replace(params=jax.lax.with_sharding_constraint(state.params, self._whole))
+            return update(config, state, batch, values, parts=len(self.devices))
+
+        return jax.jit(
+            step,
+            in_shardings=(lies, self._rows, self._whole),
+            out_shardings=(lies, self._whole),
+            donate_argnums=0,
+        )
+
+
+def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
+    """Returns the step over the configuration's devices: (state, batch) -> (state after one update, {"loss", "nll"}).
+
+    The state is one that `Layout.place` placed, or a step returned; it is donated. The batch is the whole one, in
+    memory. With many processes every one makes each step, with the same batch. Several configurations, or several steps
+    a dispatch, are for one device (`tx.step.make_train_step`).
+    """
+    config, layout = configs[0], Layout(configs[0])
+    if layout.one:
+        return one_device.make_train_step(*configs)
+    step, values = layout.compile(config), Values.of(config)
+    return lambda state, batch: step(state, layout.split(batch), values)
+
+
+def gather(tree: Any) -> Any:
+    """Returns arrays whole, on this process's first device, wherever they lay; they share memory where they can.
+
+    With many processes every one must call it.
+    """
+    return jax.tree.map(_gathered, tree)
+
+
+def _gathered(leaf):
+    if leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    here = jax.local_devices()[0]
+    whole = leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True)
+    return jax.device_put(whole, here)
+
+
+def _spread(array, sharding):
+    """Takes this process's parts of an array that every process has."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])

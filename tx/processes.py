@@ -1,0 +1,122 @@
+"""Several processes that train one run together (jax.distributed): how they join, and what only the first one does.
+
+Every process is started with the same command line and three environment variables:
+
+    TX_COORDINATOR=HOST:PORT TX_PROCESSES=N TX_PROCESS=K
+
+HOST is where process 0 runs and K counts from 0. TX_COORDINATOR=auto alone leaves all three to JAX, which finds them
+under Slurm, Open MPI, Kubernetes and on TPU pods. Without these variables a process is on its own, and everything here
+does nothing.
+
+All processes read the same data and compute the same things. Process 0 alone reads and writes the run's folder, so no
+file system need be shared.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from tx.errors import UserError
+
+COORDINATOR, PROCESSES, PROCESS = VARIABLES = ("TX_COORDINATOR", "TX_PROCESSES", "TX_PROCESS")
+
+PATIENCE = 30  # seconds that a process which fails waits for the others; then all of them are ended
+
+
+def join() -> None:
+    """Joins the other processes where the environment says that there are some; call it before JAX starts.
+
+    Raises UserError where the environment says it by halves, or the coordinator cannot be reached.
+    """
+    given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    if not given:
+        return
+    settings = {} if given == {COORDINATOR: "auto"} else _settings(given)
+    # It would take SIGTERM for the notice of a machine to be withdrawn, and keep the process from ending.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(**settings, shutdown_timeout_seconds=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"no joining by {COORDINATOR}={given[COORDINATOR]}: {error}") from None
+
+
+def _settings(given):
+    if missing := [name for name in VARIABLES if name not in given]:
+        raise UserError(f"{' and '.join(given)} set, but not {' and '.join(missing)}; set all three or none")
+    if not re.fullmatch(r".+:\d+", given[COORDINATOR]):
+        raise UserError(f"{COORDINATOR} must be HOST:PORT, or auto and nothing else; got {given[COORDINATOR]!r}")
+    numbers = [given[PROCESSES], given[PROCESS]]
+    if not all(re.fullmatch(r"\d+", number) for number in numbers) or int(numbers[1]) >= int(numbers[0]):
+        raise UserError(f"{PROCESS} must be one of 0 to {PROCESSES} - 1; got {numbers[1]!r} of {numbers[0]!r}")
+    return {
+        "coordinator_address": given[COORDINATOR],
+        "num_processes": int(numbers[0]),
+        "process_id": int(numbers[1]),
+        "cluster_detection_method": "deactivate",  # what Slurm knows of this process is not asked for
+    }
+
+
+def first() -> bool:
+    """Returns whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def one_voice(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives the first process the run's folder; the others write to one that is thrown away, and print nowhere."""
+    if first():
+        yield folder
+        return
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
+        yield pathlib.Path(scratch)
+
+
+def agreed(decide: Callable[[], Any]) -> Any:
+    """Returns what `decide` returns on the first process, or raises there and everywhere the UserError that it raises.
+
+    The others do not call it. Its result must be JSON's.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    answer = None
+    if first():
+        try:
+            answer = {"value": decide()}
+        except UserError as error:
+            answer = {"error": str(error)}
+    text = json.dumps(answer).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.zeros(length, np.uint8)
+    if first():
+        padded[:] = np.frombuffer(text, np.uint8)
+    answer = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+    if "error" in answer:
+        raise UserError(answer["error"])
+    return answer["value"]
+
+
+def shared(tree: Any) -> Any:
+    """Returns the first process's arrays on every process; the others give arrays of the same shapes and types."""
+    return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def part() -> bool:
+    """Parts from the other processes, once all are here; returns whether this is the first, which goes on alone."""
+    alone = first()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("part")  # the first may still be writing a checkpoint
+    jax.distributed.shutdown()
+    return alone
