@@ -77,10 +77,15 @@ def _attend_backward(residuals, cotangent):
     # Of the softmax: dS = P * (dP - sum_m P dP), and that sum is the product of the output with its cotangent.
     total = (cotangent * heads).astype(jnp.float32).sum(-1, keepdims=True) * scale
     cotangent = cotangent * scale.astype(cotangent.dtype)
-    d_value = jnp.einsum("bhnm,bhnv->bhmv", weights, cotangent)
     d_weights = jnp.einsum("bhnv,bhmv->bhnm", cotangent, value, preferred_element_type=jnp.float32)
     d_logits = (weights * (d_weights - total)).astype(query.dtype)
-    return d_logits @ key, jnp.einsum("bhnm,bhnk->bhmk", d_logits, query), d_value, None
+    return d_logits @ key, _transposed_product(d_logits, query), _transposed_product(weights, cotangent), None
+
+
+def _transposed_product(x, y):
+    """x^T y, as (y^T x)^T: on a CPU twice as fast, since the large x is then read as it lies."""
+    small = jax.lax.optimization_barrier(y.swapaxes(2, 3))  # else the compiler undoes it
+    return (small @ x).swapaxes(2, 3)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -134,9 +139,8 @@ class MultiHeadAttention(nn.Module):
 
     def keys_values(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
         """Returns the keys (b, m, h, d_k) and values (b, m, h, d_v) of `memory`."""
-        width = self.num_heads * self.d_k
-        both = dense((self.key, self.value), memory)
-        return self._heads(both[..., :width]), self._heads(both[..., width:])
+        parts = jnp.split(dense((self.key, self.value), memory), [self.num_heads * self.d_k], axis=-1)
+        return tuple(self._heads(part) for part in parts)
 
     def memory(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
         """Returns the keys (b, h, m, d_k) and values (b, h, m, d_v) of `memory`, to be attended to many times."""

@@ -83,11 +83,11 @@ def _sums_forward(hidden, table, targets, low, peak, chunk):
         d_logits = jnp.exp(logits - log_normaliser[:, None]) - low - peak * hit
         d_logits = jnp.where((y != 0)[:, None], d_logits, 0.0).astype(h.dtype)
         d_hidden = jnp.matmul(d_logits, table.astype(h.dtype), preferred_element_type=jnp.float32)
-        d_table += jnp.matmul(d_logits.T, h, preferred_element_type=jnp.float32)
+        d_table += jnp.matmul(h.T, d_logits, preferred_element_type=jnp.float32)  # transposed: faster on a CPU
         return (jax.tree.map(jnp.add, sums, chunk_sums), d_table), d_hidden.astype(h.dtype)
 
     zero = jnp.zeros((), jnp.float32)
-    start = ((zero, zero), jnp.zeros(table.shape, jnp.float32))
+    start = ((zero, zero), jnp.zeros(table.shape[::-1], jnp.float32))
     (sums, d_table), d_hidden = jax.lax.scan(body, start, _chunks(hidden, targets, chunk))
     return sums, (d_hidden.reshape(-1, hidden.shape[-1])[: hidden.shape[0]], d_table)
 
@@ -95,7 +95,7 @@ def _sums_forward(hidden, table, targets, low, peak, chunk):
 def _sums_backward(chunk, residuals, cotangents):
     d_hidden, d_table = residuals
     scale = cotangents[0]
-    return (d_hidden * scale.astype(d_hidden.dtype), d_table * scale, None, None, None)
+    return (d_hidden * scale.astype(d_hidden.dtype), (d_table * scale).T, None, None, None)
 
 
 _sums.defvjp(_sums_forward, _sums_backward)
