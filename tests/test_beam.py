@@ -178,6 +178,38 @@ def test_a_sentence_does_not_depend_on_its_batch():
         np.testing.assert_allclose(alone.scores[0], together.scores[i], rtol=1e-6)
 
 
+@pytest.mark.parametrize("halvings", [1, 3, 9])
+def test_leaving_out_what_is_over_changes_nothing(halvings):
+    model = HashModel(40, eos_bonus=1.0)
+    sentences, limits = np.arange(21) * 11, 1 + np.arange(21) * 5 % 12
+    limits[4] = 0
+    options = {"alpha": 0.6, "max_length": 12}
+    wanted = model.search(sentences, limits, 3, **options)
+    found = model.search(sentences, limits, 3, halvings=halvings, **options)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_halvings_spare_work():
+    """Of 8 sentences 6 end at once: the others go on as a batch of 4 or 2."""
+    rows = []
+
+    def step(tokens, index, slots, cache, ends):
+        jax.debug.callback(lambda _, size=tokens.shape[0]: rows.append(size), index)
+        logits = jnp.where((index >= ends)[:, None, None], 20.0, -20.0)
+        return jnp.zeros((*tokens.shape, 9)).at[..., EOS].set(jnp.broadcast_to(logits[..., 0], tokens.shape)), cache
+
+    @jax.jit
+    def run():
+        ends = jnp.array([0, 0, 9, 0, 0, 5, 0, 0])
+        options = {"beam": 2, "alpha": 0.6, "vocab_size": 9, "max_length": 12, "nbest": 1, "halvings": 3}
+        return beam.search(step, {}, ends, jnp.full(8, 12, jnp.int32), **options)
+
+    found = run()
+    jax.effects_barrier()
+    assert found.lengths[:, 0].tolist() == [1, 1, 10, 1, 1, 6, 1, 1]
+    assert sorted(rows, reverse=True) == [8, *[2] * 5, *[1] * 4]
+
+
 def test_limits_and_unfinished_hypotheses():
     model = HashModel(6, eos_bonus=-30.0)  # EOS is never among the candidates
     limits = np.array([0, 1, 4, 6, 50])

@@ -7,6 +7,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tx import decode
 from tx.decode import SHAPES, Translator, batches
 from tx.errors import UserError
 
@@ -80,6 +81,13 @@ def test_a_translation_does_not_depend_on_the_size_of_batches(model, together):
     small = config.copy_and_resolve_references()
     small.decode.batch_tokens = 16  # one row of 16, or two of 8
     same(together[1], Translator(small, params)(sources))
+
+
+def test_many_sentences_and_several_workers_translate_the_same(model, together, monkeypatch):
+    config, _, params, sources = model
+    monkeypatch.setattr(decode, "MANY", 4)
+    monkeypatch.setattr(decode.provenance, "threads", lambda: 2)
+    same(together[1], Translator(config, params)(sources))
 
 
 def test_translations_end_within_the_limit(model, together):

@@ -7,11 +7,11 @@ import pytest
 import reference
 import tiny
 
-from tx import flops
+from tx import flops, layers
 from tx.attention import dot_product_attention
 from tx.data.packing import FIELDS
 from tx.errors import UserError
-from tx.layers import Dropout
+from tx.layers import Dense, Dropout, random_bits
 from tx.model import Transformer
 from tx.positions import positions
 
@@ -75,6 +75,39 @@ def test_cached_steps_equal_teacher_forcing(variant):
         cache = updated["cache"]
         expected = np.take_along_axis(want, moved[:, t, :, None, None], axis=1)[:, :, t]
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_gradient_of_attention_equals_autodiff_of_the_formula():
+    rng = np.random.default_rng(4)
+    query, key, value = (jnp.asarray(rng.normal(size=(2, n, 3, d)), jnp.float32) for n, d in ((5, 4), (6, 4), (6, 7)))
+    mask = rng.random((2, 5, 6)) < 0.6
+    mask[0, 1] = False  # a row with nothing to attend to
+    weight = jnp.asarray(rng.normal(size=(2, 5, 3, 7)), jnp.float32)
+
+    def formula(query, key, value):
+        logits = jnp.einsum("bnhk,bmhk->bhnm", query, key) / 2.0
+        weights = jax.nn.softmax(jnp.where(mask[:, None], logits, -1e9), axis=-1)
+        return (jnp.einsum("bhnm,bmhv->bnhv", weights, value) * weight).sum()
+
+    def ours(query, key, value):
+        return (dot_product_attention(query, key, value, jnp.asarray(mask)) * weight).sum()
+
+    wanted, found = (jax.value_and_grad(f, argnums=(0, 1, 2))(query, key, value) for f in (formula, ours))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), found, wanted)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 3), (5, 5)])
+def test_gradient_of_a_projection_equals_autodiff_of_the_formula(inputs, outputs):
+    rng = np.random.default_rng(inputs)
+    x, weight = (jnp.asarray(rng.normal(size=(2, 4, size)), jnp.float32) for size in (inputs, outputs))
+    module = Dense(inputs, outputs)
+    params = module.init(jax.random.key(0), x)
+    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+    wanted = jax.grad(lambda x, w, b: ((x @ w + b) * weight).sum(), argnums=(0, 1, 2))(x, kernel, bias[None, None])
+    found = jax.grad(lambda x, p: (module.apply(p, x) * weight).sum(), argnums=(0, 1))(x, params)
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[1]["params"]["kernel"], wanted[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[1]["params"]["bias"], wanted[2][0, 0], rtol=1e-5, atol=1e-6)
 
 
 def test_packed_rows_equal_sentences_alone(variant):
@@ -185,17 +218,54 @@ def test_dropout_keeps_rate_and_mean_and_is_off_outside_training():
     np.testing.assert_array_equal(drop.apply({}, x, train=False), x)
 
 
-def test_dropout_stands_where_the_paper_has_it():
+def test_random_bits_are_what_plain_numpy_makes_of_the_key():
+    key = jax.random.key(5)
+
+    def mix(x):
+        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+        x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+        return x ^ (x >> np.uint32(16))
+
+    low, high = np.asarray(jax.random.key_data(key))
+    wanted = mix(mix(np.arange(60, dtype=np.uint32) ^ low) ^ high)
+    np.testing.assert_array_equal(np.asarray(random_bits(key, (3, 4, 5))).reshape(-1), wanted)
+
+
+def test_random_bits_look_random():
+    """Each bit is set half of the time, whatever the bit, its neighbour, the row above or a related key says."""
+    n, shape = 2**18, (512, 512)
+    keys = [jax.random.fold_in(jax.random.key(1), i) for i in range(3)]
+    draws = [np.unpackbits(np.asarray(random_bits(key, shape)).view(np.uint8)).reshape(*shape, 32) for key in keys]
+    first = draws[0]
+    compared = [
+        np.zeros_like(first),
+        draws[1],
+        draws[2],
+        np.roll(first, 1, 0),
+        np.roll(first, 1, 1),
+        np.roll(first, 64, 1),
+        np.roll(first, 1, 2),
+    ]
+    for other in compared:
+        share = (first != other).reshape(n, 32).mean(0)
+        assert np.abs(share - 0.5).max() < 5 * 0.5 / n**0.5  # five standard deviations
+    values, counts = np.unique(np.asarray(random_bits(keys[0], shape)) >> 24, return_counts=True)
+    assert len(values) == 256
+    assert ((counts - n / 256) ** 2 / (n / 256)).sum() < 255 + 6 * (2 * 255) ** 0.5  # chi-squared
+
+
+def test_dropout_stands_where_the_paper_has_it(monkeypatch):
     """P_drop alone drops 2 + N * (2 + 3) tensors; attention and ReLU dropout one more for each of their layers."""
+    made, draw = [], layers.random_bits
+    monkeypatch.setattr(layers, "random_bits", lambda key, shape: made.append(shape) or draw(key, shape))
 
     def draws(**diff):
         config = tiny.config(**diff)
         model, params = tiny.init(config)
         src = jnp.full((1, 3), 4, jnp.int32)
-        trace = jax.make_jaxpr(
-            lambda key: model.apply({"params": params}, src, src, train=True, rngs={"dropout": key})
-        )(jax.random.key(0))
-        return str(trace).count("random_bits[")
+        made.clear()
+        model.apply({"params": params}, src, src, train=True, rngs={"dropout": jax.random.key(0)})
+        return len(made)
 
     n = tiny.SIZES["model.num_layers"]
     assert draws() == 2 + 5 * n

@@ -153,7 +153,7 @@ def test_what_the_devices_cannot_do(diff, words):
 def test_a_batch_that_cannot_be_split(mode, tmp_path):
     config = tiny.config(data__batch_rows=5, parallel__devices=0, parallel__mode=mode)
     with pytest.raises(UserError, match=r"batch_rows=5 .* 2 devices; make it a multiple of 2, or .* a divisor of 5"):
-        training.run_experiment(config, RunDir(tmp_path / "run"))
+        training.run_experiments([(config, RunDir(tmp_path / "run"))])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,7 +206,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     config, data = tiny.config(**SETTINGS), handful.prepared(copies=2)
     alone = RunDir(tmp_path / "alone")
     alone.create()
-    want, told = training.train(config, data, alone)
+    want, (told,) = training.train([training.Member(config, alone, data)])
     file, run = tmp_path / "config.py", RunDir(tmp_path / "run")
     file.write_text(f"import tiny\n\n\ndef get_config():\n    return tiny.config(**{SETTINGS})\n")
     arguments = [f"--config={file}", f"--workdir={run.path}", "--config.parallel.devices=0"]

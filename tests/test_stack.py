@@ -357,6 +357,7 @@ def test_a_launch_trains_side_by_side_in_one_process(tmp_path):
         "data.row_length": 32,
         "data.batch_rows": 2,
         "train.steps": 2,
+        "optim.warmup_steps": 1,  # else two steps are too small to tell the runs apart
         "decode.beam": 1,
         "decode.extra_length": 1,
     }

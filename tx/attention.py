@@ -69,16 +69,17 @@ def _attend_forward(query, key, value, mask):
     scale = 1.0 / weights.sum(-1, keepdims=True)  # (b, h, n, 1)
     weights = weights.astype(value.dtype)
     heads = (weights @ value) * scale.astype(value.dtype)
-    return heads, (query, key, value, weights, scale, heads)
+    return heads, (query, key, value, mask, weights, scale, heads)
 
 
 def _attend_backward(residuals, cotangent):
-    query, key, value, weights, scale, heads = residuals
+    query, key, value, mask, weights, scale, heads = residuals
     # Of the softmax: dS = P * (dP - sum_m P dP), and that sum is the product of the output with its cotangent.
     total = (cotangent * heads).astype(jnp.float32).sum(-1, keepdims=True) * scale
     cotangent = cotangent * scale.astype(cotangent.dtype)
     d_weights = jnp.einsum("bhnv,bhmv->bhnm", cotangent, value, preferred_element_type=jnp.float32)
-    d_logits = (weights * (d_weights - total)).astype(query.dtype)
+    # A weight that is masked is 0, but for the even ones of a query that may attend to nothing.
+    d_logits = jnp.where(mask[:, None], weights * (d_weights - total), 0.0).astype(query.dtype)
     return d_logits @ key, _transposed_product(d_logits, query), _transposed_product(weights, cotangent), None
 
 
