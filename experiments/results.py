@@ -165,7 +165,7 @@ def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Ite
         try:
             result = files.read("result")
             _check(result)
-            changed = {} if now is None else _changed(_flat(result["config"]), now, free)
+            changed = {} if now is None else _changed(tx.config.fields(result["config"]), now, free)
             stale = tuple(f"{f} was {old}, is now {now.get(f, 'absent')}" for f, old in changed.items())
         except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
             what = "not JSON" if isinstance(error, UserError) else f"no result of this version, {error!r}"
@@ -214,24 +214,15 @@ def _check(result: dict) -> None:
             float(value)
 
 
-def _flat(nested: dict, prefix: str = "") -> dict[str, object]:
-    """{dotted field: value} of a configuration as JSON holds it."""
-    leaves = {}
-    for key, value in nested.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return leaves
-
-
 def _changed(config: dict, now: dict, free: Iterable[str] = ()) -> dict[str, object]:
     """{dotted field: its value in `config`, or "absent"} of every field in which it differs from `now`."""
-    fields = sorted((now.keys() | config.keys()) - _NOT_COMPARED - set(free))
-    fields = [f for f in fields if not tx.config.says_where(f)]
-    return {f: config.get(f, "absent") for f in fields if config.get(f, "absent") != now.get(f, "absent")}
+    differing = tx.config.differences(config, now, "absent")
+    return {f: old for f, (old, _) in differing.items() if f not in _NOT_COMPARED and f not in free}
 
 
 def _configuration(run: SeedRun) -> dict[str, object]:
     """The configuration of a run in any state, from result.json or config.json; {} where there is none."""
     try:
-        return _flat((run.result or RunDir(run.path).read("config"))["config"])
+        return tx.config.fields((run.result or RunDir(run.path).read("config"))["config"])
     except (UserError, KeyError, TypeError, AttributeError):
         return {}

@@ -16,9 +16,8 @@ from tx.run import to_json, write_atomically
 Command = Callable[[Sequence[PlannedRun]], list[str]]
 """The command line of a process, given the runs that it makes side by side."""
 
-MEMORY_PER_JOB = (
-    2 << 30
-)  # bytes, for each run in it: a generous small-scale run, so that the default number of jobs does not swap
+# Bytes for each run in a job: a generous small-scale run, so that the default number of jobs does not swap.
+MEMORY_PER_JOB = 2 << 30
 GRACE = 10.0  # seconds that a process has to end after SIGTERM
 TAIL = 50  # lines of log.txt kept in error.json
 

@@ -27,7 +27,7 @@ def dot_product_attention(
     """
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
     if dropout is None:
-        heads = _attend(_scaled(query), key, value, mask)
+        heads = attend_heads(query, key, value, mask)
     else:
         weights = dropout(jax.nn.softmax(_logits(_scaled(query), key, mask), axis=-1).astype(value.dtype))
         heads = weights @ value
@@ -40,7 +40,7 @@ def attend_heads(
     value: Float[Array, "b h m v"],
     mask: Bool[Array, "b #n m"],
 ) -> Float[Array, "b h n v"]:
-    """The same on keys and values that lie head by head, as decoding keeps them; without a gradient of its own."""
+    """The same, without dropout, on arrays that lie head by head, as decoding keeps them."""
     return _attend(_scaled(query), key, value, mask)
 
 

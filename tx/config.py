@@ -86,11 +86,11 @@ def get_config() -> ml_collections.ConfigDict:
     return c.lock()
 
 
-def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, object]:
-    """Returns {dotted name: value} of every leaf, e.g. {"model.d_model": 512, ...}."""
+def fields(config: ml_collections.ConfigDict | dict, prefix: str = "") -> dict[str, object]:
+    """Returns {dotted name: value} of every leaf, e.g. {"model.d_model": 512, ...}; also of nested dicts."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
+        if isinstance(value, ml_collections.ConfigDict | dict):
             flat |= fields(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
@@ -102,13 +102,12 @@ def says_where(name: str) -> bool:
     return name.startswith("parallel.") or name == "train.steps_per_dispatch"
 
 
-def differences(old: dict, new: dict) -> dict[str, tuple[object, object]]:
-    """Returns {dotted name: (old value, new value)} of the leaves in which two nested dicts differ, by name.
+def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str, tuple[object, object]]:
+    """Returns {dotted name: (value before, value after)} of the leaves in which two dicts, nested or not, differ.
 
-    Fields that only say where a run is computed do not count.
+    Fields that only say where a run is computed do not count; `absent` stands for a field that one of them lacks.
     """
-    before, after = (fields(ml_collections.ConfigDict(nested)) for nested in (old, new))
-    absent = "(absent)"
+    before, after = fields(before), fields(after)
     pairs = {name: (before.get(name, absent), after.get(name, absent)) for name in sorted(before.keys() | after.keys())}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not says_where(name)}
 

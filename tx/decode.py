@@ -66,7 +66,8 @@ class Translator:
         workers = min(provenance.threads(), WORKERS) if jax.default_backend() == "cpu" else 1
         halvings = HALVINGS if len(sources) >= MANY else 0
 
-        def translate(length, rows, members):
+        def translate(batch):
+            length, rows, members = batch
             check_length(self._config.model.positions, length + decode.extra_length, self._config.model.max_positions)
             src = np.zeros((rows, length), np.int32)
             for row, i in enumerate(members):
@@ -78,8 +79,9 @@ class Translator:
 
         cut = batches([len(source) for source in sources], decode.batch_tokens // workers)
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            # The longest first, so that none is left alone at the end; list() raises what a thread has raised.
-            list(pool.map(translate, *zip(*reversed(cut), strict=True))) if cut else None
+            # The longest first, so that none is left alone at the end.
+            for _ in pool.map(translate, reversed(cut)):
+                pass  # what a thread has raised is raised here
         return outputs
 
 
@@ -106,8 +108,8 @@ def batches(lengths: list[int], batch_tokens: int) -> list[tuple[int, int, list[
         while end < len(order) and lengths[order[end]] <= length:
             end += 1
         count = -(-(end - start) // max(1, batch_tokens // length))  # batches; equal ones leave the fewest rows empty
-        rows = -(-(end - start) // count) if count else 0
-        result += [(length, rows, order[i : min(i + rows, end)]) for i in range(start, end, rows or 1)]
+        rows = -(-(end - start) // count)
+        result += [(length, rows, order[i : min(i + rows, end)]) for i in range(start, end, rows)]
         start = end
     return result
 
@@ -161,7 +163,7 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.Prepa
     Raises UserError where the folder holds no trained run, or the text is not the one it was trained on.
     """
     head, config = run.read("config"), config_lib.get_config()
-    config_lib.update(config, config_lib.fields(ConfigDict(head["config"])), where=str(run.config))
+    config_lib.update(config, config_lib.fields(head["config"]), where=str(run.config))
     given = {f"decode.{name}": value for name, value in options.items() if value is not None}
     config_lib.update(config, given, where="command line")
     config_lib.validate(config)

@@ -86,16 +86,10 @@ def program(config: ConfigDict) -> dict[str, object]:
     return fields
 
 
-def init_state(config: ConfigDict, seed: Any = None) -> TrainState:
-    """Returns the state before the first step; a function of the seed alone.
-
-    Args:
-      config: the configuration.
-      seed: instead of the configuration's own; may be traced.
-    """
+def init_state(config: ConfigDict) -> TrainState:
+    """Returns the state before the first step; a function of the seed alone."""
     empty = jnp.zeros((1, 1), jnp.int32)
-    key = jax.random.key(config.train.seed if seed is None else seed)
-    params = Transformer(**config.model).init(key, empty, empty)["params"]
+    params = Transformer(**config.model).init(jax.random.key(config.train.seed), empty, empty)["params"]
     opt_state = optimizer(config.optim, config.model.d_model).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
