@@ -18,7 +18,7 @@ ROWS, LENGTH = 8, 24
 # Sentences of each row: the last is empty, and the first has many times the tokens of the others.
 TARGETS = ((9, 8, 7), (2,), (3,), (4, 2), (2,), (5,), (3,), ())
 VOCABULARY, LONG = 4000, 128  # a vocabulary and rows for which the loss is most of the work, in more than one chunk
-RUNS = {  # name: (parallel.mode, devices, shards, dropout)
+RUNS = {  # name: (parallel.mode, devices, shards, dropout, micro-batches)
     "one": ("jit", 1, 1, 0.0),
     "data": ("jit", 8, 1, 0.0),
     "shards": ("jit", 8, 4, 0.0),
@@ -26,10 +26,16 @@ RUNS = {  # name: (parallel.mode, devices, shards, dropout)
     "one, dropout": ("jit", 1, 1, 0.3),
     "shards, dropout": ("jit", 0, 2, 0.3),  # 0: all
     "pmap, dropout": ("pmap", 8, 1, 0.3),
+    "micro": ("jit", 1, 1, 0.0, 8),
+    "data, micro": ("jit", 4, 2, 0.0, 2),
+    "pmap, micro": ("pmap", 2, 1, 0.0, 4),
+    "micro, dropout": ("jit", 1, 1, 0.3, 8),
+    "two micro, dropout": ("jit", 1, 1, 0.3, 2),
+    "data, micro, dropout": ("jit", 4, 1, 0.3, 2),
 }
 
 
-def config(mode="jit", devices=1, shards=1, dropout=0.0):
+def config(mode="jit", devices=1, shards=1, dropout=0.0, micro=1):
     """The embedding and the feed-forward layers are big enough to be cut, the rest is not."""
     return tiny.config(
         model__num_layers=1,
@@ -39,6 +45,7 @@ def config(mode="jit", devices=1, shards=1, dropout=0.0):
         optim__epsilon=1e-3,  # big: a gradient of zero but for rounding would be blown up
         data__row_length=LENGTH,
         data__batch_rows=ROWS,
+        train__micro_batches=micro,
         parallel__mode=mode,
         parallel__devices=devices,
         parallel__shards=shards,
@@ -80,7 +87,7 @@ def shapes_on_a_device(c):
 
 
 def first_loss_by_rows(c):
-    """Returns the loss of the first step over eight devices that draw their own masks, put together row by row."""
+    """Returns the loss of a first step in which each row has masks of its own, put together row by row."""
     state, values, whole = init_state(c), Values.of(c), batch(0)
     rng = jax.random.fold_in(jax.random.key(c.train.seed), 0)
     loss = jax.jit(lambda row, key: batch_loss(c, state.params, row, values, key)[0])
@@ -109,7 +116,8 @@ def main(path):
         c = config(*run)
         step = make_train_step(c)
         found[name] = train(c, step)
-    found["pmap, dropout, again"] = train(c, step)
+    c = config(*RUNS["pmap, dropout"])
+    found["pmap, dropout, again"] = train(c, make_train_step(c))
     found["parts"] = shapes_on_a_device(config("jit", 8, 4))
     found["loss by rows"] = first_loss_by_rows(config(dropout=0.3))
     c = config("jit", 8)

@@ -71,11 +71,11 @@ def test_the_fastest_layouts_are_chosen():
     tried["compiled"] = [trial("compiled", 1, 8), trial("compiled", 4, 6)]
     chosen = training._choices(tried, 100)
     assert {label: one["target_tokens_per_s"] for label, one in chosen.items()} == {
-        "PyTorch eager": 7,
-        "PyTorch compiled": 8,
-        "PyTorch eager, updates x 2": 9,
+        "nn.Transformer": 7,
+        "nn.Transformer compiled": 8,
+        "nn.Transformer, updates x 2": 9,
     }
-    assert training._choices({"eager": tried["eager"][:2]}, 100).keys() == {"PyTorch eager"}
+    assert training._choices({"eager": tried["eager"][:2]}, 100).keys() == {"nn.Transformer"}
     assert training._choices({}, 100) == {}
 
 
@@ -352,6 +352,9 @@ def test_translations_unlike_ours_are_pointed_out():
 
 # Peers
 
+KEY = jax.random.key(0)
+WHOLE = {"model__d_model": 16, "model__num_heads": 4, "model__d_k": 4, "model__d_v": 4}  # h x d_k = d_model
+
 
 def peer(*modules):
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
@@ -360,16 +363,17 @@ def peer(*modules):
 
 @peer("torch")
 @pytest.mark.filterwarnings("default")
-def test_pytorchs_model_is_ours_and_learns(tmp_path):
+@pytest.mark.parametrize("layers", ["Library", "Tuned"])
+def test_pytorchs_model_is_ours_and_learns(tmp_path, layers):
     from experiments.bench.torch_training import Training
     from tx.step import Values, batch_loss
 
     diff = {"model__dropout": 0.0, "loss__smooth_over": "all", "model__num_layers": 1, "optim__lr_factor": 2.0}
-    config = tiny.config(**diff)
+    config = tiny.config(**diff, **(WHOLE if layers == "Library" else {}))
     _, params = tiny.init(config)
     split = sentences.invent(40, 40, 32)
     sentences.save(split, tmp_path)
-    peer = Training(config.to_dict(), str(tmp_path), compiled=False, keep_memory=False, threads=1)
+    peer = Training(config.to_dict(), str(tmp_path), layers=layers, compiled=False, keep_memory=False, threads=1)
     load_into(peer.model, weights.Weights(config.model.to_dict(), weights.flat(params)))
     members = range(6)
     src, tgt = (
@@ -378,7 +382,7 @@ def test_pytorchs_model_is_ours_and_learns(tmp_path):
     eps, size = config.loss.label_smoothing, config.model.vocab_size
     shares = np.array([1 - eps + eps / size, *[eps / size] * (size - 1)])
     entropy = -(shares * np.log(shares)).sum()  # ours leaves it out
-    ours = batch_loss(config, params, {"src": jnp.asarray(src), "tgt": jnp.asarray(tgt)}, Values.of(config))[0]
+    ours, _ = batch_loss(config, params, {"src": jnp.asarray(src), "tgt": jnp.asarray(tgt)}, Values.of(config), KEY)
     wanted = float(ours) + entropy
     found = float(peer.loss(src.astype(np.int64), tgt.astype(np.int64), np.count_nonzero(tgt)).detach())
     assert found == pytest.approx(wanted, rel=1e-5)
@@ -391,33 +395,49 @@ def test_pytorchs_model_is_ours_and_learns(tmp_path):
     peer.close()
 
 
+@peer("torch")
+def test_pytorchs_library_cannot_express_row_b():
+    from experiments.bench.torch_model import Library
+
+    with pytest.raises(UserError, match=r"nn.Transformer has h x d_k = h x d_v = d_model"):
+        Library(tiny.config(**(WHOLE | {"model__d_k": 2})).model.to_dict())
+
+
 def load_into(model, found):
     """Puts our parameters into PyTorch's model."""
     import torch
 
-    def put(target, array):
-        assert tuple(target.shape) == array.shape
-        with torch.no_grad():
-            target.copy_(torch.from_numpy(np.array(array)))
+    def put(targets, arrays):
+        for target, array in zip(targets, arrays, strict=True):
+            assert tuple(target.shape) == array.shape
+            with torch.no_grad():
+                target.copy_(torch.from_numpy(np.array(array)))
 
-    def linear(target, *names):
-        for parameter, array in zip((target.weight, target.bias), found.linear(*names), strict=True):
-            put(parameter, array)
+    def both(layer):
+        return layer.weight, layer.bias
 
-    put(model.embedding, found.output)
-    put(model.space, found.tree()["target_space"][0])
-    for name in ("encoder", "decoder"):
-        for i, layer in enumerate(getattr(model, name)):
-            for block in ("self_attention", "cross_attention") if name == "decoder" else ("self_attention",):
-                linear(getattr(layer, block).inputs, f"{name}_{i}/{block}", "query", "key", "value")
-                linear(getattr(layer, block).output, f"{name}_{i}/{block}", "output")
-            linear(layer.inner, f"{name}_{i}/feed_forward", "inner")
-            linear(layer.outer, f"{name}_{i}/feed_forward", "outer")
-            for j, norm in enumerate(layer.norms):
-                for parameter, array in zip(
-                    (norm.weight, norm.bias), found.norm(f"{name}_{i}/residual_{j}"), strict=True
-                ):
-                    put(parameter, array)
+    def parts(layer):
+        """Returns ([(inputs, output) of each attention], inner, outer, norms) of a layer of either kind."""
+        if hasattr(layer, "norms"):
+            attention = [layer.self_attention, layer.cross_attention]
+            return [(both(a.inputs), both(a.output)) for a in attention if a], layer.inner, layer.outer, layer.norms
+        attention = [layer.self_attn, getattr(layer, "multihead_attn", None)]
+        inputs = [((a.in_proj_weight, a.in_proj_bias), both(a.out_proj)) for a in attention if a]
+        norms = [layer.norm1, layer.norm2, *([layer.norm3] if len(inputs) == 2 else [])]
+        return inputs, layer.linear1, layer.linear2, norms
+
+    put((model.embedding, model.space), (found.output, found.tree()["target_space"][0]))
+    for side in ("encoder", "decoder"):
+        stack = getattr(getattr(model.layers, "transformer", model.layers), side)
+        for i, layer in enumerate(getattr(stack, "layers", stack)):
+            attention, inner, outer, norms = parts(layer)
+            for (inputs, output), block in zip(attention, ("self_attention", "cross_attention"), strict=False):
+                put(inputs, found.linear(f"{side}_{i}/{block}", "query", "key", "value"))
+                put(output, found.linear(f"{side}_{i}/{block}", "output"))
+            put(both(inner), found.linear(f"{side}_{i}/feed_forward", "inner"))
+            put(both(outer), found.linear(f"{side}_{i}/feed_forward", "outer"))
+            for j, norm in enumerate(norms):
+                put(both(norm), found.norm(f"{side}_{i}/residual_{j}"))
 
 
 @pytest.fixture(scope="module")

@@ -72,8 +72,8 @@ def assert_close(got, want):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["data", "shards", "pmap"])
-def test_without_dropout_many_devices_equal_one(eight, name):
+@pytest.mark.parametrize("name", ["data", "shards", "pmap", "micro", "data, micro", "pmap, micro"])
+def test_without_dropout_many_devices_and_micro_batches_equal_one(eight, name):
     """Rows differ tenfold in their tokens, and one has none: a mean of the devices' means would be another number."""
     assert_close(eight[name], eight["one"])
     start, end = init_state(many_devices.config()).params, eight[name][1].params
@@ -92,6 +92,12 @@ def test_under_pmap_each_device_draws_masks_of_its_own_from_the_seed(eight):
     jax.tree.map(np.testing.assert_array_equal, state, state_again)
     assert losses[0][0] == pytest.approx(eight["loss by rows"], rel=1e-6)
     assert losses[0][0] != pytest.approx(eight["one, dropout"][0][0], rel=1e-3)
+
+
+def test_each_micro_batch_draws_masks_of_its_own_from_the_seed(eight):
+    losses, _ = eight["micro, dropout"]
+    assert losses[0][0] == pytest.approx(eight["loss by rows"], rel=1e-6)
+    assert_close(eight["data, micro, dropout"], eight["two micro, dropout"])
 
 
 def test_big_arrays_are_cut_and_small_ones_copied(eight):
@@ -155,6 +161,14 @@ def test_a_batch_that_cannot_be_split(mode, tmp_path):
     with pytest.raises(UserError, match=r"batch_rows=5 .* 2 devices; make it a multiple of 2, or .* a divisor of 5"):
         training.run_experiments([(config, RunDir(tmp_path / "run"))])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_cannot_be_cut_into_micro_batches():
+    with pytest.raises(UserError, match=r"^data.batch_rows=4 cannot be cut into train.micro_batches=3 equal parts$"):
+        tiny.config(train__micro_batches=3)
+    config = tiny.config(data__batch_rows=6, train__micro_batches=2, parallel__devices=2)
+    with pytest.raises(UserError, match=r"2 devices in 2 micro-batches; make it a multiple of 4, or .* divisor of 3"):
+        Layout(config)
 
 
 def test_by_default_a_run_has_one_device_however_many_there_are():

@@ -67,6 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.eval_every = 5000  # steps between dev perplexities; the last step always has one
     c.train.checkpoint_every = 5000  # steps between checkpoints; the last step always has one
     c.train.keep_checkpoints = 5  # how many of the newest stay on disk
+    c.train.micro_batches = 1  # parts that a step computes a batch in, one after the other, to need less memory
     c.train.steps_per_dispatch = 1  # updates in one call of the device: more spares a small model waiting for the host
 
     c.parallel = ml_collections.ConfigDict()  # where a run is computed, not what: no two runs differ by it alone
@@ -198,5 +199,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"train.{name}={config.train[name]} is no multiple of "
                 f"train.steps_per_dispatch={config.train.steps_per_dispatch}"
             )
+    if config.data.batch_rows % config.train.micro_batches:
+        raise UserError(
+            f"data.batch_rows={config.data.batch_rows} cannot be cut into train.micro_batches="
+            f"{config.train.micro_batches} equal parts"
+        )
     if config.parallel.shards > 1 and config.parallel.mode == "pmap":
         raise UserError(f"parallel.shards={config.parallel.shards} needs parallel.mode=jit; pmap cuts nothing")

@@ -59,10 +59,11 @@ class Layout:
         self.devices = [device for devices in here for device in devices]
         if len(self.devices) < count:
             raise UserError(f"parallel.devices={count}, but not every process has {count // processes} devices")
-        if rows % count:
+        if rows % (count * (parts := config.train.micro_batches)):
+            over = f"{count} devices" + (f" in {parts} micro-batches" if parts > 1 else "")
             raise UserError(
-                f"data.batch_rows={rows} cannot be split over {count} devices; "
-                f"make it a multiple of {count}, or parallel.devices a divisor of {rows}"
+                f"data.batch_rows={rows} cannot be split over {over}; make it a multiple of {count * parts}, "
+                f"or parallel.devices a divisor of {rows // parts}"
             )
         self.mapped = config.parallel.mode == "pmap"
         self._mine = here[jax.process_index()]

@@ -155,21 +155,44 @@ def update(
     rng = jax.random.fold_in(jax.random.key(values.seed), state.step)
     if axis is not None:
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
-
-    def loss(params):
-        return batch_loss(config, params, batch, values, rng, parts)
-
-    (value, nll), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    tokens = _tokens(batch)
     if axis is not None:
-        # A mean over all target tokens, of which places have more or fewer: not the mean of their means.
-        count = (batch["tgt"] != 0).sum().astype(jnp.float32)
-        share = count / jnp.maximum(jax.lax.psum(count, axis), 1.0)
-        value, nll, grads = jax.lax.psum(jax.tree.map(lambda x: share * x, (value, nll, grads)), axis)
+        tokens = jax.lax.psum(tokens, axis)
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def share(params, rows, rng):
+        """A mean over all target tokens, of which rows have more or fewer: not the mean of their means."""
+        means = batch_loss(config, params, rows, values, rng, parts)
+        loss, nll = (_tokens(rows) / jnp.maximum(tokens, 1.0) * mean for mean in means)
+        return loss, nll
+
+    count = config.train.micro_batches
+    if count == 1:
+        sums = share(state.params, batch, rng)
+    else:
+        # Every count-th row: so each device keeps the rows that it has.
+        rows = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(sums, piece):
+            rows, index = piece
+            return jax.tree.map(jnp.add, sums, share(state.params, rows, jax.random.fold_in(rng, index))), None
+
+        zero = jnp.zeros((), jnp.float32)
+        start = ((zero, zero), jax.tree.map(jnp.zeros_like, state.params))
+        sums, _ = jax.lax.scan(add, start, (rows, jnp.arange(count)))
+    if axis is not None:
+        sums = jax.lax.psum(sums, axis)
+    (value, nll), grads = sums
     adam = optimizer(config.optim, config.model.d_model, values.lr_factor, values.warmup_steps)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
         updates, opt_state = adam.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state), {"loss": value, "nll": nll}
+
+
+def _tokens(batch):
+    """The target tokens of rows."""
+    return (batch["tgt"] != 0).sum().astype(jnp.float32)
 
 
 def stack(trees: Sequence[Any], join: Callable = jnp.stack) -> Any:
@@ -220,7 +243,7 @@ def make_eval(config: ConfigDict, batches: list[Batch], members: int = 1) -> Cal
     """
 
     def nll(params, batch):
-        return batch_loss(config, params, batch)[1] * (batch["tgt"] != 0).sum().astype(jnp.float32)
+        return batch_loss(config, params, batch)[1] * _tokens(batch)
 
     nll = jax.jit(nll if members == 1 else jax.vmap(nll, in_axes=(0, None)))
     count = sum(int((batch["tgt"] != 0).sum()) for batch in batches)

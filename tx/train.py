@@ -31,7 +31,7 @@ from tx.errors import UserError, one_line_errors
 from tx.evaluate import evaluate_translations, split_names
 from tx.logs import Log, progress_bar, read_metrics
 from tx.members import SIDES, Member, Window
-from tx.memory import keep_freed_memory
+from tx.memory import keep_freed_memory, one_step_at_a_time
 from tx.parallel import Layout, gather, make_train_step
 from tx.positions import check_length
 from tx.run import RunDir, to_json, write_atomically
@@ -80,6 +80,7 @@ def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
                     m.tokens = {side: m.tokens[side] + int(window.tokens[side][i]) for side in SIDES}
                 window = Window(count)
             if due(config.train.eval_every):
+                jax.block_until_ready(state)  # steps under way are training's time
                 paused = time.monotonic()
                 devs = evaluate(gather(state.params))
                 for log, dev in zip(logs, devs, strict=True):
@@ -256,6 +257,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
     keep_freed_memory()
+    one_step_at_a_time()
     processes.join()
     runs, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
     with contextlib.ExitStack() as closing:

@@ -8,11 +8,11 @@ import rich.console
 
 from experiments.bench import machine, table
 from experiments.bench.contestant import cores
+from experiments.bench.training import MODES
 from experiments.tables import print_table
 from tx.errors import UserError, one_line_errors
 from tx.run import to_json, write_atomically
 
-MODES = ("eager", "compiled")
 _ABOUT = """\
 Every contestant is a process of its own with the same number of threads, bound to the same cores; they take turns,
 A B A B, and what is compared are medians over the rounds. A ratio is ours divided by the peer's, taken within a round.
@@ -46,6 +46,9 @@ figures of decode:
 figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
                           when only the libraries were loaded
+
+PyTorch's modes (--modes): `eager` and `compiled` train the library's nn.Transformer as its users have it; `tuned` and
+`tuned-compiled` the same model written for speed, which may also keep freed memory as ours does.
 
 A peer that is not installed is an error that says so; pip install -e '.[bench]' installs all.
 """

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from experiments.bench import sentences
 from experiments.bench.machine import peak_memory
 from tx.data.packing import TrainBatches
-from tx.memory import keep_freed_memory
+from tx.memory import keep_freed_memory, one_step_at_a_time
 
 
 class Training:
@@ -21,6 +21,7 @@ class Training:
 
     def __init__(self, config: dict, folder: str):
         keep_freed_memory()
+        one_step_at_a_time()
         from tx.step import init_state, make_train_step
 
         self._started = peak_memory()

@@ -1,5 +1,8 @@
-"""The same Transformer in PyTorch, written for speed there: nn.Transformer's blocks with one product for queries, keys
-and values, and `scaled_dot_product_attention`."""
+"""The same Transformer in PyTorch: made of the library's own `nn.Transformer`, and written again for speed there.
+
+The one written again has one product for queries, keys and values, and `scaled_dot_product_attention` without a mask
+where nothing is padded.
+"""
 
 import math
 
@@ -66,10 +69,72 @@ class Layer(nn.Module):
         return self._residual(next(norms), x, lambda y: self.outer(self.drop_inner(functional.relu(self.inner(y)))))
 
 
-class Transformer(nn.Module):
-    """`model` is the dict of config.model. Sentences are padded on the right, so that no target needs a mask."""
+class Tuned(nn.Module):
+    """Encoder and decoder of our layers."""
 
     def __init__(self, model: dict):
+        super().__init__()
+        self.encoder = nn.ModuleList(Layer(model, cross=False) for _ in range(model["num_layers"]))
+        self.decoder = nn.ModuleList(Layer(model, cross=True) for _ in range(model["num_layers"]))
+        d, pre = model["d_model"], model["norm"] == "pre"
+        self.encoder_norm, self.decoder_norm = (nn.LayerNorm(d, eps=1e-6) if pre else nn.Identity() for _ in range(2))
+
+    def forward(self, x, y, padding):
+        mask = None if padding is None else ~padding[:, None, None, :]
+        for layer in self.encoder:
+            x = layer(x, mask)
+        memory = self.encoder_norm(x)
+        for layer in self.decoder:
+            y = layer(y, None, memory, mask)
+        return self.decoder_norm(y)
+
+
+class Library(nn.Module):
+    """Encoder and decoder of `nn.Transformer`, with dropout where the paper has it."""
+
+    def __init__(self, model: dict):
+        super().__init__()
+        d, h, pre = model["d_model"], model["num_heads"], model["norm"] == "pre"
+        if not (h * model["d_k"] == h * model["d_v"] == d and model["projection_bias"]):
+            raise UserError("nn.Transformer has h x d_k = h x d_v = d_model and projections with biases only")
+        made = nn.Transformer(
+            *(d, h, model["num_layers"], model["num_layers"], model["d_ff"], model["dropout"]),
+            layer_norm_eps=1e-6,
+            batch_first=True,
+            norm_first=pre,
+        )
+        if not pre:  # it would normalise the last layer's output twice
+            made.encoder.norm = made.decoder.norm = None
+        # Its one rate is for attention weights and the ReLU as well.
+        for part in made.modules():
+            if isinstance(part, nn.MultiheadAttention):
+                part.dropout = model["attention_dropout"]
+            elif isinstance(part, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+                part.dropout.p = model["relu_dropout"]
+        self.transformer = made
+
+    def forward(self, x, y, padding):
+        causal = nn.Transformer.generate_square_subsequent_mask(y.shape[1])
+        return self.transformer(
+            *(x, y),
+            tgt_mask=causal,
+            tgt_is_causal=True,
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
+        )
+
+
+class Transformer(nn.Module):
+    """Embedding, encoder, decoder and the projection to logits.
+
+    Sentences are padded on the right, so that no target needs a mask.
+
+    Args:
+      model: the dict of config.model.
+      layers: Tuned or Library.
+    """
+
+    def __init__(self, model: dict, layers: type):
         super().__init__()
         if model["positions"] != "sinusoidal":
             raise UserError(f"the PyTorch peer has sinusoidal positions only, not {model['positions']!r}")
@@ -81,21 +146,13 @@ class Transformer(nn.Module):
         self.scale = math.sqrt(d) if model["scale_embedding"] else 1.0
         self.register_buffer("sinusoids", torch.from_numpy(sinusoids(model, POSITIONS)), persistent=False)
         self.drop = nn.Dropout(model["dropout"])
-        self.encoder = nn.ModuleList(Layer(model, cross=False) for _ in range(model["num_layers"]))
-        self.decoder = nn.ModuleList(Layer(model, cross=True) for _ in range(model["num_layers"]))
-        pre = model["norm"] == "pre"
-        self.encoder_norm, self.decoder_norm = (nn.LayerNorm(d, eps=1e-6) if pre else nn.Identity() for _ in range(2))
+        self.layers = layers(model)
 
-    def forward(self, src, tgt, src_mask):
-        """Returns logits (batch * target length, vocab); src_mask (batch, 1, 1, m) is true at tokens, None: all are."""
-        x = self._embed(src, self.space)
-        for layer in self.encoder:
-            x = layer(x, src_mask)
-        memory = self.encoder_norm(x)
-        x = self._embed(functional.pad(tgt[:, :-1], (1, 0)), None)
-        for layer in self.decoder:
-            x = layer(x, None, memory, src_mask)
-        return functional.linear(self.decoder_norm(x).flatten(0, 1), self.embedding)
+    def forward(self, src, tgt, padding):
+        """Returns logits (batch * target length, vocab); padding (batch, m) is true where src has no token."""
+        source = self._embed(src, self.space)
+        hidden = self.layers(source, self._embed(functional.pad(tgt[:, :-1], (1, 0)), None), padding)
+        return functional.linear(hidden.flatten(0, 1), self.embedding)
 
     def _embed(self, tokens, space):
         x = functional.embedding(tokens, self.embedding) * ((tokens != 0) * self.scale)[..., None]

@@ -18,25 +18,26 @@ class Training:
     Args:
       config: a whole configuration as nested dicts.
       folder: of the sentences.
+      layers: "Library" or "Tuned", of `experiments/bench/torch_model.py`.
       compiled: whether torch.compile is used, with shapes that vary; otherwise PyTorch is eager.
       keep_memory: whether the C library keeps freed memory, as our training makes it do.
       threads: of PyTorch.
     """
 
-    def __init__(self, config: dict, folder: str, *, compiled: bool, keep_memory: bool, threads: int):
+    def __init__(self, config: dict, folder: str, *, layers: str, compiled: bool, keep_memory: bool, threads: int):
         if keep_memory:
             keep_freed_memory()
         self._kernels = tempfile.TemporaryDirectory()  # what is compiled is compiled anew: its time is measured
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._kernels.name
         import torch
 
-        from experiments.bench.torch_model import Transformer
+        from experiments.bench import torch_model
 
         torch.set_num_threads(threads)
         torch.manual_seed(config["train"]["seed"])
         self._torch, self._config, self._split = torch, config, sentences.load(folder)
         self._started = peak_memory()
-        self.model = Transformer(config["model"]).train()
+        self.model = torch_model.Transformer(config["model"], getattr(torch_model, layers)).train()
         optim = config["optim"]
         self._adam = torch.optim.Adam(
             self.model.parameters(), betas=(optim["beta1"], optim["beta2"]), eps=optim["epsilon"], fused=True
@@ -100,11 +101,11 @@ class Training:
         """Returns the smoothed cross-entropy (nats) of a part, summed and divided by `tokens`; a tensor."""
         torch = self._torch
         # Without padding there is nothing to mask, and attention without a mask is faster.
-        mask = None if src.all() else torch.from_numpy((src != 0)[:, None, None, :])
-        return self._loss(torch.from_numpy(src), torch.from_numpy(tgt), mask) / tokens
+        padding = None if src.all() else torch.from_numpy(src == 0)
+        return self._loss(torch.from_numpy(src), torch.from_numpy(tgt), padding) / tokens
 
-    def _eager_loss(self, src, tgt, mask):
-        logits = self.model(src, tgt, mask)
+    def _eager_loss(self, src, tgt, padding):
+        logits = self.model(src, tgt, padding)
         smoothing = self._config["loss"]["label_smoothing"]
         cross_entropy = self._torch.nn.functional.cross_entropy
         return cross_entropy(logits, tgt.flatten(), ignore_index=0, label_smoothing=smoothing, reduction="sum")

@@ -13,6 +13,12 @@ from experiments.bench.rounds import say
 from tx.flops import forward_flops, parameter_count
 
 OURS = "tx"
+MODES = {  # of PyTorch: (label, layers of `experiments/bench/torch_model.py`, whether torch.compile is used)
+    "eager": ("nn.Transformer", "Library", False),
+    "compiled": ("nn.Transformer compiled", "Library", True),
+    "tuned": ("PyTorch tuned", "Tuned", False),
+    "tuned-compiled": ("PyTorch tuned compiled", "Tuned", True),
+}
 # Layouts tried for PyTorch: (size of an update against ours, parts that an update is computed in).
 TRIAL = 20_000  # target tokens that a layout is tried on, or all of a round, or two updates
 LAYOUTS = ((1, 1), (1, 2), (1, 4), (0.5, 1), (2, 1), (4, 1))
@@ -26,7 +32,7 @@ def measure_training(
     Args:
       config: what is trained.
       peer: "torch" or "none".
-      modes: of PyTorch: "eager", "compiled".
+      modes: of PyTorch, among MODES.
       count: sentences; a round is about one pass over them.
       threads: of every contestant.
       turns: rounds.
@@ -107,7 +113,7 @@ def measure_memory(config: ConfigDict, *, peer: str, modes: tuple[str, ...], ste
         say(f"{OURS}: {results[OURS]['rounds'][0]['peak_mib']:.0f} MiB")
         for mode in modes if peer == "torch" else ():
             for parts in (1, 4):
-                label = f"PyTorch {mode}" + (f", {parts} parts" if parts > 1 else "")
+                label = MODES[mode][0] + (f", {parts} parts" if parts > 1 else "")
                 chosen = {"mode": mode, "keep_memory": False, "update_tokens": update, "part_tokens": update / parts}
                 with _torch(label, arguments, chosen, threads) as one:
                     ran = one("run", target_tokens=wanted)
@@ -137,7 +143,8 @@ def _write_sentences(stack, config, count):
 
 def _torch(label, arguments, chosen, threads):
     """Starts PyTorch with the settings `chosen`."""
-    more = {"compiled": chosen["mode"] == "compiled", "keep_memory": chosen["keep_memory"], "threads": threads}
+    _, layers, compiled = MODES[chosen["mode"]]
+    more = {"layers": layers, "compiled": compiled, "keep_memory": chosen["keep_memory"], "threads": threads}
     one = Contestant(label, "torch_training:Training", arguments | more, threads)
     try:
         one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
@@ -150,8 +157,10 @@ def _torch(label, arguments, chosen, threads):
 def _try_layouts(arguments, mode, update, target, threads):
     """Returns every setting that was tried, with the target tokens per second it reached.
 
-    First whether keeping freed memory helps, with the plain layout; then the other layouts with what was better.
+    First whether keeping freed memory helps, with the plain layout; then the other layouts with what was better. What
+    is not tuned has memory as PyTorch leaves it.
     """
+    label, layers, _ = MODES[mode]
     trials = []
 
     def attempt(one, keep, size, parts):
@@ -163,14 +172,14 @@ def _try_layouts(arguments, mode, update, target, threads):
         rate = ran["target_tokens"] / ran["seconds"]
         setting = {"mode": mode, "keep_memory": keep, "size": size, "parts": parts}
         trials.append(setting | sizes | {"target_tokens_per_s": rate})
-        say(f"PyTorch {mode}, update x {size} in {parts} parts, freed memory kept: {keep}: {rate:.0f} tokens/s")
+        say(f"{label}, update x {size} in {parts} parts, freed memory kept: {keep}: {rate:.0f} tokens/s")
 
     plain = {"mode": mode, "update_tokens": update, "part_tokens": update}
-    for keep in (False, True):
-        with _torch(f"PyTorch {mode}", arguments, plain | {"keep_memory": keep}, threads) as one:
+    for keep in (False, True) if layers == "Tuned" else (False,):
+        with _torch(label, arguments, plain | {"keep_memory": keep}, threads) as one:
             attempt(one, keep, *LAYOUTS[0])
     keep = max(trials, key=_rate)["keep_memory"]
-    with _torch(f"PyTorch {mode}", arguments, plain | {"keep_memory": keep}, threads) as one:
+    with _torch(label, arguments, plain | {"keep_memory": keep}, threads) as one:
         for layout in LAYOUTS[1:]:
             attempt(one, keep, *layout)
     return trials
@@ -184,10 +193,10 @@ def _choices(tried, update):
     """Returns {label: setting}: of each mode the fastest with updates of our size, and of all if that is another."""
     chosen = {}
     for mode, trials in tried.items():
-        chosen[f"PyTorch {mode}"] = max((trial for trial in trials if trial["size"] == 1), key=_rate)
+        chosen[MODES[mode][0]] = max((trial for trial in trials if trial["size"] == 1), key=_rate)
     everything = [trial for trials in tried.values() for trial in trials]
     if everything and (best := max(everything, key=_rate))["size"] != 1:
-        chosen[f"PyTorch {best['mode']}, updates x {best['size']}"] = best
+        chosen[f"{MODES[best['mode']][0]}, updates x {best['size']}"] = best
     return chosen
 
 
