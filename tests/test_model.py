@@ -11,7 +11,7 @@ from tx import flops, layers
 from tx.attention import dot_product_attention
 from tx.data.packing import FIELDS
 from tx.errors import UserError
-from tx.layers import Dense, Dropout, random_bits
+from tx.layers import Dense, Dropout
 from tx.model import Transformer
 from tx.positions import positions
 
@@ -216,42 +216,6 @@ def test_dropout_keeps_rate_and_mean_and_is_off_outside_training():
     assert abs((out == 0).mean() - 0.1) < 3 * np.sqrt(0.09 / out.size)
     assert abs(out.mean() - 1) < 3 * np.sqrt(0.1 / 0.9 / out.size)
     np.testing.assert_array_equal(drop.apply({}, x, train=False), x)
-
-
-def test_random_bits_are_what_plain_numpy_makes_of_the_key():
-    key = jax.random.key(5)
-
-    def mix(x):
-        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
-        x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-        return x ^ (x >> np.uint32(16))
-
-    low, high = np.asarray(jax.random.key_data(key))
-    wanted = mix(mix(np.arange(60, dtype=np.uint32) ^ low) ^ high)
-    np.testing.assert_array_equal(np.asarray(random_bits(key, (3, 4, 5))).reshape(-1), wanted)
-
-
-def test_random_bits_look_random():
-    """Each bit is set half of the time, whatever the bit, its neighbour, the row above or a related key says."""
-    n, shape = 2**18, (512, 512)
-    keys = [jax.random.fold_in(jax.random.key(1), i) for i in range(3)]
-    draws = [np.unpackbits(np.asarray(random_bits(key, shape)).view(np.uint8)).reshape(*shape, 32) for key in keys]
-    first = draws[0]
-    compared = [
-        np.zeros_like(first),
-        draws[1],
-        draws[2],
-        np.roll(first, 1, 0),
-        np.roll(first, 1, 1),
-        np.roll(first, 64, 1),
-        np.roll(first, 1, 2),
-    ]
-    for other in compared:
-        share = (first != other).reshape(n, 32).mean(0)
-        assert np.abs(share - 0.5).max() < 5 * 0.5 / n**0.5  # five standard deviations
-    values, counts = np.unique(np.asarray(random_bits(keys[0], shape)) >> 24, return_counts=True)
-    assert len(values) == 256
-    assert ((counts - n / 256) ** 2 / (n / 256)).sum() < 255 + 6 * (2 * 255) ** 0.5  # chi-squared
 
 
 def test_dropout_stands_where_the_paper_has_it(monkeypatch):

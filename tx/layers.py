@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float
+
+from tx.randomness import random_bits
 
 # Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
 unit_scaling = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -87,26 +89,6 @@ class Dropout(nn.Module):
         kept = jnp.round((1.0 - jnp.asarray(self.rate, jnp.float32)) * 2**24)
         keep = random_bits(self.make_rng("dropout"), x.shape) >> 8 < kept.astype(jnp.uint32)
         return jnp.where(keep, x * (2**24 / kept).astype(x.dtype), jnp.zeros((), x.dtype))
-
-
-def random_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
-    """Returns 32 random bits an element: a function of the 64 bits of `key` and of the element's place.
-
-    Each place goes twice through a 32-bit mixing function (C. Wellons's lowbias32), keyed in between. Unlike JAX's own
-    generator this is one fused pass that writes nothing but its result: with that one, which loops over whole arrays on
-    a CPU, dropout took an eighth of a small model's step.
-    """
-    low, high = jax.random.key_data(key)
-    place = jnp.zeros(shape, jnp.uint32)
-    for axis, size in enumerate(shape):
-        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    return _mix(_mix(place ^ low) ^ high)
-
-
-def _mix(x):
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)
 
 
 class LayerNorm(nn.Module):

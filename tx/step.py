@@ -12,6 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
+from tx import randomness
 from tx.data.packing import Batch
 from tx.loss import cross_entropy
 from tx.model import Transformer
@@ -88,10 +89,15 @@ def program(config: ConfigDict) -> dict[str, object]:
 
 def init_state(config: ConfigDict) -> TrainState:
     """Returns the state before the first step; a function of the seed alone."""
-    empty = jnp.zeros((1, 1), jnp.int32)
-    params = Transformer(**config.model).init(jax.random.key(config.train.seed), empty, empty)["params"]
+    params = _parameters(Transformer(**config.model), np.uint32(config.train.seed))
     opt_state = optimizer(config.optim, config.model.d_model).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _parameters(model, seed):
+    empty = jnp.zeros((1, 1), jnp.int32)
+    return model.init(randomness.key(seed), empty, empty)["params"]
 
 
 def batch_loss(
