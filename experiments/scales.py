@@ -127,7 +127,7 @@ SCALES = {
             "numbers",
             width=Fraction(1, 8),
             depth=Fraction(1, 2),
-            fields=_smaller(48, 12, 750, 200, 250, vocabulary=500, lr_factor=0.4, splits="test"),
+            fields=_smaller(48, 12, 750, 200, 250, vocabulary=500, lr_factor=0.3, splits="test"),
             pairs=_with_english("de"),
         ),
     )
