@@ -6,6 +6,8 @@ Peers are tested where they are installed: PyTorch's model is ours to rounding, 
 import importlib.util
 import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import tiny
 
 from experiments import __main__ as experiments_command
 from experiments.bench import __main__ as command
-from experiments.bench import bundle, contestant, decoding, rounds, sentences, table, training, weights
+from experiments.bench import bundle, contestant, decoding, rounds, seeds, sentences, table, training, weights
 from experiments.bench.contestant import Contestant
 from experiments.bench.length_batches import LengthBatches
 from tx.errors import UserError
@@ -56,11 +58,13 @@ def test_medians_and_ratios_are_taken_within_rounds():
 def test_rates_follow_from_counts():
     config = tiny.config()
     one = {"seconds": 2.0, "batching_s": 0.5, "source_tokens": 30, "target_tokens": 50, "positions": 100}
-    found = training._rates(config, one, 1e9)
+    found = training._rates(config, one, {"flops": 1e9, "dense": 2e9})
     assert (found["target_tokens_per_s"], found["tokens_per_s"]) == (25.0, 40.0)
     assert found["padding_share"] == pytest.approx(0.2)
     assert found["batching_share"] == 0.25
     assert found["share_of_peak"] == pytest.approx(found["flops_per_s"] / 1e9)
+    assert found["mfu"] == pytest.approx(found["flops_per_s"] / 2e9)
+    assert "mfu" not in training._rates(config, one, {"flops": 1e9, "dense": None})
 
 
 def test_the_fastest_layouts_are_chosen():
@@ -193,6 +197,58 @@ def test_a_contestants_user_errors_are_ours(tmp_path):
         Contestant("CT2", "ctranslate2_decoding:Decoding", arguments, 1)
 
 
+# Seeds
+
+
+def started(monkeypatch, status=0):
+    """Replaces the processes of runs; returns the list of (runs in it, its cores, processes still there)."""
+    calls, alive = [], []
+
+    def start(group, bound, folder, platform, runs):
+        there = sum(process.poll() is None for process in alive)
+        process = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(0.3); exit({status})"])
+        calls.append((group, bound, there))
+        alive.append(process)
+        log = pathlib.Path(runs) / f"{len(calls)}.log"
+        log.write_text("what went wrong")
+        return process, log
+
+    monkeypatch.setattr(seeds, "_start", start)
+    return calls
+
+
+def test_seeds_are_run_stacked_one_by_one_and_side_by_side(monkeypatch):
+    calls = started(monkeypatch)
+    monkeypatch.setattr(seeds, "cores", lambda threads=None: [4, 7])
+    config = sentences.config_of("smoke", {"train.steps_per_dispatch": "10", "model.dropout": "0.2"})
+    result = seeds.measure_seeds(config, seeds=3, threads=2, turns=1, platform="cpu")
+    shape = [(len(group), bound, there) for group, bound, there in calls]
+    warm, real = shape[:7], shape[7:]
+    assert [one[:1] for one in warm] == [one[:1] for one in real]
+    assert real[:4] == [(3, [4, 7], 0)] + 3 * [(1, [4, 7], 0)]
+    assert sorted(real[4:6]) in ([(1, [4], 0), (1, [7], 1)], [(1, [4], 1), (1, [7], 0)])
+    assert real[6][0] == 1
+    assert [argument for argument in calls[0][0][2] if "workdir" not in argument][1:] == [
+        *("--config.model.dropout=0.2", "--config.train.steps_per_dispatch=10"),
+        *("--config.train.seed=3", "--config.train.steps=10"),
+    ]
+    assert calls[7][0][0][0].endswith("experiments/config.py:table3/base@smoke")
+    assert not any("train.steps=" in argument for argument in calls[7][0][0])
+    assert set(result["ratios"]) == {"tx, one by one", "tx, 2 processes of a thread"}
+    each = result["contestants"]["tx"]["rounds"][0]
+    assert each["runs_per_hour"] == pytest.approx(3 * 3600 / each["seconds"])
+    result |= {"format": 1, "machine": {"processor": "A", "cores": 2, "threads": 2}, "versions": {}, "revision": "a"}
+    built = table.build([result])
+    assert [row[3] for row in built.rows] == ["tx, one by one", "tx, 2 processes of a thread"]
+
+
+def test_a_run_that_breaks_off_ends_the_measurement(monkeypatch):
+    started(monkeypatch, status=3)
+    config = sentences.config_of("smoke", {})
+    with pytest.raises(UserError, match="a run broke off with status 3: what went wrong"):
+        seeds.measure_seeds(config, seeds=1, threads=1, turns=1, platform="cpu")
+
+
 # The table
 
 
@@ -233,7 +289,7 @@ def test_who_is_better(ratio, more_is_better, text):
 
 def test_the_table_says_where_a_peer_is_faster(tmp_path, capsys):
     results(tmp_path, ratio=0.8)
-    results(tmp_path, ratio=0.5, figure="peak_mib", kind="memory")
+    results(tmp_path, ratio=0.5, figure="peak_mib", kind="memory", config={"train": {"micro_batches": 4}})
     results(tmp_path, ratio=3.0, figure="sentences_per_s", kind="decode", beam=4)
     assert command.main(["table", str(tmp_path)]) == 0
     text = capsys.readouterr().out
@@ -252,6 +308,7 @@ def test_the_table_says_where_a_peer_is_faster(tmp_path, capsys):
     assert rows[4][-1] == "PyTorch eager takes 2.00 times as much"
     assert r"A\|B, 2 cores" in text
     assert "share of a matrix product's 100 GFLOP/s: tx 50%, PyTorch eager 25%" in text
+    assert "tx computes an update in 4 micro-batches, PyTorch in one unless its label says otherwise" in text
     assert "PyTorch eager: BLEU 34.5, 100.0% of the translations identical to ours" in text
 
 
@@ -338,7 +395,7 @@ def test_help_explains_every_figure(capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     counts = {"seconds": 1, "batching_s": 0, "source_tokens": 1, "target_tokens": 1, "positions": 4}
-    for figure in training._rates(tiny.config(), counts, 1.0).keys() - counts.keys():
+    for figure in training._rates(tiny.config(), counts, {"flops": 1.0, "dense": 1.0}).keys() - counts.keys():
         assert f"  {figure} " in text
     for figure in (one.key for figures in table.FIGURES.values() for one in figures):
         assert figure in text

@@ -270,3 +270,31 @@ def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
     refused(read(f"--config={tmp_path}/nameless.py:x"), "takes no name")
     refused(read(f"--config={config_file}", "--config.train.setps=1"), "command line", "'train.steps'")
     refused(read(f"--config={config_file}", "--config.train.steps=0"), "train.steps must be positive")
+
+
+def test_a_field_added_since_had_its_default():
+    old = {"model": {"d_k": 64, "gone": 1}, "parallel": {"devices": 8}}
+    new = {"model": {"d_k": 32, "norm": "pre", "positions": "sinusoidal"}, "parallel": {"devices": 1}}
+    assert config_lib.differences(old, new) == {
+        "model.d_k": (64, 32),
+        "model.gone": (1, "(absent)"),
+        "model.norm": ("post", "pre"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("diff", "lacking"),
+    [
+        ({"model.dtype": "float32"}, "model.dtype=bfloat16"),
+        ({"model.d_v": 32}, "model.d_k = model.d_v"),
+        ({"model.d_k": 4, "model.d_v": 4}, "model.d_k a multiple of 8"),
+        ({"model.attention_dropout": 0.1}, "model.attention_dropout=0"),
+    ],
+    ids=str,
+)
+def test_what_cudnn_lacks_is_refused(diff, lacking):
+    config = config_lib.get_config()
+    config_lib.update(config, {"model.attention": "cudnn", "model.dtype": "bfloat16"})
+    config_lib.validate(config)
+    config_lib.update(config, diff)
+    refused(lambda: config_lib.validate(config), "model.attention=cudnn needs", lacking, "or set model.attention=xla")

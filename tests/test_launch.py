@@ -272,7 +272,6 @@ def test_a_configuration_of_other_fields_is_refused_too(launcher, capsys):
         lambda: launcher("table3/base@smoke"),
         capsys,
         "model.gone post -> (absent)",
-        "model.norm (absent) -> post",
     )
 
 

@@ -184,6 +184,26 @@ def test_attention_equals_numpy_with_d_k_unlike_d_v():
             np.testing.assert_allclose(got[i, :, head], want, rtol=1e-5, atol=1e-6)
 
 
+def test_the_fused_kernel_is_given_the_same_attention(monkeypatch):
+    """JAX's own code stands in for cuDNN, which a CPU has not."""
+    rng = np.random.default_rng(4)
+    q, k, v = (jnp.asarray(rng.normal(size=(2, n, 4, 8)), jnp.float32) for n in (3, 5, 5))
+    mask = jnp.asarray(rng.random((2, 3, 5)) < 0.6).at[..., 0].set(True)
+    with pytest.raises(UserError, match=r"^model.attention=cudnn needs an NVIDIA GPU; on cpu set it to xla$"):
+        dot_product_attention(q, k, v, mask, kernel="cudnn")
+    asked, fused = [], jax.nn.dot_product_attention
+
+    def stand_in(*arrays, mask, implementation):
+        asked.append(implementation)
+        return fused(*arrays, mask=mask, implementation="xla")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    got, want = (dot_product_attention(q, k, v, mask, kernel=kernel) for kernel in ("cudnn", "xla"))
+    assert asked == ["cudnn"]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("endpoint", [True, False])
 def test_sinusoids(endpoint):
     tables = {}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from tx.errors import UserError
 from tx.layers import Dense, Dropout, dense
 
 BLOCK = 8  # positions of the decoding cache that are attended to at a time
@@ -20,11 +21,17 @@ def dot_product_attention(
     value: Float[Array, "b m h v"],
     mask: Bool[Array, "b #n m"],
     dropout: Callable[[Array], Array] | None = None,
+    kernel: str = "xla",
 ) -> Float[Array, "b n h v"]:
     """softmax(Q K^T / sqrt(d_k)) V (equation 1), softmax in float32.
 
-    mask is true where a query may attend. `dropout`, if there is one, is applied to the weights.
+    mask is true where a query may attend. `dropout`, if there is one, is applied to the weights. The kernel "cudnn"
+    never writes the weights out; it is for bfloat16 on NVIDIA GPUs, without dropout. Raises UserError elsewhere.
     """
+    if kernel == "cudnn":
+        if jax.default_backend() != "gpu":
+            raise UserError(f"model.attention=cudnn needs an NVIDIA GPU; on {jax.default_backend()} set it to xla")
+        return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation="cudnn")
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
     if dropout is None:
         heads = attend_heads(query, key, value, mask)
@@ -110,6 +117,7 @@ class MultiHeadAttention(nn.Module):
     d_v: int
     projection_bias: bool
     attention_dropout: Any
+    kernel: str
     dtype: str
 
     def setup(self):
@@ -136,7 +144,7 @@ class MultiHeadAttention(nn.Module):
             key, value = self.keys_values(memory)
         dropping = train and self.drop.active
         drop = (lambda weights: self.drop(weights, train=True)) if dropping else None
-        return self._merge(dot_product_attention(query, key, value, mask, drop))
+        return self._merge(dot_product_attention(query, key, value, mask, drop, self.kernel))
 
     def keys_values(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
         """Returns the keys (b, m, h, d_k) and values (b, m, h, d_v) of `memory`."""

@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.projection_bias = True  # biases on the attention projections (code; the text's formulas have none)
     c.model.target_spaces = 32  # rows of the target-space table added to the encoder input (code); 0: no table
     c.model.scale_embedding = True  # multiply embeddings by sqrt(d_model) (section 3.4)
+    c.model.attention = "xla"  # what computes it while training; or cudnn: one fused kernel, on NVIDIA GPUs in bfloat16
     c.model.dtype = "float32"  # of the arithmetic; parameters, softmax, layer norm and loss stay float32
 
     c.loss = ml_collections.ConfigDict()
@@ -106,10 +107,15 @@ def says_where(name: str) -> bool:
 def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str, tuple[object, object]]:
     """Returns {dotted name: (value before, value after)} of the leaves in which two dicts, nested or not, differ.
 
-    Fields that only say where a run is computed do not count; `absent` stands for a field that one of them lacks.
+    Fields that only say where a run is computed do not count. A field that one of them lacks was added after it was
+    written, with what was done until then as its default: there it has its default, or is `absent` if there is no such
+    field any more.
     """
-    before, after = fields(before), fields(after)
-    pairs = {name: (before.get(name, absent), after.get(name, absent)) for name in sorted(before.keys() | after.keys())}
+    before, after, default = fields(before), fields(after), fields(get_config())
+    pairs = {
+        name: tuple(one.get(name, default.get(name, absent)) for one in (before, after))
+        for name in sorted(before.keys() | after.keys())
+    }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not says_where(name)}
 
 
@@ -151,6 +157,7 @@ _KIND = {int: "a whole number", float: "a finite number", bool: "true or false",
 _CHOICES = {
     "model.sinusoid_layout": ("concatenated", "interleaved"),
     "model.norm": ("post", "pre"),
+    "model.attention": ("xla", "cudnn"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.smooth_over": ("others", "all"),
     "parallel.mode": ("jit", "pmap"),
@@ -186,6 +193,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"{name} must be {least}; got {value}")
     if config.model.d_model % 2 and config.model.positions == "sinusoidal":
         raise UserError(f"model.d_model must be even for sinusoidal positions; got {config.model.d_model}")
+    if config.model.attention == "cudnn":
+        _refuse_what_cudnn_lacks(config.model)
     if config.data.source == config.data.target:
         raise UserError(f"data.source and data.target are both {config.data.source!r}")
     if config.decode.average_last > config.train.keep_checkpoints:
@@ -206,3 +215,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
     if config.parallel.shards > 1 and config.parallel.mode == "pmap":
         raise UserError(f"parallel.shards={config.parallel.shards} needs parallel.mode=jit; pmap cuts nothing")
+
+
+def _refuse_what_cudnn_lacks(model):
+    needed = {
+        "model.dtype=bfloat16": model.dtype == "bfloat16",
+        "model.attention_dropout=0": model.attention_dropout == 0,
+        "model.d_k = model.d_v": model.d_k == model.d_v,
+        "model.d_k a multiple of 8, at most 128": model.d_k % 8 == 0 and model.d_k <= 128,
+    }
+    if lacking := [what for what, there in needed.items() if not there]:
+        raise UserError(f"model.attention=cudnn needs {'; '.join(lacking)}; or set model.attention=xla")

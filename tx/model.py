@@ -91,6 +91,7 @@ class Transformer(nn.Module):
     projection_bias: bool
     target_spaces: int
     scale_embedding: bool
+    attention: str
     dtype: str
 
     def setup(self):
@@ -117,6 +118,7 @@ class Transformer(nn.Module):
                 "d_v": self.d_v,
                 "projection_bias": self.projection_bias,
                 "attention_dropout": self.attention_dropout,
+                "kernel": self.attention,
                 "dtype": self.dtype,
             },
             "feed_forward": {

@@ -1,4 +1,4 @@
-"""`python -m experiments.bench train|decode|memory|table`: speed and memory, beside other programs."""
+"""`python -m experiments.bench train|decode|memory|seeds|table`: speed and memory, beside other programs."""
 
 import argparse
 import pathlib
@@ -7,7 +7,7 @@ import sys
 import rich.console
 
 from experiments.bench import machine, table
-from experiments.bench.contestant import cores
+from experiments.bench.contestant import PLATFORMS, cores
 from experiments.bench.training import MODES
 from experiments.tables import print_table
 from tx.errors import UserError, one_line_errors
@@ -27,6 +27,7 @@ figures of train:
                        for the tokens that are no padding
   share_of_peak        flops_per_s divided by the fastest plain float32 matrix product measured in the same run
   padding_share        share of the positions that hold no token
+  mfu                  the same divided by what the maker prints for dense bfloat16, on GPUs where that is known
   batching_share       share of the time spent making batches
   compile_s            what the first pass over the sentences took longer than the others
   peak_mib             greatest resident memory of the process, which does nothing but train
@@ -42,6 +43,11 @@ figures of decode:
   differing            of the others: how often our model gives ours, or theirs, the higher log-probability
   bleu                 sacreBLEU against the references
   first_s              seconds of the first pass (ours compiles in it)
+
+figures of seeds:
+  runs_per_hour        whole runs, started as processes, with evaluation and translation: all seeds stacked in one, one
+                       by one, and as many processes of one thread as there are threads; what they compile lies in a
+                       cache
 
 figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
@@ -74,9 +80,12 @@ def _parser():
         one.add_argument("--threads", type=_positive, help="of each contestant (default: all cores)")
         one.add_argument("--out", type=pathlib.Path, metavar="FILE.json", help="write the result there")
 
-    def add_size(one, default):
+    def add_size(one, default, peer=True):
         one.add_argument("--size", default=default, help=f"a scale or SWEEP/VARIANT@SCALE (default: {default})")
         one.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field")
+        one.add_argument("--platform", choices=tuple(PLATFORMS), default="cpu")
+        if not peer:
+            return
         one.add_argument("--peer", choices=("torch", "none"), default="torch")
         one.add_argument("--modes", default=",".join(MODES), help=f"of PyTorch (default: {','.join(MODES)})")
 
@@ -86,6 +95,7 @@ def _parser():
     add_common(one, rounds=True)
     one = add("decode", "speed of beam search with one trained model")
     one.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@multi30k/base/seed1")
+    one.set_defaults(platform="cpu")
     one.add_argument("--split", help="whose sentences (default: the first of the run's decode.splits)")
     one.add_argument("--beam", type=_positive, default=4)
     one.add_argument("--peers", default="ctranslate2", help="ctranslate2, ctranslate2-int8, marian; or none")
@@ -95,6 +105,10 @@ def _parser():
     add_size(one, "paper")
     one.add_argument("--steps", type=_positive, default=3, help="updates that are made (default: 3)")
     add_common(one, rounds=False)
+    one = add("seeds", "runs of many seeds, stacked and one by one")
+    add_size(one, "smoke", peer=False)
+    one.add_argument("--seeds", type=_positive, default=4, help="how many (default: 4)")
+    add_common(one, rounds=True)
     one = add("table", "a table of ratios from results")
     one.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE.json", help="a result, or a folder of them")
     one.add_argument("--readme", type=pathlib.Path, help="instead, renew the table in this file's markers")
@@ -137,9 +151,14 @@ def _measure(args, threads):
         peers = [] if args.peers == "none" else [name.strip() for name in args.peers.split(",")]
         asked = {"split": args.split, "beam": args.beam, "peers": peers, "count": args.sentences}
         return measure_decoding(args.run, **asked, threads=threads, turns=args.rounds)
+    config, shared = _config(args), {"threads": threads, "platform": args.platform}
+    if args.command == "seeds":
+        from experiments.bench.seeds import measure_seeds
+
+        return measure_seeds(config, seeds=args.seeds, turns=args.rounds, **shared)
     from experiments.bench.training import measure_memory, measure_training
 
-    config, shared = _config(args), {"peer": args.peer, "modes": _modes(args), "threads": threads}
+    shared |= {"peer": args.peer, "modes": _modes(args)}
     if args.command == "memory":
         return measure_memory(config, **shared, steps=args.steps)
     count = args.sentences or (600 if "/" in config.data.corpus else 4096)
@@ -171,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None and not args.out.parent.is_dir():
         raise UserError(f"--out: there is no folder {args.out.parent}")
     result = _measure(args, threads)
-    result |= {"format": table.FORMAT, **machine.describe(threads)}
+    result |= {"format": table.FORMAT, **machine.describe(threads, args.platform)}
     if args.out is not None:
         write_atomically(args.out, to_json(result))
     _print(result, console)

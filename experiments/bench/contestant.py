@@ -11,6 +11,15 @@ import tempfile
 from tx.errors import UserError
 
 _THREAD_VARIABLES = ("PJRT_NPROC", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}  # as commands name them: as JAX does
+
+
+def variables(threads: int, platform: str) -> dict[str, str]:
+    """Returns the environment of a process that computes with so many threads on a platform."""
+    on_platform = {"JAX_PLATFORMS": PLATFORMS[platform]}
+    if platform == "gpu":
+        on_platform["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # contestants share the card
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads)) | on_platform
 
 
 class Contestant:
@@ -21,11 +30,12 @@ class Contestant:
       served: "MODULE:CLASS" of experiments.bench, what it makes one of.
       arguments: of that class; anything that JSON can hold.
       threads: its libraries use so many, and it is bound to so many cores.
+      platform: of JAX, "cpu" or "gpu".
 
     Raises UserError where its work does so with one, RuntimeError with the end of its log where it breaks off.
     """
 
-    def __init__(self, label: str, served: str, arguments: dict, threads: int):
+    def __init__(self, label: str, served: str, arguments: dict, threads: int, platform: str = "cpu"):
         self.label = label
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
@@ -34,7 +44,7 @@ class Contestant:
             stdout=subprocess.PIPE,
             stderr=self._log,
             encoding="utf-8",
-            env=os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | variables(threads, platform),
         )
         try:
             self._exchange({"served": served, "arguments": arguments, "cores": cores(threads)})

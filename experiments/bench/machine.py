@@ -11,12 +11,23 @@ from experiments.bench.rounds import say
 from tx import provenance
 
 LIBRARIES = ("torch", "ctranslate2", "transformers")
-PEAK_SIZE = 2048  # rows and columns of the matrices whose product is timed
+PEAK_SIZE = {"cpu": 2048, "gpu": 8192}  # rows and columns of the matrices whose product is timed
+# What makers print for dense bfloat16 products, operations per second, by a part of the device's name.
+DENSE_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12}
 
 
-def describe(threads: int) -> dict:
+class Provenance:
+    """What a process on a platform knows of itself."""
+
+    def describe(self) -> dict:
+        """As tx.provenance.describe."""
+        return provenance.describe()
+
+
+def describe(threads: int, platform: str) -> dict:
     """Returns {"machine", "versions", "revision"} of a measurement on `threads` threads."""
-    record = provenance.describe()
+    with Contestant("the device", "machine:Provenance", {}, threads, platform) as asked:
+        record = asked("describe")
     versions = record["versions"]
     for library in LIBRARIES:
         try:
@@ -24,55 +35,78 @@ def describe(threads: int) -> dict:
         except importlib.metadata.PackageNotFoundError:
             continue
     kind = record["device"]["kind"]
-    machine = {"processor": kind, "cores": record["device"]["threads"], "threads": threads, "bound_to": cores(threads)}
+    machine = {"processor": kind, "cores": len(cores()), "threads": threads, "bound_to": cores(threads)}
     return {"machine": machine, "versions": versions, "revision": record["code"]}
 
 
-def matmul_peak(libraries: tuple[str, ...], threads: int, size: int = PEAK_SIZE, repeats: int = 5) -> dict:
-    """Returns the greatest float32 rate that a plain matrix product reaches here, in any of the libraries.
+def matmul_peak(
+    libraries: tuple[str, ...], threads: int, *, platform: str = "cpu", dtype: str = "float32", repeats: int = 5
+) -> dict:
+    """Returns the greatest rate that a plain matrix product reaches here, in any of the libraries.
 
-    {"flops": the greatest, operations per second; "by_library": {name: its greatest}; "size": of the matrices}.
+    {"flops": the greatest, operations per second; "by_library": {name: its greatest}; "size": of the matrices; "dtype";
+    "dense": what the device's maker prints, None where that is not known}.
     """
-    rates = {}
+    size, rates, dense = PEAK_SIZE[platform], {}, None
     for library in libraries:
-        with Contestant(
-            f"the matrix product of {library}", "machine:Product", {"library": library}, threads
-        ) as product:
-            rates[library] = product("rate", size=size, repeats=repeats)["flops"]
-        say(f"matrix product, {library}: {rates[library] / 1e9:.0f} GFLOP/s")
-    return {"flops": max(rates.values()), "by_library": rates, "size": size}
+        arguments = {"library": library, "platform": platform, "dtype": dtype}
+        label = f"the matrix product of {library}"
+        with Contestant(label, "machine:Product", arguments, threads, platform) as product:
+            measured = product("rate", size=size, repeats=repeats)
+        rates[library], dense = measured["flops"], measured.get("dense") or dense
+        say(f"matrix product, {library}, {dtype}: {rates[library] / 1e9:.0f} GFLOP/s")
+    return {"flops": max(rates.values()), "by_library": rates, "size": size, "dtype": dtype, "dense": dense}
 
 
 class Product:
-    """A square float32 matrix product in one library ("jax", "numpy" or "torch")."""
+    """A square matrix product in one library ("jax", "numpy" or "torch"); numpy has float32 on a CPU alone."""
 
-    def __init__(self, library: str):
+    def __init__(self, library: str, platform: str = "cpu", dtype: str = "float32"):
+        self._dense = None
         if library == "torch":
             import torch
 
-            self._random = lambda n: torch.rand(n, n)
+            device = "cuda" if platform == "gpu" else "cpu"
+            self._random = lambda n: torch.rand(n, n, device=device).to(getattr(torch, dtype))
             self._multiply = lambda a, b: a @ b
+            self._wait = torch.cuda.synchronize if platform == "gpu" else lambda: None
         elif library == "jax":
             import jax
 
-            self._random = lambda n: jax.random.uniform(jax.random.key(0), (n, n))
+            self._random = lambda n: jax.random.uniform(jax.random.key(0), (n, n)).astype(dtype)
             product = jax.jit(lambda a, b: a @ b)
             self._multiply = lambda a, b: product(a, b).block_until_ready()
+            self._wait = lambda: None
+            kind = jax.devices()[0].device_kind
+            if dtype == "bfloat16":
+                self._dense = next((peak for name, peak in DENSE_PEAKS.items() if name in kind), None)
         else:
             import numpy as np
 
             self._random = lambda n: np.random.default_rng(0).random((n, n), np.float32)
             self._multiply = lambda a, b: a @ b
+            self._wait = lambda: None
 
     def rate(self, size: int, repeats: int) -> dict:
+        """Returns {"flops": the greatest rate of `repeats` products, "dense": see `matmul_peak`}."""
         a, b = self._random(size), self._random(size)
         self._multiply(a, b)
+        self._wait()
         seconds = []
         for _ in range(repeats):
             start = time.perf_counter()
             self._multiply(a, b)
+            self._wait()
             seconds.append(time.perf_counter() - start)
-        return {"flops": 2 * size**3 / min(seconds)}
+        return {"flops": 2 * size**3 / min(seconds), "dense": self._dense}
+
+
+def device_memory() -> float | None:
+    """Returns the greatest memory of JAX's first device so far, in MiB; None on a CPU."""
+    import jax
+
+    kept = jax.local_devices()[0].memory_stats()
+    return kept["peak_bytes_in_use"] / 2**20 if kept else None
 
 
 def peak_memory() -> float:

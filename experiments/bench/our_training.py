@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.bench import sentences
-from experiments.bench.machine import peak_memory
+from experiments.bench.machine import device_memory, peak_memory
 from tx.data.packing import TrainBatches
 from tx.memory import keep_freed_memory, one_step_at_a_time
 
@@ -63,5 +63,8 @@ class Training:
         }
 
     def memory(self) -> dict:
-        """Returns peak_mib, the process's peak, and started_mib, what it was when only libraries were loaded."""
-        return {"peak_mib": peak_memory(), "started_mib": self._started}
+        """Returns peak_mib, the process's peak, and started_mib, what it was when only libraries were loaded.
+
+        On a GPU the peak is the card's.
+        """
+        return {"peak_mib": device_memory() or peak_memory(), "started_mib": self._started}

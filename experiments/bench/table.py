@@ -33,6 +33,7 @@ class Figure:
 FIGURES = {
     "train": (Figure("target_tokens_per_s", "training, target tokens/s", True, "{:,.0f}"),),
     "decode": (Figure("sentences_per_s", "translating, sentences/s", True, "{:,.1f}"),),
+    "seeds": (Figure("runs_per_hour", "whole runs an hour, tx stacked", True, "{:,.1f}"),),
     "memory": (Figure("peak_mib", "training, peak memory in MiB", False, "{:,.0f}"),),
 }
 _COLUMNS = (
@@ -149,10 +150,21 @@ def _notes(result, name):
         threads = result["machine"]["threads"]
         yield f"{name}, {threads} threads: share of a matrix product's {peak['flops'] / 1e9:.0f} GFLOP/s: {shares}."
         yield f"{name}: {result['sentences']}."
+        if peak.get("dense"):
+            shares = ", ".join(f"{label} {one['median']['mfu']:.1%}" for label, one in result["contestants"].items())
+            yield f"{name}: share of the {peak['dense'] / 1e12:.0f} TFLOP/s that the maker prints (MFU): {shares}."
+    if result["kind"] == "memory" and (parts := _micro_batches(result)) > 1:
+        yield f"{name}: tx computes an update in {parts} micro-batches, PyTorch in one unless its label says otherwise."
+    if result["kind"] == "seeds":
+        yield f"{name}: {result['seeds']} seeds, evaluation and translation included, compiled before."
     if result["kind"] == "decode":
         for label, one in result["contestants"].items():
             alike = f", {one['identical']:.1%} of the translations identical to ours" if "identical" in one else ""
             yield f"{name}, beam {result['beam']}, no length penalty, {label}: BLEU {one['bleu']:.1f}{alike}."
+
+
+def _micro_batches(result):
+    return result.get("config", {}).get("train", {}).get("micro_batches", 1)
 
 
 def renew_readme(readme: pathlib.Path, paths: Sequence[pathlib.Path], check: bool) -> int:

@@ -114,7 +114,7 @@ class Library(nn.Module):
         self.transformer = made
 
     def forward(self, x, y, padding):
-        causal = nn.Transformer.generate_square_subsequent_mask(y.shape[1])
+        causal = nn.Transformer.generate_square_subsequent_mask(y.shape[1], device=y.device)
         return self.transformer(
             *(x, y),
             tgt_mask=causal,
@@ -138,8 +138,6 @@ class Transformer(nn.Module):
         super().__init__()
         if model["positions"] != "sinusoidal":
             raise UserError(f"the PyTorch peer has sinusoidal positions only, not {model['positions']!r}")
-        if model["dtype"] != "float32":
-            raise UserError(f"the PyTorch peer computes in float32 only, not {model['dtype']}")
         d = model["d_model"]
         self.embedding = nn.Parameter(torch.randn(model["vocab_size"], d) * d**-0.5)
         self.space = nn.Parameter(torch.zeros(d)) if model["target_spaces"] else None

@@ -22,9 +22,20 @@ class Training:
       compiled: whether torch.compile is used, with shapes that vary; otherwise PyTorch is eager.
       keep_memory: whether the C library keeps freed memory, as our training makes it do.
       threads: of PyTorch.
+      platform: "cpu" or "gpu". With model.dtype bfloat16 it computes under autocast.
     """
 
-    def __init__(self, config: dict, folder: str, *, layers: str, compiled: bool, keep_memory: bool, threads: int):
+    def __init__(
+        self,
+        config: dict,
+        folder: str,
+        *,
+        layers: str,
+        compiled: bool,
+        keep_memory: bool,
+        threads: int,
+        platform: str = "cpu",
+    ):
         if keep_memory:
             keep_freed_memory()
         self._kernels = tempfile.TemporaryDirectory()  # what is compiled is compiled anew: its time is measured
@@ -35,9 +46,12 @@ class Training:
 
         torch.set_num_threads(threads)
         torch.manual_seed(config["train"]["seed"])
+        self._device = torch.device("cuda" if platform == "gpu" else "cpu")
+        bfloat16 = config["model"]["dtype"] == "bfloat16"
+        self._precision = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bfloat16)
         self._torch, self._config, self._split = torch, config, sentences.load(folder)
         self._started = peak_memory()
-        self.model = torch_model.Transformer(config["model"], getattr(torch_model, layers)).train()
+        self.model = torch_model.Transformer(config["model"], getattr(torch_model, layers)).to(self._device).train()
         optim = config["optim"]
         self._adam = torch.optim.Adam(
             self.model.parameters(), betas=(optim["beta1"], optim["beta2"]), eps=optim["epsilon"], fused=True
@@ -66,6 +80,7 @@ class Training:
             source += sum(count for count, _ in counts)
             positions += sum(src.size + tgt.size for src, tgt in update)
             steps += 1
+        loss = float(loss)  # waits for the last step
         return {
             "seconds": time.perf_counter() - began,
             "batching_s": batching,
@@ -78,7 +93,8 @@ class Training:
 
     def memory(self) -> dict:
         """As Training.memory of `experiments/bench/our_training.py`."""
-        return {"peak_mib": peak_memory(), "started_mib": self._started}
+        peak = peak_memory() if self._device.type == "cpu" else self._torch.cuda.max_memory_allocated() / 2**20
+        return {"peak_mib": peak, "started_mib": self._started}
 
     def close(self) -> None:
         """Removes what was compiled."""
@@ -95,20 +111,23 @@ class Training:
             total += loss.detach()
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
-        return float(total)
+        return total
 
     def loss(self, src: np.ndarray, tgt: np.ndarray, tokens: int):
         """Returns the smoothed cross-entropy (nats) of a part, summed and divided by `tokens`; a tensor."""
-        torch = self._torch
         # Without padding there is nothing to mask, and attention without a mask is faster.
-        padding = None if src.all() else torch.from_numpy(src == 0)
-        return self._loss(torch.from_numpy(src), torch.from_numpy(tgt), padding) / tokens
+        padding = None if src.all() else self._put(src == 0)
+        return self._loss(self._put(src), self._put(tgt), padding) / tokens
+
+    def _put(self, array):
+        return self._torch.from_numpy(array).to(self._device, non_blocking=True)
 
     def _eager_loss(self, src, tgt, padding):
-        logits = self.model(src, tgt, padding)
         smoothing = self._config["loss"]["label_smoothing"]
         cross_entropy = self._torch.nn.functional.cross_entropy
-        return cross_entropy(logits, tgt.flatten(), ignore_index=0, label_smoothing=smoothing, reduction="sum")
+        with self._precision:
+            logits = self.model(src, tgt, padding)
+            return cross_entropy(logits, tgt.flatten(), ignore_index=0, label_smoothing=smoothing, reduction="sum")
 
     def _rate(self):
         optim, d = self._config["optim"], self._config["model"]["d_model"]

@@ -25,7 +25,14 @@ LAYOUTS = ((1, 1), (1, 2), (1, 4), (0.5, 1), (2, 1), (4, 1))
 
 
 def measure_training(
-    config: ConfigDict, *, peer: str, modes: tuple[str, ...], count: int, threads: int, turns: int
+    config: ConfigDict,
+    *,
+    peer: str,
+    modes: tuple[str, ...],
+    count: int,
+    threads: int,
+    turns: int,
+    platform: str = "cpu",
 ) -> dict:
     """Returns the result of `train`: tokens per second, share of peak, compile time and memory of every contestant.
 
@@ -36,6 +43,7 @@ def measure_training(
       count: sentences; a round is about one pass over them.
       threads: of every contestant.
       turns: rounds.
+      platform: "cpu" or "gpu".
     """
     cores(threads)
     if peer == "torch":
@@ -43,8 +51,12 @@ def measure_training(
     with contextlib.ExitStack() as stack:
         folder, target, text = _write_sentences(stack, config, count)
         arguments = {"config": config.to_dict(), "folder": folder}
-        peak = machine.matmul_peak(("numpy", "jax", *(["torch"] if peer == "torch" else [])), threads)
-        contestants = {OURS: stack.enter_context(Contestant(OURS, "our_training:Training", arguments, threads))}
+        dtype = config.model.dtype
+        libraries = [library for library in ("jax", peer) if library != "none"]
+        libraries += ["numpy"] if (platform, dtype) == ("cpu", "float32") else []
+        peak = machine.matmul_peak(libraries, threads, platform=platform, dtype=dtype)
+        ours = Contestant(OURS, "our_training:Training", arguments, threads, platform)
+        contestants = {OURS: stack.enter_context(ours)}
         settings = {OURS: {"rows": config.data.batch_rows, "row_length": config.data.row_length}}
         first = {OURS: contestants[OURS]("run", target_tokens=target)}
         update = first[OURS]["target_tokens"] / first[OURS]["steps"]
@@ -52,10 +64,10 @@ def measure_training(
         say(f"{OURS}: {update:.0f} target tokens an update")
         tried = {}
         for mode in modes if peer == "torch" else ():
-            tried[mode] = _try_layouts(arguments, mode, update, target, threads)
+            tried[mode] = _try_layouts(arguments, mode, update, target, threads, platform)
         for label, chosen in _choices(tried, update).items():
             settings[label] = chosen
-            contestants[label] = stack.enter_context(_torch(label, arguments, chosen, threads))
+            contestants[label] = stack.enter_context(_torch(label, arguments, chosen, threads, platform))
             first[label] = contestants[label]("run", target_tokens=target)
         measured = rounds.take_turns(
             {label: functools.partial(one, "run", target_tokens=target) for label, one in contestants.items()}, turns
@@ -63,7 +75,7 @@ def measure_training(
         memory = {label: one("memory") for label, one in contestants.items()}
     results = {}
     for label, taken in measured.items():
-        each = [_rates(config, one, peak["flops"]) for one in taken]
+        each = [_rates(config, one, peak) for one in taken]
         middle = rounds.medians(each)
         # The first pass over the sentences compiles, the others do not.
         compiling = first[label]["seconds"] - first[label]["target_tokens"] / middle["target_tokens_per_s"]
@@ -90,7 +102,9 @@ def measure_training(
     }
 
 
-def measure_memory(config: ConfigDict, *, peer: str, modes: tuple[str, ...], steps: int, threads: int) -> dict:
+def measure_memory(
+    config: ConfigDict, *, peer: str, modes: tuple[str, ...], steps: int, threads: int, platform: str = "cpu"
+) -> dict:
     """Returns the result of `memory`: the peak of a process that only makes `steps` updates, a process each.
 
     PyTorch computes an update of as many target tokens at once, and again in four parts.
@@ -105,7 +119,7 @@ def measure_memory(config: ConfigDict, *, peer: str, modes: tuple[str, ...], ste
         folder, _, text = _write_sentences(stack, config, 100 + tokens // 4)
         arguments = {"config": config.to_dict(), "folder": folder}
         wanted = max(1, (steps - 1) * tokens)
-        with Contestant(OURS, "our_training:Training", arguments, threads) as ours:
+        with Contestant(OURS, "our_training:Training", arguments, threads, platform) as ours:
             ran = ours("run", target_tokens=wanted)
             results[OURS] = {"settings": {"update_tokens": ran["target_tokens"] / ran["steps"]}}
             results[OURS] |= {"rounds": [ours("memory") | {"steps": ran["steps"]}]}
@@ -115,7 +129,7 @@ def measure_memory(config: ConfigDict, *, peer: str, modes: tuple[str, ...], ste
             for parts in (1, 4):
                 label = MODES[mode][0] + (f", {parts} parts" if parts > 1 else "")
                 chosen = {"mode": mode, "keep_memory": False, "update_tokens": update, "part_tokens": update / parts}
-                with _torch(label, arguments, chosen, threads) as one:
+                with _torch(label, arguments, chosen, threads, platform) as one:
                     ran = one("run", target_tokens=wanted)
                     results[label] = {"settings": chosen, "rounds": [one("memory") | {"steps": ran["steps"]}]}
                 say(f"{label}: {results[label]['rounds'][0]['peak_mib']:.0f} MiB")
@@ -141,11 +155,12 @@ def _write_sentences(stack, config, count):
     return folder, int(split.tgt_offsets[-1]), text
 
 
-def _torch(label, arguments, chosen, threads):
+def _torch(label, arguments, chosen, threads, platform):
     """Starts PyTorch with the settings `chosen`."""
     _, layers, compiled = MODES[chosen["mode"]]
-    more = {"layers": layers, "compiled": compiled, "keep_memory": chosen["keep_memory"], "threads": threads}
-    one = Contestant(label, "torch_training:Training", arguments | more, threads)
+    more = {"layers": layers, "compiled": compiled, "keep_memory": chosen["keep_memory"]}
+    more |= {"threads": threads, "platform": platform}
+    one = Contestant(label, "torch_training:Training", arguments | more, threads, platform)
     try:
         one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
     except BaseException:
@@ -154,7 +169,7 @@ def _torch(label, arguments, chosen, threads):
     return one
 
 
-def _try_layouts(arguments, mode, update, target, threads):
+def _try_layouts(arguments, mode, update, target, threads, platform):
     """Returns every setting that was tried, with the target tokens per second it reached.
 
     First whether keeping freed memory helps, with the plain layout; then the other layouts with what was better. What
@@ -176,10 +191,10 @@ def _try_layouts(arguments, mode, update, target, threads):
 
     plain = {"mode": mode, "update_tokens": update, "part_tokens": update}
     for keep in (False, True) if layers == "Tuned" else (False,):
-        with _torch(label, arguments, plain | {"keep_memory": keep}, threads) as one:
+        with _torch(label, arguments, plain | {"keep_memory": keep}, threads, platform) as one:
             attempt(one, keep, *LAYOUTS[0])
     keep = max(trials, key=_rate)["keep_memory"]
-    with _torch(label, arguments, plain | {"keep_memory": keep}, threads) as one:
+    with _torch(label, arguments, plain | {"keep_memory": keep}, threads, platform) as one:
         for layout in LAYOUTS[1:]:
             attempt(one, keep, *layout)
     return trials
@@ -204,14 +219,15 @@ def _rates(config, one, peak):
     """Adds what follows from a round's counts and seconds."""
     seconds, source, target = one["seconds"], one["source_tokens"], one["target_tokens"]
     flops = 3 * forward_flops(config.model, source, target) / seconds
-    return one | {
+    rates = one | {
         "target_tokens_per_s": target / seconds,
         "tokens_per_s": (source + target) / seconds,
         "flops_per_s": flops,
-        "share_of_peak": flops / peak,
+        "share_of_peak": flops / peak["flops"],
         "padding_share": 1 - (source + target) / one["positions"],
         "batching_share": one["batching_s"] / seconds,
     }
+    return rates | ({"mfu": flops / peak["dense"]} if peak["dense"] else {})
 
 
 def _ratios(results, figures):

@@ -1,0 +1,138 @@
+"""`python -m experiments.bench seeds`: seeds of one configuration, stacked in one program and as runs of their own."""
+
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from ml_collections import ConfigDict
+
+from experiments.bench import rounds
+from experiments.bench.contestant import cores, variables
+from experiments.bench.training import OURS
+from tx import config as config_lib
+from tx.errors import UserError
+from tx.flops import parameter_count
+
+CONFIG = pathlib.Path(__file__).parent.parent / "config.py"
+TAIL = 2000  # characters of a log that an error shows
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to make the runs of all seeds: `together` in a process, `processes` at a time, `threads` each."""
+
+    together: int
+    processes: int
+    threads: int
+
+
+def ways(seeds: int, threads: int) -> dict[str, Way]:
+    """Returns the ways that are compared."""
+    compared = {OURS: Way(seeds, 1, threads), "tx, one by one": Way(1, 1, threads)}
+    if threads > 1:
+        compared[f"tx, {threads} processes of a thread"] = Way(1, threads, 1)
+    return compared
+
+
+def measure_seeds(config: ConfigDict, *, seeds: int, threads: int, turns: int, platform: str) -> dict:
+    """Returns the result of `seeds`: whole runs an hour of every way, evaluation and translation included.
+
+    What is compiled is compiled before: it lies in a persistent cache, as that of a sweep.
+
+    Args:
+      config: of a registered name, perhaps with fields changed.
+      seeds: how many runs.
+      threads: of a way, over all its processes.
+      turns: rounds.
+      platform: "cpu" or "gpu".
+    """
+    cores(threads)
+    compared, short = ways(seeds, threads), {"train.steps": config.train.steps_per_dispatch}
+    with tempfile.TemporaryDirectory() as folder:
+        start = functools.partial(_run, config, seeds, pathlib.Path(folder), platform)
+        for label, way in compared.items():
+            rounds.say(f"{label}: compiling")
+            start(way, short)
+        each = {label: functools.partial(start, way, {}) for label, way in compared.items()}
+        measured = rounds.take_turns(each, turns)
+    results = {
+        label: {"settings": dataclasses.asdict(compared[label]), "rounds": taken, "median": rounds.medians(taken)}
+        for label, taken in measured.items()
+    }
+    return {
+        "kind": "seeds",
+        "what": config.name,
+        "config": config.to_dict(),
+        "parameters": parameter_count(config.model),
+        "seeds": seeds,
+        "contestants": results,
+        "ratios": {
+            label: {"runs_per_hour": rounds.ratio(measured[OURS], taken, "runs_per_hour")}
+            for label, taken in measured.items()
+            if label != OURS
+        },
+    }
+
+
+def _run(config, seeds, folder, platform, way, changed):
+    """Makes all runs in one way; returns {"seconds", "runs_per_hour"}."""
+    there = cores()
+    with tempfile.TemporaryDirectory(dir=folder) as runs:
+        each = [_arguments(config, seed, f"{runs}/{seed}", changed) for seed in range(1, seeds + 1)]
+        waiting = [each[i : i + way.together] for i in range(0, seeds, way.together)]
+        free, running, began = list(range(way.processes)), [], time.perf_counter()
+        while waiting or running:
+            while waiting and free:
+                slot = free.pop()
+                bound = there[slot * way.threads : (slot + 1) * way.threads]
+                running.append((slot, _start(waiting.pop(0), bound, folder, platform, runs)))
+            # Whichever ends first: a poll costs nothing beside a run.
+            time.sleep(0.02)
+            for slot, (process, log) in [one for one in running if one[1][0].poll() is not None]:
+                if process.returncode:
+                    raise UserError(f"a run broke off with status {process.returncode}: {log.read_text()[-TAIL:]}")
+                running.remove((slot, (process, log)))
+                free.append(slot)
+        seconds = time.perf_counter() - began
+    return {"seconds": seconds, "runs_per_hour": 3600 * seeds / seconds}
+
+
+def _arguments(config, seed, workdir, changed):
+    """The command line of one run; `changed` are fields on top of the configuration's."""
+    from experiments import registry
+
+    registered = config_lib.fields(registry.get_config(config.name))
+    fields = {name: value for name, value in config_lib.fields(config).items() if registered[name] != value}
+    fields |= {"train.seed": seed, **changed}
+    return [
+        f"--config={CONFIG}:{config.name}",
+        f"--workdir={workdir}",
+        *(f"--config.{name}={value}" for name, value in fields.items()),
+    ]
+
+
+def _start(group, bound, folder, platform, runs):
+    """Starts a process that makes a group of runs; returns it and its log."""
+    arguments = list(itertools.chain.from_iterable(["--and", *one] for one in group))[1:]
+    log = pathlib.Path(tempfile.mkstemp(dir=runs)[1])
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+    }
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tx.train", *arguments],
+            stdout=stream,
+            stderr=stream,
+            env=os.environ | variables(len(bound), platform) | cache,
+        )
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, bound)
+    return process, log
