@@ -1,4 +1,4 @@
-"""Processes on this machine: slots that share its cores, and the runs in them."""
+"""Processes on this machine: slots that share its cores and GPUs, and the runs in them."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from launch.plan import PlannedRun
 from tx.run import to_json, write_atomically
@@ -24,33 +24,61 @@ TAIL = 50  # lines of log.txt kept in error.json
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A process's share of the machine: threads, and logical cores by number (none if they cannot be chosen)."""
+    """A process's share of the machine.
+
+    Attributes:
+      cores: logical cores by number (none if they cannot be chosen).
+      threads: of JAX on the CPU.
+      variables: of the environment, which choose a GPU.
+    """
 
     cores: tuple[int, ...]
     threads: int
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def slots(jobs: int) -> list[Slot]:
-    """Cuts this machine into equal disjoint slots; with more jobs than cores, some share one."""
-    cores = _cores()
+    """Cuts this machine into equal disjoint slots; with more jobs than cores or GPUs, some share one."""
+    cores, gpus = _cores(), _gpus()
     share = max(1, len(cores) // jobs)
-    if not hasattr(os, "sched_setaffinity"):
-        return [Slot((), share)] * jobs
-    return [Slot(tuple(cores[(i * share + k) % len(cores)] for k in range(share)), share) for i in range(jobs)]
+    made = []
+    for i in range(jobs):
+        mine = tuple(cores[(i * share + k) % len(cores)] for k in range(share))
+        variables = {}
+        if gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
+            if (together := -(-jobs // len(gpus))) > 1:
+                variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.2f}"  # JAX takes it at its start
+        made.append(Slot(mine if hasattr(os, "sched_setaffinity") else (), share, variables))
+    return made
 
 
 def default_jobs(jobs: int, stacked: int = 1) -> int:
-    """One job on an accelerator, else one a core as memory allows: a small model keeps one core busy.
+    """One job a GPU, one on all TPUs, else one a core as memory allows: a small model keeps one core busy.
 
     Args:
       jobs: how many there are to do.
       stacked: the most runs in one.
     """
-    on_cpu = os.environ.get("JAX_PLATFORMS", "") == "cpu"
-    if not on_cpu and (glob.glob("/dev/nvidia[0-9]*") or glob.glob("/dev/accel[0-9]*")):
+    if gpus := _gpus():
+        return max(1, min(jobs, len(gpus)))
+    if not _on_cpu() and glob.glob("/dev/accel[0-9]*"):
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(jobs, len(_cores()), memory // (MEMORY_PER_JOB * stacked)))
+
+
+def _on_cpu() -> bool:
+    return os.environ.get("JAX_PLATFORMS", "") == "cpu"
+
+
+def _gpus() -> list[str]:
+    """NVIDIA's GPUs by number or name, those that CUDA_VISIBLE_DEVICES leaves."""
+    there = sorted(int(path.removeprefix("/dev/nvidia")) for path in glob.glob("/dev/nvidia[0-9]*"))
+    if _on_cpu() or not there:
+        return []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in there] if chosen is None else [one for one in chosen.split(",") if one.strip()]
 
 
 def _cores() -> list[int]:
@@ -123,7 +151,9 @@ class Pool:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._defaults | dict(os.environ) | {"PJRT_NPROC": str(slot.threads), "PYTHONUNBUFFERED": "1"},
+                env=self._defaults
+                | dict(os.environ)
+                | {"PJRT_NPROC": str(slot.threads), "PYTHONUNBUFFERED": "1", **slot.variables},
                 start_new_session=True,  # so that Ctrl-C reaches the launcher alone, which then ends its runs
             )
         job = Job(runs, slot, process)

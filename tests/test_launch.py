@@ -474,6 +474,27 @@ def test_slots_are_equal_and_disjoint_while_there_are_cores(monkeypatch, jobs):
     assert max(map(used.count, used)) == (1 if jobs <= 5 else 2)
 
 
+def test_a_gpu_takes_a_process_and_several_share_what_there_is(monkeypatch):
+    monkeypatch.setattr(
+        pool.glob, "glob", lambda pattern: ["/dev/nvidia10", "/dev/nvidia2"] if "nvidia" in pattern else []
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [pool.default_jobs(runs) for runs in (1, 2, 20)] == [1, 2, 2]
+    two, three = pool.slots(2), pool.slots(3)
+    assert [slot.variables for slot in two] == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "10"}]
+    assert [slot.threads for slot in two] == [4, 4]
+    assert [slot.variables["CUDA_VISIBLE_DEVICES"] for slot in three] == ["2", "10", "2"]
+    assert {slot.variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in three} == {"0.45"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5f")
+    assert pool.default_jobs(20) == 1
+    assert pool.slots(1)[0].variables == {"CUDA_VISIBLE_DEVICES": "GPU-5f"}
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert pool.default_jobs(20) > 1
+    assert pool.slots(1)[0].variables == {}
+
+
 def test_progress_reads_the_newest_whole_line(tmp_path):
     folder = RunDir(tmp_path)
     assert view.progress(folder) == {}
