@@ -42,6 +42,13 @@ def packed():
     return batch
 
 
+def flip(path, bit):
+    """Flips one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
 def copied(state):
     """A state that a step may take for itself."""
     return jax.tree.map(jnp.copy, state)
@@ -205,6 +212,25 @@ def test_resuming_equals_training_straight(made):
     done, again = train(little(train__steps=6), data, stopped)
     assert int(done.step) == 6
     assert [again[key] for key in ("target_tokens", "dev")] == [told[key] for key in ("target_tokens", "dev")]
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(made, capsys):
+    data, run = handful.prepared(copies=2), made("run")
+    each = {"train__checkpoint_every": 2, "train__eval_every": 2}
+    want, told = train(little(train__steps=6, **each), data, run)
+    newest = max(run.checkpoints.rglob("6/state/**/*"), key=lambda path: path.stat().st_size)
+    flip(newest, 8 * (newest.stat().st_size // 2))
+    capsys.readouterr()
+    got, retold = train(little(train__steps=6, **each), data, run)
+    error = capsys.readouterr().err
+    assert error.startswith("warning: checkpoint 6 is damaged (state/")
+    assert "is not what was written); set aside as " in error
+    assert [path.name.partition(".")[0] for path in (run.path / "damaged").iterdir()] == ["6"]
+    for one, two in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert {key: value for key, value in retold.items() if key not in ("seconds", "padding_share")} == {
+        key: value for key, value in told.items() if key not in ("seconds", "padding_share")
+    }
 
 
 @pytest.fixture

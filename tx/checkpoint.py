@@ -1,17 +1,24 @@
 """Checkpoints: the training state and the position in the data, saved together by orbax.
 
-A checkpoint holds whole arrays as one device has them, so it can be continued on any other number of devices.
+A checkpoint holds whole arrays as one device has them, so it can be continued on any other number of devices. It is
+sealed by a digest of every file before it gets its final name, since orbax restores most damaged files without a word:
+one that is not as it was sealed is never opened.
 """
 
+import os
 import pathlib
+import sys
 import warnings
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tx import processes
+from tx import digests, processes
 from tx.errors import UserError
+
+# What orbax writes after the seal; it restores the same whatever they hold.
+APART = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 class Checkpoints:
@@ -27,12 +34,18 @@ class Checkpoints:
             self._manager = None
             return
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder.resolve()
         alone = ocp.options.MultiprocessingOptions(active_processes={0})
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=alone)
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=False,
+            multiprocessing_options=alone,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state, position: dict) -> None:
-        """Saves in the background; a checkpoint appears under its final name once it is whole.
+        """Saves in the background; a checkpoint appears under its final name once it is whole and sealed.
 
         Args:
           step: its number.
@@ -74,6 +87,28 @@ class Checkpoints:
         """Returns the steps that there are checkpoints of, in order."""
         return processes.agreed(lambda: sorted(self._manager.all_steps()))
 
+    def _seal(self):
+        """Called by orbax when all files of a checkpoint are written, just before it is given its final name."""
+        for folder in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            digests.seal(folder, apart=APART)
+
+    def sound(self, step: int) -> bool:
+        """Returns whether a checkpoint is as it was written; one that is not is set aside, with a warning."""
+        return processes.agreed(lambda: self._sound(step))
+
+    def _sound(self, step):
+        found = self._damage(step)
+        if found:
+            aside = self._folder.parent / "damaged" / f"{step}.{os.getpid()}"
+            aside.parent.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(aside)
+            self._manager.reload()
+            print(f"warning: checkpoint {step} is damaged ({found}); set aside as {aside}", file=sys.stderr, flush=True)
+        return not found
+
+    def _damage(self, step):
+        return digests.damage(self._folder / str(step), apart=APART)
+
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, so that these can be saved anew."""
         for later in self.steps():
@@ -83,11 +118,14 @@ class Checkpoints:
     def average(self, like, last: int):
         """Returns the mean of the parameters of the `last` newest checkpoints (section 6.1).
 
-        Raises UserError where there are fewer.
+        Raises UserError where there are fewer, or one of them is damaged.
         """
         steps = self.steps()[-last:]
         if len(steps) < last:
             raise UserError(f"averaging {last} checkpoints, but {self._manager.directory} holds {len(steps)}")
+        for step in steps:
+            if found := self._damage(step):
+                raise UserError(f"{self._folder / str(step)} is damaged ({found}); train again from what is left")
         trees = [self.restore(like, step)[0].params for step in steps]
         return jax.tree.map(lambda *leaves: sum(leaves) / last, *trees)
 

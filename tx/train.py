@@ -56,7 +56,7 @@ def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
     if not layout.one:
         print(layout)
     evaluate, step_function = make_eval(config, dev_batches, count), make_train_step(*(m.config for m in members))
-    common = max(set.intersection(*(set(m.checkpoints.steps()) for m in members)), default=None)
+    common = _newest_checkpoint(members)
     state = layout.place(stack([m.start(common) for m in members]))
     first, devs = common or 0, None
     began = time.monotonic()
@@ -96,6 +96,14 @@ def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
     seconds, state = share(), gather(state)
     devs = devs or evaluate(state.params)
     return state, [m.told(dev, seconds) for m, dev in zip(members, devs, strict=True)]
+
+
+def _newest_checkpoint(members):
+    """The step of the newest sound checkpoint that all members have, or None."""
+    while common := set.intersection(*(set(m.checkpoints.steps()) for m in members)):
+        if all([m.checkpoints.sound(max(common)) for m in members]):
+            return max(common)
+    return None
 
 
 def _due(step, last, every):

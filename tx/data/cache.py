@@ -1,6 +1,6 @@
 """The cache folder ($TX_CACHE_DIR, else ~/.cache/tx): entries are whole or absent, built by one process.
 
-An entry is a folder KIND/KEY of files with their SHA-256 beside them. Its key is a fingerprint of all that
+An entry is a folder KIND/KEY of files, sealed by their digests. Its key is a fingerprint of all that
 the files depend on, so it never goes stale; one whose files fail their digests is built again.
 """
 
@@ -14,9 +14,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 
+from tx import digests
 from tx.errors import UserError
-
-_DIGESTS = "sha256.json"
 
 
 def root() -> pathlib.Path:
@@ -62,27 +61,13 @@ def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib
       build: writes the entry's files into the empty folder it is given.
     """
     path = root() / kind / key
-    if _intact(path):
+    if not digests.damage(path):
         return path
     with locked(path):
-        if not _intact(path):  # nobody built it while we waited
+        if digests.damage(path):  # nobody built it while we waited
             with temporary_folder(path.parent) as folder:
                 build(folder)
-                digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-                (folder / _DIGESTS).write_text(json.dumps(digests, indent=1))
+                digests.seal(folder)
                 shutil.rmtree(path, ignore_errors=True)
                 os.replace(folder, path)
     return path
-
-
-def _intact(path: pathlib.Path) -> bool:
-    try:
-        digests = json.loads((path / _DIGESTS).read_text())
-        return all(_sha256(path / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError):
-        return False
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

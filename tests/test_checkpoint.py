@@ -1,0 +1,131 @@
+"""Checkpoints: sealed when whole, and never opened when they are not as they were sealed."""
+
+import random
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from tx import digests
+from tx.checkpoint import APART, Checkpoints
+from tx.errors import UserError
+from tx.step import init_state
+
+SEED = 20261123  # of the places that are damaged
+PLACES = 50
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """(folder of two checkpoints, their state)."""
+    folder, state = tmp_path_factory.mktemp("run") / "checkpoints", init_state(tiny.config(model__num_layers=1))
+    checkpoints = Checkpoints(folder)
+    for step in (1, 2):
+        checkpoints.save(step, state.replace(step=np.int32(step)), {"epoch": step})
+    checkpoints.close()
+    return folder, state
+
+
+def test_what_is_saved_is_sealed_and_comes_back(saved):
+    folder, state = saved
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.steps() == [1, 2]
+    assert checkpoints.sound(1)
+    assert checkpoints.sound(2)
+    restored, position = checkpoints.restore(jax.eval_shape(lambda: state), 2)
+    checkpoints.close()
+    assert position == {"epoch": 2}
+    for one, two in zip(jax.tree.leaves(restored.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in APART)
+
+
+def damage(folder):
+    return digests.damage(folder, apart=APART)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b'{"item_handlers": {}}', b"garbage", None])
+@pytest.mark.parametrize("name", APART)
+def test_a_file_apart_does_no_harm(saved, tmp_path, name, content):
+    folder, state = saved
+    shutil.copytree(folder / "2", tmp_path / "2")
+    file = tmp_path / "2" / name
+    file.write_bytes(content or b"")
+    if content is None:
+        file.unlink()
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.steps() == [2]
+    assert checkpoints.sound(2)
+    restored, position = checkpoints.restore(jax.eval_shape(lambda: state))
+    checkpoints.close()
+    assert position == {"epoch": 2}
+    for one, two in zip(jax.tree.leaves(restored.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def damaged(path, rng):
+    """Flips a bit of a file or cuts its end off, somewhere; returns what was done."""
+    content = bytearray(path.read_bytes())
+    place = rng.randrange(len(content))
+    if rng.random() < 0.5:
+        path.write_bytes(content[:place])
+        return f"{path.name} cut at {place}"
+    content[place] ^= 1 << (bit := rng.randrange(8))
+    path.write_bytes(content)
+    return f"{path.name} byte {place} bit {bit}"
+
+
+def test_whatever_is_flipped_or_cut_off_is_found(saved, tmp_path):
+    """Places are drawn over all bytes, and as often over all files, of which many are small."""
+    folder, _ = saved
+    rng, missed = random.Random(SEED), []
+    for trial in range(PLACES):
+        copy = tmp_path / str(trial)
+        shutil.copytree(folder / "2", copy)
+        assert damage(copy) == ""
+        files = [path for path in files_of(copy) if path.stat().st_size]
+        weights = [path.stat().st_size for path in files] if trial % 2 else None
+        done = damaged(rng.choices(files, weights)[0], rng)
+        if not damage(copy):
+            missed.append(done)
+        shutil.rmtree(copy)
+    assert missed == []
+
+
+def test_files_that_are_missing_or_do_not_belong(saved, tmp_path):
+    copy = tmp_path / "2"
+    shutil.copytree(saved[0] / "2", copy)
+    (copy / "more").write_text("")
+    assert damage(copy) == "more does not belong to it"
+    (copy / "more").unlink()
+    lost = files_of(copy)[0]
+    lost.unlink()
+    assert damage(copy) == f"{lost.relative_to(copy).as_posix()} is missing"
+    (copy / digests.NAME).unlink()
+    assert damage(copy) == "it has no digests.json: writing it was cut off"
+    assert damage(tmp_path / "nowhere") == "it has no digests.json: writing it was cut off"
+
+
+def test_one_that_is_damaged_is_set_aside_with_a_warning(saved, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved[0], folder)
+    (folder / "2" / digests.NAME).unlink()  # killed between writing a checkpoint and sealing it
+    checkpoints = Checkpoints(folder)
+    like = jax.eval_shape(lambda: saved[1])
+    with pytest.raises(UserError, match=r"checkpoints/2 is damaged \(it has no digests.json: .*\); train again"):
+        checkpoints.average(like, 1)
+    assert checkpoints.steps() == [1, 2]
+    assert not checkpoints.sound(2)
+    (aside,) = (tmp_path / "damaged").iterdir()
+    assert f"checkpoint 2 is damaged (it has no digests.json: writing it was cut off); set aside as {aside}" in (
+        capsys.readouterr().err
+    )
+    assert checkpoints.steps() == [1]
+    checkpoints.save(2, saved[1].replace(step=np.int32(2)), {"epoch": 2})
+    checkpoints.close()
+    assert damage(folder / "2") == ""
