@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.plan import PlannedRun
+from tx.interruption import STATUS
 from tx.run import to_json, write_atomically
 
 Command = Callable[[Sequence[PlannedRun]], list[str]]
@@ -179,13 +180,18 @@ def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
 
 
 def outcome(job: Job, run: PlannedRun) -> str:
-    """Returns "" for a run of an ended job that is done, else the error in one line, which error.json holds too."""
+    """Returns "" for a run of an ended job that is done, else the error in one line.
+
+    error.json holds it too, unless the run was interrupted: that is no failure of its own.
+    """
     code = job.process.returncode
     if run.folder.result.exists() and (code == 0 or len(job.runs) > 1):  # of several, another may have failed
         return ""
     if not run.folder.error.exists():
         lines = _tail(job.log)
         last = next((line.strip() for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
+        if code == STATUS:
+            return "interrupted: the same command goes on from there"
         if code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
             last = f"killed by {signal.Signals(-code).name}{hint}"

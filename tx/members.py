@@ -1,6 +1,7 @@
 """The runs of a group that trains side by side: what each keeps for itself, and what a step leaves of them all."""
 
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
-from tx.data.packing import Batch, TrainBatches, padding_share
+from tx.data.packing import Batch, TrainBatches
 from tx.flops import training_flops
 from tx.optim import schedule
 from tx.run import RunDir
@@ -18,10 +19,16 @@ SIDES = {"source": "src", "target": "tgt"}
 
 
 class Window:
-    """Losses and tokens of a group since the last line of its logs; losses stay on the device until they are read."""
+    """Losses and tokens of a group since the last line of its logs; losses stay on the device until they are read.
 
-    def __init__(self, members: int):
+    Args:
+      members: how many.
+      earlier: of each member, {"loss", "nll"} by step that an earlier process left unread; {} for none.
+    """
+
+    def __init__(self, members: int, earlier: Sequence[dict[str, list[float]]] = ()):
         self.members, self.metrics, self.start = members, [], time.monotonic()
+        self.earlier = earlier or [{}] * members
         self.tokens = {side: np.zeros(members, int) for side in SIDES}
 
     def add(self, metrics: dict, batch: Batch) -> None:
@@ -30,14 +37,23 @@ class Window:
         for side, name in SIDES.items():
             self.tokens[side] += np.count_nonzero(batch[name].reshape(self.members, -1), axis=1)
 
+    def losses(self) -> list[dict[str, list[float]]]:
+        """Returns each member's {"loss", "nll"} by step; waits for the last step."""
+        host, found = jax.device_get(self.metrics), []
+        for i, earlier in enumerate(self.earlier):
+            found.append(dict(earlier))
+            for key in host[0] if host else ():
+                new = [x for m in host for x in np.reshape(m[key], (self.members, -1))[i].tolist()]
+                found[i][key] = [*earlier.get(key, ()), *new]
+        return found
+
     def read(self) -> list[tuple[dict, dict]]:
         """Returns each member's (mean loss and nll, tokens per second of its share); waits for the last step."""
-        host = jax.device_get(self.metrics)
+        losses = self.losses()
         share = (time.monotonic() - self.start) / self.members
-        steps = {key: np.concatenate([np.reshape(m[key], (self.members, -1)) for m in host], axis=1) for key in host[0]}
         return [
             (
-                {key: float(np.mean(steps[key][i])) for key in steps},
+                {key: float(np.mean(np.float32(each))) for key, each in losses[i].items()},
                 {
                     "target_tokens_per_s": float(self.tokens["target"][i] / share),
                     "tokens_per_s": float((self.tokens["source"][i] + self.tokens["target"][i]) / share),
@@ -57,7 +73,8 @@ class Member:
     Attributes:
       tokens: {"source", "target"}: tokens trained on up to the last line of the log.
       seconds: its share of the time that earlier processes trained it.
-      padding: the share of padding in each batch.
+      padding: positions that hold no token, and all positions, of the batches so far.
+      unread: {"loss", "nll"} of the steps that came after the last line of the log; see `Window`.
       losses: of the last line of the log, {} before the first.
     """
 
@@ -72,7 +89,7 @@ class Member:
         self.rate = schedule(config.optim, config.model.d_model)
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
         self.tokens, self.seconds = dict.fromkeys(SIDES, 0), 0.0
-        self.padding, self.losses = [], {}
+        self.padding, self.unread, self.losses = [0, 0], {}, {}
 
     @property
     def label(self) -> str:
@@ -87,24 +104,32 @@ class Member:
             state, self.batches.position = self.checkpoints.restore(state, step)
             self.tokens = {side: self.batches.position.pop(f"{side}_tokens", 0) for side in SIDES}
             self.seconds = self.batches.position.pop("seconds", 0.0)
+            self.padding = self.batches.position.pop("padding", [0, 0])
+            self.unread = self.batches.position.pop("unread", {})
         return state
 
     def draw(self) -> Batch:
         """Returns the batches of one dispatch."""
         drawn = [next(self.batches) for _ in range(self.config.train.steps_per_dispatch)]
-        self.padding += map(padding_share, drawn)
+        for batch in drawn:
+            for side in SIDES.values():
+                self.padding[0] += int(np.count_nonzero(batch[side] == 0))
+                self.padding[1] += batch[side].size
         return stack(drawn, np.stack)
 
-    def save(self, step: int, state: TrainState, unread: dict[str, int], share: float) -> None:
+    def save(
+        self, step: int, state: TrainState, tokens: dict[str, int], unread: dict[str, list[float]], share: float
+    ) -> None:
         """Saves a checkpoint.
 
         Args:
           step, state: this member's.
-          unread: tokens that came after the last line of the log.
+          tokens, unread: those that came after the last line of the log, and its losses.
           share: its share of the seconds that this process has trained.
         """
-        seen = {f"{side}_tokens": self.tokens[side] + unread[side] for side in SIDES}
-        self.checkpoints.save(step, state, self.batches.position | seen | {"seconds": self.seconds + share})
+        seen = {f"{side}_tokens": self.tokens[side] + tokens[side] for side in SIDES}
+        seen |= {"padding": list(self.padding), "unread": unread, "seconds": self.seconds + share}
+        self.checkpoints.save(step, state, self.batches.position | seen)
 
     def told(self, dev: dict, share: float) -> dict:
         """Returns what result.json says of the training."""
@@ -113,7 +138,7 @@ class Member:
             "epochs": self.batches.epochs(),
             "source_tokens": self.tokens["source"],
             "target_tokens": self.tokens["target"],
-            "padding_share": float(np.mean(self.padding)) if self.padding else None,
+            "padding_share": self.padding[0] / self.padding[1] if self.padding[1] else None,
             "flops": training_flops(self.config),
             "final_loss": self.losses.get("loss"),
             "too_long": self.batches.too_long,

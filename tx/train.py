@@ -6,6 +6,8 @@ The command line names a configuration and may change its fields:
 
 Runs that differ in nothing but numbers (`tx.step.program`), such as seeds, train side by side as a group, in one
 compiled program, when --and stands between their arguments. A run alone is a group of one.
+
+SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, and the same command goes on from there.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from tx.data.packing import eval_batches
 from tx.decode import padded
 from tx.errors import UserError, one_line_errors
 from tx.evaluate import evaluate_translations, split_names
+from tx.interruption import STATUS, Interrupted, Interruption
 from tx.logs import Log, progress_bar, read_metrics
 from tx.members import SIDES, Member, Window
 from tx.memory import keep_freed_memory, one_step_at_a_time
@@ -38,12 +41,13 @@ from tx.run import RunDir, to_json, write_atomically
 from tx.step import TrainState, make_eval, member, program, stack
 
 
-def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
+def train(members: Sequence[Member], interruption: Interruption | None = None) -> tuple[TrainState, list[dict]]:
     """Trains a group to the last step, from the newest checkpoint that all its members have, if there is one.
 
     Returns the final state (a `stack` of its members'), on one device, and what each one's result.json says of the
-    training.
+    training. Raises Interrupted, with a checkpoint of the last step that was made, where it is asked to end.
     """
+    interruption = interruption or Interruption()
     count, config, data = len(members), members[0].config, members[0].data
     dispatch, last = config.train.steps_per_dispatch, config.train.steps
     if members[0].batches.too_long:
@@ -67,7 +71,8 @@ def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
     with contextlib.ExitStack() as closing:
         bar = progress_bar()
         logs = [closing.enter_context(Log(m.run, last, first, m.label if count > 1 else "", bar)) for m in members]
-        window = Window(count)
+        window = Window(count, [m.unread for m in members])
+        closing.enter_context(interruption.held())
         for step in range(first + dispatch, last + 1, dispatch):
             batch = stack([m.draw() for m in members], np.stack)
             state, metrics = step_function(state, batch)
@@ -86,11 +91,15 @@ def train(members: Sequence[Member]) -> tuple[TrainState, list[dict]]:
                 for log, dev in zip(logs, devs, strict=True):
                     log.write(step, {"dev_ppl": dev["ppl"], "dev_nll": dev["nll"]}, {})
                 window.start += time.monotonic() - paused
-            if due(config.train.checkpoint_every):
-                whole = gather(state)
+            if due(config.train.checkpoint_every) or interruption.asked:
+                whole, unread = gather(state), window.losses()
                 for i, m in enumerate(members):
-                    unread = {side: int(window.tokens[side][i]) for side in SIDES}
-                    m.save(step, member(whole, i, count), unread, share())
+                    seen = {side: int(window.tokens[side][i]) for side in SIDES}
+                    m.save(step, member(whole, i, count), seen, unread[i], share())
+            if interruption.asked:
+                for m in members:
+                    m.checkpoints.close()
+                raise Interrupted(f"after step {step}")
     for m in members:
         m.checkpoints.close()
     seconds, state = share(), gather(state)
@@ -113,7 +122,7 @@ def _due(step, last, every):
 Run = tuple[ConfigDict, RunDir]
 
 
-def run_experiments(runs: Sequence[Run]) -> None:
+def run_experiments(runs: Sequence[Run], interruption: Interruption | None = None) -> None:
     """Trains runs side by side, evaluates each and writes every file; what is done already is not done again.
 
     Where one fails after training, the others go on; the first error is raised when all are through. Raises UserError
@@ -123,7 +132,7 @@ def run_experiments(runs: Sequence[Run]) -> None:
         members, heads = _begin(runs)
         if not members:
             return
-        state, told = train(members)
+        state, told = train(members, interruption)
     if not processes.part():
         return
     errors = []
@@ -274,7 +283,15 @@ def main(argv: list[str]) -> None:
             workdir = parser.parse_args(rest).workdir
             folder = closing.enter_context(processes.one_voice(workdir))
             runs.append((commandline.config_from(part)[0], RunDir(folder)))
-        run_experiments(runs)
+        if jax.process_count() > 1:  # they would stop at different steps, and wait for one another
+            run_experiments(runs)
+            return
+        interruption = closing.enter_context(Interruption())
+        try:
+            run_experiments(runs, interruption)
+        except Interrupted as where:
+            print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
+            sys.exit(STATUS)
 
 
 if __name__ == "__main__":

@@ -114,8 +114,3 @@ def eval_batches(split: TokenizedSplit, *, row_length: int, batch_rows: int) -> 
     row_length = max(row_length, -32 * (-int(lengths.max()) // 32))
     rows = best_fit(split.src_lengths, split.tgt_lengths, row_length)
     return [fill(split, rows[i : i + batch_rows], batch_rows, row_length) for i in range(0, len(rows), batch_rows)]
-
-
-def padding_share(batch: Batch) -> float:
-    """Returns the share of a batch's positions, both sides together, that hold no token."""
-    return float(np.mean([(batch["src"] == 0).mean(), (batch["tgt"] == 0).mean()]))

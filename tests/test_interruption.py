@@ -1,0 +1,107 @@
+"""Being asked to end: the step under way is saved, and a run that goes on ends as one that was never stopped."""
+
+import itertools
+import signal
+
+import handful
+import jax
+import numpy as np
+import pytest
+import tiny
+from test_parallel import started
+
+from tx import train as training
+from tx.checkpoint import Checkpoints
+from tx.interruption import STATUS, Interrupted, Interruption
+from tx.logs import read_metrics
+from tx.run import RunDir
+from tx.step import TrainState, init_state
+
+SETTINGS = {
+    "model__vocab_size": handful.VOCAB_SIZE,
+    "model__num_layers": 1,
+    "data__batch_rows": 2,
+    "train__steps": 40,
+    "train__log_every": 8,
+    "train__eval_every": 10,
+    "train__checkpoint_every": 20,
+    "decode__splits": "validation",
+    "decode__extra_length": 1,
+}
+
+
+def test_outside_of_a_step_a_signal_ends_at_once_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM"), Interruption():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_while_held_a_signal_waits():
+    with Interruption() as interruption:
+        with interruption.held():
+            signal.raise_signal(signal.SIGINT)
+            assert interruption.asked
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
+    """Between two steps, where no checkpoint is due."""
+    config, run = tiny.config(**SETTINGS), RunDir(tmp_path)
+    counted = itertools.count(1)
+
+    def step(state, batch):
+        if next(counted) == 7:
+            signal.raise_signal(signal.SIGTERM)
+        one = np.ones((), np.float32)
+        return TrainState(state.step + 1, state.params, state.opt_state), {"loss": one, "nll": one}
+
+    monkeypatch.setattr(training, "make_train_step", lambda *_: step)
+    member = training.Member(config, run, handful.prepared(copies=2))
+    with Interruption() as interruption, pytest.raises(Interrupted, match="after step 7"):
+        training.train([member], interruption)
+    checkpoints = Checkpoints(run.checkpoints)
+    state, position = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
+    checkpoints.close()
+    assert int(state.step) == 7
+    assert position["target_tokens"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_interrupted_goes_on_to_the_same_end(tmp_path, number):
+    file = tmp_path / "little.py"
+    file.write_text(f"import tiny\n\n\ndef get_config():\n    return tiny.config(**{SETTINGS})\n")
+
+    def start(name):
+        return started("handful_train", f"--config={file}", f"--workdir={tmp_path / name}")
+
+    def finish(process):
+        _, error = process.communicate(timeout=240)
+        return process.returncode, error
+
+    straight = start("straight")
+    assert finish(straight)[0] == 0
+    process = start("stopped")
+    for line in process.stdout:
+        if line.startswith("step 8 "):
+            break
+    process.send_signal(number)
+    status, error = finish(process)
+    assert status == STATUS, error[-3000:]
+    assert "interrupted (after step " in error
+    stopped = RunDir(tmp_path / "stopped")
+    assert not stopped.result.exists()
+    assert not stopped.error.exists()
+    steps = [line["step"] for line in read_metrics(stopped) if "loss" in line]
+    assert steps == list(range(8, steps[-1] + 1, 8))
+    assert 8 <= steps[-1] < 40
+    assert finish(start("stopped"))[0] == 0
+    one, other = (RunDir(tmp_path / name) for name in ("straight", "stopped"))
+    for kept, again in zip(read_metrics(one), read_metrics(other), strict=True):
+        assert kept | {"timing": 0} == again | {"timing": 0}
+    results = [run.read("result") for run in (one, other)]
+    for result in results:
+        del result["timing"]
+    assert results[0] == results[1]
+    assert other.translations("validation").read_text() == one.translations("validation").read_text()
