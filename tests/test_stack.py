@@ -290,7 +290,7 @@ def test_what_cannot_train_side_by_side_is_refused(tmp_path):
 def untrained(monkeypatch):
     """Training that only says that it is done."""
 
-    def train(members):
+    def train(members, interruption):
         told = {"seconds": 1.0, "dev": {}, "target_tokens": 1}
         for m in members:
             m.run.metrics.touch()
@@ -328,7 +328,7 @@ def test_training_that_fails_fails_for_all_that_were_in_it(untrained, monkeypatc
     monkeypatch.setattr(training, "evaluate_translations", lambda *_: {})
     experiments(tmp_path, ["plain"])
 
-    def train(members):
+    def train(members, interruption):
         raise MemoryError("of the device")
 
     monkeypatch.setattr(training, "train", train)
