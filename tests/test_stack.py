@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import pathlib
 import shutil
 import sys
@@ -21,6 +20,7 @@ from tx.data import tokens
 from tx.errors import UserError
 from tx.logs import read_metrics
 from tx.run import RunDir, to_json
+from tx.sentinel import Diverged
 from tx.step import init_state, program
 
 STEPS = 6
@@ -56,6 +56,7 @@ MEMBERS = {
     "diverging": {"train__seed": 3, "optim__lr_factor": 1e30},
     "last": {"train__seed": 4},
 }
+FINE = ("plain", "other", "last")
 
 
 @contextlib.contextmanager
@@ -76,9 +77,10 @@ def experiments(folder, names, **diff):
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory):
     """Four runs side by side, of which one diverges; and the seconds they took together."""
-    began = time.monotonic()
-    runs = experiments(tmp_path_factory.mktemp("stacked"), list(MEMBERS))
-    return runs, time.monotonic() - began
+    began, folder = time.monotonic(), tmp_path_factory.mktemp("stacked")
+    with pytest.raises(Diverged):
+        experiments(folder, list(MEMBERS))
+    return {name: RunDir(folder / name) for name in MEMBERS}, time.monotonic() - began
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +135,7 @@ def test_a_member_is_what_it_is_alone(stacked, alone):
     for step in (2, STEPS):
         (one, position), (two, wanted) = final_state(beside, step), final_state(by_itself, step)
         close_states(one, two)
-        assert position | {"seconds": 0} == wanted | {"seconds": 0}
+        close(position | {"seconds": 0}, wanted | {"seconds": 0})
     assert beside.translations("validation").read_text() == by_itself.translations("validation").read_text()
 
     def files(run):
@@ -146,23 +148,28 @@ def test_a_member_is_what_it_is_alone(stacked, alone):
 
 def test_members_differ(stacked):
     """Else it would not be seen that one got what belongs to another."""
-    losses = {name: [line["loss"] for line in lines(run) if "loss" in line] for name, run in stacked[0].items()}
-    assert len(set(map(tuple, losses.values()))) == len(MEMBERS)
-    rates = [lines(stacked[0][name])[0]["lr"] for name in ("plain", "other", "diverging")]
-    assert len(set(rates)) == 3
+    losses = {name: [line["loss"] for line in lines(stacked[0][name]) if "loss" in line] for name in FINE}
+    assert len(set(map(tuple, losses.values()))) == len(FINE)
+    rates = [lines(stacked[0][name])[0]["lr"] for name in ("plain", "other")]
+    assert len(set(rates)) == 2
 
 
 def test_one_that_diverges_is_alone_in_it(stacked):
-    found = {name: result(run) for name, run in stacked[0].items()}
-    assert math.isnan(found["diverging"]["train"]["final_loss"])
-    for name in ("plain", "other", "last"):
-        assert found[name]["train"]["final_loss"] < 6
+    lost = stacked[0]["diverging"]
+    assert not lost.result.exists()
+    error = lost.read("error")
+    assert error["step"] == 2
+    assert error["error"].startswith("Diverged: the loss is nan at step 2")
+    assert lines(lost) == []
+    for name in FINE:
+        assert result(stacked[0][name])["train"]["final_loss"] < 6
+        assert not stacked[0][name].error.exists()
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(final_state(stacked[0][name])[0]))
 
 
 def test_a_stacked_runs_seconds_are_its_share(stacked, alone):
     runs, seconds = stacked
-    timings = {name: run.read("result")["timing"] for name, run in runs.items()}
+    timings = {name: runs[name].read("result")["timing"] for name in FINE}
     assert {timing["stacked"] for timing in timings.values()} == {len(MEMBERS)}
     shares = {timing["train_s"] for timing in timings.values()}
     assert len(shares) == 1
@@ -175,15 +182,15 @@ def test_a_group_goes_on_from_the_newest_step_that_all_have(stacked, tmp_path, c
 
     Going on with two steps a dispatch gives the same numbers, and is no other experiment.
     """
-    for name, run in stacked[0].items():
-        shutil.copytree(run.path, tmp_path / name)
-    before = {path: path.read_bytes() for name in ("plain", "diverging") for path in files_of(tmp_path / name)}
+    for name in FINE:
+        shutil.copytree(stacked[0][name].path, tmp_path / name)
+    before = {path: path.read_bytes() for path in files_of(tmp_path / "plain")}
     gone = {"other": ["6"], "last": ["4", "6"]}
     for name, steps in gone.items():
         (tmp_path / name / "result.json").unlink()
         for step in steps:
             shutil.rmtree(tmp_path / name / "checkpoints" / step)
-    runs = experiments(tmp_path, list(MEMBERS), train__steps_per_dispatch=2)
+    runs = experiments(tmp_path, list(FINE), train__steps_per_dispatch=2)
     said = capsys.readouterr().out
     assert "step 4" in said
     assert "step 2" not in said

@@ -1,5 +1,6 @@
 """The runs of a group that trains side by side: what each keeps for itself, and what a step leaves of them all."""
 
+import collections
 import time
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from tx.run import RunDir
 from tx.step import TrainState, init_state, stack
 
 SIDES = {"source": "src", "target": "tgt"}
+LOGGED = ("loss", "nll", "grad_norm")
+RECENT = 100  # steps whose losses say what is usual
 
 
 class Window:
@@ -23,7 +26,7 @@ class Window:
 
     Args:
       members: how many.
-      earlier: of each member, {"loss", "nll"} by step that an earlier process left unread; {} for none.
+      earlier: of each member, what is LOGGED by step that an earlier process left unread; {} for none.
     """
 
     def __init__(self, members: int, earlier: Sequence[dict[str, list[float]]] = ()):
@@ -33,12 +36,12 @@ class Window:
 
     def add(self, metrics: dict, batch: Batch) -> None:
         """Takes what a step was given and gave, for one member or for a stack of all."""
-        self.metrics.append(metrics)
+        self.metrics.append({key: metrics[key] for key in LOGGED})
         for side, name in SIDES.items():
             self.tokens[side] += np.count_nonzero(batch[name].reshape(self.members, -1), axis=1)
 
     def losses(self) -> list[dict[str, list[float]]]:
-        """Returns each member's {"loss", "nll"} by step; waits for the last step."""
+        """Returns each member's {"loss", "nll", "grad_norm"} by step; waits for the last step."""
         host, found = jax.device_get(self.metrics), []
         for i, earlier in enumerate(self.earlier):
             found.append(dict(earlier))
@@ -48,7 +51,7 @@ class Window:
         return found
 
     def read(self) -> list[tuple[dict, dict]]:
-        """Returns each member's (mean loss and nll, tokens per second of its share); waits for the last step."""
+        """Returns each member's (means of what is LOGGED, tokens per second of its share); waits for the last step."""
         losses = self.losses()
         share = (time.monotonic() - self.start) / self.members
         return [
@@ -74,8 +77,10 @@ class Member:
       tokens: {"source", "target"}: tokens trained on up to the last line of the log.
       seconds: its share of the time that earlier processes trained it.
       padding: positions that hold no token, and all positions, of the batches so far.
-      unread: {"loss", "nll"} of the steps that came after the last line of the log; see `Window`.
-      losses: of the last line of the log, {} before the first.
+      unread: what is LOGGED of the steps that came after the last line of the log; see `Window`.
+      losses: those of the last line of the log, {} before the first.
+      recent: the losses of the last steps.
+      lost: the error that ended it while the others of its group went on, or None.
     """
 
     def __init__(self, config: ConfigDict, run: RunDir, data: tokens.PreparedData):
@@ -90,6 +95,7 @@ class Member:
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
         self.tokens, self.seconds = dict.fromkeys(SIDES, 0), 0.0
         self.padding, self.unread, self.losses = [0, 0], {}, {}
+        self.recent, self.lost = collections.deque(maxlen=RECENT), None
 
     @property
     def label(self) -> str:
@@ -106,6 +112,8 @@ class Member:
             self.seconds = self.batches.position.pop("seconds", 0.0)
             self.padding = self.batches.position.pop("padding", [0, 0])
             self.unread = self.batches.position.pop("unread", {})
+            self.losses = self.batches.position.pop("losses", {})
+            self.recent.extend(self.batches.position.pop("recent", ()))
         return state
 
     def draw(self) -> Batch:
@@ -128,7 +136,8 @@ class Member:
           share: its share of the seconds that this process has trained.
         """
         seen = {f"{side}_tokens": self.tokens[side] + tokens[side] for side in SIDES}
-        seen |= {"padding": list(self.padding), "unread": unread, "seconds": self.seconds + share}
+        seen |= {"padding": list(self.padding), "unread": unread, "losses": self.losses, "recent": list(self.recent)}
+        seen["seconds"] = self.seconds + share
         self.checkpoints.save(step, state, self.batches.position | seen)
 
     def told(self, dev: dict, share: float) -> dict:

@@ -142,7 +142,7 @@ class Layout:
 
 
 def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
-    """Returns the step over the configuration's devices: (state, batch) -> (state after one update, {"loss", "nll"}).
+    """Returns the step over the configuration's devices: (state, batch) -> (state after one update, its metrics).
 
     The state is one that `Layout.place` placed, or a step returned; it is donated. The batch is the whole one, in
     memory. With many processes every one makes each step, with the same batch. Several configurations, or several steps

@@ -147,7 +147,10 @@ def update(
     parts: int = 1,
     axis: str | None = None,
 ) -> tuple[TrainState, dict]:
-    """Returns (state after one update, {"loss", "nll"}): the step itself, a pure function of its arrays.
+    """Returns (state after one update, its metrics): the step itself, a pure function of its arrays.
+
+    The metrics are "loss" and "nll", in nats; "grad_norm", the Euclidean norm of the gradient, and "layer_grad_norms",
+    those of each layer's, in the order of `layers`.
 
     Args:
       config: shapes and structure.
@@ -193,7 +196,14 @@ def update(
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
         updates, opt_state = adam.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, opt_state), {"loss": value, "nll": nll}
+    norms = jnp.stack([optax.tree.norm(grads[layer]) for layer in layers(grads)])
+    metrics = {"loss": value, "nll": nll, "grad_norm": jnp.linalg.norm(norms), "layer_grad_norms": norms}
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def layers(params: dict) -> list[str]:
+    """Returns the names of a model's layers, as its parameters are grouped."""
+    return sorted(params)
 
 
 def _tokens(batch):
@@ -217,7 +227,7 @@ def _take(tree, index):
 
 
 def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
-    """Returns the jitted step: (state, batch) -> (state after one update, {"loss", "nll"}); the state is donated.
+    """Returns the jitted step: (state, batch) -> (state after one update, its metrics); the state is donated.
 
     Several configurations (of one `program`) are updated side by side: state, batch and metrics are then those of
     each, in one `stack`. With train.steps_per_dispatch > 1 a call makes so many updates: every leaf of a batch, and

@@ -38,6 +38,7 @@ from tx.memory import keep_freed_memory, one_step_at_a_time
 from tx.parallel import Layout, gather, make_train_step
 from tx.positions import check_length
 from tx.run import RunDir, to_json, write_atomically
+from tx.sentinel import Diverged, Sentinel
 from tx.step import TrainState, make_eval, member, program, stack
 
 
@@ -45,7 +46,9 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
     """Trains a group to the last step, from the newest checkpoint that all its members have, if there is one.
 
     Returns the final state (a `stack` of its members'), on one device, and what each one's result.json says of the
-    training. Raises Interrupted, with a checkpoint of the last step that was made, where it is asked to end.
+    training. A member that diverges is `lost`: it gets its error.json at once, None for a result, and leaves the others
+    undisturbed. Raises Diverged where all are lost; Interrupted, with a checkpoint of the last step that was made,
+    where it is asked to end.
     """
     interruption = interruption or Interruption()
     count, config, data = len(members), members[0].config, members[0].data
@@ -69,17 +72,28 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
         return (time.monotonic() - began) / count
 
     with contextlib.ExitStack() as closing:
+        for m in members:
+            closing.callback(m.checkpoints.close)
         bar = progress_bar()
         logs = [closing.enter_context(Log(m.run, last, first, m.label if count > 1 else "", bar)) for m in members]
-        window = Window(count, [m.unread for m in members])
+        window, sentinel = Window(count, [m.unread for m in members]), Sentinel(members, state.params)
         closing.enter_context(interruption.held())
         for step in range(first + dispatch, last + 1, dispatch):
             batch = stack([m.draw() for m in members], np.stack)
             state, metrics = step_function(state, batch)
             window.add(metrics, batch)
             due = functools.partial(_due, step, last)
+            asked = interruption.asked
+            _note(sentinel.look(step, metrics, batch), members, logs)
+            if asked or due(config.train.log_every) or due(config.train.checkpoint_every):
+                _note(sentinel.settle(), members, logs)
+            alive = [(i, m, logs[i]) for i, m in enumerate(members) if not m.lost]
+            if not alive:
+                raise members[0].lost
             if due(config.train.log_every):
-                for i, (m, log, (values, timing)) in enumerate(zip(members, logs, window.read(), strict=True)):
+                lines = window.read()
+                for i, m, log in alive:
+                    values, timing = lines[i]
                     log.write(step, values | {"lr": float(m.rate(step - 1))}, timing)
                     m.losses = values
                     m.tokens = {side: m.tokens[side] + int(window.tokens[side][i]) for side in SIDES}
@@ -88,23 +102,29 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
                 jax.block_until_ready(state)  # steps under way are training's time
                 paused = time.monotonic()
                 devs = evaluate(gather(state.params))
-                for log, dev in zip(logs, devs, strict=True):
-                    log.write(step, {"dev_ppl": dev["ppl"], "dev_nll": dev["nll"]}, {})
+                for i, _, log in alive:
+                    log.write(step, {"dev_ppl": devs[i]["ppl"], "dev_nll": devs[i]["nll"]}, {})
                 window.start += time.monotonic() - paused
-            if due(config.train.checkpoint_every) or interruption.asked:
+            if asked or due(config.train.checkpoint_every):
                 whole, unread = gather(state), window.losses()
-                for i, m in enumerate(members):
+                for i, m, _ in alive:
                     seen = {side: int(window.tokens[side][i]) for side in SIDES}
                     m.save(step, member(whole, i, count), seen, unread[i], share())
-            if interruption.asked:
-                for m in members:
-                    m.checkpoints.close()
+            if asked:
                 raise Interrupted(f"after step {step}")
-    for m in members:
-        m.checkpoints.close()
     seconds, state = share(), gather(state)
     devs = devs or evaluate(state.params)
-    return state, [m.told(dev, seconds) for m, dev in zip(members, devs, strict=True)]
+    return state, [None if m.lost else m.told(dev, seconds) for m, dev in zip(members, devs, strict=True)]
+
+
+def _note(findings, members, logs):
+    """Takes what the sentinel found: a spike is logged, divergence recorded in error.json."""
+    for i, step, found in findings:
+        if not isinstance(found, Diverged):
+            logs[i].write(step, found, {})
+        elif not members[i].lost:
+            members[i].lost = found
+            _record(members[i].config, members[i].run, found)
 
 
 def _newest_checkpoint(members):
@@ -137,6 +157,9 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
         return
     errors = []
     for i, (m, head, trained) in enumerate(zip(members, heads, told, strict=True)):
+        if m.lost:
+            errors.append(m.lost)
+            continue
         try:
             with _recorded([(m.config, m.run)]):
                 _finish(m, member(state, i, len(members)).params, head, trained, len(members))
@@ -217,19 +240,21 @@ def _recorded(runs: Sequence[Run]):
     """Leaves error.json in the folders of runs that an error keeps from being done; what a user has to mend aside."""
     try:
         yield
-    except UserError:
+    except (UserError, Diverged):  # the latter is recorded where it happens
         raise
     except Exception as error:
-        last_line = (str(error).splitlines() or [""])[0]
         for config, run in runs:
-            if run.path.is_dir() and not run.result.exists():
-                report = {
-                    "name": config.name,
-                    "seed": config.train.seed,
-                    "error": f"{type(error).__name__}: {last_line}",
-                }
-                write_atomically(run.error, to_json(report | {"traceback": traceback.format_exc()}))
+            if run.path.is_dir() and not run.result.exists() and not run.error.exists():
+                _record(config, run, error)
         raise
+
+
+def _record(config, run, error):
+    """Writes error.json."""
+    last_line = (str(error).splitlines() or [""])[0]
+    report = {"name": config.name, "seed": config.train.seed, "error": f"{type(error).__name__}: {last_line}"}
+    report["traceback"] = "".join(traceback.format_exception(error))
+    write_atomically(run.error, to_json(report | getattr(error, "report", {})))
 
 
 def is_done(config: ConfigDict, run: RunDir) -> bool:

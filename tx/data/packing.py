@@ -90,11 +90,12 @@ class TrainBatches(Iterator[Batch]):
         return fill(self.split, rows, self.batch_rows, self.row_length)
 
     def epochs(self) -> float:
-        """Returns how many times the training text has been passed through, to a pool's precision or better."""
-        done = self.position["pool"] * POOL
-        if self._rows:
-            done += min(POOL, len(self.usable) - done) * self.position["row"] / len(self._rows)
-        return self.position["epoch"] + done / len(self.usable)
+        """Returns how many times the training text has been passed through."""
+        epoch, pool, row = (self.position[key] for key in ("epoch", "pool", "row"))
+        done = pool * POOL
+        if row:
+            done += min(POOL, len(self.usable) - done) * row / len(self._plan(epoch, pool))
+        return epoch + done / len(self.usable)
 
     def _plan(self, epoch, pool):
         if self._planned != (epoch, pool):

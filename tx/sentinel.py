@@ -1,0 +1,106 @@
+"""Watches the loss and the gradient of every step: what is not finite ends a run at once, what stands out is logged."""
+
+import collections
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from tx.data.packing import Batch
+from tx.members import Member
+from tx.step import layers
+
+LAG = 2  # dispatches that an accelerator may work ahead of being looked at
+ENOUGH = 30  # losses of earlier steps, below which nothing counts as a spike
+SPIKE = 6.0  # standard deviations above their mean
+
+
+class Diverged(ArithmeticError):
+    """A loss or a gradient is not finite; the text is one line.
+
+    Attributes:
+      report: {"step", "loss", "gradient_norms" by layer, "sentences" of the batch as (source, target), "checkpoint":
+        the step of the last one, None where there is none}; for error.json.
+    """
+
+    def __init__(self, report: dict):
+        self.report = report
+        layers = [layer for layer, norm in report["gradient_norms"].items() if isinstance(norm, str)]
+        gradient = f", the gradient not finite in {', '.join(layers)}" if layers else ""
+        last = report["checkpoint"]
+        kept = "there is no checkpoint" if last is None else f"the last checkpoint is of step {last}"
+        super().__init__(f"the loss is {report['loss']} at step {report['step']}{gradient}; {kept}")
+
+
+class Sentinel:
+    """Watches a group; an accelerator's steps are looked at a little later, so that it need not wait.
+
+    Args:
+      members: of the group; their `recent` losses say what is usual.
+      params: the model's, for the names of its layers.
+    """
+
+    def __init__(self, members: Sequence[Member], params: dict):
+        self._members, self._layers = members, layers(params)
+        self._lag = 0 if jax.default_backend() == "cpu" else LAG
+        self._waiting = collections.deque()
+
+    def look(self, step: int, metrics: dict, batch: Batch) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
+        """Takes a dispatch; yields what was found in those that have come far enough, as `settle` does.
+
+        Args:
+          step: the number of its last update.
+          metrics, batch: what it gave and was given, with axes for members and updates where there are several.
+        """
+        self._waiting.append((step, metrics, batch))
+        return self.settle(self._lag)
+
+    def settle(self, lag: int = 0) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
+        """Yields (member, step, Diverged) and, for a spike, (member, step, {"spike": loss, "usual": mean before}).
+
+        Args:
+          lag: how many dispatches may wait for the next call.
+        """
+        while len(self._waiting) > lag:
+            step, metrics, batch = self._waiting.popleft()
+            losses = np.reshape(metrics["loss"], (len(self._members), -1))
+            norms = np.reshape(metrics["layer_grad_norms"], (*losses.shape, -1))
+            first = step - losses.shape[1] + 1
+            for i, member in enumerate(self._members):
+                for k, loss in enumerate(losses[i].tolist()):
+                    if not (np.isfinite(loss) and np.isfinite(norms[i, k]).all()):
+                        rows = {
+                            name: side.reshape(*losses.shape, *side.shape[-2:])[i, k] for name, side in batch.items()
+                        }
+                        yield i, first + k, Diverged(self._report(member, first + k, loss, norms[i, k], rows))
+                        break
+                    if spike := _spike(member.recent, loss):
+                        yield i, first + k, spike
+                    member.recent.append(loss)
+
+    def _report(self, member, step, loss, norms, rows):
+        return {
+            "step": step,
+            "loss": _number(loss),
+            "gradient_norms": dict(zip(self._layers, map(_number, norms.tolist()), strict=True)),
+            "sentences": list(_sentences(rows, member.data.vocabulary)),
+            "checkpoint": max(member.checkpoints.steps(), default=None),
+        }
+
+
+def _spike(recent, loss):
+    if len(recent) < ENOUGH:
+        return None
+    usual, spread = float(np.mean(recent)), float(np.std(recent))
+    return {"spike": loss, "usual": usual} if loss > usual + SPIKE * spread else None
+
+
+def _number(value: float) -> float | str:
+    return value if np.isfinite(value) else str(value)  # JSON has no NaN
+
+
+def _sentences(rows, vocabulary):
+    """The pairs of a batch, in its order."""
+    for r in range(len(rows["src"])):
+        for segment in range(1, int(rows["src_segments"][r].max()) + 1):
+            yield [vocabulary.decode(rows[side][r][rows[f"{side}_segments"][r] == segment]) for side in ("src", "tgt")]
