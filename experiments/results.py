@@ -44,15 +44,23 @@ class Row:
       variant: registered, or made up from the folder's name for a run that no sweep registers.
       diff: {dotted field: value} against the sweep's base at this scale.
       runs: sorted by seed; empty where nothing was started.
+      now: what its name means today, {dotted field: value}; None where only its runs know.
+      free: the fields of it that a run may have otherwise.
     """
 
     variant: Variant
     diff: dict[str, object]
     runs: tuple[SeedRun, ...]
+    now: dict[str, object] | None = None
+    free: frozenset[str] = frozenset()
 
     @property
     def results(self) -> list[dict]:
         return [run.result for run in self.runs if run.state == "done"]
+
+    def changes(self, config: dict) -> tuple[str, ...]:
+        """Returns a phrase for each field in which a run's configuration is not what the row's name means today."""
+        return _changes(config, self.now, self.free)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +147,7 @@ def _row(sweep, scale, variant, paths, base):
     config = registry.resolve(sweep, variant, scale)
     now = tx.config.fields(config)
     runs = tuple(_run(path, seed, now) for seed, path in sorted(paths.items()))
-    return Row(variant, registry.diff(config, base), runs)
+    return Row(variant, registry.diff(config, base), runs, now)
 
 
 def _extra_row(sweep, scale, name, paths, base):
@@ -151,11 +159,11 @@ def _extra_row(sweep, scale, name, paths, base):
     named = {point.partition("=")[0] for point in points.split(",")}
     registered = next((variant for variant in sweep.variants if variant.name == start), None)
     now = tx.config.fields(registry.resolve(sweep, registered, scale)) if registered else None
-    free = {field for field in now or () if named & {field, field.rpartition(".")[2]}}
+    free = frozenset(field for field in now or () if named & {field, field.rpartition(".")[2]})
     runs = tuple(_run(path, seed, now, free) for seed, path in sorted(paths.items()))
     before = tx.config.fields(base)
     config = next(filter(None, map(_configuration, runs)), before)
-    return Row(Variant(name), _changed(config, before), runs)
+    return Row(Variant(name), _changed(config, before), runs, now, free)
 
 
 def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Iterable[str] = ()) -> SeedRun:
@@ -165,8 +173,7 @@ def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Ite
         try:
             result = files.read("result")
             _check(result)
-            changed = {} if now is None else _changed(tx.config.fields(result["config"]), now, free)
-            stale = tuple(f"{f} was {old}, is now {now.get(f, 'absent')}" for f, old in changed.items())
+            stale = _changes(result["config"], now, free)
         except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
             what = "not JSON" if isinstance(error, UserError) else f"no result of this version, {error!r}"
             return SeedRun(path, seed, "failed", error=f"result.json is damaged ({what}); delete it, run again")
@@ -177,6 +184,11 @@ def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Ite
         except (UserError, KeyError, TypeError):
             return SeedRun(path, seed, "failed", error="error.json is damaged")
     return SeedRun(path, seed, "unfinished")
+
+
+def _changes(config: dict, now: dict[str, object] | None, free: Iterable[str]) -> tuple[str, ...]:
+    changed = {} if now is None else _changed(tx.config.fields(config), now, free)
+    return tuple(f"{field} was {old}, is now {now.get(field, 'absent')}" for field, old in changed.items())
 
 
 def test_of(result: dict) -> dict:

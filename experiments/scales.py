@@ -75,7 +75,7 @@ def _with_english(*others: str) -> tuple[str, ...]:
     return tuple(pair for other in others for pair in (f"en-{other}", f"{other}-en"))
 
 
-def _smaller(row_length, batch_rows, steps, warmup, every, vocabulary, splits, lr_factor=1.0):
+def _smaller(row_length, batch_rows, steps, warmup, every, vocabulary, splits, lr_factor=1.0, threads=2):
     return {
         "model.vocab_size": vocabulary,
         "data.row_length": row_length,
@@ -86,6 +86,7 @@ def _smaller(row_length, batch_rows, steps, warmup, every, vocabulary, splits, l
         "optim.warmup_steps": warmup,
         "optim.lr_factor": lr_factor,
         "decode.splits": splits,
+        "parallel.threads": threads,
     }
 
 
@@ -127,7 +128,7 @@ SCALES = {
             "numbers",
             width=Fraction(1, 8),
             depth=Fraction(1, 2),
-            fields=_smaller(48, 12, 750, 200, 250, vocabulary=500, lr_factor=0.3, splits="test"),
+            fields=_smaller(48, 12, 750, 200, 250, vocabulary=500, lr_factor=0.3, splits="test", threads=1),
             pairs=_with_english("de"),
         ),
     )

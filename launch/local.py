@@ -15,20 +15,25 @@ import argparse
 import contextlib
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import plan
+from launch import plan, status
 from launch.plan import PlannedRun
 from launch.pool import Command, Pool, default_jobs, outcome
+from launch.queue import Queue
 from launch.view import View, plan_table
+from tx import flops
 from tx.errors import UserError, one_line_errors
 from tx.run import RunDir
 
+TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether there are so many
 POLL = 0.2  # seconds between looks at the processes
+RETRIES = 1
 PLAIN_WIDTH = 250  # columns off a terminal, where nothing needs to fold
 
 
@@ -57,6 +62,24 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
             _ = data.splits[split]  # made when first asked for
 
 
+def rehearse(groups: Sequence[Sequence[PlannedRun]], command: Command = train_command) -> None:
+    """Tries the largest shapes of what is to run, where they are large; UserError where memory does not suffice."""
+    largest = max(groups, key=_bytes)
+    if _bytes(largest) < TRIED:
+        return
+    tried = subprocess.run([*command(largest), "--rehearse"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if tried.returncode:
+        lines = [line for line in (tried.stderr + tried.stdout).splitlines() if line.strip()]
+        said = lines[-1].removeprefix("error: ") if lines else f"exit status {tried.returncode}"
+        if tried.returncode < 0:
+            said = f"killed by {signal.Signals(-tried.returncode).name} (out of memory?)"
+        raise UserError(f"{largest[0].label}, the largest, cannot run here: {said}")
+
+
+def _bytes(group):
+    return len(group) * flops.step_bytes(group[0].config)
+
+
 def report(folders: Sequence[pathlib.Path]) -> None:
     """Prints the tables of some SWEEP@SCALE folders."""
     from experiments import __main__ as experiments  # slow to import, and not needed to plan
@@ -71,8 +94,11 @@ def launch(
     jobs: int | None,
     console: Console,
     command: Command = train_command,
+    retries: int = RETRIES,
 ) -> int:
-    """Runs what is not done, and returns how many runs failed.
+    """Runs what is not done, and returns how many runs failed, or were interrupted by others.
+
+    What another launch is at work on is left to it, and waited for: if that one dies, its runs are taken over.
 
     Args:
       runs: all that were asked for.
@@ -81,30 +107,54 @@ def launch(
       jobs: how many processes at once; None for `default_jobs`.
       console: where to show it.
       command: the command line of a process.
+      retries: how many times a run that failed is started again.
     """
-    waiting, failed = list(groups), 0
+    queue, failed = Queue(groups, retries), 0
     defaults = {  # the seeds of a variant, and its relaunches, compile once
         "JAX_COMPILATION_CACHE_DIR": str(workdir / ".jax_cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
-    pool = Pool(jobs or default_jobs(len(groups), max(map(len, groups), default=1)), command, defaults)
+    stacked = max(map(len, groups), default=1)
+    threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
+    pool = Pool(jobs or default_jobs(len(groups), stacked, threads), command, defaults)
     with View(runs, [run for group in groups for run in group], pool.running, console) as view, pool:
-        while waiting or pool.running:
-            while waiting and pool.free:
-                view.started(pool.start(waiting.pop(0)))
-            for job in pool.finished():
-                for run in job.runs:
-                    error = outcome(job, run)
-                    failed += bool(error)
-                    view.ended(job, run, error)
+        while queue or pool.running:
+            while pool.free and (group := queue.next()):
+                view.started(pool.start(group))
+            for run in queue.taken_elsewhere():
+                view.elsewhere(run)
+            view.held(queue.held)
+            for ended in pool.finished():
+                for run in ended.runs:
+                    became = outcome(ended, run)
+                    if became.name == "held":
+                        queue.put_back(run)
+                    elif became.name == "failed" and queue.failed(run):
+                        view.again(ended, run, became)
+                    else:
+                        failed += became.name != "done"
+                        view.ended(ended, run, became)
             view.refresh()
             time.sleep(POLL)
     view.summary()
     return failed
 
 
+def _status_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--status",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="print the state of every run in a work folder; start nothing",
+    )
+    return parser
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m launch.local", description="Runs a sweep on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.local", description="Runs a sweep on this machine.", parents=[_status_parser()]
+    )
     plan.add_arguments(parser)
     parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (default: by cores and memory)")
     parser.add_argument(
@@ -116,6 +166,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="train runs of one program side by side in one process, at most N (default: all of them)",
     )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=RETRIES,
+        metavar="N",
+        help="how many times a run that fails is started again (default: %(default)s)",
+    )
+    parser.add_argument("--rerun_stale", action="store_true", help="make anew what was made by other code")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and start nothing")
     return parser
 
@@ -138,25 +196,36 @@ def main(
     report: Callable[[Sequence[pathlib.Path]], None] = report,
 ) -> int:
     """Plans, runs and reports; returns the exit status. The keywords take the place of training in tests."""
-    args = _parser().parse_intermixed_args(argv)
-    if args.jobs is not None and args.jobs < 1:
-        raise UserError(f"--jobs must be at least 1; got {args.jobs}")
-    runs = plan.make(args)
-    groups = plan.groups(runs, args.stack)
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
+    if (found := _status_parser().parse_known_args(argv)[0].status) is not None:
+        status.show(found, console)
+        return 0
+    args = _parser().parse_intermixed_args(argv)
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs must be at least 1; got {args.jobs}")
+    if args.retries < 0:
+        raise UserError(f"--retries must be at least 0; got {args.retries}")
+    runs = plan.make(args)
+    groups = plan.groups(runs, args.stack)
     if args.dry_run:
         console.print(plan_table(runs, groups if args.stack != 1 else ()))
     plan.refuse_clashes(runs)
     if args.dry_run:
         return 0
+    if args.rerun_stale and (stale := [run for run in runs if run.state.name == "stale" and run.state.finished]):
+        for run in stale:
+            run.folder.set_aside(run.folder.read("result")["numerics"])
+        runs = plan.make(args)
+        groups = plan.groups(runs, args.stack)
     with _interruptible():
         try:
             with _new_folder(args.workdir):
                 if groups:
                     prepare([run for group in groups for run in group])
-            failed = launch(runs, groups, args.workdir, args.jobs, console, command)
+                    rehearse(groups, command)
+            failed = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries)
             report(list(dict.fromkeys(args.workdir / run.sweep for run in runs)))
         except KeyboardInterrupt:
             console.print("interrupted: the same command goes on from here")

@@ -18,11 +18,12 @@ import ml_collections
 
 import tx.config
 from experiments import registry
+from launch import states
+from launch.states import State
 from tx import flops
 from tx.errors import UserError
 from tx.run import RunDir, to_json
 
-STATES = ("done", "pending", "failed", "refused")
 _OWNED = {  # fields that --set and --grid may not touch, and why
     "name": "the launcher names the runs",
     "version": "it belongs to the code",
@@ -42,8 +43,7 @@ class PlannedRun:
       seed: from 1.
       config: the resolved configuration.
       folder: the run's files.
-      state: one of STATES; "failed" is tried again, "refused" means another configuration lies in the folder.
-      clash: for "refused", the fields that differ, "old -> new".
+      state: what is there already.
     """
 
     name: str
@@ -53,8 +53,7 @@ class PlannedRun:
     seed: int
     config: ml_collections.ConfigDict
     folder: RunDir
-    state: str
-    clash: str = ""
+    state: State
 
     @property
     def label(self) -> str:
@@ -155,7 +154,9 @@ def _around(name, point, settings, args) -> list[PlannedRun]:
         overrides = settings | point
         config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
         folder = RunDir(args.workdir / sweep / variant.name / f"seed{seed}")
-        planned.append(PlannedRun(full, name, sweep, overrides, seed, config, folder, *_state(folder, config)))
+        planned.append(
+            PlannedRun(full, name, sweep, overrides, seed, config, folder, states.of(folder, _changes(config)))
+        )
     return planned
 
 
@@ -171,11 +172,11 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
     so none of them starts anew because of another.
 
     Args:
-      runs: any; what is done is left out.
+      runs: any; what is finished is left out.
       most: the largest group; None for any size.
     """
     alike = collections.defaultdict(list)  # program -> [(runs, checkpoints in common)]
-    for run in (run for run in runs if run.state != "done"):
+    for run in (run for run in runs if not run.state.finished):
         found, steps = alike[to_json(_program(run, most))], run.checkpoints
         for i, (group, common) in enumerate(found):
             if len(group) != most and (common & steps or not common | steps):
@@ -195,26 +196,24 @@ def _program(run, most):
     return program(run.config)
 
 
+def _changes(config):
+    wanted = json.loads(to_json(config.to_dict()))  # as it comes back from a file
+
+    def changes(found):
+        changed = tx.config.differences(found, wanted)
+        return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
+
+    return changes
+
+
 def refuse_clashes(runs: Sequence[PlannedRun]) -> None:
     """Raises UserError if any run's folder holds another configuration: nothing may start then."""
-    if clashes := [run for run in runs if run.state == "refused"]:
+    if clashes := [run for run in runs if run.state.clash]:
         first, more = clashes[0], len(clashes) - 1
         raise UserError(
-            f"{first.folder.path} holds another configuration: {first.clash}"
+            f"{first.folder.path} holds another configuration: {first.state.why}"
             f"{f' (and {more} more runs)' if more else ''}; choose another --workdir, or delete that folder"
         )
-
-
-def _state(folder: RunDir, config: ml_collections.ConfigDict) -> tuple[str, str]:
-    wanted = json.loads(to_json(config.to_dict()))  # as it comes back from a file
-    for kind in ("result", "config"):
-        if getattr(folder, kind).exists():
-            found = folder.read(kind).get("config", {})
-            if changed := tx.config.differences(found, wanted):
-                return "refused", ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
-            if kind == "result":
-                return "done", ""
-    return ("failed" if folder.error.exists() else "pending"), ""
 
 
 def _assignments(flag: str, texts: Sequence[str], single: bool = False) -> dict[str, list]:

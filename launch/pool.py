@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.plan import PlannedRun
-from tx.interruption import STATUS
+from tx.interruption import PARENT, STATUS
+from tx.lease import HELD_STATUS
 from tx.run import to_json, write_atomically
 
 Command = Callable[[Sequence[PlannedRun]], list[str]]
@@ -29,12 +30,10 @@ class Slot:
 
     Attributes:
       cores: logical cores by number (none if they cannot be chosen).
-      threads: of JAX on the CPU.
       variables: of the environment, which choose a GPU.
     """
 
     cores: tuple[int, ...]
-    threads: int
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -50,23 +49,24 @@ def slots(jobs: int) -> list[Slot]:
             variables["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
             if (together := -(-jobs // len(gpus))) > 1:
                 variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.2f}"  # JAX takes it at its start
-        made.append(Slot(mine if hasattr(os, "sched_setaffinity") else (), share, variables))
+        made.append(Slot(mine if hasattr(os, "sched_setaffinity") else (), variables))
     return made
 
 
-def default_jobs(jobs: int, stacked: int = 1) -> int:
-    """One job a GPU, one on all TPUs, else one a core as memory allows: a small model keeps one core busy.
+def default_jobs(jobs: int, stacked: int = 1, threads: int = 1) -> int:
+    """One job a GPU, one on all TPUs, else as many as there are cores for their threads, and memory.
 
     Args:
       jobs: how many there are to do.
       stacked: the most runs in one.
+      threads: the most in one.
     """
     if gpus := _gpus():
         return max(1, min(jobs, len(gpus)))
     if not _on_cpu() and glob.glob("/dev/accel[0-9]*"):
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(jobs, len(_cores()), memory // (MEMORY_PER_JOB * stacked)))
+    return max(1, min(jobs, len(_cores()) // threads, memory // (MEMORY_PER_JOB * stacked)))
 
 
 def _on_cpu() -> bool:
@@ -154,7 +154,7 @@ class Pool:
                 stderr=subprocess.STDOUT,
                 env=self._defaults
                 | dict(os.environ)
-                | {"PJRT_NPROC": str(slot.threads), "PYTHONUNBUFFERED": "1", **slot.variables},
+                | {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid()), **slot.variables},
                 start_new_session=True,  # so that Ctrl-C reaches the launcher alone, which then ends its runs
             )
         job = Job(runs, slot, process)
@@ -179,19 +179,31 @@ def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
         os.killpg(process.pid, number)  # the session that the process leads: its children too
 
 
-def outcome(job: Job, run: PlannedRun) -> str:
-    """Returns "" for a run of an ended job that is done, else the error in one line.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a run of an ended process.
 
-    error.json holds it too, unless the run was interrupted: that is no failure of its own.
+    Attributes:
+      name: done, failed, interrupted, or held (by another process, so that nothing was done).
+      error: one line, where it is not done.
     """
+
+    name: str
+    error: str = ""
+
+
+def outcome(job: Job, run: PlannedRun) -> Outcome:
+    """Returns what became of a run of an ended job; where it failed, error.json holds the error too."""
     code = job.process.returncode
     if run.folder.result.exists() and (code == 0 or len(job.runs) > 1):  # of several, another may have failed
-        return ""
+        return Outcome("done")
     if not run.folder.error.exists():
         lines = _tail(job.log)
         last = next((line.strip() for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
+        if code == HELD_STATUS:
+            return Outcome("held", last)
         if code == STATUS:
-            return "interrupted: the same command goes on from there"
+            return Outcome("interrupted", "interrupted: the same command goes on from there")
         if code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
             last = f"killed by {signal.Signals(-code).name}{hint}"
@@ -199,7 +211,7 @@ def outcome(job: Job, run: PlannedRun) -> str:
             last = "ended without a result.json"
         report = {"name": run.name, "seed": run.seed, "error": last or f"exit status {code}"}
         write_atomically(run.folder.error, to_json(report | {"traceback": "\n".join(lines)}))
-    return run.folder.read("error")["error"]
+    return Outcome("failed", run.folder.read("error")["error"])
 
 
 def log_path(run: PlannedRun) -> pathlib.Path:

@@ -4,7 +4,7 @@ import datetime
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.plan import PlannedRun
-from launch.pool import Job
+from launch.pool import Job, Outcome
+from tx.lease import Holder
 from tx.run import RunDir
 
 METRICS_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
@@ -37,7 +38,8 @@ class View:
     ):
         self.console, self._todo, self._running = console, todo, running
         self._skipped = len(runs) - len(todo)
-        self._ended: list[tuple[Job, PlannedRun, str]] = []
+        self._ended: list[tuple[Job | None, PlannedRun, Outcome]] = []
+        self._held: set[tuple[str, str]] = set()
         self._began = time.monotonic()
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
@@ -56,23 +58,39 @@ class View:
         for run in job.runs:
             self._say(f"start  {run.label}{beside}")
 
-    def ended(self, job: Job, run: PlannedRun, error: str) -> None:
-        """Reports a run of a job that has ended; `error` is empty where it is done."""
-        self._ended.append((job, run, error))
+    def ended(self, job: Job, run: PlannedRun, outcome: Outcome) -> None:
+        """Reports a run of a job that has ended and is not to be tried again."""
+        self._ended.append((job, run, outcome))
         counted = f"[{len(self._ended)}/{len(self._todo)}] {run.label}"
-        if error:
-            self._say(f"FAILED {counted}: {error} (see {job.log})")
-        else:
+        if outcome.name == "done":
             self._say(f"done   {counted} in {_clock(job.seconds)}, {self._left()} left")
+        else:
+            self._say(f"FAILED {counted}: {outcome.error} (see {job.log})")
+
+    def again(self, job: Job, run: PlannedRun, outcome: Outcome) -> None:
+        """Reports a failure after which the run is tried again."""
+        self._say(f"again  {run.label}: {outcome.error} (see {job.log})")
+
+    def elsewhere(self, run: PlannedRun) -> None:
+        """Reports a run that another launch has done."""
+        self._ended.append((None, run, Outcome("done")))
+        self._say(f"done   [{len(self._ended)}/{len(self._todo)}] {run.label} by another launch, {self._left()} left")
+
+    def held(self, held: Mapping[str, Holder]) -> None:
+        """Reports who is at work on runs that wait, once each."""
+        for label, holder in held.items():
+            if (label, str(holder)) not in self._held:
+                self._held.add((label, str(holder)))
+                self._say(f"waits  {label}: {holder}")
 
     def summary(self) -> None:
         """Prints what became of every run that was to run."""
         if not self._ended:
             return
         table = Table("run", "state", "time", box=None)
-        for job, run, error in self._ended:
-            state = f"FAILED: {error}" if error else "done"
-            table.add_row(run.label, Text(state), _clock(job.seconds))
+        for job, run, outcome in self._ended:
+            state = "done" if outcome.name == "done" else f"FAILED: {outcome.error}"
+            table.add_row(run.label, Text(state), _clock(job.seconds) if job else "elsewhere")
         self.console.print(table)
         self._say(self._counts())
 
@@ -102,7 +120,7 @@ class View:
         return Group(table, Text(line))
 
     def _counts(self) -> str:
-        failed = sum(1 for _, _, error in self._ended if error)
+        failed = sum(1 for _, _, outcome in self._ended if outcome.name != "done")
         return f"{len(self._ended) - failed} done, {failed} failed, {self._skipped} done before"
 
     def _left(self) -> str:
@@ -142,7 +160,9 @@ def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]
     for run in runs:
         number = [numbers.get(run.folder.path, "")] * bool(groups)
         folder = os.path.relpath(run.folder.path)
-        table.add_row(run.name, str(run.seed), run.state, *number, f"{run.params:,}", f"{run.flops:.2e}", Text(folder))
+        table.add_row(
+            run.name, str(run.seed), run.state.name, *number, f"{run.params:,}", f"{run.flops:.2e}", Text(folder)
+        )
     return table
 
 

@@ -150,7 +150,7 @@ def test_the_log_goes_on_where_training_does(tmp_path):
 
 def test_provenance(monkeypatch):
     record = provenance.describe()
-    assert set(record) == {"code", "versions", "device"}
+    assert set(record) == {"code", "numerics", "versions", "device"}
     assert re.fullmatch(r"([0-9a-f]{12}\+?)?", record["code"])
     assert {"python", *provenance.LIBRARIES} == set(record["versions"])
     device = record["device"]

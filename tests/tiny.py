@@ -20,6 +20,7 @@ SIZES = {
     "data.row_length": 32,
     "data.batch_rows": 4,
     "optim.warmup_steps": 10,
+    "parallel.threads": 1,
 }
 
 

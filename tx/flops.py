@@ -1,4 +1,4 @@
-"""Parameters and arithmetic of a configuration, by formula: nothing is allocated, nothing is compiled."""
+"""Parameters, arithmetic and memory of a configuration, by formula: nothing is allocated, nothing is compiled."""
 
 from ml_collections import ConfigDict
 
@@ -49,3 +49,14 @@ def training_flops(config: ConfigDict) -> float:
     batches of batch_rows x row_length tokens on each side. Not Table 2's column, which is time x devices x peak."""
     tokens = config.data.batch_rows * config.data.row_length
     return 3.0 * config.train.steps * forward_flops(config.model, tokens, tokens)
+
+
+def step_bytes(config: ConfigDict) -> float:
+    """Returns the memory that a training step takes, about: to tell big runs from small ones.
+
+    Parameters with their gradients and moments, and what each layer leaves for the backward pass, all in float32.
+    """
+    model, positions = config.model, config.data.batch_rows * config.data.row_length / config.train.micro_batches
+    layer = 8 * model.d_model + 2 * model.d_ff + 4 * model.num_heads * (model.d_k + model.d_v)
+    weights = 2 * model.num_heads * config.data.row_length  # of attention, before and after the softmax
+    return 4 * (4 * parameter_count(model) + 2.5 * model.num_layers * positions * (layer + weights))

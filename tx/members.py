@@ -12,6 +12,7 @@ from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.data.packing import Batch, TrainBatches
 from tx.flops import training_flops
+from tx.lease import Lease
 from tx.optim import schedule
 from tx.run import RunDir
 from tx.step import TrainState, init_state, stack
@@ -72,6 +73,7 @@ class Member:
     Args:
       config, run: the run.
       data: its text, as that of all members.
+      lease: the right to write the run's folder, if it is to be held.
 
     Attributes:
       tokens: {"source", "target"}: tokens trained on up to the last line of the log.
@@ -83,8 +85,8 @@ class Member:
       lost: the error that ended it while the others of its group went on, or None.
     """
 
-    def __init__(self, config: ConfigDict, run: RunDir, data: tokens.PreparedData):
-        self.config, self.run, self.data = config, run, data
+    def __init__(self, config: ConfigDict, run: RunDir, data: tokens.PreparedData, lease: Lease | None = None):
+        self.config, self.run, self.data, self._lease = config, run, data, lease
         self.batches = TrainBatches(
             data.splits["train"],
             seed=config.train.seed,
@@ -101,6 +103,12 @@ class Member:
     def label(self) -> str:
         """For people: the name, and the seed."""
         return f"{self.config.name} seed {self.config.train.seed}"
+
+    def tell(self, doing: str) -> None:
+        """Says what is being done; raises Lost where another process has taken the run over meanwhile."""
+        if self._lease:
+            self._lease.check()
+            self._lease.tell(doing)
 
     def start(self, step: int | None) -> TrainState:
         """Goes back to the checkpoint of a step, or to the beginning for None, and forgets what came later."""

@@ -1,7 +1,14 @@
-"""How a process on CPU uses memory: what is freed is kept for the next step, and one step is under way at a time."""
+"""How a process uses memory: on CPU what is freed is kept for the next step, and one step is under way at a time; what
+asked for more than there is, is named."""
 
+import contextlib
 import ctypes
+import re
 import sys
+from collections.abc import Iterator
+
+from tx import config as config_lib
+from tx.errors import UserError
 
 # Numbers of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
@@ -34,3 +41,41 @@ def one_step_at_a_time() -> None:
     import jax  # here: what other libraries compute keeps its memory so too, and must not load this one
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+@contextlib.contextmanager
+def named(what: str, remedy: str) -> Iterator[None]:
+    """Raises UserError where the body runs out of memory on the host or a device.
+
+    Args:
+      what: the body does, with the sizes that memory goes with.
+      remedy: what to change.
+    """
+    import jax  # see above
+
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+            raise
+        size = re.search(r"allocat\w* ([\d.]+ ?\w+)", text)
+        more = f", which asked for {size[1]} more" if size else ""
+        raise UserError(f"out of memory {what}{more}; {remedy}") from error
+
+
+def named_training(config) -> contextlib.AbstractContextManager:
+    """Names training steps of a configuration."""
+    sizes = ("data.batch_rows", "data.row_length", "model.vocab_size", "train.micro_batches")
+    return named(f"training with {_listed(config, sizes)}", "raise train.micro_batches, or lower data.batch_rows")
+
+
+def named_decoding(config) -> contextlib.AbstractContextManager:
+    """Names translating with a configuration."""
+    sizes = ("decode.batch_tokens", "decode.beam", "decode.extra_length", "model.vocab_size")
+    return named(f"translating with {_listed(config, sizes)}", "lower decode.batch_tokens")
+
+
+def _listed(config, names):
+    fields = config_lib.fields(config)
+    return ", ".join(f"{name}={fields[name]}" for name in names)

@@ -1,35 +1,32 @@
-"""Where a number came from: code revision, library versions, device."""
+"""Where a number came from: the code, library versions, device."""
 
 import importlib.metadata
-import os
 import pathlib
 import platform
 import subprocess
+
+from tx import fingerprint, threads
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "sacrebleu")
 
 
 def describe() -> dict:
-    """Returns {"code", "versions", "device"} for config.json and result.json."""
+    """Returns {"code", "numerics", "versions", "device"} for config.json and result.json."""
     import jax
 
     devices = jax.devices()
     return {
         "code": revision(),
+        "numerics": fingerprint.numerics(),
         "versions": {"python": platform.python_version()}
         | {library: importlib.metadata.version(library) for library in LIBRARIES},
         "device": {
             "platform": devices[0].platform,
             "kind": _processor() if devices[0].platform == "cpu" else devices[0].device_kind,
             "count": len(devices),
-            "threads": threads(),
+            "threads": threads.count(),
         },
     }
-
-
-def threads() -> int:
-    """Returns how many threads JAX computes with on a CPU."""
-    return int(os.environ.get("PJRT_NPROC", 0)) or _cores()
 
 
 def revision() -> str:
@@ -44,12 +41,6 @@ def revision() -> str:
         return commit + ("+" if git("status", "--porcelain", "--", "tx", "experiments") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: those that this process may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:

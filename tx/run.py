@@ -5,12 +5,15 @@ translations.SPLIT.txt and result.json. result.json is written last: it is there
 A failed run has error.json.
 """
 
+import itertools
 import json
 import os
 import pathlib
 import re
 
 from tx.errors import UserError
+
+LEASE = "lease"  # see tx/lease.py
 
 
 def write_atomically(path: os.PathLike, text: str) -> None:
@@ -58,6 +61,20 @@ class RunDir:
             probe.unlink()
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --workdir") from None
+
+    def set_aside(self, name: str) -> pathlib.Path:
+        """Moves all files of the run to stale/NAME in its folder, and returns that; what is held, is held still."""
+        kept = {"stale", "damaged", LEASE}
+        aside = next(
+            path
+            for number in itertools.count(1)
+            if not (path := self.path / "stale" / f"{name}{f'.{number}' if number > 1 else ''}").exists()
+        )
+        aside.mkdir(parents=True)
+        for path in sorted(self.path.iterdir(), key=lambda path: path == self.result):  # the result last
+            if path.name not in kept:
+                path.rename(aside / path.name)
+        return aside
 
     def read(self, name: str) -> dict:
         """Reads one JSON file of the run ("config", "result" or "error"); UserError where missing or damaged."""

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx import commandline, processes, provenance
+from tx import commandline, processes, provenance, threads
 from tx import config as config_lib
 from tx.data import tokens
 from tx.data.packing import eval_batches
@@ -32,11 +32,13 @@ from tx.decode import padded
 from tx.errors import UserError, one_line_errors
 from tx.evaluate import evaluate_translations, split_names
 from tx.interruption import STATUS, Interrupted, Interruption
+from tx.lease import HELD_STATUS, Held, Lease
 from tx.logs import Log, progress_bar, read_metrics
 from tx.members import SIDES, Member, Window
-from tx.memory import keep_freed_memory, one_step_at_a_time
+from tx.memory import keep_freed_memory, named_decoding, named_training, one_step_at_a_time
 from tx.parallel import Layout, gather, make_train_step
 from tx.positions import check_length
+from tx.rehearsal import rehearse
 from tx.run import RunDir, to_json, write_atomically
 from tx.sentinel import Diverged, Sentinel
 from tx.step import TrainState, make_eval, member, program, stack
@@ -78,6 +80,8 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
         logs = [closing.enter_context(Log(m.run, last, first, m.label if count > 1 else "", bar)) for m in members]
         window, sentinel = Window(count, [m.unread for m in members]), Sentinel(members, state.params)
         closing.enter_context(interruption.held())
+        closing.enter_context(named_training(config))
+        _tell(members, f"training after step {first}")
         for step in range(first + dispatch, last + 1, dispatch):
             batch = stack([m.draw() for m in members], np.stack)
             state, metrics = step_function(state, batch)
@@ -101,6 +105,7 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
             if due(config.train.eval_every):
                 jax.block_until_ready(state)  # steps under way are training's time
                 paused = time.monotonic()
+                _tell(members, f"evaluating after step {step}")
                 devs = evaluate(gather(state.params))
                 for i, _, log in alive:
                     log.write(step, {"dev_ppl": devs[i]["ppl"], "dev_nll": devs[i]["nll"]}, {})
@@ -110,11 +115,17 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
                 for i, m, _ in alive:
                     seen = {side: int(window.tokens[side][i]) for side in SIDES}
                     m.save(step, member(whole, i, count), seen, unread[i], share())
+                _tell(members, f"training after step {step}")
             if asked:
                 raise Interrupted(f"after step {step}")
     seconds, state = share(), gather(state)
     devs = devs or evaluate(state.params)
     return state, [None if m.lost else m.told(dev, seconds) for m, dev in zip(members, devs, strict=True)]
+
+
+def _tell(members, doing):
+    for m in members:
+        m.tell(doing)
 
 
 def _note(findings, members, logs):
@@ -148,13 +159,17 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
     Where one fails after training, the others go on; the first error is raised when all are through. Raises UserError
     for runs that cannot train side by side.
     """
-    with _recorded(runs):
-        members, heads = _begin(runs)
-        if not members:
-            return
-        state, told = train(members, interruption)
-    if not processes.part():
-        return
+    with contextlib.ExitStack() as held:
+        with _recorded(runs):
+            members, heads = _begin(runs, held)
+            if not members:
+                return
+            state, told = train(members, interruption)
+        if processes.part():
+            _finish_all(members, heads, state, told)
+
+
+def _finish_all(members, heads, state, told):
     errors = []
     for i, (m, head, trained) in enumerate(zip(members, heads, told, strict=True)):
         if m.lost:
@@ -169,8 +184,12 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
         raise errors[0]
 
 
-def _begin(runs) -> tuple[list[Member], list[dict]]:
-    """Checks all runs, and makes the folders of those that are not done; returns them with the heads of their files."""
+def _begin(runs, held) -> tuple[list[Member], list[dict]]:
+    """Checks all runs, and takes the folders of those that are not done; returns them with the heads of their files.
+
+    Args:
+      held: the exit stack that gives the folders free again.
+    """
     record = provenance.describe()
     config = runs[0][0]
     wanted = program(config)
@@ -199,21 +218,41 @@ def _begin(runs) -> tuple[list[Member], list[dict]]:
         "fingerprint": data.corpus.fingerprint,
         "vocabulary_fingerprint": data.vocabulary.fingerprint,
     }
-    heads = []
+    members, heads = [], []
     for other, run in pending:
         processes.agreed(run.create)
+        lease = Lease(run.path)
+        processes.agreed(functools.partial(_take, lease, held))
+        if processes.agreed(run.result.exists):  # another process has just done it
+            continue
+        processes.agreed(functools.partial(_set_aside_other_code, run, record["numerics"]))
         head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **record}
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         heads.append(head)
-    return [Member(other, run, data) for other, run in pending], heads
+        members.append(Member(other, run, data, lease if processes.first() else None))
+    return members, heads
+
+
+def _take(lease, held):
+    held.enter_context(lease)
+
+
+def _set_aside_other_code(run, numerics):
+    """What other code has begun is not gone on with: its end would be nobody's result."""
+    made = run.read("config").get("numerics", numerics) if run.config.exists() else numerics
+    if made != numerics:
+        aside = run.set_aside(made)
+        print(f"note: other code has begun this run (fingerprint {made}, now {numerics}): begun anew; see {aside}")
 
 
 def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) -> None:
     """Translates, scores and writes result.json."""
     seconds, dev = trained.pop("seconds"), trained.pop("dev")
+    m.tell("translating")
     translating = time.monotonic()
-    tests = evaluate_translations(m.config, params, m.data, m.run)
+    with named_decoding(m.config):
+        tests = evaluate_translations(m.config, params, m.data, m.run)
     decoded = time.monotonic() - translating
     timing = {
         "train_s": seconds,
@@ -232,6 +271,7 @@ def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) ->
         # Of a stacked run, the training's seconds are its share of the group's.
         "timing": timing | ({"stacked": stacked} if stacked > 1 else {}),
     }
+    m.tell("writing the result")
     write_atomically(m.run.result, to_json(result))
 
 
@@ -298,16 +338,21 @@ def main(argv: list[str]) -> None:
         "--and comes before the arguments of one more run, to train beside it.",
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
+    parser.add_argument("--rehearse", action="store_true", help="only try whether the memory suffices; leave nothing")
+    asked, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
+    for part in parts or [[]]:
+        _, _, rest = commandline.split_config_arguments(part)
+        arguments = parser.parse_args(rest)
+        asked.append((commandline.config_from(part)[0], arguments.workdir))
     keep_freed_memory()
+    threads.fix(asked[0][0].parallel.threads)
     one_step_at_a_time()
     processes.join()
-    runs, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
+    if arguments.rehearse:
+        rehearse(*(config for config, _ in asked))
+        return
     with contextlib.ExitStack() as closing:
-        for part in parts or [[]]:
-            _, _, rest = commandline.split_config_arguments(part)
-            workdir = parser.parse_args(rest).workdir
-            folder = closing.enter_context(processes.one_voice(workdir))
-            runs.append((commandline.config_from(part)[0], RunDir(folder)))
+        runs = [(config, RunDir(closing.enter_context(processes.one_voice(workdir)))) for config, workdir in asked]
         if jax.process_count() > 1:  # they would stop at different steps, and wait for one another
             run_experiments(runs)
             return
@@ -317,6 +362,9 @@ def main(argv: list[str]) -> None:
         except Interrupted as where:
             print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
             sys.exit(STATUS)
+        except Held as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(HELD_STATUS)
 
 
 if __name__ == "__main__":

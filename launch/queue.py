@@ -1,0 +1,68 @@
+"""What a launch has still to do: in order, less what others do meanwhile, plus what is to be tried again."""
+
+import collections
+import time
+from collections.abc import Sequence
+
+from launch.plan import PlannedRun
+from tx import lease
+
+PATIENCE = 2.0  # seconds between looks at runs that others hold
+
+
+class Queue:
+    """Groups of runs that wait for a process.
+
+    Args:
+      groups: in the order in which to start them.
+      retries: how many times a run that failed is started again.
+
+    Attributes:
+      held: {run's label: its holder} of those that others were making at the last look.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[PlannedRun]], retries: int):
+        self._waiting = [list(group) for group in groups]
+        self._retries, self._failures = retries, collections.Counter()
+        self._looked = -PATIENCE
+        self._elsewhere: list[PlannedRun] = []
+        self.held: dict[str, lease.Holder] = {}
+
+    def __len__(self) -> int:
+        """How many runs wait."""
+        return sum(map(len, self._waiting))
+
+    def next(self) -> list[PlannedRun] | None:
+        """Takes out the first group that nobody else is at work on; None where there is none now."""
+        if self.held and time.monotonic() - self._looked < PATIENCE:
+            return None
+        self.held = {}
+        for group in list(self._waiting):
+            for run in [run for run in group if run.folder.result.exists()]:
+                group.remove(run)
+                self._elsewhere.append(run)
+            holders = {run.label: holder for run in group if (holder := lease.holder(run.folder.path))}
+            if not group or not holders:
+                self._waiting.remove(group)
+            if group and not holders:
+                return group
+            self.held |= holders
+        self._looked = time.monotonic()
+        return None
+
+    def taken_elsewhere(self) -> list[PlannedRun]:
+        """Returns the runs that were found done by another launch since the last call."""
+        found, self._elsewhere = self._elsewhere, []
+        return found
+
+    def put_back(self, run: PlannedRun) -> None:
+        """Takes back a run that another process had in hand."""
+        self._waiting.append([run])
+
+    def failed(self, run: PlannedRun) -> bool:
+        """Counts a failure; returns whether the run waits again."""
+        self._failures[run.label] += 1
+        again = self._failures[run.label] <= self._retries
+        if again:
+            self._waiting.append([run])
+        return again

@@ -1,0 +1,72 @@
+"""The states of all runs in a work folder, whoever launched them."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments import results
+from launch import states
+from launch.states import State
+from launch.view import progress
+from tx.errors import UserError, printable
+from tx.run import RunDir
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A run of a sweep: one that was begun, or one that its sweep lacks.
+
+    Attributes:
+      name: SWEEP/VARIANT@SCALE.
+      seed: from 1.
+      state: of the run.
+      step: the last one in its log; None where there is none.
+    """
+
+    name: str
+    seed: int
+    state: State
+    step: int | None
+
+
+def find(folder: pathlib.Path) -> Iterator[Found]:
+    """Yields the runs of every sweep in a work folder, in the order of its table.
+
+    A registered variant that has no folder is pending in every seed that another variant has. UserError where there is
+    no sweep.
+    """
+    for sweep in results.read([folder]):
+        for row in sweep.rows:
+            name = f"{sweep.sweep.name}/{row.variant.name}@{sweep.scale.label}"
+            there = {run.seed: run for run in row.runs}
+            for seed in sorted(there.keys() | set(sweep.seeds(row))):
+                run = there.get(seed)
+                step = progress(RunDir(run.path)).get("step") if run else None
+                yield Found(name, seed, _state(row, run), step)
+
+
+def _state(row, run):
+    if run is None:
+        return State("pending")
+    if run.state == "failed" and run.result is None and RunDir(run.path).result.exists():
+        return State("failed", run.error)  # a damaged result
+    try:
+        return states.of(RunDir(run.path), lambda config: "; ".join(row.changes(config)))
+    except UserError as error:
+        return State("failed", str(error))
+
+
+def show(folder: pathlib.Path, console: Console) -> None:
+    """Prints all runs of a work folder, and how many there are of each state."""
+    table, found = Table("run", "seed", "state", "step", "", box=None), list(find(folder))
+    for run in found:
+        step = "" if run.step is None else f"{run.step:,}"
+        table.add_row(run.name, str(run.seed), run.state.name, step, Text(printable(run.state.why)))
+    console.print(table)
+    counts = collections.Counter(run.state.name for run in found)
+    console.print(", ".join(f"{counts[name]} {name}" for name in states.NAMES if counts[name]), markup=False)

@@ -1,0 +1,35 @@
+"""Tries a configuration's largest shapes: a step, a dev batch, the longest sentences translated; nothing is kept."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from tx.data import tokens
+from tx.data.packing import TrainBatches, eval_batches
+from tx.decode import Translator
+from tx.evaluate import split_names
+from tx.memory import named_decoding, named_training
+from tx.parallel import Layout, gather, make_train_step
+from tx.step import init_state, make_eval, stack
+
+
+def rehearse(*configs: ConfigDict) -> None:
+    """Runs what a group would run at its largest; UserError, naming the sizes, where memory does not suffice."""
+    config = configs[0]
+    data = tokens.prepare(config.data, config.model.vocab_size)
+    shape = {"row_length": config.data.row_length, "batch_rows": config.data.batch_rows}
+    with named_training(config):
+        batches = TrainBatches(data.splits["train"], seed=config.train.seed, **shape)
+        drawn = stack([next(batches) for _ in range(config.train.steps_per_dispatch)], np.stack)
+        state = Layout(config).place(stack([init_state(each) for each in configs]))
+        state, metrics = make_train_step(*configs)(state, stack([drawn] * len(configs), np.stack))
+        jax.block_until_ready(metrics)
+        params = gather(state.params)
+        make_eval(config, eval_batches(data.splits["validation"], **shape)[:1], len(configs))(params)
+    with named_decoding(config):
+        splits = [data.splits[name] for name in split_names(config, data)]
+        sources = [split.source(i) for split in splits for i in range(len(split))]
+        longest = max(map(len, sources))
+        most = max(1, config.decode.batch_tokens // longest)
+        one = params if len(configs) == 1 else jax.tree.map(lambda leaf: leaf[0], params)
+        Translator(config, one)(sorted(sources, key=len)[-most:])
