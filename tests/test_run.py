@@ -1,15 +1,19 @@
 """The files of a run, the one-line errors, and the small pieces around them."""
 
+import errno
 import json
 import os
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 
 from tx import provenance
 from tx.components import Registry
-from tx.errors import UserError, one_line_errors
+from tx.errors import UserError, one_line_errors, writing
 from tx.logs import Log, read_metrics
 from tx.run import RunDir, to_json, write_atomically
 
@@ -23,28 +27,100 @@ def test_a_file_is_written_whole(tmp_path):
 
 
 @pytest.mark.parametrize("existing", ["old\n", None])
-@pytest.mark.parametrize("failing", ["rename", "write"])
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
 def test_a_failed_write_changes_nothing(tmp_path, monkeypatch, existing, failing):
     path = tmp_path / "result.json"
     if existing is not None:
         path.write_text(existing)
 
-    def full_disk(*_, **__):
-        raise OSError(28, "No space left on device")
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def torn(file, text, **_):
-        file.write_bytes(text[:2].encode())
-        full_disk()
-
-    if failing == "rename":
-        monkeypatch.setattr(os, "replace", full_disk)
-    else:
-        monkeypatch.setattr(pathlib.Path, "write_text", torn)
+    monkeypatch.setattr(os, failing, full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, "new\n")
     monkeypatch.undo()
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "half of a pair: \ud800")
     assert [file.name for file in tmp_path.iterdir()] == ([path.name] if existing else [])
     assert not existing or path.read_text() == existing
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, real=real: (done.append(name), real(*given)))
+    write_atomically(tmp_path / "result.json", "new\n")
+    assert done == ["fsync", "replace"]
+
+
+def test_what_lies_at_the_temporary_name_is_not_written_through(tmp_path):
+    """A killed process may have left a file of that name; in a folder open to others it may be a link of theirs."""
+    other, path = tmp_path / "other", tmp_path / "result.json"
+    other.write_text("theirs")
+    (tmp_path / f".result.json.{os.getpid()}.tmp").symlink_to(other)
+    write_atomically(path, "new\n")
+    assert (path.read_text(), other.read_text()) == ("new\n", "theirs")
+    assert sorted(tmp_path.iterdir()) == [other, path]
+
+
+# In a user and mount namespace of its own a process may mount what it alone sees: here 64 KiB with a result.json.
+MOUNTED = """
+set -e
+mount -t tmpfs -o size=64k none "$1"
+cd "$1"
+printf old > result.json
+test "$2" = full || mount -o remount,ro "$1"
+shift 2
+status=0
+"$@" || status=$?
+ls -A
+cat result.json
+exit $status
+"""
+WRITE = """
+from tx.errors import one_line_errors, writing
+from tx.run import write_atomically
+@one_line_errors
+def main():
+    with writing("result.json"):
+        write_atomically("result.json", "new" * 99_999)
+main()
+"""
+
+
+def mounted(folder, state, code):
+    """Runs Python code in a file system that is "full" soon or read-only; returns the process, which then lists it."""
+    command = ["unshare", "-Urm", "sh", "-c", MOUNTED, "sh", folder, state]
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody but root mount a file system")
+    command += [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("full", "no space left for result.json; free some and start the same command again: training goes on from "),
+        ("readonly", "cannot write result.json: Read-only file system; make that place writable or choose another"),
+    ],
+)
+def test_a_disk_that_takes_nothing_keeps_the_old_file(tmp_path, state, message):
+    done = mounted(tmp_path, state, WRITE)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout.splitlines() == ["result.json", "old"]
+
+
+def test_other_errors_of_writing_pass_through(tmp_path):
+    with pytest.raises(FileNotFoundError), writing(tmp_path):
+        write_atomically(tmp_path / "none" / "file", "")
+    (tmp_path / "there").touch()
+    with pytest.raises(UserError, match=r"^cannot write .*there: Not a directory; "), writing(tmp_path / "there"):
+        write_atomically(tmp_path / "there" / "file", "")
 
 
 def test_json_has_one_form():
@@ -71,14 +147,21 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path, below):
 
 def test_reading_a_file_of_a_run(tmp_path):
     run = RunDir(tmp_path)
-    run.config.write_text('{"name": "ü"}', encoding="utf-8")
-    assert run.read("config") == {"name": "ü"}
+    run.config.write_text('{"config": {"name": "ü"}}', encoding="utf-8")
+    assert run.read("config") == {"config": {"name": "ü"}}
     with pytest.raises(UserError, match=r"^.*result\.json does not exist; is .* the folder of a run\?$"):
         run.read("result")
     for damaged in (b'{"name": ', b"\xff\xfe", b""):
         run.config.write_bytes(damaged)
         with pytest.raises(UserError, match=r"^.*config\.json is not JSON \(.*\); delete it and run again$"):
             run.read("config")
+    for text in ("[]", "3", '{"config": []}', "{}"):
+        run.config.write_text(text)
+        with pytest.raises(UserError, match=r"^.*config\.json is not what a run writes; delete it and run again$"):
+            run.read("config")
+    run.error.write_text("{}")
+    assert run.read("error") == {}
+    run.error.unlink()
     run.error.mkdir()
     with pytest.raises(UserError, match=r"^cannot read .*error\.json: "):
         run.read("error")
