@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from tx.errors import UserError
+from tx.errors import UserError, writing
 from tx.run import write_atomically
 
 _MARKED = re.compile(r"^(<!-- table: (\S+) -->\n)(.*?)^(<!-- end table -->)$", re.DOTALL | re.MULTILINE)
@@ -44,5 +44,6 @@ def renew(
         print(f"{readme} is stale: {', '.join(stale)}; run again without --check", file=sys.stderr)
         return 1
     if fresh != text:
-        write_atomically(readme, fresh)
+        with writing(readme):
+            write_atomically(readme, fresh)
     return 0

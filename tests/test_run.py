@@ -1,15 +1,21 @@
 """The files of a run, the one-line errors, and the small pieces around them."""
 
+import errno
 import json
+import math
 import os
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tx import provenance
 from tx.components import Registry
-from tx.errors import UserError, one_line_errors
+from tx.errors import UserError, one_line_errors, writing
 from tx.logs import Log, read_metrics
 from tx.run import RunDir, to_json, write_atomically
 
@@ -23,28 +29,117 @@ def test_a_file_is_written_whole(tmp_path):
 
 
 @pytest.mark.parametrize("existing", ["old\n", None])
-@pytest.mark.parametrize("failing", ["rename", "write"])
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
 def test_a_failed_write_changes_nothing(tmp_path, monkeypatch, existing, failing):
     path = tmp_path / "result.json"
     if existing is not None:
         path.write_text(existing)
 
-    def full_disk(*_, **__):
-        raise OSError(28, "No space left on device")
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def torn(file, text, **_):
-        file.write_bytes(text[:2].encode())
-        full_disk()
-
-    if failing == "rename":
-        monkeypatch.setattr(os, "replace", full_disk)
-    else:
-        monkeypatch.setattr(pathlib.Path, "write_text", torn)
+    monkeypatch.setattr(os, failing, full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, "new\n")
     monkeypatch.undo()
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "half of a pair: \ud800")
     assert [file.name for file in tmp_path.iterdir()] == ([path.name] if existing else [])
     assert not existing or path.read_text() == existing
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, real=real: (done.append(name), real(*given)))
+    write_atomically(tmp_path / "result.json", "new\n")
+    assert done == ["fsync", "replace"]
+
+
+def test_what_lies_at_the_temporary_name_is_not_written_through(tmp_path):
+    """A killed process may have left a file of that name; in a folder open to others it may be a link of theirs."""
+    other, path = tmp_path / "other", tmp_path / "result.json"
+    other.write_text("theirs")
+    (tmp_path / f".result.json.{os.getpid()}.tmp").symlink_to(other)
+    write_atomically(path, "new\n")
+    assert (path.read_text(), other.read_text()) == ("new\n", "theirs")
+    assert sorted(tmp_path.iterdir()) == [other, path]
+
+
+# In a user and mount namespace of its own a process may mount what it alone sees: here 64 KiB with a result.json.
+MOUNTED = """
+set -e
+mount -t tmpfs -o size=64k none "$1"
+cd "$1"
+printf old > result.json
+test "$2" = full || mount -o remount,ro "$1"
+shift 2
+status=0
+"$@" || status=$?
+ls -A
+cat result.json
+exit $status
+"""
+WRITE = """
+from tx.errors import one_line_errors, writing
+from tx.run import write_atomically
+@one_line_errors
+def main():
+    with writing("result.json"):
+        write_atomically("result.json", "new" * 99_999)
+main()
+"""
+LOG = """
+from tx.errors import one_line_errors
+from tx.logs import Log
+from tx.run import RunDir
+@one_line_errors
+def main():
+    with Log(RunDir("."), 9) as log:
+        for step in range(9999):
+            log.write(step, {"ppl": 1.0}, {})
+main()
+"""
+
+
+def mounted(folder, state, code):
+    """Runs Python code in a file system that is "full" soon or read-only; returns the process, which then lists it."""
+    command = ["unshare", "-Urm", "sh", "-c", MOUNTED, "sh", folder, state]
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody but root mount a file system")
+    command += [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("full", "no space left for result.json; free some and start the same command again: training goes on from "),
+        ("readonly", "cannot write result.json: Read-only file system; make that place writable or choose another"),
+    ],
+)
+def test_a_disk_that_takes_nothing_keeps_the_old_file(tmp_path, state, message):
+    done = mounted(tmp_path, state, WRITE)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout.splitlines() == ["result.json", "old"]
+
+
+def test_a_log_on_a_full_disk_says_so(tmp_path):
+    done = mounted(tmp_path, "full", LOG)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no space left for metrics.jsonl; free some and ")
+
+
+def test_other_errors_of_writing_pass_through(tmp_path):
+    with pytest.raises(FileNotFoundError), writing(tmp_path):
+        write_atomically(tmp_path / "none" / "file", "")
+    (tmp_path / "there").touch()
+    with pytest.raises(UserError, match=r"^cannot write .*there: Not a directory; "), writing(tmp_path / "there"):
+        write_atomically(tmp_path / "there" / "file", "")
 
 
 def test_json_has_one_form():
@@ -71,14 +166,21 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path, below):
 
 def test_reading_a_file_of_a_run(tmp_path):
     run = RunDir(tmp_path)
-    run.config.write_text('{"name": "ü"}', encoding="utf-8")
-    assert run.read("config") == {"name": "ü"}
+    run.config.write_text('{"config": {"name": "ü"}}', encoding="utf-8")
+    assert run.read("config") == {"config": {"name": "ü"}}
     with pytest.raises(UserError, match=r"^.*result\.json does not exist; is .* the folder of a run\?$"):
         run.read("result")
     for damaged in (b'{"name": ', b"\xff\xfe", b""):
         run.config.write_bytes(damaged)
         with pytest.raises(UserError, match=r"^.*config\.json is not JSON \(.*\); delete it and run again$"):
             run.read("config")
+    for text in ("[]", "3", '{"config": []}', "{}"):
+        run.config.write_text(text)
+        with pytest.raises(UserError, match=r"^.*config\.json is not what a run writes; delete it and run again$"):
+            run.read("config")
+    run.error.write_text("{}")
+    assert run.read("error") == {}
+    run.error.unlink()
     run.error.mkdir()
     with pytest.raises(UserError, match=r"^cannot read .*error\.json: "):
         run.read("error")
@@ -146,6 +248,106 @@ def test_the_log_goes_on_where_training_does(tmp_path):
     assert all(json.loads(line) for line in run.metrics.read_text().splitlines())
     write(0, [1])
     assert [line["step"] for line in read_metrics(run)] == [1]
+
+
+def events(run):
+    """{name: [(step, value, seconds since 1970), ...]} as TensorBoard reads them."""
+    found = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    read = {}
+    for name in found.Tags()["tensors"]:
+        each = found.Tensors(name)
+        read[name] = [(event.step, event.tensor_proto.float_val[0], event.wall_time) for event in each]
+    return read
+
+
+def test_events_are_those_of_the_lines(tmp_path, monkeypatch):
+    run = RunDir(tmp_path)
+    clock = iter(range(1000, 2000))
+    monkeypatch.setattr("tx.logs.time.time", lambda: float(next(clock)))
+
+    def write(first, steps):
+        with Log(run, 6, first) as log:
+            for step in steps:
+                log.write(step, {"loss": 2.0**-step, "lr": 0.5}, {"target_tokens_per_s": 8.0})
+            if steps:
+                log.write(steps[-1], {"dev_ppl": 4.0}, {})
+
+    write(0, [1, 2, 3, 4, 5])
+    before = events(run)
+    assert set(before) == {"loss", "lr", "target_tokens_per_s", "dev_ppl"}
+    theirs = [
+        tmp_path / "tensorboard" / name
+        for name in ("notes.txt", "my.events.out.tfevents", "of another/events.out.tfevents.1")
+    ]
+    for file in theirs:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("theirs")
+    write(3, [4])
+    after = events(run)
+    assert [(step, value) for step, value, _ in after["loss"]] == [(step, 2.0**-step) for step in (1, 2, 3, 4)]
+    assert after["loss"][:3] == before["loss"][:3]  # the time of day too
+    assert after["loss"][3][2] > before["dev_ppl"][0][2]
+    assert [step for step, _, _ in after["dev_ppl"]] == [4]
+    assert [file.read_text() for file in theirs] == ["theirs"] * 3
+    lines = {(line["step"], name): line["timing"]["time"] for line in read_metrics(run) for name in line}
+    assert all(lines[step, name] == when for name in ("loss", "lr", "dev_ppl") for step, _, when in after[name])
+    write(0, [])
+    assert events(run) == {}
+
+
+def test_events_are_on_file_as_soon_as_the_lines(tmp_path):
+    run = RunDir(tmp_path)
+    with Log(run, 6) as log:
+        for step in (1, 2):
+            log.write(step, {"loss": 1.0, "dev_ppl": 2.0}, {"target_tokens_per_s": 1.0})
+            read = events(run)
+            assert [len(read[name]) for name in ("loss", "dev_ppl", "target_tokens_per_s")] == [step] * 3
+    with Log(run, 6, 2):
+        assert [step for step, _, _ in events(run)["loss"]] == [1, 2]
+
+
+def test_events_of_what_has_diverged(tmp_path):
+    run = RunDir(tmp_path)
+    with Log(run, 6) as log:
+        log.write(1, {"dev_ppl": 1e300, "dev_nll": math.nan}, {})
+    (ppl,), (nll,) = (events(run)[name] for name in ("dev_ppl", "dev_nll"))
+    assert ppl[1] == math.inf
+    assert math.isnan(nll[1])
+
+
+def test_lines_of_before_there_were_times_of_day(tmp_path):
+    run = RunDir(tmp_path)
+    run.metrics.write_text('{"step": 1, "loss": 2.0, "timing": {}}\n')
+    Log(run, 2, 1).__exit__()
+    assert [(step, value) for step, value, _ in events(run)["loss"]] == [(1, 2.0)]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b'{"step": 2, "lo',
+        b'{"step": 2, "loss": 1.0, "timing": {}}'.replace(b"s", b"\xf3", 1),
+        b"\0" * 40,
+        b"",
+        b"[2]",
+        b'{"step": 2}',
+        b'{"step": 2.5, "timing": {}}',
+        b'{"loss": 1.0, "timing": {}}',
+        b'{"step": 2, "loss": "low", "timing": {}}',
+        b'{"step": 2, "loss": 1.0, "timing": {"time": [1]}}',
+        b'{"step": 2, "loss": 1%s, "timing": {}}' % (b"0" * 400),
+        b'{"step": 2, "loss": 1%s, "timing": {}}' % (b"0" * 5000),
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_line_of_metrics_is_named(tmp_path, damaged):
+    run, good = RunDir(tmp_path), b'{"step": 1, "loss": NaN, "timing": {}}'
+    run.metrics.write_bytes(b"\n".join([good, damaged, good, b'{"unfin']))
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2, is damaged \(.*\); take it out and start again$"):
+        Log(run, 6, 1)
+    assert run.metrics.read_bytes().split(b"\n")[1] == damaged
+    run.metrics.write_bytes(b"\n".join([good, good, b'{"unfin']))
+    assert [line["step"] for line in read_metrics(run)] == [1, 1]
 
 
 def test_provenance(monkeypatch):

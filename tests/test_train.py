@@ -286,7 +286,7 @@ def test_a_handful_of_pairs_is_learned_by_heart_and_translated(made, capsys):
         timing = line.pop("timing")
         if "loss" in line:
             assert set(line) == {"step", "loss", "nll", "grad_norm", "lr"}
-            assert set(timing) == {"target_tokens_per_s", "tokens_per_s"}
+            assert set(timing) == {"target_tokens_per_s", "tokens_per_s", "time"}
             assert all(value > 0 for value in timing.values())
         else:
             assert set(line) == {"step", "dev_ppl", "dev_nll"}

@@ -1,7 +1,15 @@
 """Errors that are the user's to mend: one line that says what is wrong, where, and what to do."""
 
+import contextlib
+import errno
 import functools
+import os
+import re
 import sys
+from collections.abc import Iterator
+
+# Control characters (a terminal obeys them), those that turn the direction of text, and halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -17,7 +25,34 @@ def one_line_errors(main):
             return main(*args, **kwargs)
         except UserError as error:
             line = " ".join(str(error).splitlines())  # a path or a library's message may hold line breaks
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {printable(line)}", file=sys.stderr)
             sys.exit(2)
 
     return wrapped
+
+
+def printable(text: str) -> str:
+    """Returns text of others as it may be shown: with its control characters escaped, "\\x1b" for an escape."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+@contextlib.contextmanager
+def writing(path: os.PathLike) -> Iterator[None]:
+    """Inside, a full disk and a place that may not be written to are UserErrors; all other errors stay what they are.
+
+    Args:
+      path: what is written, for the message.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"no space left for {path}; free some and start the same command again: "
+                "training goes on from the last checkpoint"
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; make that place writable or choose another"
+            ) from error
+        raise

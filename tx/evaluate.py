@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from tx.data import tokens
 from tx.data.packing import eval_batches
 from tx.decode import Translator, add_decoding_options, open_run, options_of
-from tx.errors import UserError, one_line_errors
+from tx.errors import UserError, one_line_errors, writing
 from tx.memory import keep_freed_memory
 from tx.run import RunDir, to_json, write_atomically
 from tx.scores import score
@@ -35,7 +35,8 @@ def evaluate_translations(
         if run is not None:
             # A translation may hold a line break (through a byte piece); the file keeps one sentence a line.
             lines = [hypothesis.replace("\n", " ") for hypothesis in hypotheses]
-            write_atomically(run.translations(split), "".join(f"{line}\n" for line in lines))
+            with writing(run.translations(split)):
+                write_atomically(run.translations(split), "".join(f"{line}\n" for line in lines))
         references = [target for _, target in data.pairs(split)]
         scores[split] = score(hypotheses, references, config.data.target)
     return scores

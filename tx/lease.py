@@ -140,9 +140,8 @@ class Lease:
             _now(self._folder)  # a network file system lists a folder anew when its own machine has changed it
         newest = _newest(self._folder)
         if newest and (newest.number, newest.record.get("token", self._record["token"])) != self._mine:
-            raise Lost(
-                f"{self._folder} was taken over by {newest.holder(newest.touched)}; this process may write there no more"
-            )
+            other = newest.holder(newest.touched)
+            raise Lost(f"{self._folder} was taken over by {other}; this process may write there no more")
 
     def _claim(self) -> bool:
         """Makes the next file, and returns whether this process was the first to do so."""

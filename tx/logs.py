@@ -1,10 +1,16 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard events, and a progress bar."""
 
+import contextlib
 import json
+import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tx.run import RunDir, write_atomically
+from tx import events
+from tx.errors import UserError, writing
+from tx.run import RunDir, from_json, write_atomically
+
+FOLDER = "tensorboard"  # of the events
 
 
 class Log:
@@ -13,19 +19,21 @@ class Log:
     Args:
       run: the run's folder.
       steps: the number of training steps.
-      first: the step that training starts from; what an interrupted run wrote of later steps is dropped.
+      first: the step that training starts from; what an interrupted run wrote of later steps is dropped, and what is
+        kept of metrics.jsonl is made anew as events.
       label: tells this run's lines from those of others on the same console.
       bar: where its progress is shown, if it shares it with others.
     """
 
     def __init__(self, run: RunDir, steps: int, first: int = 0, label: str = "", bar: Progress | None = None):
-        from tensorboard.summary import Writer  # slow to import, and only training writes events
-
-        if run.metrics.exists():
-            kept = [line for line in read_metrics(run) if line["step"] <= first]
-            write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
-        self._lines = run.metrics.open("a", encoding="utf-8")
-        self._events = Writer(str(run.path / "tensorboard"))
+        self._file = run.metrics
+        with writing(self._file):
+            kept = _kept(run, first)
+            self._lines = self._file.open("a", encoding="utf-8")
+            self._events = events.Events(run.path / FOLDER)
+            for line in kept:
+                self._add(line)
+            self._events.flush()
         self._prefix, self._bar = f"{label}: " if label else "", progress_bar() if bar is None else bar
         self._task = self._bar.add_task(label or "training", total=steps, completed=first, loss="-", speed="-")
 
@@ -36,21 +44,31 @@ class Log:
 
     def __exit__(self, *_):
         self._bar.stop()
-        self._lines.close()
-        self._events.close()
+        with writing(self._file), contextlib.closing(self._events):
+            self._lines.close()
 
     def write(self, step: int, values: dict[str, float], timing: dict[str, float]) -> None:
-        """Records values at a step; clock readings go apart, since they alone differ from run to run."""
-        self._lines.write(json.dumps({"step": step, **values, "timing": timing}) + "\n")
-        self._lines.flush()
-        for name, value in (values | timing).items():
-            self._events.add_scalar(name, value, step)
+        """Records values at a step; clock readings go apart, since they alone differ from run to run.
+
+        The time of day is one of them: "time", in seconds since 1970.
+        """
+        line = {"step": step, **values, "timing": {"time": time.time(), **timing}}
+        with writing(self._file):
+            self._lines.write(json.dumps(line) + "\n")
+            self._lines.flush()
+            self._add(line)
+            self._events.flush()
         if "loss" in values:
             speed = f"{timing['target_tokens_per_s']:,.0f}"
             self._bar.update(self._task, completed=step, loss=f"{values['loss']:.3f}", speed=speed)
         if not self._bar.console.is_terminal:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             print(f"{self._prefix}step {step}  {shown}", flush=True)
+
+    def _add(self, line):
+        values = line | line["timing"]
+        when = values.pop("time", time.time())  # lines had none once
+        self._events.add(line["step"], {k: v for k, v in values.items() if k not in ("step", "timing")}, when)
 
 
 def progress_bar() -> Progress:
@@ -65,6 +83,35 @@ def progress_bar() -> Progress:
 
 
 def read_metrics(run: RunDir) -> list[dict]:
-    """Returns the lines of metrics.jsonl; one that a killed run left unfinished does not count."""
-    whole = run.metrics.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in whole]
+    """Returns the lines of metrics.jsonl; one that a killed run left unfinished does not count.
+
+    Raises UserError for any other line that is not as it was written.
+    """
+    return [_parsed(run, *numbered) for numbered in enumerate(run.metrics.read_bytes().split(b"\n")[:-1], start=1)]
+
+
+def _parsed(run, number, line):
+    try:
+        found = from_json(line.decode("utf-8"))
+        if not _are_metrics(found):
+            raise ValueError("no metrics")
+    except ValueError as error:
+        raise UserError(f"{run.metrics}, line {number}, is damaged ({error}); take it out and start again") from None
+    return found
+
+
+def _are_metrics(found):
+    if not isinstance(found, dict) or not isinstance(found.get("timing"), dict) or type(found.get("step")) is not int:
+        return False
+    values = [value for name, value in found.items() if name != "timing"] + list(found["timing"].values())
+    return all(type(value) is float or (type(value) is int and abs(value) < 1 << 62) for value in values)
+
+
+def _kept(run, first):
+    """Cuts metrics.jsonl off after a step, deletes all events, and returns the lines that are left."""
+    if not run.metrics.exists():
+        return []
+    kept = [line for line in read_metrics(run) if line["step"] <= first]
+    write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+    events.delete(run.path / FOLDER)
+    return kept

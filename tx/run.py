@@ -14,14 +14,22 @@ import re
 from tx.errors import UserError
 
 LEASE = "lease"  # see tx/lease.py
+DEEPEST = 100  # levels of JSON that is read; what this project writes has fewer than ten
 
 
 def write_atomically(path: os.PathLike, text: str) -> None:
-    """Writes a whole file or none of it: to a temporary name beside it, then renamed."""
+    """Writes a whole file or none of it, a power cut included: to a temporary name beside it, then renamed.
+
+    Raises OSError (`tx.errors.writing` words it); then what was there is there still, and nothing beside it.
+    """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.unlink(missing_ok=True)  # left by a killed process that had our number
+        with temporary.open("x", encoding="utf-8") as file:  # x: never through somebody's link of that name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a rename may reach the disk before what it renames
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -32,6 +40,21 @@ def to_json(value: object) -> str:
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
     # No string holds a line break as such, so what starts with one is no string.
     return re.sub(r"\[\n([^\[\]{}\"]*)\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text) + "\n"
+
+
+def from_json(text: str) -> object:
+    """Parses JSON that others may have written; raises ValueError alone, for nesting without end too."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level, depth = [value], 0
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > DEEPEST:  # what recurses over a configuration or a result need not look
+            raise ValueError("nested too deeply")
+        level = [child for one in level for child in (one.values() if isinstance(one, dict) else one)]
+    return value
 
 
 class RunDir:
@@ -64,7 +87,7 @@ class RunDir:
 
     def set_aside(self, name: str) -> pathlib.Path:
         """Moves all files of the run to stale/NAME in its folder, and returns that; what is held, is held still."""
-        kept = {"stale", "damaged", LEASE}
+        kept, name = {"stale", "damaged", LEASE}, re.sub(r"\W", "", name)[:40] or "unknown"  # it was read from a file
         aside = next(
             path
             for number in itertools.count(1)
@@ -77,13 +100,19 @@ class RunDir:
         return aside
 
     def read(self, name: str) -> dict:
-        """Reads one JSON file of the run ("config", "result" or "error"); UserError where missing or damaged."""
+        """Reads one JSON file of the run ("config", "result" or "error"); UserError where missing or damaged.
+
+        The first two hold the configuration, nested dicts, as "config"; nothing else of them is checked.
+        """
         path = getattr(self, name)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            value = from_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; is {self.path} the folder of a run?") from None
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise UserError(f"{path} is not JSON ({error}); delete it and run again") from None
+        if not isinstance(value, dict) or (name != "error" and not isinstance(value.get("config"), dict)):
+            raise UserError(f"{path} is not what a run writes; delete it and run again")
+        return value
