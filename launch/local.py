@@ -69,7 +69,7 @@ def rehearse(groups: Sequence[Sequence[PlannedRun]], command: Command = train_co
         return
     tried = subprocess.run([*command(largest), "--rehearse"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if tried.returncode:
-        lines = [line for line in (tried.stderr + tried.stdout).splitlines() if line.strip()]
+        lines = [line for line in (tried.stdout + tried.stderr).splitlines() if line.strip()]
         said = lines[-1].removeprefix("error: ") if lines else f"exit status {tried.returncode}"
         if tried.returncode < 0:
             said = f"killed by {signal.Signals(-tried.returncode).name} (out of memory?)"

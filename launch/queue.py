@@ -18,7 +18,7 @@ class Queue:
       retries: how many times a run that failed is started again.
 
     Attributes:
-      held: {run's label: its holder} of those that others were making at the last look.
+      held: {run's label: its holder} of those that others were found to make.
     """
 
     def __init__(self, groups: Sequence[Sequence[PlannedRun]], retries: int):
@@ -34,9 +34,8 @@ class Queue:
 
     def next(self) -> list[PlannedRun] | None:
         """Takes out the first group that nobody else is at work on; None where there is none now."""
-        if self.held and time.monotonic() - self._looked < PATIENCE:
+        if time.monotonic() - self._looked < PATIENCE:
             return None
-        self.held = {}
         for group in list(self._waiting):
             for run in [run for run in group if run.folder.result.exists()]:
                 group.remove(run)
@@ -47,7 +46,7 @@ class Queue:
             if group and not holders:
                 return group
             self.held |= holders
-        self._looked = time.monotonic()
+        self._looked = time.monotonic()  # nobody's is left
         return None
 
     def taken_elsewhere(self) -> list[PlannedRun]:
@@ -57,12 +56,16 @@ class Queue:
 
     def put_back(self, run: PlannedRun) -> None:
         """Takes back a run that another process had in hand."""
-        self._waiting.append([run])
+        self._add(run)
 
     def failed(self, run: PlannedRun) -> bool:
         """Counts a failure; returns whether the run waits again."""
         self._failures[run.label] += 1
         again = self._failures[run.label] <= self._retries
         if again:
-            self._waiting.append([run])
+            self._add(run)
         return again
+
+    def _add(self, run):
+        self._waiting.append([run])
+        self._looked = -PATIENCE

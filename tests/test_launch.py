@@ -9,14 +9,18 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
+import fabricated
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import registry
-from launch import local, plan, pool, view
-from tx import flops
+from launch import local, plan, pool, queue, states, view
+from tx import flops, lease
+from tx.interruption import STATUS
+from tx.lease import HELD_STATUS
 from tx.run import RunDir, to_json
 
 # It reads its command line as tx.train does, so a launcher that passed the wrong configuration would not find
@@ -68,9 +72,9 @@ class Launcher:
         self.script.write_text(TRAINER)
         self.prepared, self.reported = [], []
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments, retries=0):
         return local.main(
-            [f"--workdir={self.workdir}", *arguments],
+            [f"--workdir={self.workdir}", f"--retries={retries}", *arguments],
             command=lambda runs: [sys.executable, str(self.script), *plan.arguments(runs)],
             prepare=lambda runs: self.prepared.append([run.label for run in runs]),
             report=self.reported.append,
@@ -192,6 +196,7 @@ def test_a_point_has_one_folder_however_it_is_asked_for(data):
         (["--only=Z/*"], ["Z/*", "base"]),
         (["--seeds=0"], ["--seeds"]),
         (["--jobs=0"], ["--jobs"]),
+        (["--retries=-1"], ["--retries"]),
         (["--set", "train.steps"], ["FIELD=VALUE"]),
         (["--set", "train.step=5"], ["train.step", "train.steps"]),
         (["--set", "train.steps=many"], ["train.steps", "whole number"]),
@@ -295,6 +300,209 @@ def test_others_go_on_when_one_fails_and_a_relaunch_tries_it_again(launcher, cap
     assert folder.result.exists()
 
 
+def test_a_failure_is_tried_again_so_many_times(launcher, capsys, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "table3/A/h=4@*")
+    assert launcher("table3/A/*@smoke", "--jobs=1", retries=2) == 1
+    assert [name for name, _ in launcher.ran()].count("table3/A/h=4@smoke") == 3
+    assert len(launcher.ran()) == 6
+    out = capsys.readouterr().out
+    assert out.count("again  table3/A/h=4@smoke seed 1: no loss today (see ") == 2
+    assert "3 done, 1 failed, 0 done before" in out
+    assert RunDir(launcher.workdir / "table3@smoke" / "A" / "h=4" / "seed1").read("error")["error"] == "no loss today"
+
+
+def test_what_fails_once_is_done_in_the_end(launcher, capsys):
+    launcher.script.write_text(
+        TRAINER.replace(
+            "failed = False", 'import tx.run\nmark = os.environ["FAKE_LOG"] + ".mark"\nfailed = False'
+        ).replace("fails = ", "first = not os.path.exists(mark)\n    open(mark, 'w')\n    fails = first or ")
+    )
+    assert launcher("table3/base@smoke", retries=1) == 0
+    assert len(launcher.ran()) == 2
+    assert "1 done, 0 failed" in capsys.readouterr().out
+    assert not RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1").error.exists()
+
+
+def test_an_interrupted_run_is_no_failure_and_not_tried_again(launcher, capsys, monkeypatch):
+    launcher.script.write_text(TRAINER.replace('sys.exit("error: no loss today")', f"sys.exit({STATUS})"))
+    monkeypatch.setenv("FAKE_FAIL", "*")
+    assert launcher("table3/base@smoke", retries=3) == 1
+    assert len(launcher.ran()) == 1
+    assert "interrupted: the same command goes on from there" in capsys.readouterr().out
+    folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
+    assert not folder.error.exists()
+    assert states.of(folder, lambda _: "").name == "interrupted"
+
+
+def test_the_largest_run_is_tried_before_anything_starts(launcher, capsys, monkeypatch):
+    monkeypatch.setattr(local, "TRIED", 0)
+    rehearsing = 'if sys.argv[-1] == "--rehearse":\n    sys.exit("error: out of memory")\n'
+    launcher.script.write_text(TRAINER.replace("failed = False", rehearsing + "failed = False"))
+    fails(
+        lambda: launcher("table3/base@smoke", "table3/big@smoke"),
+        capsys,
+        "table3/big@smoke seed 1, the largest, cannot run here: out of memory",
+    )
+    assert launcher.ran() == []
+    launcher.script.write_text(
+        TRAINER.replace("failed = False", 'if sys.argv[-1] == "--rehearse": sys.exit()\nfailed = False')
+    )
+    assert launcher("table3/base@smoke") == 0
+    assert len(launcher.ran()) == 1
+
+
+# Beside other launches
+
+
+def hold(folder):
+    """A process that holds a run's folder until its input ends."""
+    code = """
+        import sys, pathlib
+        from tx.lease import Lease
+        with Lease(pathlib.Path(sys.argv[1])) as held:
+            held.tell("training after step 5")
+            print("in", flush=True)
+            sys.stdin.read()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "in\n"
+    return process
+
+
+@pytest.fixture
+def held(launcher):
+    """A run of `launcher` that another process holds."""
+    folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
+    folder.path.mkdir(parents=True)
+    process = hold(folder.path)
+    yield folder, process
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_that_another_launch_makes_is_waited_for(launcher, held, capsys, monkeypatch):
+    folder, process = held
+    config = registry.get_config("table3/base@smoke", {"train.seed": 1})
+
+    def finish():
+        folder.result.write_text(to_json({"config": config.to_dict()}))
+        process.communicate()
+
+    looks_then(monkeypatch, finish)
+    assert launcher("table3/base@smoke", "table3/E@smoke", "--jobs=2") == 0
+    assert launcher.ran() == [("table3/E@smoke", 1)]
+    out = capsys.readouterr().out
+    assert out.count("waits  table3/base@smoke seed 1: process ") == 1
+    assert "(training after step 5)" in out
+    assert "table3/base@smoke seed 1 by another launch" in out
+    assert "2 done, 0 failed" in out
+
+
+def test_a_dead_launchs_run_is_taken_over(launcher, held, capsys, monkeypatch):
+    _, process = held
+
+    def die():
+        process.kill()
+        process.communicate()
+
+    looks_then(monkeypatch, die)
+    assert launcher("table3/base@smoke") == 0
+    assert launcher.ran() == [("table3/base@smoke", 1)]
+    assert "waits  table3/base@smoke" in capsys.readouterr().out
+
+
+def looks_then(monkeypatch, act):
+    """Does something once, after the launcher has found a run held."""
+    monkeypatch.setattr(queue, "PATIENCE", 0.02)
+    find, actions = lease.holder, [act]
+
+    def holder(path):
+        found = find(path)
+        if found and actions:
+            actions.pop()()
+        return found
+
+    monkeypatch.setattr(queue, "lease", types.SimpleNamespace(holder=holder))
+
+
+def test_a_process_that_finds_its_run_held_did_nothing(launcher, capsys):
+    """It lost a race: the run waits, and is no failure."""
+    once = textwrap.dedent(
+        f"""
+        mark = os.environ["FAKE_LOG"] + ".mark"
+        if not os.path.exists(mark):
+            open(mark, "w")
+            sys.exit({HELD_STATUS})
+        """
+    )
+    launcher.script.write_text(TRAINER.replace("failed = False", once + "failed = False"))
+    assert launcher("table3/base@smoke") == 0
+    assert len(launcher.ran()) == 1
+    assert "1 done, 0 failed" in capsys.readouterr().out
+
+
+# States
+
+
+def test_status_tells_all_states(launcher, capsys):
+    rows = ("A/h=1", "A/h=4", "A/h=16", "A/h=32", "B/d_k=16", "D/P_drop=0.0")
+    assert launcher(*(f"table3/{row}@smoke" for row in rows)) == 0
+    fabricated.put(launcher.workdir, "table3/base@smoke", 1)
+    fabricated.put(launcher.workdir, "table3/E@smoke", 1, numerics="0123456789ab")
+    folders = {row: RunDir(launcher.workdir / "table3@smoke" / row / "seed1") for row in rows}
+    for row in rows[:-1]:
+        folders[row].result.unlink()
+    folders["A/h=1"].error.write_text(to_json({"error": "no \x1b[31mloss today"}))
+    folders["A/h=4"].metrics.write_text('{"step": 1200, "loss": 3.0, "timing": {}}\n')
+    other = folders["A/h=16"].read("config")
+    folders["A/h=16"].config.write_text(to_json(other | {"numerics": "0123456789ab"}))
+    other = folders["A/h=32"].read("config")
+    other["config"]["train"]["steps"] = 5
+    folders["A/h=32"].config.write_text(to_json(other))
+    process = hold(folders["B/d_k=16"].path)
+    capsys.readouterr()
+    assert local.main([f"--status={launcher.workdir}"]) == 0
+    process.communicate()
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith(" table3/")}
+    assert len(lines) == len(registry.variants("table3"))
+
+    def told(row):
+        return " ".join(lines[f"table3/{row}@smoke"].split()[1:])
+
+    assert told("base") == "1 done"
+    assert told("D/P_drop=0.0").startswith("1 failed result.json is damaged")  # the fake trainer's has no numbers
+    assert told("big") == "1 pending"
+    assert told("A/h=1") == r"1 failed no \x1b[31mloss today"
+    assert told("A/h=4") == "1 interrupted 1,200"
+    assert told("A/h=16").startswith("1 stale other code made it: the fingerprint was 0123456789ab, is now ")
+    assert told("A/h=32") == "1 stale train.steps was 5, is now 750"
+    assert told("B/d_k=16").startswith("1 running process ")
+    assert told("E").startswith("1 stale other code made it")
+    assert out.splitlines()[-1] == "12 pending, 1 running, 1 done, 2 failed, 1 interrupted, 3 stale"
+
+
+def test_status_needs_a_work_folder(capsys, tmp_path):
+    fails(lambda: local.main([f"--status={tmp_path / 'none'}"]), capsys, "no folder")
+
+
+def test_what_other_code_has_done_stays_until_it_is_to_be_made_anew(launcher, capsys):
+    assert launcher("table3/base@smoke") == 0
+    folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
+    other = folder.read("result") | {"numerics": "../../0123"}
+    folder.result.write_text(to_json(other))
+    assert launcher("table3/base@smoke") == 0
+    assert len(launcher.ran()) == 1
+    assert launcher("table3/base@smoke", "--rerun_stale", "--dry_run") == 0
+    assert folder.result.exists()
+    assert launcher("table3/base@smoke", "--rerun_stale") == 0
+    assert len(launcher.ran()) == 2
+    assert folder.read("result") != other
+    assert json.loads((folder.path / "stale" / "0123" / "result.json").read_text()) == other
+
+
 def test_a_trainers_own_error_is_kept(launcher, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "*")
     launcher.script.write_text(
@@ -331,7 +539,7 @@ def test_dry_run_prints_the_plan_and_starts_nothing(launcher, capsys):
     refused = ("table3/base@smoke", "--set=train.steps=5", "--dry_run")
     with pytest.raises(SystemExit):
         launcher(*refused)
-    assert "refused" in capsys.readouterr().out
+    assert "stale" in capsys.readouterr().out
     assert len(launcher.ran()) == 1
 
 

@@ -207,7 +207,7 @@ def _newest(folder: pathlib.Path) -> _Claim | None:
         # Opening makes a network file system ask for the time anew; a mere stat may be a minute late.
         with open(folder / LEASE / str(max(numbers)), "rb") as file:
             return _Claim(max(numbers), _read(file.read()), os.fstat(file.fileno()).st_mtime)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
