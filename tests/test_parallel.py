@@ -244,6 +244,8 @@ def test_two_processes_train_what_one_does(tmp_path):
         for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(want), strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
         assert position.pop("seconds") != wanted.pop("seconds")
+        for key in ("recent", "losses"):
+            assert position.pop(key) == pytest.approx(wanted.pop(key), rel=1e-5)
         assert position == wanted
 
     check("--config.parallel.mode=pmap")
