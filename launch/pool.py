@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from launch.plan import PlannedRun
 from tx.interruption import PARENT, STATUS
-from tx.lease import HELD_STATUS
+from tx.lease import HELD_STATUS, LOST_STATUS
 from tx.run import to_json, write_atomically
 
 Command = Callable[[Sequence[PlannedRun]], list[str]]
@@ -146,7 +146,7 @@ class Pool:
             if run is not runs[0]:
                 log_path(run).write_text(f"trained beside {runs[0].label}: see {log_path(runs[0])}\n", encoding="utf-8")
         slot = self.free.pop(0)
-        with open(log_path(runs[0]), "w", encoding="utf-8") as log:
+        with open(log_path(runs[0]), "a", encoding="utf-8") as log:  # another launch may be faster, and writing it
             process = subprocess.Popen(
                 self._command(runs),
                 stdin=subprocess.DEVNULL,
@@ -200,7 +200,7 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
     if not run.folder.error.exists():
         lines = _tail(job.log)
         last = next((line.strip() for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
-        if code == HELD_STATUS:
+        if code in (HELD_STATUS, LOST_STATUS):
             return Outcome("held", last)
         if code == STATUS:
             return Outcome("interrupted", "interrupted: the same command goes on from there")
@@ -210,7 +210,10 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
         elif code == 0:
             last = "ended without a result.json"
         report = {"name": run.name, "seed": run.seed, "error": last or f"exit status {code}"}
-        write_atomically(run.folder.error, to_json(report | {"traceback": "\n".join(lines)}))
+        try:
+            write_atomically(run.folder.error, to_json(report | {"traceback": "\n".join(lines)}))
+        except OSError:  # a full disk fails a run, but must not fail the others
+            return Outcome("failed", report["error"])
     return Outcome("failed", run.folder.read("error")["error"])
 
 

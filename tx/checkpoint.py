@@ -5,8 +5,10 @@ sealed by a digest of every file before it gets its final name, since orbax rest
 one that is not as it was sealed is never opened.
 """
 
+import contextlib
 import os
 import pathlib
+import shutil
 import sys
 import warnings
 
@@ -17,6 +19,7 @@ import orbax.checkpoint as ocp
 from tx import digests, processes
 from tx.errors import UserError
 
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
 # What orbax writes after the seal; it restores the same whatever they hold.
 APART = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
@@ -57,7 +60,8 @@ class Checkpoints:
         if jax.process_count() > 1:
             state = jax.tree.map(np.asarray, state)  # orbax takes a device's arrays for parts of something bigger
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
-        self._manager.save(step, args=items)
+        with self._on_disk():
+            self._manager.save(step, args=items)  # raises, too, what was wrong with the one before
 
     def restore(self, like, step: int | None = None) -> tuple[object, dict] | None:
         """Returns (state, position) of a step (the newest by default), or None where there is no checkpoint.
@@ -89,7 +93,7 @@ class Checkpoints:
 
     def _seal(self):
         """Called by orbax when all files of a checkpoint are written, just before it is given its final name."""
-        for folder in self._folder.glob("*.orbax-checkpoint-tmp*"):
+        for folder in self._folder.glob(_UNFINISHED):
             digests.seal(folder, apart=APART)
 
     def sound(self, step: int) -> bool:
@@ -133,5 +137,27 @@ class Checkpoints:
         """Waits for what is being saved."""
         if self._manager is None:
             return
-        self._manager.wait_until_finished()
+        with self._on_disk():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    def tidy(self) -> None:
+        """Deletes what was not finished; only who writes here may call it, with nothing being saved."""
+        if self._manager is not None:
+            for folder in self._folder.glob(_UNFINISHED):
+                shutil.rmtree(folder)
+
+    @contextlib.contextmanager
+    def _on_disk(self):
+        try:
+            yield
+        except (OSError, ValueError) as error:  # tensorstore's are of the latter kind
+            if "No space left" not in str(error) and "quota exceeded" not in str(error):
+                raise
+            self.tidy()
+            last = max((int(path.name) for path in self._folder.iterdir() if path.name.isdigit()), default=None)
+            kept = "from the beginning" if last is None else f"from the checkpoint of step {last}"
+            raise UserError(
+                f"no space left for a checkpoint in {self._folder}; free some and start the same command again: "
+                f"it goes on {kept}"
+            ) from error

@@ -140,8 +140,7 @@ class Lease:
             _now(self._folder)  # a network file system lists a folder anew when its own machine has changed it
         newest = _newest(self._folder)
         if newest and (newest.number, newest.record.get("token", self._record["token"])) != self._mine:
-            other = newest.holder(newest.touched)
-            raise Lost(f"{self._folder} was taken over by {other}; this process may write there no more")
+            raise Lost(f"{self._folder} was taken over by {newest.holder(newest.touched)}; leave the run to it")
 
     def _claim(self) -> bool:
         """Makes the next file, and returns whether this process was the first to do so."""
@@ -240,7 +239,7 @@ def _first(temporary: pathlib.Path, path: pathlib.Path) -> bool:
 
 def _now(folder: pathlib.Path) -> float:
     """The time by the clock that times of files are told by, which on a network is not this machine's."""
-    with tempfile.NamedTemporaryFile(dir=folder / LEASE, prefix=".now.") as file:
+    with tempfile.TemporaryFile(dir=folder / LEASE) as file:
         return os.fstat(file.fileno()).st_mtime
 
 

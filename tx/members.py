@@ -113,6 +113,7 @@ class Member:
     def start(self, step: int | None) -> TrainState:
         """Goes back to the checkpoint of a step, or to the beginning for None, and forgets what came later."""
         state = init_state(self.config)
+        self.checkpoints.tidy()
         self.checkpoints.drop_after(step or 0)
         if step is not None:
             state, self.batches.position = self.checkpoints.restore(state, step)

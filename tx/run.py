@@ -2,7 +2,7 @@
 
 WORKDIR/SWEEP@SCALE/VARIANT/seedK/ holds config.json, metrics.jsonl, TensorBoard events, checkpoints/,
 translations.SPLIT.txt and result.json. result.json is written last: it is there exactly when the run is done.
-A failed run has error.json.
+A failed run has error.json. lease/ says which process writes all this; stale/ and damaged/ hold what was set aside.
 """
 
 import itertools

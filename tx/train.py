@@ -29,10 +29,10 @@ from tx import config as config_lib
 from tx.data import tokens
 from tx.data.packing import eval_batches
 from tx.decode import padded
-from tx.errors import UserError, one_line_errors
+from tx.errors import UserError, one_line_errors, writing
 from tx.evaluate import evaluate_translations, split_names
 from tx.interruption import STATUS, Interrupted, Interruption
-from tx.lease import HELD_STATUS, Held, Lease
+from tx.lease import HELD_STATUS, LOST_STATUS, Held, Lease, Lost
 from tx.logs import Log, progress_bar, read_metrics
 from tx.members import SIDES, Member, Window
 from tx.memory import keep_freed_memory, named_decoding, named_training, one_step_at_a_time
@@ -294,7 +294,8 @@ def _record(config, run, error):
     last_line = (str(error).splitlines() or [""])[0]
     report = {"name": config.name, "seed": config.train.seed, "error": f"{type(error).__name__}: {last_line}"}
     report["traceback"] = "".join(traceback.format_exception(error))
-    write_atomically(run.error, to_json(report | getattr(error, "report", {})))
+    with contextlib.suppress(OSError):  # a full disk must not hide what happened
+        write_atomically(run.error, to_json(report | getattr(error, "report", {})))
 
 
 def is_done(config: ConfigDict, run: RunDir) -> bool:
@@ -358,13 +359,14 @@ def main(argv: list[str]) -> None:
             return
         interruption = closing.enter_context(Interruption())
         try:
-            run_experiments(runs, interruption)
+            with writing(runs[0][1].path):
+                run_experiments(runs, interruption)
         except Interrupted as where:
             print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
             sys.exit(STATUS)
-        except Held as error:
+        except (Held, Lost) as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(HELD_STATUS)
+            sys.exit(HELD_STATUS if isinstance(error, Held) else LOST_STATUS)
 
 
 if __name__ == "__main__":
