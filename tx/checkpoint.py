@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tx import digests, processes
-from tx.errors import UserError
+from tx.errors import UserError, printable
 
 # What orbax writes after the seal; it restores the same whatever they hold.
 APART = ("_CHECKPOINT_METADATA", "commit_success.txt")
@@ -103,7 +103,8 @@ class Checkpoints:
             aside.parent.mkdir(exist_ok=True)
             (self._folder / str(step)).rename(aside)
             self._manager.reload()
-            print(f"warning: checkpoint {step} is damaged ({found}); set aside as {aside}", file=sys.stderr, flush=True)
+            warning = f"warning: checkpoint {step} is damaged ({found}); set aside as {aside}"
+            print(printable(warning), file=sys.stderr, flush=True)
         return not found
 
     def _damage(self, step):
