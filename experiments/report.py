@@ -8,7 +8,7 @@ import rich.text
 
 from experiments import markers, results, tables
 from experiments.rows import build
-from tx.errors import UserError
+from tx.errors import UserError, printable
 from tx.run import write_atomically
 
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "tex": tables.to_latex}
@@ -31,7 +31,7 @@ def report(dirs: Iterable[pathlib.Path], out: pathlib.Path | None, console: rich
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
         tables.print_table(table, console)
-        console.print(rich.text.Text(f"Written: {folder}/table.{{{','.join(FORMS)}}}\n"))
+        console.print(rich.text.Text(f"Written: {printable(str(folder))}/table.{{{','.join(FORMS)}}}\n"))
     return written
 
 

@@ -133,14 +133,17 @@ def _results(name: str, folders: list[pathlib.Path]) -> Results:
     return Results(sweep, scale, tuple(rows), tuple(folders))
 
 
-def _run_folders(folder: pathlib.Path, variant: str) -> Iterable[tuple[str, int, pathlib.Path]]:
+def _run_folders(
+    folder: pathlib.Path, variant: str, above: frozenset[pathlib.Path] = frozenset()
+) -> Iterable[tuple[str, int, pathlib.Path]]:
     """Yields (variant, seed, path) of every VARIANT/seedK; a run's own subfolders are not read."""
+    above |= {folder.resolve()}
     for child in sorted(path for path in folder.iterdir() if path.is_dir()):
         match = re.fullmatch(r"seed(\d+)", child.name)
         if match and variant:
             yield variant, int(match[1]), child
-        else:
-            yield from _run_folders(child, f"{variant}/{child.name}".removeprefix("/"))
+        elif child.resolve() not in above:  # a link may lead back up
+            yield from _run_folders(child, f"{variant}/{child.name}".removeprefix("/"), above)
 
 
 def _row(sweep, scale, variant, paths, base):
@@ -163,7 +166,8 @@ def _extra_row(sweep, scale, name, paths, base):
     runs = tuple(_run(path, seed, now, free) for seed, path in sorted(paths.items()))
     before = tx.config.fields(base)
     config = next(filter(None, map(_configuration, runs)), before)
-    return Row(Variant(name), _changed(config, before), runs, now, free)
+    diff = {field: value for field, value in _changed(config, before).items() if field in before}
+    return Row(Variant(name), diff, runs, now, free)
 
 
 def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Iterable[str] = ()) -> SeedRun:
@@ -174,8 +178,8 @@ def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Ite
             result = files.read("result")
             _check(result)
             stale = _changes(result["config"], now, free)
-        except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
-            what = "not JSON" if isinstance(error, UserError) else f"no result of this version, {error!r}"
+        except (UserError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            what = "not JSON of a run" if isinstance(error, UserError) else f"no result of this version, {error!r}"
             return SeedRun(path, seed, "failed", error=f"result.json is damaged ({what}); delete it, run again")
         return SeedRun(path, seed, "done", result, stale=stale)
     if files.error.exists():
@@ -205,25 +209,32 @@ def split_of(result: dict) -> str:
 _NUMBERS = (
     *(("params",), ("vocab_size",), ("dev", "ppl"), ("decode", "beam"), ("decode", "alpha")),
     *(("decode", "average_last"), ("train", "steps"), ("train", "epochs"), ("train", "target_tokens")),
+    ("device", "count"),
 )
 _TEXTS = (
-    *(("code",), ("dev", "split"), ("device", "kind"), ("device", "count")),
-    *(("data", "fingerprint"), ("data", "vocabulary_fingerprint")),
+    *(("code",), ("dev", "split"), ("device", "kind"), ("data", "fingerprint"), ("data", "vocabulary_fingerprint")),
+    *(("config", "data", "corpus"), ("config", "data", "source"), ("config", "data", "target")),
 )
 
 
 def _check(result: dict) -> None:
-    """Raises KeyError, TypeError or ValueError where something that a table shows is missing."""
-    test = test_of(result)
-    for key in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "exact_match"):
-        float(test[key])
-    test["signature"]
-    for keys in _NUMBERS + _TEXTS:
-        value = result
-        for key in keys:
-            value = value[key]
-        if keys in _NUMBERS:
-            float(value)
+    """Raises KeyError, TypeError, OverflowError or the like where something that tables show is not as it should be."""
+    scores = test_of(result)
+    numbers = [scores[key] for key in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "exact_match")]
+    numbers += [_at(result, keys) for keys in _NUMBERS]
+    for value in numbers:
+        if type(value) not in (int, float):
+            raise TypeError(f"a {type(value).__name__} where a number should be")
+        float(value)  # a whole number may be too long for one
+    for value in (scores["signature"], *(_at(result, keys) for keys in _TEXTS)):
+        if not isinstance(value, str):
+            raise TypeError(f"a {type(value).__name__} where text should be")
+
+
+def _at(result, keys):
+    for key in keys:
+        result = result[key]
+    return result
 
 
 def _changed(config: dict, now: dict, free: Iterable[str] = ()) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """A table of results: the paper's numbers, ours over the seeds, differences from base, each row's state."""
 
 import dataclasses
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -31,16 +32,26 @@ class Measure:
 
     def mean(self, row: Row) -> float | None:
         values = self.values(row)
-        return statistics.fmean(values) if values else None
+        return _of(statistics.fmean, values) if values else None
 
     def sd(self, row: Row) -> float | None:
         values = self.values(row)
-        return statistics.stdev(values) if len(values) > 1 else None
+        return _of(statistics.stdev, values) if len(values) > 1 else None
 
     def cell(self, row: Row) -> str:
         """Mean and standard deviation; the number alone of one seed; blank of none."""
         sd = self.sd(row)
         return _number(self.mean(row), self.form) + ("" if sd is None else f" ± {_number(sd, self.sd_form)}")
+
+
+def _of(statistic, values):
+    """The statistic, infinite or no number where a run diverged."""
+    if not all(map(math.isfinite, values)):
+        return sum(values)
+    try:
+        return statistic(values)
+    except OverflowError:
+        return math.inf
 
 
 PPL = Measure(lambda r: r["dev"]["ppl"], ".2f", ".2f")

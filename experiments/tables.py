@@ -11,6 +11,8 @@ import rich.console
 import rich.table
 import rich.text
 
+from tx.errors import printable
+
 
 @dataclasses.dataclass(frozen=True)
 class Column:
@@ -86,7 +88,8 @@ def to_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(table.records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table.records)
+    for record in table.records:
+        writer.writerow({key: printable(value) if isinstance(value, str) else value for key, value in record.items()})
     return out.getvalue()
 
 
@@ -144,7 +147,7 @@ def _latex(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def print_table(table: Table, console: rich.console.Console) -> None:

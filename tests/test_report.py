@@ -125,7 +125,7 @@ def test_damaged_files_are_failures_with_a_reason(tmp_path):
     table = table_of(tmp_path)
     for name in ("base", "E", "big", "C/N=2"):
         assert re.fullmatch(r"failed \[\d\]", cells(table)[name]["runs"])
-    assert any("result.json is damaged (not JSON)" in note for note in table.notes)
+    assert any("result.json is damaged (not JSON of a run)" in note for note in table.notes)
     assert any("KeyError('ppl')" in note for note in table.notes)
 
 

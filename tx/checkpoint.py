@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tx import digests, processes
-from tx.errors import UserError
+from tx.errors import UserError, printable
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 # What orbax writes after the seal; it restores the same whatever they hold.
@@ -107,7 +107,8 @@ class Checkpoints:
             aside.parent.mkdir(exist_ok=True)
             (self._folder / str(step)).rename(aside)
             self._manager.reload()
-            print(f"warning: checkpoint {step} is damaged ({found}); set aside as {aside}", file=sys.stderr, flush=True)
+            warning = f"warning: checkpoint {step} is damaged ({found}); set aside as {aside}"
+            print(printable(warning), file=sys.stderr, flush=True)
         return not found
 
     def _damage(self, step):

@@ -22,7 +22,7 @@ from tx.attention import BLOCK
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.data.vocabulary import EOS
-from tx.errors import UserError, one_line_errors
+from tx.errors import UserError, one_line_errors, printable
 from tx.memory import keep_freed_memory
 from tx.model import Transformer
 from tx.positions import check_length
@@ -174,7 +174,7 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.Prepa
     checkpoints.close()
     log = functools.partial(print, file=sys.stderr)  # standard output is for translations and scores
     data = tokens.prepare(config.data, config.model.vocab_size, log)
-    if head["data"]["vocabulary_fingerprint"] != data.vocabulary.fingerprint:
+    if config_lib.fields(head).get("data.vocabulary_fingerprint") != data.vocabulary.fingerprint:
         raise UserError(
             f"{run.path} was trained with other subwords: the text of {data.corpus.name} is not what it was; "
             "give the same text by TX_DATA_DIR"
@@ -212,7 +212,8 @@ def main(argv: list[str]) -> None:
     sources = [np.array([*ids, EOS], np.int32) for ids in data.vocabulary.encode(lines)]
     for output in Translator(config, params)(sources):
         # A translation may hold a line break (through a byte piece); the output keeps one sentence a line.
-        print(" ".join(data.vocabulary.decode(output).split("\n")))
+        line = " ".join(data.vocabulary.decode(output).split("\n"))
+        print(printable(line) if sys.stdout.isatty() else line)
 
 
 if __name__ == "__main__":

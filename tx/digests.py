@@ -1,11 +1,10 @@
 """Digests of every file of a folder, kept in it: what is not as it was written is found before it is used."""
 
 import hashlib
-import json
 import pathlib
 from collections.abc import Collection
 
-from tx.run import to_json, write_atomically
+from tx.run import from_json, to_json, write_atomically
 
 NAME = "digests.json"
 
@@ -18,7 +17,7 @@ def seal(folder: pathlib.Path, apart: Collection[str] = ()) -> None:
 def damage(folder: pathlib.Path, apart: Collection[str] = ()) -> str:
     """Returns what is wrong with a folder that was sealed, in a few words; "" where nothing is."""
     try:
-        sealed = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        sealed = from_json((folder / NAME).read_text(encoding="utf-8"))
         files = {path: str(digest) for path, digest in sealed.items()}
     except FileNotFoundError:
         return f"it has no {NAME}: writing it was cut off"
@@ -30,6 +29,8 @@ def damage(folder: pathlib.Path, apart: Collection[str] = ()) -> str:
     for path in there:
         if path not in files:
             return f"{path} does not belong to it"
+        if not (folder / path).is_file():  # reading a pipe or a device may never end
+            return f"{path} is no file"
         try:
             if _digest(folder / path) != files[path]:
                 return f"{path} is not what was written"

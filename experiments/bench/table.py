@@ -1,13 +1,13 @@
 """`python -m experiments.bench table`: one table of ratios, from the JSON files that the other commands wrote."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 
 from experiments import markers
 from experiments.tables import Column, Table, to_markdown
 from tx.errors import UserError
+from tx.run import from_json
 
 NAME = "bench"  # between the markers of a README
 FORMAT = 1  # of the JSON files
@@ -61,18 +61,31 @@ def read(paths: Sequence[pathlib.Path]) -> list[dict]:
 
 def _read(file):
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = from_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{file} is not JSON: {error}") from None
-    if not isinstance(result, dict) or result.get("format") != FORMAT or result.get("kind") not in FIGURES:
+    if not isinstance(result, dict) or result.get("format") != FORMAT or result.get("kind") not in list(FIGURES):
         raise UserError(f"{file} is no result of python -m experiments.bench (format {FORMAT})")
+    try:
+        if not isinstance(result["what"], str) or type(result["machine"]["threads"]) is not int:
+            raise TypeError
+        _table([result])
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
+        raise UserError(f"{file} is damaged; measure again") from None
     return result
 
 
 def build(results: Sequence[dict]) -> Table:
     """Returns the table: a row for each figure and peer, in the order of FIGURES and then of the names."""
+    table = _table(results)
+    if not table.rows:
+        raise UserError("none of the results has a peer to compare with; measure with --peer or --peers")
+    return table
+
+
+def _table(results):
     order = list(FIGURES)
     results = sorted(results, key=lambda one: (order.index(one["kind"]), one["what"], one["machine"]["threads"]))
     rows, groups, records, notes = [], [], [], []
@@ -102,8 +115,6 @@ def build(results: Sequence[dict]) -> Table:
                     | {"peer": peer, "tx": ours[figure.key], "peer_s": theirs[figure.key], "ratio": one["median"]}
                 )
         notes += _notes(result, name)
-    if not rows:
-        raise UserError("none of the results has a peer to compare with; measure with --peer or --peers")
     return Table(
         title=f"{NAME}: tx beside other programs, in turns on one machine.",
         columns=_COLUMNS,

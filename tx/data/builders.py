@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import json
 import os
 import pathlib
 import re
@@ -20,6 +19,10 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from tx.data import cache
 from tx.data.textfiles import Pairs
 from tx.errors import UserError, one_line_errors
+from tx.run import from_json
+
+# Of a set, a config or a split: a part of a path that leads nowhere else.
+NAME = re.compile(r"\w[\w.:+-]*")
 
 
 class ParallelText(tfds.core.GeneratorBasedBuilder):
@@ -83,6 +86,8 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
       folder: looked in first (may be empty), then $TX_DATA_DIR, the cache, and TFDS's own default folder.
       log: told when a preparation begins, which may take hours.
     """
+    if not all(map(NAME.fullmatch, name.split("/"))):
+        raise UserError(f"{name!r} is no name of a TFDS set; write SET or SET/CONFIG, e.g. wmt14_translate/de-en")
     home = cache.root() / "tfds"
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     roots = [pathlib.Path(r).expanduser() for r in (folder, os.environ.get("TX_DATA_DIR"), home, default) if r]
@@ -108,9 +113,18 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
 def _newest(folder):
     """Opens the newest array_record version in a folder, from its files alone; None where there is none."""
     infos = [p for p in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
-    ready = [p.parent for p in infos if json.loads(p.read_text()).get("fileFormat") == "array_record"]
+    ready = [p.parent for p in infos if _format(p) == "array_record"]
     newest = max(ready, key=lambda path: tfds.core.Version(path.name), default=None)
     return tfds.builder_from_directory(newest) if newest else None
+
+
+def _format(path):
+    try:
+        return from_json(path.read_text(encoding="utf-8"))["fileFormat"]
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is damaged; delete {path.parent} and prepare the set again") from None
+    except KeyError:
+        return ""
 
 
 @one_line_errors

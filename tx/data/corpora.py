@@ -101,6 +101,8 @@ def _from_tfds(name, source, target, folder, log) -> Corpus:
     if {source, target} - set(languages):
         has = ", ".join(languages) or "no sentence pairs"
         raise UserError(f"{name} has no pair {source}-{target}; it has {has}")
+    if wrong := [split for split in builder.info.splits if not builders.NAME.fullmatch(split)]:
+        raise UserError(f"{name} has a split {wrong[0]!r}: no name for a file; prepare the set again")
     # It states version, records and bytes of every shard.
     info = (pathlib.Path(builder.data_dir) / "dataset_info.json").read_text()
     fingerprint = cache.fingerprint(info, source, target)

@@ -28,7 +28,7 @@ def fetch(files: dict[str, tuple[str, int, str]], folder: pathlib.Path) -> dict[
             url, size, sha256 = files[name]
             try:
                 with urllib.request.urlopen(url, timeout=30) as response:
-                    data = response.read()
+                    data = response.read(size + 1)  # of what has no end too
             except (OSError, http.client.HTTPException) as error:
                 raise Failed(f"{url}: {error}") from None
             if (len(data), hashlib.sha256(data).hexdigest()) != (size, sha256):

@@ -227,7 +227,8 @@ def _read_archive(path: pathlib.Path, member: str) -> list[list[str]]:
     try:
         with zipfile.ZipFile(path) as archive:
             lines = _lines(path / member, archive.read(member))
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: encrypted, or compressed as nobody knows
+    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not an archive with {member} ({error}); fetch it again") from None
     columns = [line.split("\t") for line in lines]
     for i, row in enumerate(columns):
