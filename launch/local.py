@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import plan, status
+from launch import compiled, plan, status
 from launch.plan import PlannedRun
 from launch.pool import Command, Pool, default_jobs, outcome
 from launch.queue import Queue
@@ -110,8 +110,10 @@ def launch(
       retries: how many times a run that failed is started again.
     """
     queue, failed = Queue(groups, retries), 0
+    cache = workdir / ".jax_cache"
+    compiled.check(cache)
     defaults = {  # the seeds of a variant, and its relaunches, compile once
-        "JAX_COMPILATION_CACHE_DIR": str(workdir / ".jax_cache"),
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
     stacked = max(map(len, groups), default=1)
@@ -125,6 +127,7 @@ def launch(
                 view.elsewhere(run)
             view.held(queue.held)
             for ended in pool.finished():
+                compiled.seal(cache)
                 for run in ended.runs:
                     became = outcome(ended, run)
                     if became.name == "held":

@@ -214,7 +214,7 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
             write_atomically(run.folder.error, to_json(report | {"traceback": "\n".join(lines)}))
         except OSError:  # a full disk fails a run, but must not fail the others
             return Outcome("failed", report["error"])
-    return Outcome("failed", run.folder.read("error")["error"])
+    return Outcome("failed", " ".join(str(run.folder.read("error").get("error", "")).split()))
 
 
 def log_path(run: PlannedRun) -> pathlib.Path:

@@ -1,7 +1,6 @@
 """What a launch says while it runs: a live table on a terminal, one line an event elsewhere."""
 
 import datetime
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,9 @@ from rich.text import Text
 
 from launch.plan import PlannedRun
 from launch.pool import Job, Outcome
+from tx.errors import printable
 from tx.lease import Holder
-from tx.run import RunDir
+from tx.run import RunDir, from_json
 
 METRICS_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
 
@@ -101,7 +101,7 @@ class View:
 
     def _say(self, line: str) -> None:
         # Text of others (errors, paths) is no markup, and a line that a script reads is not wrapped.
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def _picture(self) -> Group:
         running = [(job, run) for job in self._running for run in job.runs]
@@ -145,11 +145,11 @@ def progress(folder: RunDir) -> dict[str, float]:
     newest = {}
     for line in lines:
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut at the start of the tail, or still being written
-        flat = record | record.get("timing", {})
-        newest |= {k: flat[k] for k in ("step", "loss", "target_tokens_per_s") if k in flat}
+            record = from_json(line)
+            flat = record | record.get("timing", {})
+        except (ValueError, TypeError, AttributeError):
+            continue  # cut at the start of the tail, or still being written; or no record at all
+        newest |= {k: flat[k] for k in ("step", "loss", "target_tokens_per_s") if isinstance(flat.get(k), int | float)}
     return newest
 
 

@@ -85,6 +85,11 @@ class RunDir:
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --workdir") from None
 
+    def tidy(self) -> None:
+        """Deletes what killed processes had half written; only who holds the run may call it."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def set_aside(self, name: str) -> pathlib.Path:
         """Moves all files of the run to stale/NAME in its folder, and returns that; what is held, is held still."""
         kept, name = {"stale", "damaged", LEASE}, re.sub(r"\W", "", name)[:40] or "unknown"  # it was read from a file

@@ -225,6 +225,7 @@ def _begin(runs, held) -> tuple[list[Member], list[dict]]:
         processes.agreed(functools.partial(_take, lease, held))
         if processes.agreed(run.result.exists):  # another process has just done it
             continue
+        processes.agreed(run.tidy)
         processes.agreed(functools.partial(_set_aside_other_code, run, record["numerics"]))
         head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **record}
         write_atomically(run.config, to_json(head))
