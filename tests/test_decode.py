@@ -86,7 +86,7 @@ def test_a_translation_does_not_depend_on_the_size_of_batches(model, together):
 def test_many_sentences_and_several_workers_translate_the_same(model, together, monkeypatch):
     config, _, params, sources = model
     monkeypatch.setattr(decode, "MANY", 4)
-    monkeypatch.setattr(decode.threads, "count", lambda: 2)
+    monkeypatch.setattr(decode.determinism, "threads", lambda: 2)
     same(together[1], Translator(config, params)(sources))
 
 

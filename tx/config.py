@@ -74,6 +74,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.parallel = ml_collections.ConfigDict()  # where a run is computed, not what: no two runs differ by it alone
     c.parallel.mode = "jit"  # one program over a mesh; or pmap, in which each device draws dropout masks of its own
     c.parallel.threads = 2  # that a CPU computes with, whatever cores it has: another number gives other last digits
+    c.parallel.deterministic = False  # on a GPU: kernels that give equal bits each time, at some cost of speed
     c.parallel.devices = 1  # how many, those of all processes together; each takes an equal part of batch_rows. 0: all
     c.parallel.shards = 1  # parts that big parameters and their moments are cut into, to save memory; jit only
 

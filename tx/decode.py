@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from tx import beam, threads
+from tx import beam, determinism
 from tx import config as config_lib
 from tx.attention import BLOCK
 from tx.checkpoint import Checkpoints
@@ -63,7 +63,7 @@ class Translator:
         """
         decode, outputs = self._config.decode, [None] * len(sources)
         # On a CPU several batches side by side, a thread each, beat one after the other with all threads.
-        workers = min(threads.count(), WORKERS) if jax.default_backend() == "cpu" else 1
+        workers = min(determinism.threads(), WORKERS) if jax.default_backend() == "cpu" else 1
         halvings = HALVINGS if len(sources) >= MANY else 0
 
         def translate(batch):

@@ -5,7 +5,7 @@ import pathlib
 import platform
 import subprocess
 
-from tx import fingerprint, threads
+from tx import determinism, fingerprint
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "sacrebleu")
 
@@ -24,7 +24,7 @@ def describe() -> dict:
             "platform": devices[0].platform,
             "kind": _processor() if devices[0].platform == "cpu" else devices[0].device_kind,
             "count": len(devices),
-            "threads": threads.count(),
+            "threads": determinism.threads(),
         },
     }
 

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx import commandline, processes, provenance, threads
+from tx import commandline, determinism, processes, provenance
 from tx import config as config_lib
 from tx.data import tokens
 from tx.data.packing import eval_batches
@@ -347,7 +347,7 @@ def main(argv: list[str]) -> None:
         arguments = parser.parse_args(rest)
         asked.append((commandline.config_from(part)[0], arguments.workdir))
     keep_freed_memory()
-    threads.fix(asked[0][0].parallel.threads)
+    determinism.fix(asked[0][0].parallel)
     one_step_at_a_time()
     processes.join()
     if arguments.rehearse:

@@ -1,4 +1,4 @@
-"""`python -m experiments.bench train|decode|memory|seeds|table`: speed and memory, beside other programs."""
+"""`python -m experiments.bench train|decode|memory|seeds|guards|table`: speed and memory, beside other programs."""
 
 import argparse
 import pathlib
@@ -48,6 +48,11 @@ figures of seeds:
   runs_per_hour        whole runs, started as processes, with evaluation and translation: all seeds stacked in one, one
                        by one, and as many processes of one thread as there are threads; what they compile lies in a
                        cache
+
+figures of guards:
+  target_tokens_per_s  of the whole training loop as it is (norms of gradients, the sentinel that looks at each step,
+                       logs, checkpoints with their digests, the lease) and of the same loop without all that; both
+                       in one process, in turns
 
 figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
@@ -109,6 +114,10 @@ def _parser():
     add_size(one, "smoke", peer=False)
     one.add_argument("--seeds", type=_positive, default=4, help="how many (default: 4)")
     add_common(one, rounds=True)
+    one = add("guards", "what checkpoints, logs, leases and sentinels cost a training run")
+    add_size(one, "multi30k", peer=False)
+    one.add_argument("--steps", type=_positive, default=300, help="of each turn (default: 300)")
+    add_common(one, rounds=True)
     one = add("table", "a table of ratios from results")
     one.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE.json", help="a result, or a folder of them")
     one.add_argument("--readme", type=pathlib.Path, help="instead, renew the table in this file's markers")
@@ -156,6 +165,10 @@ def _measure(args, threads):
         from experiments.bench.seeds import measure_seeds
 
         return measure_seeds(config, seeds=args.seeds, turns=args.rounds, **shared)
+    if args.command == "guards":
+        from experiments.bench.guards import measure_guards
+
+        return measure_guards(config, steps=args.steps, turns=args.rounds, threads=threads)
     from experiments.bench.training import measure_memory, measure_training
 
     shared |= {"peer": args.peer, "modes": _modes(args)}

@@ -84,6 +84,7 @@ def _run(config, seeds, folder, platform, way, changed):
     """Makes all runs in one way; returns {"seconds", "runs_per_hour"}."""
     there = cores()
     with tempfile.TemporaryDirectory(dir=folder) as runs:
+        changed = changed | {"parallel.threads": way.threads}
         each = [_arguments(config, seed, f"{runs}/{seed}", changed) for seed in range(1, seeds + 1)]
         waiting = [each[i : i + way.together] for i in range(0, seeds, way.together)]
         free, running, began = list(range(way.processes)), [], time.perf_counter()

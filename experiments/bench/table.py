@@ -34,6 +34,7 @@ FIGURES = {
     "train": (Figure("target_tokens_per_s", "training, target tokens/s", True, "{:,.0f}"),),
     "decode": (Figure("sentences_per_s", "translating, sentences/s", True, "{:,.1f}"),),
     "seeds": (Figure("runs_per_hour", "whole runs an hour, tx stacked", True, "{:,.1f}"),),
+    "guards": (Figure("target_tokens_per_s", "training with all guards, target tokens/s", True, "{:,.0f}"),),
     "memory": (Figure("peak_mib", "training, peak memory in MiB", False, "{:,.0f}"),),
 }
 _COLUMNS = (
@@ -166,6 +167,8 @@ def _notes(result, name):
             yield f"{name}: share of the {peak['dense'] / 1e12:.0f} TFLOP/s that the maker prints (MFU): {shares}."
     if result["kind"] == "memory" and (parts := _micro_batches(result)) > 1:
         yield f"{name}: tx computes an update in {parts} micro-batches, PyTorch in one unless its label says otherwise."
+    if result["kind"] == "guards":
+        yield f"{name}: {result['steps']} steps, a checkpoint every {result['config']['train']['checkpoint_every']}."
     if result["kind"] == "seeds":
         yield f"{name}: {result['seeds']} seeds, evaluation and translation included, compiled before."
     if result["kind"] == "decode":
