@@ -9,8 +9,9 @@ import pathlib
 APART = frozenset(
     f"{name}.py"
     for name in (
-        *"commandline determinism digests errors events fingerprint flops interruption lease logs memory".split(),
-        *"processes provenance rehearsal run sentinel data/cache data/downloads".split(),
+        *("commandline", "determinism", "digests", "errors", "events", "fingerprint", "flops", "interruption"),
+        *("lease", "logs", "memory", "processes", "provenance", "rehearsal", "run", "sentinel"),
+        *("data/cache", "data/downloads"),
     )
 )
 
