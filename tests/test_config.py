@@ -1,12 +1,16 @@
 """The configuration: what it refuses, in one line, and how a command line changes it."""
 
+import json
 import textwrap
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tx import commandline
 from tx import config as config_lib
 from tx.errors import UserError
+from tx.run import to_json
 
 
 def refused(call, *wanted):
@@ -298,3 +302,83 @@ def test_what_cudnn_lacks_is_refused(diff, lacking):
     config_lib.validate(config)
     config_lib.update(config, diff)
     refused(lambda: config_lib.validate(config), "model.attention=cudnn needs", lacking, "or set model.attention=xla")
+
+
+# Any field, any value
+
+NAMES = sorted(config_lib.fields(config_lib.get_config()))
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["1e3", "0x10", "1_000", "TRUE", "nan", "-0", "9" * 5000, "jit", "post", "a\nb"]),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),
+)
+changes = st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=3)
+
+
+def changed(diff):
+    """The configuration with fields changed, or the error that refuses it."""
+    config = config_lib.get_config()
+    try:
+        config_lib.update(config, diff)
+        config_lib.validate(config)
+    except UserError as error:
+        return error
+    return config
+
+
+@given(changes)
+def test_any_value_has_its_fields_type_or_is_refused(diff):
+    config = changed(diff)
+    if isinstance(config, UserError):
+        assert len(str(config).splitlines()) == 1
+        return
+    for name, default in config_lib.fields(config_lib.get_config()).items():
+        assert type(config_lib.fields(config)[name]) is type(default)
+
+
+sound = st.fixed_dictionaries(
+    {},
+    optional={
+        "model.d_ff": st.integers(1, 9999),
+        "model.dropout": st.floats(0, 0.99),
+        "model.norm": st.sampled_from(["pre", "post"]),
+        "model.projection_bias": st.booleans(),
+        "optim.epsilon": st.floats(1e-300, 1e-3),
+        "data.dir": st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+        "train.steps": st.integers(1, 10**9),
+    },
+)
+
+
+@given(sound)
+def test_a_configuration_survives_its_file(diff):
+    config = changed(diff)
+    read = json.loads(to_json(config.to_dict()))
+    assert config_lib.differences(read, config.to_dict()) == {}
+    again = config_lib.get_config()
+    config_lib.update(again, config_lib.fields(read))
+    assert again.to_dict() == config.to_dict()
+
+
+@given(sound, sound)
+def test_what_differs_is_what_was_changed(one, other):
+    first, second = changed(one), changed(other)
+    found = config_lib.differences(first.to_dict(), second.to_dict())
+    fields = [config_lib.fields(config) for config in (first, second)]
+    assert found == {name: (fields[0][name], fields[1][name]) for name in NAMES if fields[0][name] != fields[1][name]}
+    back = config_lib.differences(second.to_dict(), first.to_dict())
+    assert back == {name: (after, before) for name, (before, after) in found.items()}
+
+
+@given(sound)
+def test_what_a_command_line_says_is_what_was_printed(diff):
+    config = changed(diff)
+    printed = {name: str(value) for name, value in config_lib.fields(config).items()}
+    again = config_lib.get_config()
+    config_lib.update(again, printed)
+    assert again.to_dict() == config.to_dict()

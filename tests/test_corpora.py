@@ -119,6 +119,41 @@ def test_any_aligned_lines_are_read_back(pairs, final_newline):
         assert textfiles.read("multi30k", "de", "en", folder)["validation"] == [(b, a) for a, b in pairs]
 
 
+# Bytes of any kind, and text of few lines with all that might be taken for the end of one, or for nothing.
+ODD = ("\n", "\n", "\r", "\r\n", "\0", "\u2028", "\u0085", "\x0c", "\ufeff", " ", "\t", "a", "שלום", "ç", "\U0001f600")
+texts = st.lists(st.sampled_from(ODD), max_size=12).map("".join).map(str.encode)
+lines_of = st.integers(1, 4).flatmap(lambda count: st.lists(line, min_size=count, max_size=count))
+aligned = lines_of.map("\n".join).map(str.encode)
+
+
+def plain_lines(data):
+    """What a file of sentences says: None where it says nothing that can be used."""
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+    rows = data.split(b"\n")
+    if rows[-1] == b"":
+        rows.pop()
+    try:
+        rows = [row.decode("utf-8").strip() for row in rows]
+    except UnicodeDecodeError:
+        return None
+    return rows if rows and all(rows) else None
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(*[st.one_of(st.binary(max_size=40), texts, aligned)] * 2)
+def test_of_any_bytes_the_very_lines_are_read_or_none(source, target):
+    with tempfile.TemporaryDirectory() as folder:
+        write(pathlib.Path(folder), **{"val.en": source, "val.de": target})
+        both = plain_lines(source), plain_lines(target)
+        if None in both or len(both[0]) != len(both[1]):
+            with pytest.raises(UserError, match=r"val\.(en|de)\.gz") as error:
+                textfiles.read("multi30k", "en", "de", folder)
+            assert len(str(error.value).splitlines()) == 1
+        else:
+            assert textfiles.read("multi30k", "en", "de", folder)["validation"] == list(zip(*both, strict=True))
+
+
 def test_a_very_long_line_is_one_sentence(tmp_path):
     long = b"wort " * 200_000 + b"ende"
     folder = write(tmp_path, **{"val.en": long, "val.de": long + b"\n"})
