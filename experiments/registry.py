@@ -121,7 +121,8 @@ def parse(name: str) -> Run:
     sweep_name, slash, variant = path.partition("/")
     found = sweep(sweep_name)
     if not slash:
-        raise UserError(f"{name!r} is a sweep; name a variant, e.g. {path}/{found.variants[0].name}@{scale}")
+        example = f"{path}/{found.variants[0].name}@{parse_scale(scale).label}"
+        raise UserError(f"{name!r} is a sweep; name a variant, e.g. {example}")
     return Run(found, found.variant(variant), parse_scale(scale))
 
 
@@ -214,7 +215,8 @@ def _is_glob(text: str) -> bool:
 def _split(name: str) -> tuple[str, str]:
     path, at, scale = name.rpartition("@")
     if not at or not scale or not path:
-        raise UserError(f"{name!r} is not SWEEP[/VARIANT]@SCALE; write {path or scale or 'table3'}@smoke")
+        example = f"{path or scale or 'table3'}@smoke"
+        raise UserError(f"{name!r} is not SWEEP[/VARIANT]@SCALE; write {example!r}")
     return path, scale
 
 

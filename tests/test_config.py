@@ -1,10 +1,14 @@
 """The configuration: what it refuses, in one line, and how a command line changes it."""
 
+import decimal
+import fractions
 import json
 import textwrap
 
+import ml_collections
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tx import commandline
@@ -100,13 +104,13 @@ def test_values_are_taken_by_the_fields_type(name, value, parsed):
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
     [
-        ("train.steps", "1.5", "a whole number"),
-        ("train.steps", "1e3", "a whole number"),
-        ("train.steps", "", "a whole number"),
-        ("train.steps", "many\nmany", "a whole number"),
-        ("train.steps", 1.0, "a whole number"),
-        ("train.steps", True, "a whole number"),
-        ("train.steps", None, "a whole number"),
+        ("train.steps", "1.5", "a whole number below 2^31"),
+        ("train.steps", "1e3", "a whole number below 2^31"),
+        ("train.steps", "", "a whole number below 2^31"),
+        ("train.steps", "many\nmany", "a whole number below 2^31"),
+        ("train.steps", 1.0, "a whole number below 2^31"),
+        ("train.steps", True, "a whole number below 2^31"),
+        ("train.steps", None, "a whole number below 2^31"),
         ("optim.lr_factor", "fast", "a finite number"),
         ("optim.lr_factor", True, "a finite number"),
         ("optim.lr_factor", "nan", "a finite number"),
@@ -117,7 +121,7 @@ def test_values_are_taken_by_the_fields_type(name, value, parsed):
         ("optim.lr_factor", 10**400, "a finite number"),
         ("model.projection_bias", "yes", "true or false"),
         ("model.projection_bias", 1, "true or false"),
-        ("data.dir", 12, "a string"),
+        ("data.dir", 12, "a string of UTF-8"),
     ],
 )
 def test_a_value_of_another_type_is_refused(name, value, kind):
@@ -212,6 +216,125 @@ def test_where_a_run_is_computed_is_no_difference():
     assert config_lib.differences(before, after) == {"model.norm": ("post", "pre")}
 
 
+# Any field with any value
+
+DEFAULTS = config_lib.fields(config_lib.get_config())
+any_text = st.text(st.characters(exclude_categories=[]))  # also what stands for bytes that are not UTF-8
+# Much of this is a value of some field, and most is a value of none.
+any_value = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 600)
+    | st.integers()
+    | st.floats()
+    | st.decimals()
+    | st.fractions()
+    | st.complex_numbers()
+    | any_text
+    | st.from_type(type)
+    | st.binary()
+    | st.lists(st.integers())
+    | st.dictionaries(any_text, st.integers())
+    | st.sampled_from([0, -0.0, 0.5, 1, "1_0", "2", " 3 ", "1e-3", "TRUE", "0x10", "\u0663", "--and", "a=b", "", "\n"])
+    | st.sampled_from([np.float32(0.5), np.int64(7), np.bool_(True), np.str_("8"), np.eye(3), 10**5000, "9" * 5000])
+    | st.sampled_from(
+        ["pre", "cudnn", "bfloat16", "all", "pmap", "learned", "interleaved", "de", fractions.Fraction(2)]
+    )
+    | st.sampled_from([ml_collections.ConfigDict({"a": 1}), ml_collections.FieldReference(3), decimal.Decimal("NaN")])
+)
+any_diff = st.dictionaries(st.sampled_from(sorted(DEFAULTS)), any_value, min_size=1, max_size=3)
+
+
+def taken(diff):
+    """The configuration of a diff, or None where it is refused in a line."""
+    config = config_lib.get_config()
+    try:
+        config_lib.update(config, diff)
+        config_lib.validate(config)
+    except UserError as error:
+        message = str(error)
+    else:
+        return config
+    assert len(message.splitlines()) == 1
+    return None
+
+
+def as_read_back(config):
+    """What a result.json of this configuration holds."""
+    return json.loads(to_json({"config": config.to_dict()}).encode().decode())["config"]
+
+
+@settings(max_examples=300)
+@given(any_diff)
+@example({"optim.lr_factor": 10**5000})
+@example({"train.seed": 2**31})
+@example({"train.steps": -(10**5000)})
+@example({"data.dir": "\udcff"})
+@example({"data.dir": np.eye(3)})
+def test_any_values_make_a_typed_configuration_that_files_keep_or_are_refused_in_a_line(diff):
+    config = taken(diff)
+    if config is None:
+        return
+    found = config_lib.fields(config)
+    assert {name: type(value) for name, value in found.items()} == {k: type(v) for k, v in DEFAULTS.items()}
+    assert {name for name in found if found[name] != DEFAULTS[name]} <= diff.keys()
+    assert config_lib.differences(config.to_dict(), as_read_back(config)) == {}
+    assert config_lib.fields(as_read_back(config)) == found
+
+
+@settings(max_examples=50)
+@given(any_text)
+def test_a_name_of_any_characters_is_refused_in_a_line(name):
+    if name not in DEFAULTS:
+        assert taken({name: 1}) is None
+
+
+def value_of(name):
+    """Values of a field's type, all of which `update` takes."""
+    return {
+        bool: st.booleans(),
+        int: st.integers(1 - 2**31, 2**31 - 1),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        str: st.text(),  # without surrogates
+    }[type(DEFAULTS[name])]
+
+
+any_typed_diff = st.lists(st.sampled_from(sorted(DEFAULTS)), max_size=8).flatmap(
+    lambda names: st.fixed_dictionaries({name: value_of(name) for name in names})
+)
+
+
+def updated_by(diff):
+    config = config_lib.get_config()
+    config_lib.update(config, diff)
+    return config
+
+
+@settings(max_examples=100)
+@given(any_typed_diff)
+def test_what_is_printed_parses_back(diff):
+    wanted = config_lib.fields(updated_by(diff))
+    for argv in (
+        [f"--config.{name}={value}" for name, value in diff.items()],
+        [part for name, value in diff.items() for part in (f"--config.{name}", str(value))],
+    ):
+        _, parsed, rest = commandline.split_config_arguments(argv)
+        assert rest == []
+        assert config_lib.fields(updated_by(parsed)) == wanted
+
+
+@settings(max_examples=100)
+@given(any_typed_diff, any_typed_diff)
+def test_differences_are_those_of_the_leaves_whichever_comes_first(one, other):
+    before, after = updated_by(one), updated_by(other)
+    a, b = config_lib.fields(before), config_lib.fields(after)
+    found = config_lib.differences(before.to_dict(), as_read_back(after))
+    assert found == {name: (a[name], b[name]) for name in a if a[name] != b[name] and not config_lib.says_where(name)}
+    back = config_lib.differences(as_read_back(after), before.to_dict())
+    assert back == {name: pair[::-1] for name, pair in found.items()}
+    assert config_lib.differences(before.to_dict(), as_read_back(before)) == {}
+
+
 # The command line
 
 
@@ -302,83 +425,3 @@ def test_what_cudnn_lacks_is_refused(diff, lacking):
     config_lib.validate(config)
     config_lib.update(config, diff)
     refused(lambda: config_lib.validate(config), "model.attention=cudnn needs", lacking, "or set model.attention=xla")
-
-
-# Any field, any value
-
-NAMES = sorted(config_lib.fields(config_lib.get_config()))
-values = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=8),
-    st.sampled_from(["1e3", "0x10", "1_000", "TRUE", "nan", "-0", "9" * 5000, "jit", "post", "a\nb"]),
-    st.lists(st.integers(), max_size=2),
-    st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),
-)
-changes = st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=3)
-
-
-def changed(diff):
-    """The configuration with fields changed, or the error that refuses it."""
-    config = config_lib.get_config()
-    try:
-        config_lib.update(config, diff)
-        config_lib.validate(config)
-    except UserError as error:
-        return error
-    return config
-
-
-@given(changes)
-def test_any_value_has_its_fields_type_or_is_refused(diff):
-    config = changed(diff)
-    if isinstance(config, UserError):
-        assert len(str(config).splitlines()) == 1
-        return
-    for name, default in config_lib.fields(config_lib.get_config()).items():
-        assert type(config_lib.fields(config)[name]) is type(default)
-
-
-sound = st.fixed_dictionaries(
-    {},
-    optional={
-        "model.d_ff": st.integers(1, 9999),
-        "model.dropout": st.floats(0, 0.99),
-        "model.norm": st.sampled_from(["pre", "post"]),
-        "model.projection_bias": st.booleans(),
-        "optim.epsilon": st.floats(1e-300, 1e-3),
-        "data.dir": st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
-        "train.steps": st.integers(1, 10**9),
-    },
-)
-
-
-@given(sound)
-def test_a_configuration_survives_its_file(diff):
-    config = changed(diff)
-    read = json.loads(to_json(config.to_dict()))
-    assert config_lib.differences(read, config.to_dict()) == {}
-    again = config_lib.get_config()
-    config_lib.update(again, config_lib.fields(read))
-    assert again.to_dict() == config.to_dict()
-
-
-@given(sound, sound)
-def test_what_differs_is_what_was_changed(one, other):
-    first, second = changed(one), changed(other)
-    found = config_lib.differences(first.to_dict(), second.to_dict())
-    fields = [config_lib.fields(config) for config in (first, second)]
-    assert found == {name: (fields[0][name], fields[1][name]) for name in NAMES if fields[0][name] != fields[1][name]}
-    back = config_lib.differences(second.to_dict(), first.to_dict())
-    assert back == {name: (after, before) for name, (before, after) in found.items()}
-
-
-@given(sound)
-def test_what_a_command_line_says_is_what_was_printed(diff):
-    config = changed(diff)
-    printed = {name: str(value) for name, value in config_lib.fields(config).items()}
-    again = config_lib.get_config()
-    config_lib.update(again, printed)
-    assert again.to_dict() == config.to_dict()

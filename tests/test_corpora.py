@@ -5,6 +5,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import os
 import pathlib
 import random
@@ -15,7 +16,7 @@ import threading
 import zipfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tx import config
@@ -101,57 +102,147 @@ def test_the_fingerprint_is_that_of_the_sentences(tmp_path, same):
     assert corpora.load(data_config(folder=folder)).fingerprint == one.fingerprint
 
 
-line = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])).map(str.strip).filter(bool)
+# Text of all kinds, mostly what separates, joins, turns around or vanishes, and much that is no text.
+
+ODD_ONES = "a \t\r\0\x1c\x85\u2028\u2029\xa0\ufeff\u200d\u200f\u202e\u0301\u0327\u2581\U0001f600"
+piece = st.sampled_from([*ODD_ONES, "שלום", "عربي", "हिन्दी", "ไทย", "日本語"]) | st.characters(
+    exclude_characters="\n", exclude_categories=["Cs"]
+)
+sentence = st.lists(piece, min_size=1, max_size=8).map("".join)
+good_line = sentence.filter(str.strip).map(str.encode)
+any_line = sentence.map(str.encode) | st.binary(max_size=4).map(lambda data: data.replace(b"\n", b"\r"))
+long_line = "wört\u2028 ".encode() * 15_000 + b"end"  # of over 100,000 characters
 
 
-@settings(max_examples=30)
-@given(st.lists(st.tuples(line, line), min_size=1), st.booleans())
-def test_any_aligned_lines_are_read_back(pairs, final_newline):
-    pairs = [tuple(side.removeprefix("\ufeff").strip() or "x" for side in pair) for pair in pairs]
+def plainly_read(data):
+    """The sentences of a file's bytes, or what is wrong with them."""
+    lines = data.removeprefix("\ufeff".encode()).split(b"\n")
+    if lines[-1] == b"" and len(lines) > 1:
+        lines.pop()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(line.decode().strip())
+        except UnicodeDecodeError:
+            return f", line {number}: not UTF-8"
+    if not any(found):
+        return ": the file is empty"
+    return found if all(found) else f": line {found.index('') + 1} is empty"
+
+
+@pytest.fixture(scope="module")
+def one_file():
+    """A corpus of nothing but a training split, so that an example is two files; tatoeba's archive, unsplit."""
+    plain = textfiles.TextFiles(pairs=("en-de",), splits={"train": "train"}, licence="")
+    archive = dataclasses.replace(plain, splits={"all": "all"}, archives={"en-de": ("both.zip", "both.txt")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(textfiles.CORPORA, "plain", plain)
+        patch.setitem(textfiles.CORPORA, "archive", archive)
+        yield
+
+
+def read_or_refusal(corpus, files):
+    """What `textfiles.read` gives for files of these contents, or its one line of refusal."""
     with tempfile.TemporaryDirectory() as folder:
-        files = {}
+        (pathlib.Path(folder) / corpus).mkdir()
+        for name, data in files.items():
+            (pathlib.Path(folder) / corpus / name).write_bytes(data)
+        try:
+            return textfiles.read(corpus, "en", "de", folder)
+        except UserError as error:
+            message = str(error)
+        assert len(message.splitlines()) == 1
+        return message
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(good_line, good_line), max_size=6),
+    st.tuples(*[st.lists(any_line, max_size=1)] * 2),
+    st.tuples(*[st.sampled_from([b"", b"\n", b"\n\n"])] * 2),
+    st.tuples(*[st.sampled_from([b"", b"", "\ufeff".encode()])] * 2),
+)
+@example([(long_line, b"short"), (b"short", long_line)], ([], []), (b"", b"\n"), (b"", b""))
+@example([(b"one", b"\xff")], ([b"more"], []), (b"", b""), (b"", b""))
+def test_two_files_are_read_line_by_line_or_the_line_is_named(one_file, pairs, more, ends, marks):
+    files = {}
+    for side, language in enumerate(("en", "de")):
+        lines = b"\n".join([*(pair[side] for pair in pairs), *more[side]])
+        files[f"train.{language}"] = marks[side] + lines + ends[side]
+    found = read_or_refusal("plain", files)
+    en, de = map(plainly_read, files.values())
+    if isinstance(en, str) or isinstance(de, str):
+        assert (f"train.en{en}" if isinstance(en, str) else f"train.de{de}") in found
+    elif len(en) != len(de):
+        assert f"train.en has {len(en)} lines but " in found
+        assert f"train.de has {len(de)};" in found
+    else:
+        assert found == {"train": list(zip(en, de, strict=True))}
+
+
+def zipped(text):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("both.txt", text)
+    return packed.getvalue()
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.lists(good_line.map(lambda line: line.replace(b"\t", b" ")), min_size=2, max_size=3), min_size=1),
+    st.lists(any_line, max_size=1),
+    st.sampled_from([b"\n", b"\r\n"]),
+)
+@example([[b"one", b"eins", b"CC-BY"]], [b"\tzwei\tCC-BY"], b"\n")
+def test_the_columns_of_an_archive_are_read_or_the_line_is_named(one_file, rows, more, end):
+    lines = [*map(b"\t".join, rows), *more]
+    text = b"".join(line + end for line in lines)
+    found = read_or_refusal("archive", {"both.zip": zipped(text)})
+    plain = plainly_read(text)
+    if isinstance(plain, str):
+        assert f"both.txt{plain}" in found
+        return
+    # Not of the stripped lines: where the first column is empty, they would begin with the second.
+    whole = b"\n".join(lines).decode().removeprefix("\ufeff")
+    pairs = [tuple(column.strip() for column in line.split("\t")[:2]) for line in whole.split("\n")]
+    wrong = [number for number, pair in enumerate(pairs, 1) if len(pair) < 2 or not all(pair)]
+    if wrong:
+        assert f"both.txt, line {wrong[0]}: not two sentences" in found
+    else:
+        assert found == {"all": pairs}
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(["train.de.gz", "both.zip"]), st.data())
+def test_a_damaged_container_is_named_or_its_text_is_whole(one_file, name, data):
+    text = "".join(f"sentence {i}\tSatz {i}\n" for i in range(40)).encode()
+    if name == "both.zip":
+        corpus, whole, others = "archive", zipped(text), {}
+    else:
+        corpus, whole, others = "plain", gzip.compress(text), {"train.en": text}
+    sound = read_or_refusal(corpus, others | {name: whole})
+    damaged = bytearray(whole)
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        damaged = damaged[:at]
+    else:
+        damaged[at] ^= data.draw(st.integers(1, 255))
+    found = read_or_refusal(corpus, others | {name: bytes(damaged)})
+    assert found == sound or name in found
+
+
+@settings(max_examples=10)
+@given(st.lists(st.tuples(good_line, good_line), min_size=1, max_size=30))
+@example([(long_line, b"a\0b\rc"), ("\ufeffहिन्दी".encode(), "\U0001f600".encode()), (b"a", b"a")])
+def test_any_text_comes_back_from_tfds(one_file, pairs):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TX_CACHE_DIR", f"{folder}/cache")
+        (pathlib.Path(folder) / "plain").mkdir()
         for side, language in enumerate(("en", "de")):
-            text = "\n".join(pair[side] for pair in pairs) + "\n" * final_newline
-            files |= {f"{split}.{language}": text.encode() for split in SIZES}
-        write(pathlib.Path(folder), **files)
-        splits = textfiles.read("multi30k", "en", "de", folder)
-        assert splits["train"] == pairs
-        assert textfiles.read("multi30k", "de", "en", folder)["validation"] == [(b, a) for a, b in pairs]
-
-
-# Bytes of any kind, and text of few lines with all that might be taken for the end of one, or for nothing.
-ODD = ("\n", "\n", "\r", "\r\n", "\0", "\u2028", "\u0085", "\x0c", "\ufeff", " ", "\t", "a", "שלום", "ç", "\U0001f600")
-texts = st.lists(st.sampled_from(ODD), max_size=12).map("".join).map(str.encode)
-lines_of = st.integers(1, 4).flatmap(lambda count: st.lists(line, min_size=count, max_size=count))
-aligned = lines_of.map("\n".join).map(str.encode)
-
-
-def plain_lines(data):
-    """What a file of sentences says: None where it says nothing that can be used."""
-    if data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
-    rows = data.split(b"\n")
-    if rows[-1] == b"":
-        rows.pop()
-    try:
-        rows = [row.decode("utf-8").strip() for row in rows]
-    except UnicodeDecodeError:
-        return None
-    return rows if rows and all(rows) else None
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-@given(*[st.one_of(st.binary(max_size=40), texts, aligned)] * 2)
-def test_of_any_bytes_the_very_lines_are_read_or_none(source, target):
-    with tempfile.TemporaryDirectory() as folder:
-        write(pathlib.Path(folder), **{"val.en": source, "val.de": target})
-        both = plain_lines(source), plain_lines(target)
-        if None in both or len(both[0]) != len(both[1]):
-            with pytest.raises(UserError, match=r"val\.(en|de)\.gz") as error:
-                textfiles.read("multi30k", "en", "de", folder)
-            assert len(str(error.value).splitlines()) == 1
-        else:
-            assert textfiles.read("multi30k", "en", "de", folder)["validation"] == list(zip(*both, strict=True))
+            path = pathlib.Path(folder) / "plain" / f"train.{language}"
+            path.write_bytes("\ufeff".encode() + b"".join(pair[side] + b"\n" for pair in pairs))
+        corpus = corpora.load(data_config("plain", folder=folder))
+        assert corpus.pairs("train") == [tuple(side.decode().strip() for side in pair) for pair in pairs]
 
 
 def test_a_very_long_line_is_one_sentence(tmp_path):
@@ -266,6 +357,14 @@ def test_either_direction_has_the_same_split(tmp_path):
         archive.writestr("_about.txt", "no sentences")
     assert textfiles.read("tatoeba", "de", "en", str(tmp_path / "zip")) == back
     assert "tensorflow" not in sys.modules
+
+
+def test_a_file_too_small_for_its_splits_is_named(tmp_path):
+    (tmp_path / "tatoeba").mkdir()
+    for language in ("en", "de"):
+        (tmp_path / "tatoeba" / f"all.en-de.{language}").write_text("Go.\n")
+    with pytest.raises(UserError, match=r"all\.en-de\.en has too few sentences: none falls into validation, test;"):
+        textfiles.read("tatoeba", "en", "de", str(tmp_path))
 
 
 def test_a_malformed_archive_is_named(tmp_path):

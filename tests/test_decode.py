@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tx import decode
@@ -28,6 +28,19 @@ def test_batches_hold_every_sentence_once(lengths, batch_tokens):
         assert all(lengths[i] <= length for i in members)
         assert 1 <= len(members) <= max(1, batch_tokens // length)
         assert len(members) * length <= max(batch_tokens, length)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 70), max_size=60), st.integers(1, 3000))
+def test_translations_come_in_the_order_of_their_sentences(lengths, batch_tokens):
+    def backwards(params, src, *, length, halvings):
+        return src[:, ::-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "_compiled", lambda program, eos_rank: backwards)
+        translator = Translator(tiny.config(decode__batch_tokens=batch_tokens), {})
+    sources = [np.array([*range(100 * i + 2, 100 * i + 1 + n), EOS], np.int32) for i, n in enumerate(lengths)]
+    assert [out.tolist() for out in translator(sources)] == [source[-2::-1].tolist() for source in sources]
 
 
 def test_batches_share_shapes_evenly_and_take_the_shortest_that_fits():

@@ -5,6 +5,8 @@ import sys
 from fractions import Fraction
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import tx.config
 from experiments import registry
@@ -161,6 +163,27 @@ def test_wrong_names_get_one_line_that_helps(name, message):
         registry.get_config(name)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+parts = st.sampled_from(["table3", "base", "A/h=1", "smoke", "multi30k", "en-de", "@", "/", ".", "*", "[", "\n"])
+
+
+@settings(max_examples=200)
+@given(st.lists(parts | st.text(st.characters(exclude_categories=[]), max_size=3), max_size=7).map("".join))
+@example("table3@smoke\n")
+@example("a\nb")
+@example("a\u2028@")
+def test_any_name_is_a_run_or_refused_in_one_line(name):
+    for read in (registry.parse, registry.parse_sweep, registry.get_config, registry.select):
+        try:
+            found = read(name)
+        except UserError as error:
+            message, found = str(error), None
+            assert len(message.splitlines()) == 1
+        if found is not None and read is registry.get_config:
+            assert registry.parse(found.name) == registry.parse(name)
+        if found is not None and read is registry.select:
+            assert all(registry.get_config(run).name == run for run in found)
 
 
 def test_globs_select():

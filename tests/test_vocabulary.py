@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tx.data.vocabulary import EOS, PAD, UNK, Vocabulary
@@ -41,6 +41,33 @@ def test_text_survives(vocabulary, text):
     assert not {PAD, EOS, UNK} & set(ids)
     assert all(0 <= i < SIZE for i in ids)
     assert vocabulary.decode([*ids, EOS, PAD, PAD]) == text
+
+
+def test_every_character_survives_within_a_word_and_alone(vocabulary):
+    some = [chr(i) for i in range(sys.maxunicode + 1) if not 0xD800 <= i < 0xE000 and chr(i) != "\u2581"]
+    texts = [between.join(some[start : start + 500]) for start in range(0, len(some), 500) for between in ("", "a ")]
+    for text, ids in zip(texts, vocabulary.encode(texts), strict=True):
+        assert vocabulary.decode(ids) == text
+        assert min(ids) > UNK
+        assert max(ids) < SIZE
+
+
+@settings(max_examples=15)
+@given(st.lists(anything.filter(bool), min_size=1, max_size=5))
+@example([" \t\r\n\0\u2028\u0085\ufeff"])
+@example(["\u2585 \u2047\u2585"])  # sentencepiece's marks of the unknown
+@example(["שלום", "العربية", "हिन्दी", "ไทย", "e\u0301\u0327", "\U0001f600\u200d\U0001f680"])
+def test_text_survives_whatever_was_learned_from(sentences):
+    odd = [sentence * 9 for sentence in sentences]  # often enough to become pieces
+    learned = Vocabulary.learn([*TEXT, *odd], 330 + len(set("".join(odd))))
+    for text, ids in zip([*TEXT, *odd], learned.encode([*TEXT, *odd]), strict=True):
+        assert learned.decode(ids) == text
+        assert not {PAD, EOS, UNK} & set(ids)
+
+
+@given(st.lists(st.integers(0, SIZE - 1)))
+def test_any_ids_are_some_text(vocabulary, ids):
+    assert vocabulary.decode(ids).encode() == vocabulary.decode([PAD, *ids, EOS]).encode()
 
 
 def test_its_own_mark_of_a_space_is_the_one_exception(vocabulary):

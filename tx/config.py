@@ -8,6 +8,7 @@ tensor2tensor at its first public commit.
 import difflib
 import math
 import numbers
+import re
 
 import ml_collections
 
@@ -124,8 +125,9 @@ def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str
 def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
     """Sets dotted fields in place, e.g. {"model.num_heads": 1}.
 
-    Raises UserError for an unknown field (naming the nearest one) and for a value of another type. Whole numbers
-    are taken for float fields; the strings of a command line are parsed by the field's own type.
+    Raises UserError for an unknown field (naming the nearest one) and for a value of another type, or one that no
+    file or device can hold. Whole numbers are taken for float fields; the strings of a command line are parsed by the
+    field's own type.
     """
     known = fields(config)
     for name, value in diff.items():
@@ -147,14 +149,28 @@ def _coerce(name, value, kind, where):
             value = kind(value.replace("_", ""))
         if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = float(value)
-        if type(value) is kind and (kind is not float or math.isfinite(value)):
+        if type(value) is kind and _can_be_held(value):
             return value
     except (KeyError, ValueError, OverflowError):
         pass
-    raise UserError(f"{where}: {name} takes {_KIND[kind]}, got {value!r}")
+    raise UserError(f"{where}: {name} takes {_KIND[kind]}, got {_shown(value)}")
 
 
-_KIND = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
+def _can_be_held(value):
+    """Whether a JSON file, and a counter or a seed on a device, can hold it."""
+    if isinstance(value, str):
+        return not re.search("[\ud800-\udfff]", value)  # they stand for bytes of a command line that are not UTF-8
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**31
+
+
+def _shown(value):
+    try:
+        return " ".join(repr(value).splitlines())
+    except ValueError:
+        return "one with more digits than can be printed"
+
+
+_KIND = {int: "a whole number below 2^31", float: "a finite number", bool: "true or false", str: "a string of UTF-8"}
 
 _CHOICES = {
     "model.sinusoid_layout": ("concatenated", "interleaved"),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tx.data.tokens import TokenizedSplit
+from tx.errors import UserError
 
 POOL = 4096  # sentence pairs packed together: enough that the rows left half empty hardly count
 
@@ -66,6 +67,9 @@ class TrainBatches(Iterator[Batch]):
     Attributes:
       too_long: how many sentences are left out.
       position: {"epoch", "pool", "row"} of the next row; setting it continues from there.
+
+    Raises:
+      UserError: every sentence is too long.
     """
 
     def __init__(self, split: TokenizedSplit, *, seed: int, row_length: int, batch_rows: int):
@@ -74,6 +78,10 @@ class TrainBatches(Iterator[Batch]):
         longest = np.maximum(split.src_lengths, split.tgt_lengths)
         self.usable = np.flatnonzero(longest <= row_length)
         self.too_long = len(split) - len(self.usable)
+        if not len(self.usable):
+            raise UserError(
+                f"no training sentence fits into data.row_length={row_length}; the shortest needs {longest.min()}"
+            )
         self.position = {"epoch": 0, "pool": 0, "row": 0}
         self._planned, self._rows = None, []
 

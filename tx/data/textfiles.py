@@ -116,7 +116,8 @@ def read(name: str, source: str, target: str, folder: str) -> Pairs:
       folder: looked in first (may be empty), then $TX_DATA_DIR, then the cache: FOLDER/name/FILE[.gz].
 
     Raises:
-      UserError: files missing, misaligned, not UTF-8, with an empty line; or a pair the corpus does not have.
+      UserError: files missing, misaligned, not UTF-8, with an empty line, with too few sentences for every split;
+        or a pair the corpus does not have.
     """
     corpus = CORPORA[name]
     pair = next((p for p in corpus.pairs if sorted(p.split("-")) == sorted((source, target))), None)
@@ -136,13 +137,20 @@ def read(name: str, source: str, target: str, folder: str) -> Pairs:
         files = {"all": (found, found)}
     else:
         files = {split: (found[f"{s}.{source}"], found[f"{s}.{target}"]) for split, s in stems.items()}
-        splits = {split: [_lines(path, _bytes(path)) for path in both] for split, both in files.items()}
+        splits = {
+            split: [[line.strip() for line in _lines(path, _bytes(path))] for path in both]
+            for split, both in files.items()
+        }
     for split, (a, b) in splits.items():
         if len(a) != len(b):
             one, other = files[split]
             raise UserError(f"{one} has {len(a)} lines but {other} has {len(b)}; they must be aligned line by line")
     pairs = {split: list(zip(a, b, strict=True)) for split, (a, b) in splits.items()}
-    return split_by_hash(pairs["all"], (source, target).index(corpus.split_by)) if corpus.split_by else pairs
+    if corpus.split_by:
+        pairs = split_by_hash(pairs["all"], (source, target).index(corpus.split_by))
+        if empty := [split for split, some in pairs.items() if not some]:
+            raise UserError(f"{files['all'][0]} has too few sentences: none falls into {', '.join(empty)}; add more")
+    return pairs
 
 
 def split_by_hash(pairs: list[tuple[str, str]], side: int) -> Pairs:
@@ -215,9 +223,10 @@ def _lines(path: pathlib.Path, data: bytes) -> list[str]:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: not UTF-8; convert the file (for instance with iconv)") from None
-    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
-    if "" in lines:
-        what = f"line {lines.index('') + 1} is empty" if text.strip() else "the file is empty"
+    lines = text.removesuffix("\n").split("\n")
+    empty = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
+    if empty:
+        what = f"line {empty} is empty" if text.strip() else "the file is empty"
         raise UserError(f"{path}: {what}; every line must hold a sentence")
     return lines
 
@@ -229,7 +238,8 @@ def _read_archive(path: pathlib.Path, member: str) -> list[list[str]]:
             lines = _lines(path / member, archive.read(member))
     # RuntimeError: encrypted, or compressed as nobody knows
     except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is not an archive with {member} ({error}); fetch it again") from None
+        why = str(error) or "it ends early"
+        raise UserError(f"{path} is not an archive with {member} ({why}); fetch it again") from None
     columns = [line.split("\t") for line in lines]
     for i, row in enumerate(columns):
         if len(row) < 2 or not row[0].strip() or not row[1].strip():
