@@ -230,7 +230,7 @@ def test_seeds_are_run_stacked_one_by_one_and_side_by_side(monkeypatch):
     assert real[6][0] == 1
     assert [argument for argument in calls[0][0][2] if "workdir" not in argument][1:] == [
         *("--config.model.dropout=0.2", "--config.train.steps_per_dispatch=10"),
-        *("--config.train.seed=3", "--config.train.steps=10"),
+        *("--config.train.seed=3", "--config.train.steps=10", "--config.parallel.threads=2"),
     ]
     assert calls[7][0][0][0].endswith("experiments/config.py:table3/base@smoke")
     assert not any("train.steps=" in argument for argument in calls[7][0][0])
