@@ -432,7 +432,7 @@ def test_a_full_disk_later_neither_hinders_nor_loses(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="^cannot write to .*file: Not a directory"):
+    with pytest.raises(UserError, match=r"^cannot write to .*file: Not a directory"):
         Lease(tmp_path / "file").__enter__()
     assert holder(tmp_path / "file") is None
 

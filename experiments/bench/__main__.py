@@ -51,8 +51,8 @@ figures of seeds:
 
 figures of guards:
   target_tokens_per_s  of the whole training loop as it is (norms of gradients, the sentinel that looks at each step,
-                       logs, checkpoints with their digests, the lease) and of the same loop without all that; both
-                       in one process, in turns
+                       logs, checkpoints with their digests, the lease) and of the same loop without all that; a round
+                       is as many steps as from one checkpoint to the next, in turns of 10
 
 figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
@@ -116,7 +116,6 @@ def _parser():
     add_common(one, rounds=True)
     one = add("guards", "what checkpoints, logs, leases and sentinels cost a training run")
     add_size(one, "multi30k", peer=False)
-    one.add_argument("--steps", type=_positive, default=300, help="of each turn (default: 300)")
     add_common(one, rounds=True)
     one = add("table", "a table of ratios from results")
     one.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE.json", help="a result, or a folder of them")
@@ -168,7 +167,7 @@ def _measure(args, threads):
     if args.command == "guards":
         from experiments.bench.guards import measure_guards
 
-        return measure_guards(config, steps=args.steps, turns=args.rounds, threads=threads)
+        return measure_guards(config, turns=args.rounds, threads=threads)
     from experiments.bench.training import measure_memory, measure_training
 
     shared |= {"peer": args.peer, "modes": _modes(args)}

@@ -168,7 +168,7 @@ def _notes(result, name):
     if result["kind"] == "memory" and (parts := _micro_batches(result)) > 1:
         yield f"{name}: tx computes an update in {parts} micro-batches, PyTorch in one unless its label says otherwise."
     if result["kind"] == "guards":
-        yield f"{name}: {result['steps']} steps, a checkpoint every {result['config']['train']['checkpoint_every']}."
+        yield f"{name}: a checkpoint every {result['config']['train']['checkpoint_every']} steps."
     if result["kind"] == "seeds":
         yield f"{name}: {result['seeds']} seeds, evaluation and translation included, compiled before."
     if result["kind"] == "decode":

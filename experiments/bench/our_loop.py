@@ -1,0 +1,114 @@
+"""Our whole training loop as a contestant, with everything that guards a run or without; it advances when told to."""
+
+import contextlib
+import pathlib
+import queue
+import tempfile
+import threading
+import time
+from unittest import mock
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from tx import determinism
+from tx.memory import keep_freed_memory, one_step_at_a_time
+
+
+class Loop:
+    """Trains a run in a thread that waits before every step until it may make it.
+
+    Args:
+      config: a whole configuration as nested dicts, whose steps are never all made.
+      guarded: whether gradients are measured and watched, logs and checkpoints written and the folder held by a lease.
+    """
+
+    def __init__(self, config: dict, guarded: bool):
+        self._config, self._guarded = ConfigDict(config), guarded
+        keep_freed_memory()
+        determinism.fix(self._config.parallel)
+        one_step_at_a_time()
+        self._allowed, self._asked = queue.Queue(), queue.Queue()
+        self._tokens, self._failed = 0, None
+        self._thread = threading.Thread(target=self._train, daemon=True)
+        self._thread.start()
+        self._await()
+
+    def advance(self, steps: int) -> dict:
+        """Makes so many steps; returns their seconds and target_tokens."""
+        self._tokens, began = 0, time.perf_counter()
+        for _ in range(steps):
+            self._allowed.put(True)
+            self._await()
+        return {"seconds": time.perf_counter() - began, "target_tokens": self._tokens}
+
+    def close(self) -> None:
+        """Ends the training."""
+        self._allowed.put(False)
+        self._thread.join()
+
+    def _await(self):
+        """Waits until the loop has come to its next step."""
+        if not self._asked.get():
+            raise RuntimeError("the training broke off") from self._failed
+
+    def _train(self):
+        try:
+            with contextlib.ExitStack() as stack:
+                self._begin(stack)
+        except _Enough:
+            pass
+        except BaseException as error:
+            self._failed = error
+            self._asked.put(False)
+
+    def _begin(self, stack):
+        from tx import train as training
+        from tx.data import tokens
+        from tx.lease import Lease
+        from tx.members import Member
+        from tx.run import RunDir
+
+        make = training.make_train_step
+
+        def waiting(*configs):
+            step = make(*configs)
+
+            def wait(state, batch):
+                self._asked.put(True)
+                if not self._allowed.get():
+                    raise _Enough
+                self._tokens += int(np.count_nonzero(batch["tgt"]))
+                return step(state, batch)
+
+            return wait
+
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(mock.patch.object(training, "make_train_step", waiting))
+        lease = stack.enter_context(Lease(folder)) if self._guarded else None
+        if not self._guarded:
+            _remove_guards(stack)
+        data = tokens.prepare(self._config.data, self._config.model.vocab_size)
+        training.train([Member(self._config, RunDir(folder), data, lease)])
+
+
+class _Enough(BaseException):
+    """The loop is no longer wanted."""
+
+
+def _remove_guards(stack):
+    import jax.numpy as jnp
+
+    from tx import step
+    from tx import train as training
+    from tx.logs import Log
+    from tx.members import Member
+
+    blind = mock.Mock(look=mock.Mock(return_value=()), settle=mock.Mock(return_value=()))
+    for target, name, value in (
+        (training, "Sentinel", blind),
+        (step.optax.tree, "norm", jnp.zeros(())),
+        (Member, "save", None),
+        (Log, "write", None),
+    ):
+        stack.enter_context(mock.patch.object(target, name, return_value=value))
