@@ -5,6 +5,7 @@ import os
 # Before JAX is imported, here and in the processes that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.pop("COLUMNS", None)  # tables are as wide as when piped, whatever terminal the tests are started from
 
 import hypothesis
@@ -31,4 +32,14 @@ def _own_cache(tmp_path_factory):
         folder = folder.parent  # shared by the session's processes
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TX_CACHE_DIR", str(folder / "tx-cache"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_once(tmp_path_factory):
+    """What a process of the session and those that its tests start compile; many tests train the same model."""
+    folder = str(tmp_path_factory.getbasetemp() / "compiled")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
         yield

@@ -17,7 +17,7 @@ import tiny
 
 from experiments import __main__ as experiments_command
 from experiments.bench import __main__ as command
-from experiments.bench import bundle, contestant, decoding, rounds, seeds, sentences, table, training, weights
+from experiments.bench import bundle, contestant, decoding, guards, rounds, seeds, sentences, table, training, weights
 from experiments.bench.contestant import Contestant
 from experiments.bench.length_batches import LengthBatches
 from tx.errors import UserError
@@ -247,6 +247,54 @@ def test_a_run_that_breaks_off_ends_the_measurement(monkeypatch):
     config = sentences.config_of("smoke", {})
     with pytest.raises(UserError, match="a run broke off with status 3: what went wrong"):
         seeds.measure_seeds(config, seeds=1, threads=1, turns=1, platform="cpu")
+
+
+# Guards
+
+
+class Counted:
+    """Stands for the process of a loop: 10 tokens a step, in a second if it is guarded, else in half of one."""
+
+    def __init__(self, label, served, arguments, threads):
+        self.arguments, self.step_s = arguments, 1.0 if arguments["guarded"] else 0.5
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def __call__(self, method, steps):
+        self.made.append((method, self.arguments["guarded"], steps))
+        return {"seconds": steps * self.step_s, "target_tokens": 10 * steps}
+
+
+def test_guarded_and_unguarded_loops_advance_in_turns_from_checkpoint_to_checkpoint(monkeypatch):
+    monkeypatch.setattr(guards, "Contestant", Counted)
+    monkeypatch.setattr(Counted, "made", [], raising=False)
+    config = tiny.config(train__checkpoint_every=24)
+    result = guards.measure_guards(config, turns=2, threads=1)
+    one_round = [("advance", guarded, steps) for steps in (10, 10, 4) for guarded in (True, False)]
+    warm = [("advance", guarded, guards.WARM) for guarded in (True, False)]
+    assert Counted.made == warm + 2 * one_round
+    assert result["config"]["train"]["steps"] > guards.WARM + 2 * 24  # so that neither comes to its end
+    assert result["contestants"]["tx"]["rounds"][0] == {
+        "seconds": 24.0,
+        "target_tokens": 240,
+        "target_tokens_per_s": 10.0,
+    }
+    assert result["ratios"][guards.BARE]["target_tokens_per_s"] == {"median": 0.5, "min": 0.5, "max": 0.5}
+
+
+@pytest.mark.slow  # the corpus, and two processes that compile
+def test_the_loop_trains_with_its_guards_and_without():
+    settings = {"model.d_model": "16", "model.d_ff": "32", "model.num_layers": "1", "data.batch_rows": "2"}
+    config = sentences.config_of("smoke", settings | {"train.checkpoint_every": "4", "train.log_every": "2"})
+    result = guards.measure_guards(config, turns=1, threads=1)
+    guarded, bare = (one["rounds"][0] for one in result["contestants"].values())
+    assert guarded["target_tokens"] == bare["target_tokens"]  # of the same batches
+    assert 4 * 48 < guarded["target_tokens"] <= 4 * 2 * 48
+    assert set(result["ratios"]) == {guards.BARE}
 
 
 # The table

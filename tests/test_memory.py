@@ -67,6 +67,7 @@ def test_a_rehearsal_runs_everything_and_leaves_nothing(in_memory, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_rehearsal_finds_what_does_not_fit(in_memory):
     with pytest.raises(UserError, match=r"out of memory training with data\.batch_rows=2, data\.row_length=32, "):
         rehearsal.rehearse(tiny.config(**SETTINGS | {"model__d_ff": 2**31 - 1}))

@@ -216,6 +216,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path):
     config, data = tiny.config(**SETTINGS), handful.prepared(copies=2)
     alone = RunDir(tmp_path / "alone")

@@ -27,6 +27,7 @@ def content(config):
     return data.fingerprint, [np.array(array) for array in arrays], [data.pairs(name) for name in data.splits]
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_never_gives_other_data(tmp_path, monkeypatch):
     config = data_config(folder=write(tmp_path / "text"))
     whole, copy = tmp_path / "whole", tmp_path / "copy"

@@ -49,6 +49,7 @@ def trainer(tmp_path):
     return command, {"PYTHONPATH": path, "XLA_FLAGS": sweep.FAST}
 
 
+@pytest.mark.slow
 def test_a_run_whose_disk_fills_goes_on_when_there_is_space(tmp_path, trainer):
     command, variables = trainer
     mount, out, straight = tmp_path / "disk", tmp_path / "out", RunDir(tmp_path / "straight")

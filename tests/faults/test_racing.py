@@ -4,6 +4,7 @@ import json
 import signal
 import time
 
+import pytest
 import sweep
 
 from tx import lease
@@ -12,6 +13,7 @@ from tx.run import RunDir
 ROWS = ("base", "A/h=1", "A/h=4", "A/h=16", "D/P_drop=0.2")
 
 
+@pytest.mark.slow
 def test_launches_side_by_side_share_the_runs_and_take_over_from_the_dead(tmp_path):
     log = tmp_path / "done.txt"
     arguments = [*sweep.arguments(tmp_path / "work", *ROWS, train__steps=24), "--jobs=2"]
