@@ -105,16 +105,24 @@ def test_all_scores():
     assert found["bleu_tokenized"] == pytest.approx(plain_multi_bleu(*tokens), abs=1e-9)
     compounds = [[scores.split_compounds(text) for text in side] for side in tokens]
     assert found["bleu_compound"] == pytest.approx(plain_multi_bleu(*compounds), abs=1e-9)
+    lowered = [[text.lower() for text in side] for side in tokens]
+    assert found["bleu_lower"] == pytest.approx(plain_multi_bleu(*lowered), abs=1e-9)
     assert 0 < found["bleu_tokenized"] < found["bleu_compound"] < 100
+
+
+def test_case_counts_in_all_scores_but_one():
+    found = scores.score([text.upper() for text in REFERENCES], REFERENCES, "de")
+    assert found["bleu_lower"] == pytest.approx(100)
+    assert max(found["bleu"], found["bleu_tokenized"], found["bleu_compound"]) < 50
 
 
 def test_perfect_and_hopeless_translations():
     perfect = scores.score(REFERENCES, REFERENCES, "de")
-    for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound"):
+    for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower"):
         assert perfect[name] == pytest.approx(100)
     assert perfect["exact_match"] == 1
     hopeless = scores.score([""] * 5, REFERENCES, "de")
-    for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "exact_match"):
+    for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower", "exact_match"):
         assert hopeless[name] == 0
     assert scores.bleu_from_stats(hopeless["stats"]) == 0
 

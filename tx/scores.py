@@ -1,4 +1,4 @@
-"""BLEU three ways, chrF and exact match of translations against one reference each.
+"""BLEU four ways, chrF and exact match of translations against one reference each.
 
 The June 2017 script (tensor2tensor's get_ende_bleu.sh) replaced Unicode punctuation, tokenised with Moses'
 German rules, split hyphenated compounds and ran multi-bleu.perl. It treated the decoded text so and took a
@@ -28,6 +28,7 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
       chrf: chrF2 (Popovic 2016).
       bleu_tokenized: multi-bleu on Moses tokens.
       bleu_compound: the same with hyphenated compounds split, the paper's way.
+      bleu_lower: multi-bleu on Moses tokens in lower case, as most of what is published on Multi30k.
       exact_match: share of hypotheses that equal their reference, white space at the ends aside.
       stats: for each sentence what `bleu` is made of, in 13a tokens: [hypothesis length, reference length,
         matching n-grams for n = 1..4, n-grams of the hypothesis for n = 1..4].
@@ -44,6 +45,7 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
     corpus = bleu.corpus_score(hypotheses, [references])
     tokenized = [[moses(text, target_language) for text in side] for side in (hypotheses, references)]
     compounds = [[split_compounds(text) for text in side] for side in tokenized]
+    lowered = [[text.lower() for text in side] for side in tokenized]
     return {
         "sentences": len(hypotheses),
         "bleu": corpus.score,
@@ -51,6 +53,7 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
         "chrf": sacrebleu.CHRF().corpus_score(hypotheses, [references]).score,
         "bleu_tokenized": multi_bleu(*tokenized),
         "bleu_compound": multi_bleu(*compounds),
+        "bleu_lower": multi_bleu(*lowered),
         "exact_match": sum(h.strip() == r.strip() for h, r in zip(hypotheses, references, strict=True))
         / len(hypotheses),
         "stats": _stats(hypotheses, references),
