@@ -3,6 +3,6 @@
 Importing the package registers every sweep; a new sweep is a module of its own, named here.
 """
 
-from experiments import registry, table3
+from experiments import registry, regularised, table3
 
-__all__ = ["registry", "table3"]
+__all__ = ["registry", "regularised", "table3"]

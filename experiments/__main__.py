@@ -18,9 +18,10 @@ def _parser():
     one = commands.add_parser("list", help="sweeps and scales, or the variants of one sweep")
     one.add_argument("sweep", nargs="?", help="SWEEP[@SCALE], e.g. table3@paper (the default scale)")
     one.add_argument("--format", choices=("text", "json"), default="text")
-    one = commands.add_parser("report", help="the table of a sweep, from its result.json files")
+    one = commands.add_parser("report", help="the tables of a sweep, from its result.json files")
     one.add_argument("dirs", nargs="+", type=pathlib.Path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
-    one.add_argument("--out", type=pathlib.Path, help="write OUT/SWEEP@SCALE/table.* (default: by the runs)")
+    one.add_argument("--out", type=pathlib.Path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
+    one.add_argument("--show", choices=report.TABLES, default="table", help="which to print; all are written")
     one.add_argument("--readme", type=pathlib.Path, help="instead, renew the tables in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
     return parser
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--check needs --readme")
     if args.readme is not None:
         return report.renew_readme(args.readme, args.dirs, check=args.check)
-    report.report(args.dirs, args.out, console)
+    report.report(args.dirs, args.out, console, args.show)
     return 0
 
 

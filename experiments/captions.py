@@ -1,13 +1,13 @@
 """What stands around a table: how its numbers were obtained, and what they may not be compared with."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from experiments.results import Results, split_of, test_of
 
 
-def caption(found: Results) -> tuple[tuple[str, str], ...]:
-    """Returns (what, value) pairs; where runs differ, every value or the range is given."""
+def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[str, str], ...]:
+    """Returns (what, value) pairs, those named by `only` if given; where runs differ, every value or the range."""
     done = found.done
     if not done:
         return (("Runs", "none done"),)
@@ -35,7 +35,7 @@ def caption(found: Results) -> tuple[tuple[str, str], ...]:
         ("device", _counted(map(_device, done))),
         ("code", _counted(r["code"] or "not recorded" for r in done)),
     ]
-    return tuple(pairs)
+    return tuple(pair for pair in pairs if only is None or pair[0] in only)
 
 
 def standing_notes(found: Results) -> tuple[str, ...]:
@@ -55,9 +55,13 @@ def standing_notes(found: Results) -> tuple[str, ...]:
     for what, key in (("texts", "fingerprint"), ("vocabularies", "vocabulary_fingerprint")):
         if len({result["data"][key] for result in found.done}) > 1:
             notes.append(f"The runs were trained on different {what}: their numbers cannot be compared.")
-    if any(len(row.results) > 1 for row in found.rows):
-        notes.append("± is the standard deviation over seeds (n - 1).")
-    return tuple(notes)
+    return (*notes, *seeds_note(found))
+
+
+def seeds_note(found: Results) -> tuple[str, ...]:
+    """What ± is, where any row has several seeds."""
+    several = any(len(row.results) > 1 for row in found.rows)
+    return ("± is the standard deviation over seeds (n - 1).",) if several else ()
 
 
 def _device(result: dict) -> str:

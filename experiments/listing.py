@@ -53,6 +53,8 @@ def print_entries(sweep: Sweep, scale: Scale, console: rich.console.Console) -> 
         table.add_row(*map(rich.text.Text, (variant.name, changes(e["diff"]), *numbers)))
     console.print(rich.text.Text(f"{sweep.name}@{scale.label}: {sweep.doc}"))
     console.print(rich.text.Text(f"Scale {scale.label}: {scale.doc}. PPL, BLEU and M are the paper's."))
+    if sweep.base:
+        console.print(rich.text.Text(f"Its base differs from the paper's by {changes(sweep.base)}."))
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(rich.text.Text(f"[{number}] {note}"))

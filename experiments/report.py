@@ -6,47 +6,58 @@ from collections.abc import Iterable
 import rich.console
 import rich.text
 
-from experiments import markers, results, tables
-from experiments.rows import build
+from experiments import costs, markers, results, rows, scores, tables
 from tx.errors import UserError, printable
 from tx.run import write_atomically
 
+TABLES = {"table": rows.build, "scores": scores.build, "costs": costs.build}
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "tex": tables.to_latex}
 
 
-def report(dirs: Iterable[pathlib.Path], out: pathlib.Path | None, console: rich.console.Console) -> list[pathlib.Path]:
-    """Prints the table of every sweep in `dirs` and writes table.md, .csv and .tex; returns the files.
+def report(
+    dirs: Iterable[pathlib.Path], out: pathlib.Path | None, console: rich.console.Console, show: str = "table"
+) -> list[pathlib.Path]:
+    """Prints one of the TABLES of every sweep in `dirs`, that called `show`, and writes them all; returns the files.
 
-    They lie in OUT/SWEEP@SCALE/, or, without `out`, in the first SWEEP@SCALE folder that was read.
+    They are called table.md, scores.csv and so on, and lie in OUT/SWEEP@SCALE/, or, without `out`, in the first
+    SWEEP@SCALE folder that was read.
     """
     written = []
     for found in results.read(dirs):
-        table = build(found)
         folder = found.folders[0] if out is None else out / found.name
+        made = {name: build(found) for name, build in TABLES.items()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for form, render in FORMS.items():
-                write_atomically(folder / f"table.{form}", render(table))
-                written.append(folder / f"table.{form}")
+            for name, table in made.items():
+                for form, render in FORMS.items():
+                    write_atomically(folder / f"{name}.{form}", render(table))
+                    written.append(folder / f"{name}.{form}")
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
-        tables.print_table(table, console)
-        console.print(rich.text.Text(f"Written: {printable(str(folder))}/table.{{{','.join(FORMS)}}}\n"))
+        tables.print_table(made[show], console)
+        files = f"{{{','.join(TABLES)}}}.{{{','.join(FORMS)}}}"
+        console.print(rich.text.Text(f"Written: {printable(str(folder))}/{files}\n"))
     return written
 
 
 def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
-    """Puts the table between every line <!-- table: SWEEP@SCALE --> and the next line <!-- end table -->.
+    """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
-    With `check`, changes nothing. Returns 1 if `check` found a table other than its results give now, else 0.
-    Raises UserError for a marker without its end and for a sweep that is in none of `dirs`.
+    NAME is SWEEP@SCALE, or SWEEP@SCALE/scores or /costs for another of its tables. With `check`, changes nothing.
+    Returns 1 if `check` found a table other than its results give now, else 0. Raises UserError for a marker without
+    its end, for a sweep that is in none of `dirs` and for a table that no sweep has.
     """
 
     def render(names):
-        rendered = {one.name: tables.to_markdown(build(one)) for one in results.read(dirs) if one.name in names}
+        read = {one.name: one for one in results.read(dirs)}
+        rendered = {}
         for name in names:
-            if name not in rendered:
-                raise UserError(f"{readme}: no results of {name} in {', '.join(map(str, dirs))}")
+            sweep, _, kind = name.partition("/")
+            if sweep not in read:
+                raise UserError(f"{readme}: no results of {sweep} in {', '.join(map(str, dirs))}")
+            if kind not in ("", *TABLES):
+                raise UserError(f"{readme}: {name}: a sweep has no table {kind!r}; there are {', '.join(TABLES)}")
+            rendered[name] = tables.to_markdown(TABLES[kind or "table"](read[sweep]))
         return rendered
 
     return markers.renew(readme, lambda name: "@" in name, render, check)

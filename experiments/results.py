@@ -55,6 +55,11 @@ class Row:
     free: frozenset[str] = frozenset()
 
     @property
+    def group(self) -> str:
+        """What stands before the first slash of its name: "A" of "A/h=1"."""
+        return self.variant.name.partition("/")[0]
+
+    @property
     def results(self) -> list[dict]:
         return [run.result for run in self.runs if run.state == "done"]
 
@@ -209,8 +214,10 @@ def split_of(result: dict) -> str:
 _NUMBERS = (
     *(("params",), ("vocab_size",), ("dev", "ppl"), ("decode", "beam"), ("decode", "alpha")),
     *(("decode", "average_last"), ("train", "steps"), ("train", "epochs"), ("train", "target_tokens")),
-    ("device", "count"),
+    *(("device", "count"), ("train", "flops"), ("timing", "target_tokens_per_s"), ("timing", "train_s")),
+    *(("timing", "decode_s"), ("timing", "total_s")),
 )
+_SCORES = ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower", "exact_match")
 _TEXTS = (
     *(("code",), ("dev", "split"), ("device", "kind"), ("data", "fingerprint"), ("data", "vocabulary_fingerprint")),
     *(("config", "data", "corpus"), ("config", "data", "source"), ("config", "data", "target")),
@@ -219,14 +226,14 @@ _TEXTS = (
 
 def _check(result: dict) -> None:
     """Raises KeyError, TypeError, OverflowError or the like where something that tables show is not as it should be."""
-    scores = test_of(result)
-    numbers = [scores[key] for key in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "exact_match")]
-    numbers += [_at(result, keys) for keys in _NUMBERS]
+    numbers = [_at(result, keys) for keys in _NUMBERS]
+    for scores in (test_of(result), *result["tests"].values()):
+        numbers += [scores[kind] for kind in _SCORES]
     for value in numbers:
         if type(value) not in (int, float):
             raise TypeError(f"a {type(value).__name__} where a number should be")
         float(value)  # a whole number may be too long for one
-    for value in (scores["signature"], *(_at(result, keys) for keys in _TEXTS)):
+    for value in (test_of(result)["signature"], *(_at(result, keys) for keys in _TEXTS)):
         if not isinstance(value, str):
             raise TypeError(f"a {type(value).__name__} where text should be")
 

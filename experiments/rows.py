@@ -1,65 +1,19 @@
 """A table of results: the paper's numbers, ours over the seeds, differences from base, each row's state."""
 
-import dataclasses
-import math
-import statistics
 from collections import Counter
-from collections.abc import Callable
 
 import tx.config
 from experiments import registry
 from experiments.captions import caption, standing_notes
+from experiments.measures import BLEU, EXACT, PPL, Measure, number
 from experiments.results import Results, Row, test_of
 from experiments.symbols import in_order, show, symbol
 from experiments.tables import Column, Table
 
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """A number of a run.
-
-    Attributes:
-      of: reads it from the contents of result.json.
-      form: how it is printed, and its differences; sd_form: how its standard deviation is.
-    """
-
-    of: Callable[[dict], float]
-    form: str
-    sd_form: str
-
-    def values(self, row: Row) -> list[float]:
-        return [float(self.of(result)) for result in row.results]
-
-    def mean(self, row: Row) -> float | None:
-        values = self.values(row)
-        return _of(statistics.fmean, values) if values else None
-
-    def sd(self, row: Row) -> float | None:
-        values = self.values(row)
-        return _of(statistics.stdev, values) if len(values) > 1 else None
-
-    def cell(self, row: Row) -> str:
-        """Mean and standard deviation; the number alone of one seed; blank of none."""
-        sd = self.sd(row)
-        return _number(self.mean(row), self.form) + ("" if sd is None else f" ± {_number(sd, self.sd_form)}")
-
-
-def _of(statistic, values):
-    """The statistic, infinite or no number where a run diverged."""
-    if not all(map(math.isfinite, values)):
-        return sum(values)
-    try:
-        return statistic(values)
-    except OverflowError:
-        return math.inf
-
-
-PPL = Measure(lambda r: r["dev"]["ppl"], ".2f", ".2f")
-BLEU = Measure(lambda r: test_of(r)["bleu"], ".1f", ".2f")
-EXACT = Measure(lambda r: 100 * test_of(r)["exact_match"], ".1f", ".1f")
 # For CSV only.
 _OTHERS = {
-    key: Measure(lambda r, key=key: test_of(r)[key], "", "") for key in ("bleu_tokenized", "bleu_compound", "chrf")
+    key: Measure(lambda r, key=key: test_of(r)[key], "", "")
+    for key in ("bleu_tokenized", "bleu_compound", "bleu_lower", "chrf")
 }
 
 
@@ -67,7 +21,7 @@ def build(found: Results) -> Table:
     """Makes the table of a sweep from whatever runs there are; rows without results stay, and say why."""
     notes = _Notes()
     base = found.rows[0]
-    changed = in_order({field for row in found.rows for field in row.diff})
+    changed = in_order({*found.sweep.base, *(field for row in found.rows for field in row.diff)})
     base_fields = tx.config.fields(registry.base_config(found.sweep, found.scale))
     exact = any(value > 0 for row in found.rows for value in EXACT.values(row))
     cells, records = [], []
@@ -82,7 +36,7 @@ def build(found: Results) -> Table:
                 *("" if value is None else show(value) for value in settings.values()),
                 *_beside(PPL, "ppl", row, base),
                 *_beside(BLEU, "bleu", row, base),
-                _number(paper.params, "g") + notes.mark(row.variant.note),
+                number(paper.params, "g") + notes.mark(row.variant.note),
                 ", ".join(params.values()),
                 *([EXACT.cell(row)] if exact else []),
                 state,
@@ -93,7 +47,7 @@ def build(found: Results) -> Table:
         title=f"{found.name}: {found.sweep.doc}.",
         columns=_columns(changed, exact),
         rows=tuple(cells),
-        groups=tuple(row.variant.name.partition("/")[0] for row in found.rows),
+        groups=tuple(row.group for row in found.rows),
         caption=caption(found),
         notes=(*standing_notes(found), *notes.lines),
         records=tuple(records),
@@ -113,21 +67,15 @@ def _columns(changed, exact):
 def _beside(measure: Measure, key: str, row: Row, base: Row) -> list[str]:
     """The four cells of a measure: the paper's, ours, and both differences from base."""
     paper, ours = _paper(row, key), measure.mean(row)
-    cells = [_number(paper, measure.form), measure.cell(row)]
+    cells = [number(paper, measure.form), measure.cell(row)]
     for value, of_base in ((paper, _paper(base, key)), (ours, measure.mean(base))):
         blank = row is base or value is None or of_base is None
-        cells.append("" if blank else _number(value - of_base, f"+z{measure.form}"))
+        cells.append("" if blank else number(value - of_base, f"+z{measure.form}"))
     return cells
 
 
 def _paper(row, key):
     return getattr(row.variant.paper, key, None)
-
-
-def _number(value, form):
-    if value is None:
-        return ""
-    return format(value, form) if abs(value) < 1e5 else f"{value:.1e}"  # a run that diverged
 
 
 class _Notes:

@@ -35,12 +35,13 @@ def put(
         "config": config,
         "params": 1_234_567,
         "vocab_size": config["model"]["vocab_size"],
-        "train": {"steps": config["train"]["steps"], "epochs": 12.34, "target_tokens": 654_321},
+        "train": {"steps": config["train"]["steps"], "epochs": 12.34, "target_tokens": 654_321, "flops": 2e15},
         "dev": {"split": "validation", "ppl": ppl, "nll": 1.0, "tokens": 7},
         "tests": {"a_split": other, split: scores},
         "decode": config["decode"],
         "data": {"corpus": "c", "fingerprint": "f", "vocabulary_fingerprint": "v"},
         "device": {"platform": "cpu", "kind": "Some CPU", "count": 1, "threads": 2},
+        "timing": {"train_s": 3000.0, "decode_s": 600.0, "total_s": 3600.0, "target_tokens_per_s": 218.1},
         "code": "abc123",
     }
     (path / "result.json").write_text(json.dumps(result | changes))

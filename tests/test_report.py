@@ -7,7 +7,7 @@ import statistics
 import pytest
 from fabricated import SIGNATURE, cells, fail, put, table_of
 
-from experiments import registry, tables
+from experiments import costs, registry, results, scores, tables
 
 
 def test_one_seed_beside_the_paper(tmp_path):
@@ -57,6 +57,12 @@ def test_changed_values_as_in_the_paper(tmp_path):
     assert shown["B/d_k=16"] == {"d_k": "16"}
     assert shown["E"] == {"positions": "learned"}
     assert shown["big"] == {"d_model": "1024", "d_ff": "4096", "h": "16", "P_drop": "0.3", "steps": "300,000"}
+
+
+def test_what_a_sweeps_base_changes_is_shown(tmp_path):
+    put(tmp_path, "regularised/base@smoke", 1)
+    (row,) = cells(table_of(tmp_path)).values()
+    assert row["P_drop"] == "0.3"
 
 
 def test_seeds_give_mean_and_standard_deviation(tmp_path):
@@ -245,3 +251,48 @@ def test_a_diverged_run_stays_legible(tmp_path):
     put(tmp_path, "table3/E@smoke", 1, ppl=3.21e30)
     table = cells(table_of(tmp_path))
     assert (table["base"]["PPL ours"], table["E"]["PPL ours"]) == ("nan", "3.2e+30")
+
+
+def test_the_table_of_scores_has_every_split_by_every_kind(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1, bleu=30.0)
+    put(tmp_path, "table3/base@smoke", 2, bleu=31.0)
+    path = put(tmp_path, "table3/E@smoke", 1, bleu=20.0) / "result.json"
+    result = json.loads(path.read_text())
+    del result["tests"]["a_split"]
+    path.write_text(json.dumps(result))
+    (found,) = results.read([tmp_path])
+    table = scores.build(found)
+    shown = cells(table)
+    assert list(shown) == [variant.name for variant in registry.variants("table3")]
+    kinds = ("sacreBLEU", "tokenised", "compounds split", "lower case", "chrF")
+    assert [c.title for c in table.columns[1:]] == [
+        f"{split} {kind}" for split in ("a_split", "test") for kind in kinds
+    ]
+    sd = f"{statistics.stdev([30, 31]):.2f}"
+    assert [shown["base"][f"test {kind}"] for kind in kinds] == [
+        *(f"{mean} ± {sd}" for mean in ("30.5", "31.5", "32.5", "33.5")),
+        "55.5 ± 0.00",
+    ]
+    assert shown["base"]["a_split sacreBLEU"] == "99.0 ± 0.00"
+    assert (shown["E"]["test lower case"], shown["E"]["a_split lower case"]) == ("23.0", "")
+    assert not any(shown["big"][title] for title in shown["big"] if title != "row")
+    record = next(one for one in table.records if one["row"] == "base")
+    assert (record["test_bleu_lower"], record["test_bleu_lower_sd"]) == (33.5, pytest.approx(statistics.stdev([0, 1])))
+
+
+def test_the_table_of_costs_adds_up(tmp_path):
+    for seed in (1, 2):
+        put(tmp_path, "table3/base@smoke", seed)
+    timing = {"train_s": 60.0, "decode_s": 30.0, "total_s": 90.0, "target_tokens_per_s": 12345.6}
+    put(tmp_path, "table3/big@smoke", 1, timing=timing, device={"platform": "gpu", "kind": "X", "count": 4})
+    (found,) = results.read([tmp_path])
+    table = costs.build(found)
+    shown = cells(table)
+    assert (shown["base"]["runs"], shown["base"]["training min"]) == ("2", "50.0 ± 0.0")
+    assert shown["base"]["training PFLOP"] == "2.00 ± 0.00"
+    assert (shown["big"]["target tokens/s"], shown["big"]["translating min"]) == ("12,346", "0.5")
+    assert (shown["base"]["device hours"], shown["big"]["device hours"]) == ("2.00", "0.10")
+    assert (shown["all"]["runs"], shown["all"]["device hours"]) == ("3", "2.10")
+    assert (shown["E"]["runs"], shown["E"]["device hours"]) == ("", "")
+    assert sum(record["device hours"] for record in table.records) == pytest.approx(2.1)
+    assert [pair[0] for pair in table.caption] == ["Scale", "steps", "seeds", "device", "code"]

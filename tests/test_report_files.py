@@ -56,7 +56,12 @@ def test_where_it_is_written(tmp_path):
     put(tmp_path / "runs", "table3/base@multi30k", 1)
     assert command.main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
-    assert written == [f"table3@{s}/table.{form}" for s in ("multi30k", "smoke") for form in ("csv", "md", "tex")]
+    assert written == [
+        f"table3@{scale}/{name}.{form}"
+        for scale in ("multi30k", "smoke")
+        for name in ("costs", "scores", "table")
+        for form in ("csv", "md", "tex")
+    ]
     assert not list((tmp_path / "runs").rglob("table.*"))
     command.main(["report", str(tmp_path / "runs/table3@smoke")])
     assert [p.parent.name for p in (tmp_path / "runs").rglob("table.md")] == ["table3@smoke"]
@@ -106,7 +111,7 @@ README = """# x
 old
 <!-- end table -->
 between
-<!-- table: table3@multi30k -->
+<!-- table: table3@multi30k/scores -->
 <!-- end table -->
 after
 """
@@ -119,7 +124,7 @@ def test_a_readme_is_renewed_and_checked(tmp_path, capsys):
     put(tmp_path / "r", "table3/base@multi30k", 1)
     renew = ["report", str(tmp_path / "r"), "--readme", str(readme)]
     assert command.main([*renew, "--check"]) == 1
-    assert "is stale: table3@smoke, table3@multi30k" in capsys.readouterr().err
+    assert "is stale: table3@smoke, table3@multi30k/scores" in capsys.readouterr().err
     assert readme.read_text() == README
     assert command.main(renew) == 0
     text = readme.read_text()
@@ -127,7 +132,8 @@ def test_a_readme_is_renewed_and_checked(tmp_path, capsys):
     assert re.fullmatch(
         r"# x\n`<!-- table: inline -->` is.*\n"
         r"<!-- table: table3@smoke -->\n\*\*table3@smoke(.|\n)*\n<!-- end table -->\n"
-        r"between\n<!-- table: table3@multi30k -->\n\*\*table3@multi30k(.|\n)*\n<!-- end table -->\nafter\n",
+        r"between\n<!-- table: table3@multi30k/scores -->\n\*\*table3@multi30k: scores(.|\n)*\n"
+        r"<!-- end table -->\nafter\n",
         text,
     )
     assert command.main([*renew, "--check"]) == 0
@@ -146,6 +152,7 @@ def test_a_readme_is_renewed_and_checked(tmp_path, capsys):
         ("<!-- end table -->\n", "needs its <!-- end table --> line"),
         ("<!-- table: table3@smoke -->\n<!-- table: table3@smoke -->\n<!-- end table -->\n", "needs its"),
         ("<!-- table: table3@paper -->\n<!-- end table -->\n", "no results of table3@paper in"),
+        ("<!-- table: table3@smoke/speed -->\n<!-- end table -->\n", "has no table 'speed'; there are table, scores"),
     ],
 )
 def test_wrong_markers(tmp_path, capsys, text, message):
@@ -158,7 +165,8 @@ def test_wrong_markers(tmp_path, capsys, text, message):
     assert readme.read_text() == text
 
 
-def test_this_projects_readme_is_fresh():
+@pytest.mark.parametrize("page", ["README.md", "experiments/results/README.md"])
+def test_this_projects_pages_are_fresh(page):
     root = pathlib.Path(__file__).parent.parent
-    arguments = ["report", str(root / "experiments/results"), "--readme", str(root / "README.md"), "--check"]
+    arguments = ["report", str(root / "experiments/results"), "--readme", str(root / page), "--check"]
     assert command.main(arguments) == 0

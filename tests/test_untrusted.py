@@ -86,8 +86,11 @@ def test_hostile_text_in_results_is_shown_in_every_form(tmp_path, capsys):
     put(tmp_path, "table3/base@smoke", 1, folder="my \x1b[2J|`row`\u202e", overrides={"model.d_k": 3})
     assert command.main(["report", str(tmp_path)]) == 0
     texts = {form: (tmp_path / "table3@smoke" / f"table.{form}").read_text() for form in ("md", "tex", "csv")}
-    for text in (*texts.values(), capsys.readouterr().out):
-        assert not OBEYED.search(text)
+    others = [path.read_text() for name in ("scores", "costs") for path in tmp_path.rglob(f"{name}.*")]
+    assert len(others) == 6
+    printed = capsys.readouterr().out
+    assert not any(OBEYED.search(text) for text in (*texts.values(), *others, printed))
+    for text in (*texts.values(), printed):
         assert "\\x1b" in text.replace(r"\textbackslash{}", "\\")
     lines = [line for line in texts["md"].splitlines() if line.startswith("|")]
     assert len(lines) == 23
@@ -99,8 +102,13 @@ def test_hostile_text_in_results_is_shown_in_every_form(tmp_path, capsys):
 NO_NUMBERS = (None, True, "12", [], {}, 10**400, [[1]])
 NUMBERS = (
     *("params", "vocab_size", "dev.ppl", "decode.beam", "decode.alpha", "decode.average_last", "train.steps"),
-    *("train.epochs", "train.target_tokens", "device.count", "train", "decode", "dev", "tests", "tests.test"),
-    *(f"tests.test.{name}" for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "exact_match")),
+    *("train.epochs", "train.target_tokens", "train.flops", "device.count", "train", "decode", "dev", "tests"),
+    *("tests.test", "tests.a_split", "tests.a_split.chrf", "timing", "timing.train_s", "timing.decode_s"),
+    *("timing.total_s", "timing.target_tokens_per_s"),
+    *(
+        f"tests.test.{name}"
+        for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower", "exact_match")
+    ),
 )
 NO_TEXTS = (None, 3, [], {})
 TEXTS = (

@@ -1,0 +1,60 @@
+"""A table of what runs cost: epochs, tokens, speed and device hours of each row of a sweep, and of all."""
+
+from experiments.captions import caption, seeds_note
+from experiments.measures import Measure, number
+from experiments.results import Results
+from experiments.tables import Column, Table
+
+_MEASURES = {
+    "params 10^6": Measure(lambda r: r["params"] / 1e6, ".2f", ".2f"),
+    "epochs": Measure(lambda r: r["train"]["epochs"], ".1f", ".1f"),
+    "target tokens": Measure(lambda r: r["train"]["target_tokens"], ",.0f", ",.0f"),
+    "training PFLOP": Measure(lambda r: r["train"]["flops"] / 1e15, ".2f", ".2f"),
+    "target tokens/s": Measure(lambda r: r["timing"]["target_tokens_per_s"], ",.0f", ",.0f"),
+    "training min": Measure(lambda r: r["timing"]["train_s"] / 60, ",.1f", ",.1f"),
+    "translating min": Measure(lambda r: r["timing"]["decode_s"] / 60, ",.1f", ",.1f"),
+}
+_HOURS = Measure(lambda r: r["timing"]["total_s"] / 3600 * r["device"]["count"], ",.2f", "")
+_HOW = ("Scale", "steps", "seeds", "device", "code")
+
+
+def build(found: Results) -> Table:
+    """Makes the table from whatever runs there are; rows without results stay, and are blank."""
+    hours = {row.variant.name: _HOURS.values(row) for row in found.rows}
+    total = sum(sum(of_row) for of_row in hours.values())
+    cells = [
+        (
+            row.variant.name,
+            str(len(row.results) or ""),
+            *(measure.cell(row) for measure in _MEASURES.values()),
+            number(sum(hours[row.variant.name]) if row.results else None, _HOURS.form),
+        )
+        for row in found.rows
+    ]
+    blank = [""] * len(_MEASURES)
+    records = [
+        {"name": f"{found.sweep.name}/{row.variant.name}@{found.scale.label}", "row": row.variant.name}
+        | {"runs": len(row.results)}
+        | {title: measure.mean(row) for title, measure in _MEASURES.items()}
+        | {"device hours": sum(hours[row.variant.name])}
+        for row in found.rows
+    ]
+    return Table(
+        title=f"{found.name}: what the runs cost.",
+        columns=(
+            Column("row", text=True),
+            Column("runs"),
+            *(Column(title, drop=1) for title in _MEASURES),
+            Column("device hours"),
+        ),
+        rows=(*cells, ("all", str(len(found.done)), *blank, number(total, _HOURS.form))),
+        groups=(*(row.group for row in found.rows), "all"),
+        caption=caption(found, _HOW),
+        notes=(
+            "PFLOP: 10^15 floating-point operations, counted by formula for the weight products over full batches. "
+            "Training includes compilation, evaluation and checkpoints, and target tokens/s are over all of it. The "
+            "CPU that a run computes on is one device, whatever its threads.",
+            *seeds_note(found),
+        ),
+        records=tuple(records),
+    )

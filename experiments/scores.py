@@ -1,0 +1,47 @@
+"""A table of translation scores: every test split by every kind of score, for each row of a sweep."""
+
+from experiments.captions import caption, seeds_note
+from experiments.measures import Measure
+from experiments.results import Results
+from experiments.tables import Column, Table
+
+_TITLES = {
+    "bleu": "sacreBLEU",
+    "bleu_tokenized": "tokenised",
+    "bleu_compound": "compounds split",
+    "bleu_lower": "lower case",
+    "chrf": "chrF",
+}
+_HOW = ("Scale", "steps", "seeds", "beam", "alpha", "checkpoints averaged", "sacreBLEU", "code")
+
+
+def build(found: Results) -> Table:
+    """Makes the table from whatever runs there are; rows without results stay, and are blank."""
+    splits = list(dict.fromkeys(split for result in found.done for split in result["tests"]))
+    measures = {(split, kind): _measure(split, kind) for split in splits for kind in _TITLES}
+    records = [
+        {"name": f"{found.sweep.name}/{row.variant.name}@{found.scale.label}", "row": row.variant.name}
+        | {f"{split}_{kind}": measure.mean(row) for (split, kind), measure in measures.items()}
+        | {f"{split}_{kind}_sd": measure.sd(row) for (split, kind), measure in measures.items()}
+        for row in found.rows
+    ]
+    return Table(
+        title=f"{found.name}: scores of the translations.",
+        columns=(
+            Column("row", text=True),
+            *(Column(split, _TITLES[kind], drop=splits.index(split)) for split, kind in measures),
+        ),
+        rows=tuple((row.variant.name, *(one.cell(row) for one in measures.values())) for row in found.rows),
+        groups=tuple(row.group for row in found.rows),
+        caption=caption(found, _HOW),
+        notes=(
+            "tokenised, compounds split and lower case: multi-bleu on Moses tokens; with hyphenated compounds split "
+            "as for the paper; and in lower case.",
+            *seeds_note(found),
+        ),
+        records=tuple(records),
+    )
+
+
+def _measure(split: str, kind: str) -> Measure:
+    return Measure(lambda result: result["tests"].get(split, {}).get(kind), ".1f", ".2f")
