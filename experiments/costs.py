@@ -8,7 +8,7 @@ from experiments.tables import Column, Table
 _MEASURES = {
     "params 10^6": Measure(lambda r: r["params"] / 1e6, ".2f", ".2f"),
     "epochs": Measure(lambda r: r["train"]["epochs"], ".1f", ".1f"),
-    "target tokens": Measure(lambda r: r["train"]["target_tokens"], ",.0f", ",.0f"),
+    "target tokens 10^6": Measure(lambda r: r["train"]["target_tokens"] / 1e6, ",.2f", ",.2f"),
     "training PFLOP": Measure(lambda r: r["train"]["flops"] / 1e15, ".2f", ".2f"),
     "target tokens/s": Measure(lambda r: r["timing"]["target_tokens_per_s"], ",.0f", ",.0f"),
     "training min": Measure(lambda r: r["timing"]["train_s"] / 60, ",.1f", ",.1f"),
