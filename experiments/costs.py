@@ -33,7 +33,7 @@ def build(found: Results) -> Table:
     ]
     blank = [""] * len(_MEASURES)
     records = [
-        {"name": f"{found.sweep.name}/{row.variant.name}@{found.scale.label}", "row": row.variant.name}
+        {"name": found.name_of(row), "row": row.variant.name}
         | {"runs": len(row.results)}
         | {title: measure.mean(row) for title, measure in _MEASURES.items()}
         | {"device hours": sum(hours[row.variant.name])}

@@ -86,6 +86,10 @@ class Results:
     def name(self) -> str:
         return f"{self.sweep.name}@{self.scale.label}"
 
+    def name_of(self, row: Row) -> str:
+        """SWEEP/VARIANT@SCALE."""
+        return f"{self.sweep.name}/{row.variant.name}@{self.scale.label}"
+
     def seeds(self, row: Row) -> list[int]:
         """Every seed that any row of its kind, registered or not, has: those that `row` should have."""
         registered = {variant.name for variant in self.sweep.variants}

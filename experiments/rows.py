@@ -127,7 +127,7 @@ def _record(found, row, settings, params, state):
     """One line of CSV; differences are left to its reader."""
     paper = row.variant.paper or registry.PaperRow()
     record = {
-        "name": f"{found.sweep.name}/{row.variant.name}@{found.scale.label}",
+        "name": found.name_of(row),
         "row": row.variant.name,
         "runs": state,
         "seeds_done": len(row.results),

@@ -20,7 +20,7 @@ def build(found: Results) -> Table:
     splits = list(dict.fromkeys(split for result in found.done for split in result["tests"]))
     measures = {(split, kind): _measure(split, kind) for split in splits for kind in _TITLES}
     records = [
-        {"name": f"{found.sweep.name}/{row.variant.name}@{found.scale.label}", "row": row.variant.name}
+        {"name": found.name_of(row), "row": row.variant.name}
         | {f"{split}_{kind}": measure.mean(row) for (split, kind), measure in measures.items()}
         | {f"{split}_{kind}_sd": measure.sd(row) for (split, kind), measure in measures.items()}
         for row in found.rows
