@@ -44,7 +44,7 @@ from tx.sentinel import Diverged, Sentinel
 from tx.step import TrainState, make_eval, member, program, stack
 
 
-def train(members: Sequence[Member], interruption: Interruption | None = None) -> tuple[TrainState, list[dict]]:
+def train(members: Sequence[Member], interruption: Interruption | None = None) -> tuple[TrainState, list[dict | None]]:
     """Trains a group to the last step, from the newest checkpoint that all its members have, if there is one.
 
     Returns the final state (a `stack` of its members'), on one device, and what each one's result.json says of the
