@@ -1,7 +1,6 @@
 """Multi-head attention (section 3.2): one module for self, causal and cross attention, and for cached decoding."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tx.errors import UserError
 from tx.layers import Dense, Dropout, dense
+from tx.positions import PositionEncoding
+from tx.similarity import Similarity, similarities
 
 BLOCK = 8  # positions of the decoding cache that are attended to at a time
 MASKED = -1e9  # finite, so that a row with nothing to attend to stays free of NaN; exp() of it is exactly 0
@@ -20,74 +21,66 @@ def dot_product_attention(
     key: Float[Array, "b m h k"],
     value: Float[Array, "b m h v"],
     mask: Bool[Array, "b #n m"],
-    dropout: Callable[[Array], Array] | None = None,
     kernel: str = "xla",
 ) -> Float[Array, "b n h v"]:
     """softmax(Q K^T / sqrt(d_k)) V (equation 1), softmax in float32.
 
-    mask is true where a query may attend. `dropout`, if there is one, is applied to the weights. The kernel "cudnn"
-    never writes the weights out; it is for bfloat16 on NVIDIA GPUs, without dropout. Raises UserError elsewhere.
+    mask is true where a query may attend. The kernel "cudnn" never writes the weights out; it is for bfloat16 on NVIDIA
+    GPUs. Raises UserError elsewhere.
     """
     if kernel == "cudnn":
         if jax.default_backend() != "gpu":
             raise UserError(f"model.attention=cudnn needs an NVIDIA GPU; on {jax.default_backend()} set it to xla")
         return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation="cudnn")
-    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
-    if dropout is None:
-        heads = attend_heads(query, key, value, mask)
-    else:
-        weights = dropout(jax.nn.softmax(_logits(_scaled(query), key, mask), axis=-1).astype(value.dtype))
-        heads = weights @ value
-    return heads.transpose(0, 2, 1, 3)
+    scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    return attend_heads(*(x.transpose(0, 2, 1, 3) for x in (scaled, key, value)), mask).transpose(0, 2, 1, 3)
 
 
+def _masked(logits, mask):
+    return jnp.where(mask[:, None, :, :], logits, MASKED)
+
+
+@jax.custom_vjp
 def attend_heads(
     query: Float[Array, "b h n k"],
     key: Float[Array, "b h m k"],
     value: Float[Array, "b h m v"],
     mask: Bool[Array, "b #n m"],
+    bias: Float[Array, "#b h n m"] | None = None,
 ) -> Float[Array, "b h n v"]:
-    """The same, without dropout, on arrays that lie head by head, as decoding keeps them."""
-    return _attend(_scaled(query), key, value, mask)
-
-
-def _scaled(query):
-    return query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-
-
-def _logits(query, key, mask):
-    logits = jnp.einsum("bhnk,bhmk->bhnm", query, key, preferred_element_type=jnp.float32)
-    return jnp.where(mask[:, None, :, :], logits, MASKED)
-
-
-@jax.custom_vjp
-def _attend(query, key, value, mask):
-    """softmax(query key^T) value, head by head.
+    """softmax(query key^T + bias) value, head by head.
 
     (b, h, n, m) is the largest shape of a layer, and passes over it are what attention costs: so the weights are
     normalised after they have met the values, in both directions.
     """
-    return _attend_forward(query, key, value, mask)[0]
+    return _attend_forward(query, key, value, mask, bias)[0]
 
 
-def _attend_forward(query, key, value, mask):
-    logits = _logits(query, key, mask)
+def _attend_forward(query, key, value, mask, bias=None):
+    logits = jnp.einsum("bhnk,bhmk->bhnm", query, key, preferred_element_type=jnp.float32)
+    logits = _masked(logits if bias is None else logits + bias, mask)
     weights = jnp.exp(logits - logits.max(-1, keepdims=True))
     scale = 1.0 / weights.sum(-1, keepdims=True)  # (b, h, n, 1)
     weights = weights.astype(value.dtype)
     heads = (weights @ value) * scale.astype(value.dtype)
-    return heads, (query, key, value, mask, weights, scale, heads)
+    return heads, (query, key, value, mask, bias, weights, scale, heads)
 
 
 def _attend_backward(residuals, cotangent):
-    query, key, value, mask, weights, scale, heads = residuals
+    query, key, value, mask, bias, weights, scale, heads = residuals
     # Of the softmax: dS = P * (dP - sum_m P dP), and that sum is the product of the output with its cotangent.
     total = (cotangent * heads).astype(jnp.float32).sum(-1, keepdims=True) * scale
     cotangent = cotangent * scale.astype(cotangent.dtype)
     d_weights = jnp.einsum("bhnv,bhmv->bhnm", cotangent, value, preferred_element_type=jnp.float32)
     # A weight that is masked is 0, but for the even ones of a query that may attend to nothing.
-    d_logits = jnp.where(mask[:, None], weights * (d_weights - total), 0.0).astype(query.dtype)
-    return d_logits @ key, _transposed_product(d_logits, query), _transposed_product(weights, cotangent), None
+    d_sums = jnp.where(mask[:, None], weights * (d_weights - total), 0.0)
+    d_logits = d_sums.astype(query.dtype)
+    d_bias = None
+    if bias is not None:
+        d_bias = d_sums.sum(0, keepdims=True) if bias.shape[0] == 1 < d_sums.shape[0] else d_sums
+        d_bias = d_bias.astype(bias.dtype)
+    d_key, d_value = _transposed_product(d_logits, query), _transposed_product(weights, cotangent)
+    return d_logits @ key, d_key, d_value, None, d_bias
 
 
 def _transposed_product(x, y):
@@ -96,116 +89,279 @@ def _transposed_product(x, y):
     return (small @ x).swapaxes(2, 3)
 
 
-_attend.defvjp(_attend_forward, _attend_backward)
+attend_heads.defvjp(_attend_forward, _attend_backward)
 
 
-def _accumulate(sums, logits, value):
-    """Takes further keys into a softmax: sums are the largest logit so far, and relative to it total and values."""
-    largest, total, heads = sums
-    new = jnp.maximum(largest, logits.max(-1, keepdims=True))
-    weights, shrink = jnp.exp(logits - new), jnp.exp(largest - new)
-    heads = heads * shrink + jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-    return new, total * shrink + weights.sum(-1, keepdims=True), heads
+class Place(NamedTuple):
+    """Where the queries and keys of self-attention stand.
+
+    Attributes:
+      encoding: what the stack knows of positions.
+      layer: which of the stack's it is.
+      position: of each token in its sentence, (b, n).
+    """
+
+    encoding: PositionEncoding
+    layer: int
+    position: Array
+
+    @property
+    def adds_to_heads(self) -> bool:
+        return type(self.encoding).heads is not PositionEncoding.heads
+
+    def turn(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
+        return self.encoding.turn(x, self.position)
+
+    def logits(self, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]) -> Float[Array, "#b h n m"] | None:
+        return self.encoding.logits(self.layer, query, offset)
+
+    def heads(self, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]) -> Float[Array, "b h n v"] | None:
+        return self.encoding.heads(self.layer, weights, offset)
+
+
+class Rows(NamedTuple):
+    """The sentences that share the rows of a batch.
+
+    Attributes:
+      segments: the number of each token's sentence in its row, (b, n); its tokens stand side by side.
+      causal: whether no token may see a later one.
+      mask: of each query and key, whether they are of one sentence, and the key no later if it must not, (b, n, n).
+    """
+
+    segments: Array
+    causal: bool
+    mask: Array
+
+    @classmethod
+    def of(cls, segments: Int[Array, "b n"], causal: bool) -> "Rows":
+        same = segments[:, :, None] == segments[:, None, :]
+        order = jnp.arange(segments.shape[1])
+        return cls(segments, causal, same & (order[:, None] >= order[None, :])[None] if causal else same)
 
 
 class MultiHeadAttention(nn.Module):
-    """Concat(head_1, ..., head_h) W^O (section 3.2.2), with d_k, d_v, h and d_model independent."""
+    """Concat(head_1, ..., head_h) W^O (section 3.2.2), with d_k, d_v, h and d_model independent.
+
+    With fewer kv_heads, keys and values are shared by groups of heads (Ainslie et al. 2023), with one by all (Shazeer
+    2019).
+
+    To be looked into, it leaves for each call in the collection "attention", where that is mutable, its "logits" (as
+    they are, masked ones at MASKED) and "weights", (b, h, n, m); a variable "heads" (h,) in the collection "kept"
+    multiplies what each head gives.
+    """
 
     d_model: int
     num_heads: int
+    kv_heads: int
     d_k: int
     d_v: int
+    similarity: str
     projection_bias: bool
     attention_dropout: Any
     kernel: str
     dtype: str
+    neighbourhood: int = 0  # how far self-attention reaches to each side; 0: everywhere
 
     def setup(self):
         def projection(inputs, outputs):
             return Dense(inputs, outputs, bias=self.projection_bias, dtype=self.dtype)
 
         self.query = projection(self.d_model, self.num_heads * self.d_k)
-        self.key = projection(self.d_model, self.num_heads * self.d_k)
-        self.value = projection(self.d_model, self.num_heads * self.d_v)
+        self.key = projection(self.d_model, self.kv_heads * self.d_k)
+        self.value = projection(self.d_model, self.kv_heads * self.d_v)
         self.output = projection(self.num_heads * self.d_v, self.d_model)
         self.drop = Dropout(self.attention_dropout)
+        self.compare = similarities[self.similarity](num_heads=self.num_heads, d_k=self.d_k)
 
     def __call__(
-        self, x: Float[Array, "b n d"], memory: Float[Array, "b m d"], mask: Bool[Array, "b n m"], *, train: bool
+        self,
+        x: Float[Array, "b n d"],
+        memory: Float[Array, "b m d"],
+        mask: Bool[Array, "b n m"],
+        *,
+        train: bool,
+        place: Place | None = None,
     ) -> Float[Array, "b n d"]:
         """Attends from x to memory; mask is true where x's row may see memory's column.
 
-        Self-attention is `memory is x`: then queries, keys and values come out of one matrix product.
+        Self-attention is `memory is x`: then queries, keys and values come out of one matrix product, and `place` says
+        where they stand.
         """
         if memory is x:
             query, key, value = self._self_projections(x)
         else:
-            query = self._heads(self.query(x))
+            query = self._heads(self.query(x), self.d_k)
             key, value = self.keys_values(memory)
-        dropping = train and self.drop.active
-        drop = (lambda weights: self.drop(weights, train=True)) if dropping else None
-        return self._merge(dot_product_attention(query, key, value, mask, drop, self.kernel))
+        if place is not None:
+            query, key = place.turn(query), place.turn(key)
+        if self.kernel == "cudnn":  # it scales by itself, and there is nothing else to do (tx.config.validate)
+            return self._merge(dot_product_attention(query, key, value, mask, self.kernel))
+        query, key, value = (
+            part.transpose(0, 2, 1, 3) for part in (self.compare.query(query), self.compare.key(key), value)
+        )
+        heads = self._heads_of(query, self._spread(key), self._spread(value), mask, place, train)
+        return self._merge(heads.transpose(0, 2, 1, 3))
+
+    def mix(self, x: Float[Array, "b n d"], rows: Rows, place: Place, *, train: bool) -> Float[Array, "b n d"]:
+        """Self-attention in sentences (`tx.mixers.Mixer`)."""
+        if not self.neighbourhood:
+            return self(x, x, rows.mask, train=train, place=place)
+        query, key, value = self._self_projections(x)
+        query, key = self.compare.query(place.turn(query)), self.compare.key(place.turn(key))
+        return self._merge(self._near(query, key, value, rows, place, train))
+
+    def _near(self, query, key, value, rows, place, train):
+        """Attends within the neighbourhood: pieces of its size, each to itself and to the pieces beside it."""
+        r, (batch, length, *_) = self.neighbourhood, query.shape
+        pieces = -(-length // r)
+
+        def cut(x, first, count, fill=0):
+            """(b, n, ...) as (b * pieces, count * r, ...): each piece with those from `first` on, 0 being itself."""
+            ends = [(0, 0), (-first * r, (pieces + first + count - 1) * r - length), *[(0, 0)] * (x.ndim - 2)]
+            x = jnp.pad(x, ends, constant_values=fill)
+            parts = [x[:, i * r : (i + pieces) * r].reshape(batch, pieces, r, *x.shape[2:]) for i in range(count)]
+            return jnp.concatenate(parts, axis=2).reshape(batch * pieces, count * r, *x.shape[2:])
+
+        count = 2 if rows.causal else 3
+        offset = jnp.arange(-r, (count - 1) * r)[None] - jnp.arange(r)[:, None]
+        near = (offset >= -r) & (offset <= (0 if rows.causal else r))
+        mask = cut(rows.segments, 0, 1, -1)[:, :, None] == cut(rows.segments, -1, count, -2)[:, None, :]
+        parts = (cut(query, 0, 1), self._spread(cut(key, -1, count), 2), self._spread(cut(value, -1, count), 2))
+        parts = (part.transpose(0, 2, 1, 3) for part in parts)
+        heads = self._heads_of(*parts, mask & near[None], place, train, offset).transpose(0, 2, 1, 3)
+        return heads.reshape(batch, pieces * r, *heads.shape[2:])[:, :length]
+
+    def _heads_of(self, query, key, value, mask, place, train, offset=None):
+        """Attends, head by head, with what the similarity has made of queries and keys."""
+        if offset is None:  # of tokens of one sentence
+            offset = jnp.arange(key.shape[2])[None] - jnp.arange(query.shape[2])[:, None]
+        bias = None if place is None else place.logits(query, offset)
+        dropping, looking = train and self.drop.active, self.is_mutable_collection("attention")
+        # What only the weights themselves can give; all else never has to write them down.
+        plain = type(self.compare).logits is Similarity.logits and (place is None or not place.adds_to_heads)
+        if plain and not dropping and not looking:
+            return self._kept(attend_heads(query, key, value, mask, bias))
+        logits = self.compare.logits(query, key)
+        logits = _masked(logits if bias is None else logits + bias, mask)
+        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+        if looking:
+            self.sow("attention", "logits", logits)
+            self.sow("attention", "weights", weights)
+        weights = self.drop(weights, train=train)
+        added = None if place is None else place.heads(weights, offset)
+        heads = weights @ value
+        return self._kept(heads if added is None else heads + added)
+
+    def _kept(self, heads):
+        """Heads (b, h, n, v), each times what is kept of it."""
+        if not self.has_variable("kept", "heads"):
+            return heads
+        return heads * self.get_variable("kept", "heads")[None, :, None, None].astype(heads.dtype)
 
     def keys_values(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
-        """Returns the keys (b, m, h, d_k) and values (b, m, h, d_v) of `memory`."""
-        parts = jnp.split(dense((self.key, self.value), memory), [self.num_heads * self.d_k], axis=-1)
-        return tuple(self._heads(part) for part in parts)
+        """Returns the keys (b, m, kv_heads, d_k) and values (b, m, kv_heads, d_v) of `memory`."""
+        parts = jnp.split(dense((self.key, self.value), memory), [self.kv_heads * self.d_k], axis=-1)
+        return tuple(map(self._heads, parts, (self.d_k, self.d_v)))
 
     def memory(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
-        """Returns the keys (b, h, m, d_k) and values (b, h, m, d_v) of `memory`, to be attended to many times."""
-        return tuple(x.transpose(0, 2, 1, 3) for x in self.keys_values(memory))
+        """Returns keys (b, kv_heads, m, d_k), as the similarity makes them, and values (b, kv_heads, m, d_v) of
+        `memory`, to be attended to many times."""
+        key, value = self.keys_values(memory)
+        return self.compare.key(key).transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
 
     def attend(
         self, x: Float[Array, "b beam d"], key: Array, value: Array, mask: Bool[Array, "b 1 m"]
     ) -> Float[Array, "b beam d"]:
         """Attends from a sentence's hypotheses to what `memory` gave: cross-attention while decoding."""
-        heads = attend_heads(self._heads(self.query(x)).transpose(0, 2, 1, 3), key, value, mask)
+        query = self.compare.query(self._heads(self.query(x), self.d_k)).transpose(0, 2, 1, 3)
+        heads = self._heads_of(query, self._spread(key), self._spread(value), mask, None, train=False)
         return self._merge(heads.transpose(0, 2, 1, 3))
 
     def step(
-        self, x: Float[Array, "b beam d"], index: Int[Array, ""], slots: Int[Array, "b beam length"]
+        self,
+        x: Float[Array, "b beam d"],
+        index: Int[Array, ""],
+        slots: Int[Array, "b beam length"],
+        place: Place | None = None,
     ) -> Float[Array, "b beam d"]:
         """Causal self-attention of position `index` alone; earlier keys and values lie in the collection "cache".
 
-        The cache holds every place of every position, (b, length / BLOCK, h, BLOCK, beam, d_k), and nothing in it
-        ever moves: hypothesis j attends to slots[b, j, t] at position t <= index, where it and its beginnings stood. A
-        sentence's hypotheses are so the queries of one matrix product; to copy a cache after each step to where its
+        The cache holds every place of every position, (b, length / BLOCK, kv_heads, BLOCK, beam, d_k), and nothing in
+        it ever moves: hypothesis j attends to slots[b, j, t] at position t <= index, where it and its beginnings stood.
+        A sentence's hypotheses are so the queries of one matrix product; to copy a cache after each step to where its
         hypothesis went costs more than the products with the others' places. Blocks that lie ahead cost nothing.
         """
         batch, beam, length = slots.shape
-        query, *new = (part.transpose(0, 2, 1, 3) for part in self._self_projections(x))  # (b, h, beam, d_k)
+        query, key, value = self._self_projections(x)  # (b, beam, h, d_k)
+        if place is not None:
+            query, key = place.turn(query), place.turn(key)
+        query = self.compare.query(query).transpose(0, 2, 1, 3)
         kept = []
-        for name, part in zip(("key", "value"), new, strict=True):
-            shape = (batch, length // BLOCK, self.num_heads, BLOCK, beam, part.shape[-1])
+        for name, part in (("key", self.compare.key(key)), ("value", value)):
+            shape = (batch, length // BLOCK, self.kv_heads, BLOCK, beam, part.shape[-1])
             earlier = self.get_variable("cache", name, jnp.zeros(shape, part.dtype))
-            place = (0, index // BLOCK, 0, index % BLOCK, 0, 0)
-            kept.append(jax.lax.dynamic_update_slice(earlier, part[:, None, :, None], place))
+            start = (0, index // BLOCK, 0, index % BLOCK, 0, 0)
+            kept.append(jax.lax.dynamic_update_slice(earlier, part.transpose(0, 2, 1, 3)[:, None, :, None], start))
             self.put_variable("cache", name, kept[-1])
-        query = _scaled(query)
 
-        def attend(block, sums):
+        def attend_block(block, sums):
             key, value = (
-                jax.lax.dynamic_index_in_dim(x, block, 1, keepdims=False).reshape(*query.shape[:2], BLOCK * beam, -1)
+                self._spread(
+                    jax.lax.dynamic_index_in_dim(x, block, 1, keepdims=False).reshape(
+                        batch, self.kv_heads, BLOCK * beam, -1
+                    )
+                )
                 for x in kept
             )
             through = jax.lax.dynamic_slice_in_dim(slots, block * BLOCK, BLOCK, axis=2)
             mine = through[..., None] == jnp.arange(beam)[None, None, None, :]
-            seen = block * BLOCK + jnp.arange(BLOCK) <= index
+            position = block * BLOCK + jnp.arange(BLOCK)
+            seen = position <= index
+            if self.neighbourhood:
+                seen &= position >= index - self.neighbourhood
             mask = (mine & seen[None, None, :, None]).reshape(batch, beam, BLOCK * beam)
-            return _accumulate(sums, _logits(query, key, mask), value)
+            logits, offset = self.compare.logits(query, key), jnp.broadcast_to(position - index, (beam, BLOCK))
+            bias = None if place is None else place.logits(query, offset)
+            if bias is not None:  # of each position, for all places that it has
+                logits = logits + jnp.repeat(bias, beam, axis=-1)
+
+            def means(weights):
+                heads = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+                if place is None or not place.adds_to_heads:
+                    return heads
+                of_positions = weights.reshape(*weights.shape[:-1], BLOCK, beam).sum(-1)
+                return heads + place.heads(of_positions, offset)
+
+            return _accumulate(sums, _masked(logits, mask), means)
 
         nothing = jnp.zeros((*query.shape[:3], 1), jnp.float32)
         start = (nothing + MASKED, nothing, jnp.zeros((*query.shape[:3], self.d_v), jnp.float32))
-        _, total, heads = jax.lax.fori_loop(0, index // BLOCK + 1, attend, start)
+        first = jnp.maximum(index - self.neighbourhood, 0) // BLOCK if self.neighbourhood else 0
+        _, total, heads = jax.lax.fori_loop(first, index // BLOCK + 1, attend_block, start)
         return self._merge((heads / total).astype(query.dtype).transpose(0, 2, 1, 3))
 
     def _self_projections(self, x):
-        widths = [self.num_heads * self.d_k] * 2
+        widths = [self.num_heads * self.d_k, self.kv_heads * self.d_k]
         parts = jnp.split(dense((self.query, self.key, self.value), x), [widths[0], sum(widths)], axis=-1)
-        return tuple(self._heads(part) for part in parts)
+        return tuple(map(self._heads, parts, (self.d_k, self.d_k, self.d_v)))
 
-    def _heads(self, x):
-        return x.reshape(*x.shape[:-1], self.num_heads, -1)
+    def _heads(self, x, width):
+        return x.reshape(*x.shape[:-1], -1, width)
+
+    def _spread(self, x, axis=1):
+        """Keys or values, whose kv_heads lie along an axis, for every head."""
+        return x if self.kv_heads == self.num_heads else jnp.repeat(x, self.num_heads // self.kv_heads, axis=axis)
 
     def _merge(self, heads):
         return self.output(heads.reshape(*heads.shape[:-2], -1))
+
+
+def _accumulate(sums, logits, means):
+    """Takes further keys into a softmax: sums are the largest logit so far, and relative to it total and values.
+
+    `means` maps the weights of these keys, which are not normalised, to the sum of the values so weighted.
+    """
+    largest, total, heads = sums
+    new = jnp.maximum(largest, logits.max(-1, keepdims=True))
+    weights, shrink = jnp.exp(logits - new), jnp.exp(largest - new)
+    return new, total * shrink + weights.sum(-1, keepdims=True), heads * shrink + means(weights)

@@ -32,7 +32,10 @@ class Registry:
         """Returns the component; UserError for an unknown name, with the nearest one."""
         if name not in self._components:
             near = difflib.get_close_matches(name, self._components, n=1, cutoff=0.0)[0]
-            raise UserError(f"no {self.field} {name!r}; the nearest is {near!r} (there are: {', '.join(self)})")
+            raise UserError(
+                f"no {self.field} {name!r}; the nearest is {near!r} (there are: {', '.join(self)}; "
+                "one of your own needs --import FILE.py)"
+            )
         return self._components[name]
 
     def __iter__(self):

@@ -29,16 +29,28 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.num_heads = 8  # h
     c.model.d_k = 64  # d_k: width of one head's queries and keys, independent of h and d_model
     c.model.d_v = 64  # d_v: width of one head's values
+    c.model.num_kv_heads = 0  # heads of keys and values, each shared by a group of the h; 0: as many as h
+    c.model.similarity = "scaled"  # of a query and a key (section 3.2.1): scaled, unscaled, cosine, additive
+    c.model.mixer = "attention"  # of a sentence's positions (Table 1); or local, recurrent, convolution, dilated
+    c.model.neighbourhood = 16  # r: how far mixer "local" reaches to each side
+    c.model.kernel_width = 3  # k: taps of a convolution
+    c.model.feed_forward = "relu"  # of a layer (section 3.3): relu, gelu, swiglu, none
     c.model.dropout = 0.1  # P_drop: on each sub-layer's output, and on embedding + position (section 5.4)
     c.model.attention_dropout = 0.0  # on attention weights; 0 in the paper, 0.1 in later tensor2tensor presets
     c.model.relu_dropout = 0.0  # after the ReLU; likewise
-    c.model.positions = "sinusoidal"  # a name registered in tx/positions.py: sinusoidal, learned, none
+    c.model.drop_residual = True  # whether P_drop acts on each sub-layer's output
+    c.model.drop_embedding = True  # whether it acts on embedding + position
+    c.model.positions = "sinusoidal"  # sinusoidal, learned, none, relative, t5, alibi, rotary (tx/positions.py)
     c.model.sinusoid_layout = "concatenated"  # all sines, then all cosines (code); or interleaved (section 3.5)
     c.model.sinusoid_endpoint = True  # slowest frequency exactly 1/10000 (code), or one step short of it (text)
     c.model.max_positions = 512  # rows of the learned position table; a longer sentence is refused
-    c.model.norm = "post"  # LayerNorm(x + Sublayer(x)) (section 3.1), or pre: x + Sublayer(LayerNorm(x))
+    c.model.max_offset = 16  # relative positions: offsets from here on share a vector
+    c.model.norm = "post"  # Norm(x + Sublayer(x)) (section 3.1); or pre: x + Sublayer(Norm(x)); or none
+    c.model.normalization = "layer"  # what Norm is: layer, rms
+    c.model.residual = True  # whether x is added to what a sub-layer makes of it
     c.model.projection_bias = True  # biases on the attention projections (code; the text's formulas have none)
     c.model.target_spaces = 32  # rows of the target-space table added to the encoder input (code); 0: no table
+    c.model.tying = "three"  # source embedding, target embedding and softmax share a matrix (section 3.4); two, none
     c.model.scale_embedding = True  # multiply embeddings by sqrt(d_model) (section 3.4)
     c.model.attention = "xla"  # what computes it while training; or cudnn: one fused kernel, on NVIDIA GPUs in bfloat16
     c.model.dtype = "float32"  # of the arithmetic; parameters, softmax, layer norm and loss stay float32
@@ -50,17 +62,22 @@ def get_config() -> ml_collections.ConfigDict:
     c.optim = ml_collections.ConfigDict()
     c.optim.warmup_steps = 4000  # warmup_steps of equation 3
     c.optim.lr_factor = 1.0  # multiplies equation 3
+    c.optim.schedule = "inverse_sqrt"  # after the warm-up (equation 3); or constant, cosine
+    c.optim.ramp = True  # whether the rate rises from 0 while it warms up; else it starts where that leads to
+    c.optim.scale_by_width = True  # times d_model^-0.5; else times 512^-0.5, whatever d_model is
     c.optim.beta1 = 0.9
     c.optim.beta2 = 0.98
     c.optim.epsilon = 1e-9
 
     c.data = ml_collections.ConfigDict()
-    c.data.corpus = "wmt14_translate/de-en"  # numbers, multi30k, tatoeba, or the TFDS name of a translation set
+    c.data.corpus = "wmt14_translate/de-en"  # numbers, recall, multi30k, tatoeba, or a translation set of TFDS
     c.data.source = "en"
     c.data.target = "de"
     c.data.dir = ""  # folder with the text, looked in first; then $TX_DATA_DIR; then the cache
     c.data.row_length = 256  # tokens of a packed row, on each side: no training sentence may be longer
     c.data.batch_rows = 96  # rows of a batch: 96 x 256 is "approximately 25000" tokens a side (section 5.1)
+
+    c.data.shortest = 1.0  # share of the training sentences that is trained on, the shortest: the others are left out
 
     c.train = ml_collections.ConfigDict()
     c.train.steps = 100_000
@@ -83,11 +100,15 @@ def get_config() -> ml_collections.ConfigDict:
     c.decode.splits = (
         "validation"  # comma-separated; the first one's BLEU stands in the table (newstest2013 in Table 3)
     )
+    c.decode.asks = "sentence"  # for the whole of it; or last: its last token, the earlier ones given
     c.decode.beam = 4  # section 6.1; 1 is greedy
     c.decode.alpha = 0.6  # length penalty ((5 + len) / 6)^alpha
     c.decode.extra_length = 50  # output is at most input + 50 tokens
     c.decode.batch_tokens = 8192  # source tokens (padding included) translated at once
     c.decode.average_last = 1  # checkpoints averaged before decoding (1: none, as in Table 3; 5 in Table 2)
+
+    c.probe = ml_collections.ConfigDict()  # what else is measured of the trained model
+    c.probe.attention = False  # every head's entropy, distance, variance of logits, and the dev loss without it
     return c.lock()
 
 
@@ -120,6 +141,16 @@ def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str
         for name in sorted(before.keys() | after.keys())
     }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not says_where(name)}
+
+
+def training_fields(config: ml_collections.ConfigDict | dict) -> dict[str, object]:
+    """Returns the fields that the parameters of a trained model depend on: two runs with equal ones can share them."""
+    apart = ("name", "version")
+    return {
+        name: value
+        for name, value in fields(config).items()
+        if name not in apart and not name.startswith(("decode.", "probe.")) and not says_where(name)
+    } | {name: value for name, value in fields(config).items() if name.startswith("parallel.")}
 
 
 def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
@@ -174,14 +205,17 @@ _KIND = {int: "a whole number below 2^31", float: "a finite number", bool: "true
 
 _CHOICES = {
     "model.sinusoid_layout": ("concatenated", "interleaved"),
-    "model.norm": ("post", "pre"),
+    "model.norm": ("post", "pre", "none"),
+    "model.tying": ("three", "two", "none"),
     "model.attention": ("xla", "cudnn"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.smooth_over": ("others", "all"),
+    "decode.asks": ("sentence", "last"),
     "parallel.mode": ("jit", "pmap"),
 }
 _MAY_BE_ZERO = {
     "model.target_spaces",
+    "model.num_kv_heads",
     "decode.extra_length",
     "decode.alpha",
     "optim.warmup_steps",
@@ -211,8 +245,19 @@ def validate(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"{name} must be {least}; got {value}")
     if config.model.d_model % 2 and config.model.positions == "sinusoidal":
         raise UserError(f"model.d_model must be even for sinusoidal positions; got {config.model.d_model}")
+    if config.model.d_model % 2 and config.model.mixer == "recurrent":
+        raise UserError(f"model.d_model must be even for recurrence in both directions; got {config.model.d_model}")
+    if config.model.d_k % 2 and config.model.positions == "rotary":
+        raise UserError(f"model.d_k must be even for rotary positions; got {config.model.d_k}")
+    if config.model.num_heads % (config.model.num_kv_heads or 1):
+        raise UserError(
+            f"model.num_kv_heads={config.model.num_kv_heads} does not divide model.num_heads={config.model.num_heads}; "
+            "choose a divisor, or 0 for as many"
+        )
     if config.model.attention == "cudnn":
         _refuse_what_cudnn_lacks(config.model)
+    if config.data.shortest > 1:
+        raise UserError(f"data.shortest is a share, at most 1; got {config.data.shortest}")
     if config.data.source == config.data.target:
         raise UserError(f"data.source and data.target are both {config.data.source!r}")
     if config.decode.average_last > config.train.keep_checkpoints:
@@ -240,6 +285,9 @@ def _refuse_what_cudnn_lacks(model):
         "model.dtype=bfloat16": model.dtype == "bfloat16",
         "model.attention_dropout=0": model.attention_dropout == 0,
         "model.d_k = model.d_v": model.d_k == model.d_v,
+        "model.similarity=scaled": model.similarity == "scaled",
+        "model.num_kv_heads=0": model.num_kv_heads == 0,
+        "positions that add nothing to the logits": model.positions not in ("relative", "t5", "alibi"),
         "model.d_k a multiple of 8, at most 128": model.d_k % 8 == 0 and model.d_k <= 128,
     }
     if lacking := [what for what, there in needed.items() if not there]:

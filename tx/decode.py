@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from tx import beam, determinism
+from tx import beam, determinism, extensions
 from tx import config as config_lib
 from tx.attention import BLOCK
 from tx.checkpoint import Checkpoints
@@ -187,6 +187,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@smoke/base/seed1")
     for name in OPTIONS:
         parser.add_argument(f"--{name}", help=f"instead of the run's own decode.{name}")
+    parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
 
 
 def options_of(arguments: argparse.Namespace) -> dict:
@@ -199,7 +200,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tx.decode", description=__doc__.splitlines()[0])
     add_decoding_options(parser)
     parser.add_argument("file", nargs="?", type=pathlib.Path, help="sentences, one a line (default: standard input)")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(extensions.take(argv))
     keep_freed_memory()
     try:
         text = arguments.file.read_bytes() if arguments.file else sys.stdin.buffer.read()

@@ -8,8 +8,11 @@ Prints JSON and changes nothing in the run's folder.
 import argparse
 import sys
 
+import numpy as np
 from ml_collections import ConfigDict
 
+from tx import extensions
+from tx.completion import complete
 from tx.data import tokens
 from tx.data.packing import eval_batches
 from tx.decode import Translator, add_decoding_options, open_run, options_of
@@ -25,11 +28,21 @@ def evaluate_translations(
 ) -> dict[str, dict]:
     """Translates and scores every split of `decode.splits`; keeps the translations in `run` if there is one.
 
-    Returns {split: scores} (tx/scores.py), in the order of decode.splits.
+    Where `decode.asks` is "last", a translation is the reference with its last token chosen by the model.
+
+    Returns {split: scores} (tx/scores.py), in the order of decode.splits, each with the "lengths" of its sentences: in
+    subwords, of source or reference, whichever has more.
     """
     names, scores = split_names(config, data), {}
-    sources = [data.splits[split].source(i) for split in names for i in range(len(data.splits[split]))]
-    outputs = iter(Translator(config, params)(sources))
+    pairs = [
+        (data.splits[split].source(i), data.splits[split].target(i))
+        for split in names
+        for i in range(len(data.splits[split]))
+    ]
+    if config.decode.asks == "last":
+        outputs = iter(complete(config, params, pairs))
+    else:
+        outputs = iter(Translator(config, params)([source for source, _ in pairs]))
     for split in names:
         hypotheses = [data.vocabulary.decode(next(outputs)) for _ in range(len(data.splits[split]))]
         if run is not None:
@@ -38,7 +51,9 @@ def evaluate_translations(
             with writing(run.translations(split)):
                 write_atomically(run.translations(split), "".join(f"{line}\n" for line in lines))
         references = [target for _, target in data.pairs(split)]
-        scores[split] = score(hypotheses, references, config.data.target)
+        tokens_of = data.splits[split]
+        lengths = np.maximum(tokens_of.src_lengths, tokens_of.tgt_lengths)
+        scores[split] = score(hypotheses, references, config.data.target) | {"lengths": lengths.tolist()}
     return scores
 
 
@@ -58,7 +73,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tx.evaluate", description=__doc__.splitlines()[0])
     add_decoding_options(parser)
     parser.add_argument("--splits", help="comma-separated, instead of the run's own decode.splits")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(extensions.take(argv))
     keep_freed_memory()
     config, params, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
     dev = eval_batches(data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows)
@@ -69,7 +84,9 @@ def main(argv: list[str]) -> None:
                 "name": config.name,
                 "decode": config.decode.to_dict(),
                 "dev": {"split": "validation", **make_eval(config, dev)(params)[0]},
-                "tests": {split: {k: v for k, v in s.items() if k != "stats"} for split, s in scores.items()},
+                "tests": {
+                    split: {k: v for k, v in s.items() if not isinstance(v, list)} for split, s in scores.items()
+                },
             }
         ),
         end="",

@@ -9,25 +9,95 @@ def parameter_count(model: ConfigDict) -> int:
 
 
 def parameter_groups(model: ConfigDict) -> dict[str, int]:
-    """Returns parameters by part: embedding, target_space, positions, encoder, decoder."""
-    d = model.d_model
-    norm = 2 * d  # scale and bias
-    attention = _attention_matrices(model)
+    """Returns parameters by part: embedding, target_space, positions, encoder, decoder.
+
+    A model with a component that is not this project's own is traced, without allocating it: its parts are those that
+    its parameters are grouped by.
+    """
+    if not _all_known(model):
+        return _traced_groups(model)
+    d, heads, n = model.d_model, model.num_heads, model.num_layers
+    query_output, key_value = _attention_matrices(model)
+    attention = query_output + key_value + {"cosine": heads, "additive": heads * model.d_k}.get(model.similarity, 0)
     if model.projection_bias:
-        attention += model.num_heads * (2 * model.d_k + model.d_v) + d
-    feed_forward = 2 * d * model.d_ff + model.d_ff + d
-    final_norms = norm if model.norm == "pre" else 0  # pre-norm leaves the stack's output unnormalised
+        attention += heads * model.d_k + _kv_heads(model) * (model.d_k + model.d_v) + d
+    matrices = _FEED_FORWARD_MATRICES[model.feed_forward]
+    feed_forward = _feed_forward_matrices(model) + ((matrices - 1) * model.d_ff + d if matrices else 0)
+    norm = _NORM_VECTORS[model.normalization] * d
+    norms = (1 + bool(matrices)) * norm if model.norm != "none" else 0  # of an encoder layer
+    cross = attention + (norm if model.norm != "none" else 0)
+    last = norm if model.norm == "pre" else 0  # pre-norm leaves the stack's output unnormalised
+    other = feed_forward + norms
+    mixing = {causal: attention if _attends(model) else sum(_other_mixer(model, causal)) for causal in (False, True)}
     return {
-        "embedding": model.vocab_size * d,
+        "embedding": model.vocab_size * d * {"three": 1, "two": 2, "none": 3}[model.tying],
         "target_space": model.target_spaces * d,
-        "positions": 2 * model.max_positions * d if model.positions == "learned" else 0,
-        "encoder": model.num_layers * (attention + feed_forward + 2 * norm) + final_norms,
-        "decoder": model.num_layers * (2 * attention + feed_forward + 3 * norm) + final_norms,
+        "positions": 2 * _position_parameters(model),
+        "encoder": n * (mixing[False] + other) + last,
+        "decoder": n * (mixing[True] + other + cross) + last,
     }
 
 
-def _attention_matrices(model: ConfigDict) -> int:
-    return model.d_model * model.num_heads * 2 * (model.d_k + model.d_v)
+def _attends(model):
+    return model.mixer in ("attention", "local")
+
+
+def _other_mixer(model, causal):
+    """Sizes of the matrices of a mixer that is no attention, and of its biases; None of one that is not known here."""
+    d = model.d_model
+    if model.mixer == "recurrent":
+        return (8 if causal else 6) * d * d, 4 * d  # of the encoder's two halves, each reads d and keeps d / 2
+    if model.mixer in ("convolution", "dilated"):
+        return 2 * model.kernel_width * d * d, 2 * d
+    return None
+
+
+_FEED_FORWARD_MATRICES = {"relu": 2, "gelu": 2, "swiglu": 3, "none": 0}
+_NORM_VECTORS = {"layer": 2, "rms": 1}
+_SIMILARITIES = ("scaled", "unscaled", "cosine", "additive")
+
+
+def _position_parameters(model):
+    """Those of one stack; None for an encoding that is not known here."""
+    return {
+        "learned": model.max_positions * model.d_model,
+        "relative": model.num_layers * (2 * model.max_offset + 1) * (model.d_k + model.d_v),
+        "t5": 32 * model.num_heads,
+    }.get(model.positions, 0 if model.positions in ("sinusoidal", "none", "alibi", "rotary") else None)
+
+
+def _all_known(model):
+    return (
+        model.feed_forward in _FEED_FORWARD_MATRICES
+        and model.normalization in _NORM_VECTORS
+        and model.similarity in _SIMILARITIES
+        and _position_parameters(model) is not None
+        and (_attends(model) or _other_mixer(model, True) is not None)
+    )
+
+
+def _traced_groups(model):
+    import jax  # slow, and of no use elsewhere here
+
+    from tx.model import Transformer
+
+    empty = jax.ShapeDtypeStruct((1, 1), "int32")
+    params = jax.eval_shape(Transformer(**model).init, jax.random.key(0), empty, empty)["params"]
+    return {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in params.items()}
+
+
+def _kv_heads(model: ConfigDict) -> int:
+    return model.num_kv_heads or model.num_heads
+
+
+def _attention_matrices(model: ConfigDict) -> tuple[int, int]:
+    """Sizes of the matrices of queries and output, and of those of keys and values."""
+    width = model.d_model * (model.d_k + model.d_v)
+    return model.num_heads * width, _kv_heads(model) * width
+
+
+def _feed_forward_matrices(model: ConfigDict) -> int:
+    return _FEED_FORWARD_MATRICES.get(model.feed_forward, 2) * model.d_model * model.d_ff
 
 
 def forward_flops(model: ConfigDict, source_tokens: float, target_tokens: float) -> float:
@@ -35,12 +105,17 @@ def forward_flops(model: ConfigDict, source_tokens: float, target_tokens: float)
 
     A product with an (m, n) matrix counts 2mn for each token that passes it; the decoder's key and value matrices
     over the encoder's output count source tokens. Products of queries with keys and of weights with values are left
-    out: they grow with the sentence (under 3% at 30 tokens and the paper's base size), not with the model.
+    out: they grow with the sentence (under 3% at 30 tokens and the paper's base size), not with the model. A component
+    that is not this project's own counts as the paper's.
     """
     n, d = model.num_layers, model.d_model
-    attention, feed_forward = _attention_matrices(model), 2 * d * model.d_ff
-    per_source = n * (attention + feed_forward + attention / 2)  # / 2: cross-attention's keys and values
-    per_target = n * (attention + feed_forward + attention / 2) + d * model.vocab_size
+    (query_output, key_value), feed_forward = _attention_matrices(model), _feed_forward_matrices(model)
+    mixing = {}
+    for causal in (False, True):
+        other = None if _attends(model) else _other_mixer(model, causal)
+        mixing[causal] = other[0] if other else query_output + key_value
+    per_source = n * (mixing[False] + feed_forward + key_value)  # the last: cross-attention's
+    per_target = n * (mixing[True] + feed_forward + query_output) + d * model.vocab_size
     return 2 * (per_source * source_tokens + per_target * target_tokens)
 
 

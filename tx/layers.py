@@ -1,4 +1,4 @@
-"""The layers that every block is made of: projection, dropout, layer normalisation, feed-forward, residual."""
+"""What every sub-layer is made of: projection, dropout, and the residual around it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from tx.norms import norms
 from tx.randomness import random_bits
 
 # Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
@@ -91,50 +92,23 @@ class Dropout(nn.Module):
         return jnp.where(keep, x * (2**24 / kept).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis in float32, with scale and bias (epsilon 1e-6 as in the code)."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        width = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (width,))
-        bias = self.param("bias", nn.initializers.zeros, (width,))
-        y = x.astype(jnp.float32)
-        y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
-        lead = (1,) * (x.ndim - 1)
-        return (y * scale.reshape(*lead, width) + bias.reshape(*lead, width)).astype(x.dtype)
-
-
-class FeedForward(nn.Module):
-    """FFN(x) = max(0, x W1 + b1) W2 + b2 (equation 2)."""
-
-    d_model: int
-    d_ff: int
-    relu_dropout: Any
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        hidden = nn.relu(Dense(self.d_model, self.d_ff, dtype=self.dtype, name="inner")(x))
-        hidden = Dropout(self.relu_dropout)(hidden, train=train)
-        return Dense(self.d_ff, self.d_model, dtype=self.dtype, name="outer")(hidden)
-
-
 class Residual(nn.Module):
     """Adds and normalises around a sub-layer (section 3.1, section 5.4's dropout included).
 
-    post: LayerNorm(x + Dropout(f(x))), the paper's; pre: x + Dropout(f(LayerNorm(x))).
+    norm: "post" for Norm(x + Dropout(f(x))), the paper's; "pre" for x + Dropout(f(Norm(x))); "none" for
+    x + Dropout(f(x)). Without `residual` there is no x in the sum.
     """
 
     norm: str
+    normalization: str
+    residual: bool
     dropout: Any
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b n d"], sublayer: Callable[[Array], Array], *, train: bool
     ) -> Float[Array, "b n d"]:
-        norm, drop = LayerNorm(name="norm"), Dropout(self.dropout)
-        if self.norm == "pre":
-            return x + drop(sublayer(norm(x)), train=train)
-        return norm(x + drop(sublayer(x), train=train))
+        norm = (lambda y: y) if self.norm == "none" else norms[self.normalization](name="norm")
+        y = Dropout(self.dropout)(sublayer(norm(x) if self.norm == "pre" else x), train=train)
+        y = x + y if self.residual else y
+        return norm(y) if self.norm == "post" else y

@@ -92,8 +92,9 @@ class Member:
             seed=config.train.seed,
             row_length=config.data.row_length,
             batch_rows=config.data.batch_rows,
+            shortest=config.data.shortest,
         )
-        self.rate = schedule(config.optim, config.model.d_model)
+        self.rate = schedule(config)
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
         self.tokens, self.seconds = dict.fromkeys(SIDES, 0), 0.0
         self.padding, self.unread, self.losses = [0, 0], {}, {}
@@ -160,6 +161,7 @@ class Member:
             "flops": training_flops(self.config),
             "final_loss": self.losses.get("loss"),
             "too_long": self.batches.too_long,
+            "longest": self.batches.longest,
             "dev": {"split": "validation", **dev},
             "seconds": self.seconds + share,
         }

@@ -6,10 +6,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
 
-from tx.attention import MultiHeadAttention
-from tx.layers import Dropout, FeedForward, LayerNorm, Residual
+from tx.attention import MultiHeadAttention, Place, Rows
+from tx.feed_forward import feed_forwards
+from tx.layers import Dropout, Residual
+from tx.mixers import mixers
+from tx.norms import norms
 from tx.positions import check_length, positions
+from tx.similarity import similarities
 
 # A run translates into one language, so one row of the target-space table is ever used; the code of 2017 chose it by
 # language, and the others are counted all the same.
@@ -20,14 +25,20 @@ class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward, each inside a residual (section 3.1)."""
 
     attention: dict
+    mixer: dict
+    mixer_kind: str
     feed_forward: dict
+    feed_forward_kind: str
     residual: dict
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n n"], train: bool) -> Float[Array, "b n d"]:
-        attend = MultiHeadAttention(**self.attention, name="self_attention")
-        feed = FeedForward(**self.feed_forward, name="feed_forward")
-        x = Residual(**self.residual, name="residual_0")(x, lambda y: attend(y, y, mask, train=train), train=train)
+    def __call__(self, x: Float[Array, "b n d"], rows: Rows, place: Place, train: bool) -> Float[Array, "b n d"]:
+        mixer = mixers[self.mixer_kind](attention=self.attention, **self.mixer, causal=False, name="self_attention")
+        residual = Residual(**self.residual, name="residual_0")
+        x = residual(x, lambda y: mixer.mix(y, rows, place, train=train), train=train)
+        if feed_forwards[self.feed_forward_kind] is None:
+            return x
+        feed = feed_forwards[self.feed_forward_kind](**self.feed_forward, name="feed_forward")
         return Residual(**self.residual, name="residual_1")(x, lambda y: feed(y, train=train), train=train)
 
 
@@ -35,39 +46,50 @@ class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the encoder's output, feed-forward, each inside a residual."""
 
     attention: dict
+    mixer: dict
+    mixer_kind: str
     feed_forward: dict
+    feed_forward_kind: str
     residual: dict
 
     def setup(self):
-        self.self_attention = MultiHeadAttention(**self.attention)
+        kind = mixers[self.mixer_kind]
+        self.mixing = kind(attention=self.attention, **self.mixer, causal=True, name="self_attention")
         self.cross_attention = MultiHeadAttention(**self.attention)
-        self.feed = FeedForward(**self.feed_forward, name="feed_forward")
-        self.residuals = [Residual(**self.residual, name=f"residual_{i}") for i in range(3)]
+        kind = feed_forwards[self.feed_forward_kind]
+        self.feed = kind and kind(**self.feed_forward, name="feed_forward")
+        self.residuals = [Residual(**self.residual, name=f"residual_{i}") for i in range(3 if kind else 2)]
 
     def __call__(
         self,
         x: Float[Array, "b n d"],
         memory: Float[Array, "b m d"],
-        causal: Bool[Array, "b n n"],
+        rows: Rows,
         cross: Bool[Array, "b n m"],
+        place: Place,
         train: bool,
     ) -> Float[Array, "b n d"]:
-        first, second, third = self.residuals
-        x = first(x, lambda y: self.self_attention(y, y, causal, train=train), train=train)
+        first, second = self.residuals[:2]
+        x = first(x, lambda y: self.mixing.mix(y, rows, place, train=train), train=train)
         x = second(x, lambda y: self.cross_attention(y, memory, cross, train=train), train=train)
-        return third(x, lambda y: self.feed(y, train=train), train=train)
+        return self._fed(x, train)
 
-    def step(self, x, memory, memory_mask, index, slots):
+    def step(self, x, memory, memory_mask, index, slots, place):
         """One position of each hypothesis: x (batch, beam, d); memory holds keys and values for (batch, m)."""
         mask = memory_mask[:, None, :]
-        first, second, third = self.residuals
-        x = first(x, lambda y: self.self_attention.step(y, index, slots), train=False)
+        first, second = self.residuals[:2]
+        x = first(x, lambda y: self.mixing.step(y, index, slots, place), train=False)
         x = second(x, lambda y: self.cross_attention.attend(y, *memory, mask), train=False)
-        return third(x, lambda y: self.feed(y, train=False), train=False)
+        return self._fed(x, train=False)
+
+    def _fed(self, x, train):
+        return self.residuals[2](x, lambda y: self.feed(y, train=train), train=train) if self.feed else x
 
 
 class Transformer(nn.Module):
     """Encoder-decoder with one matrix shared by source embedding, target embedding and output projection (section 3.4).
+
+    tying: "three" of those share it; or "two", with a source embedding apart; or "none", each its own.
 
     The attributes are `config.model`'s fields: `Transformer(**config.model)`. Token 0 is padding; its embedding is
     zero, and it stands before the first target token as the start symbol.
@@ -78,18 +100,30 @@ class Transformer(nn.Module):
     d_model: int
     d_ff: int
     num_heads: int
+    num_kv_heads: int
     d_k: int
     d_v: int
+    similarity: str
+    mixer: str
+    neighbourhood: int
+    kernel_width: int
+    feed_forward: str
     dropout: Any  # this and the next two may be traced
     attention_dropout: Any
     relu_dropout: Any
+    drop_residual: bool
+    drop_embedding: bool
     positions: str
     sinusoid_layout: str
     sinusoid_endpoint: bool
     max_positions: int
+    max_offset: int
     norm: str
+    normalization: str
+    residual: bool
     projection_bias: bool
     target_spaces: int
+    tying: str
     scale_embedding: bool
     attention: str
     dtype: str
@@ -101,21 +135,29 @@ class Transformer(nn.Module):
             # Uniform unit scaling counts the table's rows as its inputs.
             uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
             self.target_space = self.param("target_space", uniform, (self.target_spaces, self.d_model))
-        encoding = positions[self.positions]
-        position = {
-            "d_model": self.d_model,
+        self.source_embedding = self.embedding
+        if self.tying != "three":
+            self.source_embedding = self.param("source_embedding", normal, (self.vocab_size, self.d_model))
+        if self.tying == "none":
+            self.projection = self.param("projection", normal, (self.vocab_size, self.d_model))
+        encoding, shared = positions[self.positions], {"d_model": self.d_model, "d_k": self.d_k, "d_v": self.d_v}
+        position = shared | {
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
             "max_positions": self.max_positions,
+            "max_offset": self.max_offset,
             "sinusoid_layout": self.sinusoid_layout,
             "sinusoid_endpoint": self.sinusoid_endpoint,
         }
-        self.source_position, self.target_position = encoding(**position), encoding(**position)
-        self.drop = Dropout(self.dropout)
+        self.source_position = encoding(**position, causal=False)
+        self.target_position = encoding(**position, causal=True)
+        self.drop = Dropout(self.dropout if self.drop_embedding else 0.0)
         parts = {
-            "attention": {
-                "d_model": self.d_model,
+            "attention": shared
+            | {
                 "num_heads": self.num_heads,
-                "d_k": self.d_k,
-                "d_v": self.d_v,
+                "kv_heads": self.num_kv_heads or self.num_heads,
+                "similarity": self.similarity,
                 "projection_bias": self.projection_bias,
                 "attention_dropout": self.attention_dropout,
                 "kernel": self.attention,
@@ -127,12 +169,23 @@ class Transformer(nn.Module):
                 "relu_dropout": self.relu_dropout,
                 "dtype": self.dtype,
             },
-            "residual": {"norm": self.norm, "dropout": self.dropout},
+            "mixer": {"neighbourhood": self.neighbourhood, "kernel_width": self.kernel_width},
+            "mixer_kind": self.mixer,
+            "feed_forward_kind": self.feed_forward,
+            "residual": {
+                "norm": self.norm,
+                "normalization": self.normalization,
+                "residual": self.residual,
+                "dropout": self.dropout if self.drop_residual else 0.0,
+            },
         }
+        # One by one: a scan over stacked layers compiles one of them only, but its steps took 1.2 to 1.3 times as long
+        # on a CPU, more than a run of any length gains.
         self.encoder = [EncoderLayer(**parts) for _ in range(self.num_layers)]
         self.decoder = [DecoderLayer(**parts) for _ in range(self.num_layers)]
-        if self.norm == "pre":
-            self.encoder_norm, self.decoder_norm = LayerNorm(), LayerNorm()
+        if self.norm == "pre":  # which leaves a stack's output as it is
+            norm = norms[self.normalization]
+            self.encoder_norm, self.decoder_norm = norm(), norm()
 
     def __call__(
         self, src: Int[Array, "b m"], tgt: Int[Array, "b n"], *, train: bool = False, **packing: Array
@@ -166,11 +219,10 @@ class Transformer(nn.Module):
         memory = self.encode(src, src_segments, src_positions, train=train)
         previous = jnp.pad(tgt[:, :-1], ((0, 0), (1, 0)))
         x = self._embed(jnp.where(tgt_positions == 0, 0, previous), tgt_positions, self.target_position, train)
-        order = jnp.arange(tgt.shape[1])
-        causal = (tgt_segments[:, :, None] == tgt_segments[:, None, :]) & (order[:, None] >= order[None, :])[None]
+        rows = Rows.of(tgt_segments, causal=True)
         cross = tgt_segments[:, :, None] == src_segments[:, None, :]
-        for layer in self.decoder:
-            x = layer(x, memory, causal, cross, train)
+        for i, layer in enumerate(self.decoder):
+            x = layer(x, memory, rows, cross, Place(self.target_position, i, tgt_positions), train)
         return self.decoder_norm(x) if self.norm == "pre" else x
 
     def encode(
@@ -179,9 +231,9 @@ class Transformer(nn.Module):
         """Returns the encoder's output."""
         space = self.target_space[TARGET_SPACE] if self.target_spaces else None
         x = self._embed(src, position, self.source_position, train, space)
-        mask = segments[:, :, None] == segments[:, None, :]
-        for layer in self.encoder:
-            x = layer(x, mask, train)
+        rows = Rows.of(segments, causal=False)
+        for i, layer in enumerate(self.encoder):
+            x = layer(x, rows, Place(self.source_position, i, position), train)
         return self.encoder_norm(x) if self.norm == "pre" else x
 
     def memory(self, src: Int[Array, "b m"]) -> list[tuple[Array, Array]]:
@@ -203,23 +255,26 @@ class Transformer(nn.Module):
         t <= index. Keys and values of all places and positions (at most `length`) are in the collection "cache", whose
         leaves have b as their leading axis: apply with `mutable=["cache"]`.
         """
-        x = self._embed(token, jnp.broadcast_to(index, token.shape), self.target_position, train=False)
-        for layer, keys_values in zip(self.decoder, memory, strict=True):
-            x = layer.step(x, keys_values, memory_mask, index, slots)
+        position = jnp.broadcast_to(index, token.shape)
+        x = self._embed(token, position, self.target_position, train=False)
+        for i, (layer, keys_values) in enumerate(zip(self.decoder, memory, strict=True)):
+            x = layer.step(x, keys_values, memory_mask, index, slots, Place(self.target_position, i, position))
         x = self.decoder_norm(x) if self.norm == "pre" else x
         return self.logits(x)
 
     def logits(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n vocab"]:
-        """Projects onto the shared matrix; float32 whatever the model's dtype."""
+        """Projects onto the vocabulary; float32 whatever the model's dtype."""
         dtype = jnp.dtype(self.dtype)
         flat = hidden.reshape(-1, self.d_model).astype(dtype)
+        matrix = self.projection if self.tying == "none" else self.embedding
         scores = jax.lax.dot_general(
-            flat, self.embedding.astype(dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+            flat, matrix.astype(dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
         )
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
 
     def _embed(self, tokens, position, encoding, train, space=None):
-        x = jnp.where((tokens != 0)[..., None], self.embedding[tokens], 0.0)
+        table = self.source_embedding if encoding is self.source_position else self.embedding
+        x = jnp.where((tokens != 0)[..., None], table[tokens], 0.0)
         if self.scale_embedding:
             x = x * self.d_model**0.5
         if space is not None:
@@ -230,3 +285,14 @@ class Transformer(nn.Module):
     def _count(self, tokens):
         check_length(self.positions, tokens.shape[1], self.max_positions)
         return jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+
+
+def check_components(model: ConfigDict) -> None:
+    """Raises UserError, naming the nearest, for the name of a component that there is not."""
+    for registry in (positions, similarities, mixers, norms, feed_forwards):
+        _ = registry[model[registry.field.removeprefix("model.")]]
+
+
+def projection(params: dict) -> Float[Array, "vocab d"]:
+    """Returns the matrix that a model's output meets: its own, or the shared one."""
+    return params["projection"] if "projection" in params else params["embedding"]

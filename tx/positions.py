@@ -1,4 +1,6 @@
-"""Position encodings added to the embeddings (section 3.5), by name: `@positions.register(NAME)` adds one."""
+"""Where a token stands (section 3.5), by name: `@positions.register(NAME)` adds an encoding."""
+
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +14,45 @@ positions = Registry("model.positions")
 
 
 class PositionEncoding(nn.Module):
-    """Maps positions (batch, length), counted from 0 in each sentence, to vectors (batch, length, d_model).
+    """What a stack of layers knows of positions; encoder and decoder have one each, for self-attention alone.
 
-    The attributes are the model's fields of the same names.
+    An encoding overrides what it needs: a vector added to each embedding (`__call__`), a turn of queries and keys,
+    something added to the logits, something added to the heads. An offset is the position of a key less the query's.
+
+    Attributes: the model's fields of the same names, and
+      causal: whether keys never stand behind their query.
     """
 
+    num_layers: int
+    num_heads: int
     d_model: int
+    d_k: int
+    d_v: int
     max_positions: int
+    max_offset: int
     sinusoid_layout: str
     sinusoid_endpoint: bool
+    causal: bool
+
+    def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
+        """Returns what is added to the embeddings; positions count from 0 in each sentence."""
+        return jnp.zeros((*position.shape, self.d_model), jnp.float32)
+
+    def turn(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
+        """Returns queries or keys, turned."""
+        return x
+
+    def logits(
+        self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
+    ) -> Float[Array, "#b h n m"] | None:
+        """Returns what is added to the logits of a layer, from queries as the similarity has scaled them."""
+        return None
+
+    def heads(
+        self, layer: int, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]
+    ) -> Float[Array, "b h n v"] | None:
+        """Returns what is added to the heads of a layer, from the weights of attention."""
+        return None
 
 
 @positions.register("sinusoidal")
@@ -59,8 +91,114 @@ class Learned(PositionEncoding):
 class NoPosition(PositionEncoding):
     """No position information but what the causal mask gives."""
 
-    def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
-        return jnp.zeros((*position.shape, self.d_model), jnp.float32)
+
+@positions.register("relative")
+class Relative(PositionEncoding):
+    """A trained vector for each offset, clipped at max_offset, added to keys and to values (Shaw et al. 2018).
+
+    Each layer has tables of its own, which its heads share.
+    """
+
+    def setup(self):
+        rows = 2 * self.max_offset + 1
+        shape = (self.num_layers, rows)
+        self.keys = self.param("keys", nn.initializers.normal(self.d_k**-0.5), (*shape, self.d_k))
+        self.values = self.param("values", nn.initializers.normal(self.d_v**-0.5), (*shape, self.d_v))
+
+    def logits(
+        self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
+    ) -> Float[Array, "#b h n m"] | None:
+        """q.a^K, of the same scaling as q.k."""
+        keys = self.keys[layer].astype(query.dtype)[self._row(offset)]  # (n, m, k)
+        return jnp.einsum("bhnk,nmk->bhnm", query, keys, preferred_element_type=jnp.float32)
+
+    def heads(
+        self, layer: int, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]
+    ) -> Float[Array, "b h n v"] | None:
+        """The weighted mean of a^V."""
+        return jnp.einsum("bhnm,nmv->bhnv", weights, self.values[layer].astype(weights.dtype)[self._row(offset)])
+
+    def _row(self, offset):
+        return jnp.clip(offset, -self.max_offset, self.max_offset) + self.max_offset
+
+
+BUCKETS, FARTHEST = 32, 128  # of T5
+
+
+@positions.register("t5")
+class T5(PositionEncoding):
+    """A trained number a head for each of 32 buckets of offsets, added to the logits (Raffel et al. 2020).
+
+    All layers of a stack share them. Near offsets have a bucket each, farther ones share buckets that widen
+    logarithmically up to offset 128, and all beyond share the last. The decoder, which sees no later keys, gives them
+    all to earlier ones.
+    """
+
+    def setup(self):
+        self.table = self.param("table", nn.initializers.normal(self.d_model**-0.5), (BUCKETS, self.num_heads))
+
+    def logits(
+        self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
+    ) -> Float[Array, "#b h n m"] | None:
+        """The number of the offset's bucket."""
+        return self.table[bucket(offset, self.causal)].transpose(2, 0, 1)[None]
+
+
+def bucket(offset: Int[Array, "n m"], causal: bool) -> Int[Array, "n m"]:
+    """Returns T5's bucket of each offset."""
+    count = BUCKETS
+    first = jnp.zeros_like(offset)
+    distance = jnp.maximum(-offset, 0)
+    if not causal:
+        count //= 2
+        first = jnp.where(offset > 0, count, 0)
+        distance = jnp.abs(offset)
+    exact = count // 2
+    ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(FARTHEST / exact)
+    far = exact + (ratio * (count - exact)).astype(offset.dtype)
+    return first + jnp.where(distance < exact, distance, jnp.minimum(far, count - 1))
+
+
+@positions.register("alibi")
+class ALiBi(PositionEncoding):
+    """The distance times a slope a head, taken from the logits (Press et al. 2022); nothing is trained.
+
+    The encoder takes the distance to either side.
+    """
+
+    def logits(
+        self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
+    ) -> Float[Array, "#b h n m"] | None:
+        """-slope * |offset|."""
+        slopes = jnp.asarray(alibi_slopes(self.num_heads), jnp.float32)
+        return (-slopes[:, None, None] * jnp.abs(offset).astype(jnp.float32)[None])[None]
+
+
+def alibi_slopes(num_heads: int) -> list[float]:
+    """Returns 2^(-8/h), 2^(-16/h), ... where h is a power of two.
+
+    Elsewhere those of the next lower power p of two, then every other one of 2p's, as the authors' code has it.
+    """
+    power = 2 ** int(math.log2(num_heads))
+    slopes = [2.0 ** (-8 * (i + 1) / power) for i in range(power)]
+    return slopes + [2.0 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
+
+
+@positions.register("rotary")
+class Rotary(PositionEncoding):
+    """Turns the halves of queries and keys against each other by angles that grow with the position (Su et al. 2021).
+
+    Coordinate i < d_k/2 and i + d_k/2 are turned by position / 10000^(2i / d_k), so that products of queries and keys
+    depend on offsets alone.
+    """
+
+    def turn(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
+        half = x.shape[-1] // 2
+        frequency = jnp.asarray(10000.0 ** (-np.arange(half) / half), jnp.float32)
+        angle = position[..., None, None].astype(jnp.float32) * frequency[None, None, None, :]
+        sine, cosine = jnp.sin(angle).astype(x.dtype), jnp.cos(angle).astype(x.dtype)
+        one, other = x[..., :half], x[..., half:]
+        return jnp.concatenate([one * cosine - other * sine, one * sine + other * cosine], axis=-1)
 
 
 def check_length(name: str, length: int, max_positions: int) -> None:

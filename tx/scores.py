@@ -30,6 +30,7 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
       bleu_compound: the same with hyphenated compounds split, the paper's way.
       bleu_lower: multi-bleu on Moses tokens in lower case, as most of what is published on Multi30k.
       exact_match: share of hypotheses that equal their reference, white space at the ends aside.
+      matches: for each sentence whether it does, 1 or 0.
       stats: for each sentence what `bleu` is made of, in 13a tokens: [hypothesis length, reference length,
         matching n-grams for n = 1..4, n-grams of the hypothesis for n = 1..4].
     """
@@ -42,6 +43,7 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
         raise UserError("no translations to score; give at least one line")
     # force: no log line about text that looks tokenised; what a model writes early in training may.
     bleu = sacrebleu.BLEU(force=True)
+    matches = [int(h.strip() == r.strip()) for h, r in zip(hypotheses, references, strict=True)]
     corpus = bleu.corpus_score(hypotheses, [references])
     tokenized = [[moses(text, target_language) for text in side] for side in (hypotheses, references)]
     compounds = [[split_compounds(text) for text in side] for side in tokenized]
@@ -54,8 +56,8 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
         "bleu_tokenized": multi_bleu(*tokenized),
         "bleu_compound": multi_bleu(*compounds),
         "bleu_lower": multi_bleu(*lowered),
-        "exact_match": sum(h.strip() == r.strip() for h, r in zip(hypotheses, references, strict=True))
-        / len(hypotheses),
+        "exact_match": sum(matches) / len(hypotheses),
+        "matches": matches,
         "stats": _stats(hypotheses, references),
     }
 

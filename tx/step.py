@@ -15,7 +15,7 @@ from tx import config as config_lib
 from tx import randomness
 from tx.data.packing import Batch
 from tx.loss import cross_entropy
-from tx.model import Transformer
+from tx.model import Transformer, projection
 from tx.optim import optimizer
 
 
@@ -90,7 +90,7 @@ def program(config: ConfigDict) -> dict[str, object]:
 def init_state(config: ConfigDict) -> TrainState:
     """Returns the state before the first step; a function of the seed alone."""
     params = _parameters(Transformer(**config.model), np.uint32(config.train.seed))
-    opt_state = optimizer(config.optim, config.model.d_model).init(params)
+    opt_state = optimizer(config).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
 
@@ -130,7 +130,7 @@ def batch_loss(
     )
     return cross_entropy(
         hidden.reshape(-1, config.model.d_model),
-        params["embedding"],
+        projection(params),
         batch["tgt"].reshape(-1),
         label_smoothing=0.0 if values is None else values.label_smoothing,
         smooth_over=config.loss.smooth_over,
@@ -192,7 +192,7 @@ def update(
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
     (value, nll), grads = sums
-    adam = optimizer(config.optim, config.model.d_model, values.lr_factor, values.warmup_steps)
+    adam = optimizer(config, values.lr_factor, values.warmup_steps)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
         updates, opt_state = adam.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

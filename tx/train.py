@@ -17,25 +17,25 @@ import itertools
 import pathlib
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from tx import commandline, determinism, processes, provenance
-from tx import config as config_lib
+from tx import commandline, determinism, extensions, processes, provenance
+from tx.again import translate_again
 from tx.data import tokens
-from tx.data.packing import eval_batches
 from tx.decode import padded
 from tx.errors import UserError, one_line_errors, writing
-from tx.evaluate import evaluate_translations, split_names
+from tx.evaluate import split_names
 from tx.interruption import STATUS, Interrupted, Interruption
 from tx.lease import HELD_STATUS, LOST_STATUS, Held, Lease, Lost
-from tx.logs import Log, progress_bar, read_metrics
+from tx.logs import Log, progress_bar
 from tx.members import SIDES, Member, Window
-from tx.memory import keep_freed_memory, named_decoding, named_training, one_step_at_a_time
+from tx.memory import keep_freed_memory, named_training, one_step_at_a_time
+from tx.model import check_components
+from tx.optim import schedules
+from tx.outcome import Run, described, dev_batches, finish, is_done, record, recorded, thinned_curve
 from tx.parallel import Layout, gather, make_train_step
 from tx.positions import check_length
 from tx.rehearsal import rehearse
@@ -58,13 +58,11 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
     if members[0].batches.too_long:
         limit = f"data.row_length={config.data.row_length}"
         print(f"{members[0].batches.too_long} training sentences are longer than {limit}: left out")
-    dev_batches = eval_batches(
-        data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows
-    )
+    dev = dev_batches(config, data)
     layout = Layout(config)
     if not layout.one:
         print(layout)
-    evaluate, step_function = make_eval(config, dev_batches, count), make_train_step(*(m.config for m in members))
+    evaluate, step_function = make_eval(config, dev, count), make_train_step(*(m.config for m in members))
     common = _newest_checkpoint(members)
     state = layout.place(stack([m.start(common) for m in members]))
     first, devs = common or 0, None
@@ -135,7 +133,7 @@ def _note(findings, members, logs):
             logs[i].write(step, found, {})
         elif not members[i].lost:
             members[i].lost = found
-            _record(members[i].config, members[i].run, found)
+            record(members[i].config, members[i].run, found)
 
 
 def _newest_checkpoint(members):
@@ -150,9 +148,6 @@ def _due(step, last, every):
     return step % every == 0 or step == last
 
 
-Run = tuple[ConfigDict, RunDir]
-
-
 def run_experiments(runs: Sequence[Run], interruption: Interruption | None = None) -> None:
     """Trains runs side by side, evaluates each and writes every file; what is done already is not done again.
 
@@ -160,7 +155,7 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
     for runs that cannot train side by side.
     """
     with contextlib.ExitStack() as held:
-        with _recorded(runs):
+        with recorded(runs):
             members, heads = _begin(runs, held)
             if not members:
                 return
@@ -176,7 +171,7 @@ def _finish_all(members, heads, state, told):
             errors.append(m.lost)
             continue
         try:
-            with _recorded([(m.config, m.run)]):
+            with recorded([(m.config, m.run)]):
                 _finish(m, member(state, i, len(members)).params, head, trained, len(members))
         except Exception as error:
             errors.append(error)
@@ -190,7 +185,7 @@ def _begin(runs, held) -> tuple[list[Member], list[dict]]:
     Args:
       held: the exit stack that gives the folders free again.
     """
-    record = provenance.describe()
+    origin = provenance.describe()
     config = runs[0][0]
     wanted = program(config)
     for other, run in runs:
@@ -199,6 +194,8 @@ def _begin(runs, held) -> tuple[list[Member], list[dict]]:
     if len({run.path.resolve() for _, run in runs}) < len(runs):
         raise UserError("two of the runs have one --workdir; give each its own")
     # What such runs have not in common is of no matter to the checks below.
+    check_components(config.model)
+    _ = schedules[config.optim.schedule]
     check_length(config.model.positions, config.data.row_length, config.model.max_positions)
     layout = Layout(config)  # refuses what these devices cannot do
     if not layout.one and (len(runs) > 1 or config.train.steps_per_dispatch > 1):
@@ -213,11 +210,7 @@ def _begin(runs, held) -> tuple[list[Member], list[dict]]:
     # What translating would refuse is refused before the training, not after it.
     longest = max(int(data.splits[split].src_lengths.max()) for split in split_names(config, data))
     check_length(config.model.positions, padded(longest) + config.decode.extra_length, config.model.max_positions)
-    record["data"] = {
-        "corpus": data.corpus.name,
-        "fingerprint": data.corpus.fingerprint,
-        "vocabulary_fingerprint": data.vocabulary.fingerprint,
-    }
+    origin["data"] = described(data)
     members, heads = [], []
     for other, run in pending:
         processes.agreed(run.create)
@@ -226,13 +219,22 @@ def _begin(runs, held) -> tuple[list[Member], list[dict]]:
         if processes.agreed(run.result.exists):  # another process has just done it
             continue
         processes.agreed(run.tidy)
-        processes.agreed(functools.partial(_set_aside_other_code, run, record["numerics"]))
-        head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **record}
+        processes.agreed(functools.partial(_set_aside_other_code, run, origin["numerics"]))
+        head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         heads.append(head)
         members.append(Member(other, run, data, lease if processes.first() else None))
     return members, heads
+
+
+def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) -> None:
+    """Writes the result of a member that was trained beside `stacked` - 1 others."""
+    seconds, dev = trained.pop("seconds"), trained.pop("dev")
+    # Of a stacked run, the training's seconds are its share of the group's.
+    timing = {"target_tokens_per_s": trained["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
+    known = head | {"train": trained, "dev": dev, "curve": thinned_curve(m.run), "timing": timing}
+    finish(m.config, m.run, m.data, params, known, seconds, m.tell)
 
 
 def _take(lease, held):
@@ -247,90 +249,6 @@ def _set_aside_other_code(run, numerics):
         print(f"note: other code has begun this run (fingerprint {made}, now {numerics}): begun anew; see {aside}")
 
 
-def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) -> None:
-    """Translates, scores and writes result.json."""
-    seconds, dev = trained.pop("seconds"), trained.pop("dev")
-    m.tell("translating")
-    translating = time.monotonic()
-    with named_decoding(m.config):
-        tests = evaluate_translations(m.config, params, m.data, m.run)
-    decoded = time.monotonic() - translating
-    timing = {
-        "train_s": seconds,
-        "decode_s": decoded,
-        "total_s": seconds + decoded,
-        "target_tokens_per_s": trained["target_tokens"] / seconds,
-    }
-    result = head | {
-        "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "vocab_size": m.config.model.vocab_size,
-        "train": trained,
-        "dev": dev,
-        "tests": tests,
-        "decode": m.config.decode.to_dict(),
-        "curve": thinned_curve(m.run),
-        # Of a stacked run, the training's seconds are its share of the group's.
-        "timing": timing | ({"stacked": stacked} if stacked > 1 else {}),
-    }
-    m.tell("writing the result")
-    write_atomically(m.run.result, to_json(result))
-
-
-@contextlib.contextmanager
-def _recorded(runs: Sequence[Run]):
-    """Leaves error.json in the folders of runs that an error keeps from being done; what a user has to mend aside."""
-    try:
-        yield
-    except (UserError, Diverged):  # the latter is recorded where it happens
-        raise
-    except Exception as error:
-        for config, run in runs:
-            if run.path.is_dir() and not run.result.exists() and not run.error.exists():
-                _record(config, run, error)
-        raise
-
-
-def _record(config, run, error):
-    """Writes error.json."""
-    last_line = (str(error).splitlines() or [""])[0]
-    report = {"name": config.name, "seed": config.train.seed, "error": f"{type(error).__name__}: {last_line}"}
-    report["traceback"] = "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError):  # a full disk must not hide what happened
-        write_atomically(run.error, to_json(report | getattr(error, "report", {})))
-
-
-def is_done(config: ConfigDict, run: RunDir) -> bool:
-    """Returns whether the folder holds the result; raises UserError where it holds a run of another configuration."""
-    if run.config.exists():
-        refuse_other_configuration(config, run)
-        if run.result.exists():
-            print(f"{run.result} is there: nothing to do")
-            return True
-    return False
-
-
-def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
-    """Raises UserError where the folder holds a run of another configuration, with the fields that differ."""
-    differing = [
-        f"{name}: {there!r} there, {wanted!r} asked for"
-        for name, (there, wanted) in config_lib.differences(run.read("config")["config"], config.to_dict()).items()
-    ]
-    if differing:
-        raise UserError(
-            f"{run.path} holds a run of another configuration ({'; '.join(differing)}); "
-            "choose another --workdir or delete that folder"
-        )
-
-
-def thinned_curve(run: RunDir, points: int = 100) -> list[dict]:
-    """Returns at most about `points` lines of losses, and every dev perplexity, for result.json."""
-    lines = [{k: v for k, v in line.items() if k != "timing"} for line in read_metrics(run)]
-    losses = [line for line in lines if "loss" in line]
-    stride = -(-len(losses) // points) or 1
-    kept = losses[::-1][::stride] + [line for line in lines if "loss" not in line]
-    return sorted(kept, key=lambda line: line["step"])
-
-
 @one_line_errors
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
@@ -340,28 +258,46 @@ def main(argv: list[str]) -> None:
         "--and comes before the arguments of one more run, to train beside it.",
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
+    parser.add_argument(
+        "--trained_in", type=pathlib.Path, help="train nothing: take the parameters of that run, which was trained so"
+    )
     parser.add_argument("--rehearse", action="store_true", help="only try whether the memory suffices; leave nothing")
+    parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
+    argv = extensions.take(argv)
     asked, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
     for part in parts or [[]]:
         _, _, rest = commandline.split_config_arguments(part)
         arguments = parser.parse_args(rest)
-        asked.append((commandline.config_from(part)[0], arguments.workdir))
+        asked.append((commandline.config_from(part)[0], arguments.workdir, arguments.trained_in))
     keep_freed_memory()
     determinism.fix(asked[0][0].parallel)
     one_step_at_a_time()
     processes.join()
     if arguments.rehearse:
-        rehearse(*(config for config, _ in asked))
+        rehearse(*(config for config, _, trained_in in asked if trained_in is None))
         return
     with contextlib.ExitStack() as closing:
-        runs = [(config, RunDir(closing.enter_context(processes.one_voice(workdir)))) for config, workdir in asked]
+        runs, others = [], []
+        for config, workdir, trained_in in asked:
+            run = RunDir(closing.enter_context(processes.one_voice(workdir)))
+            if trained_in is None:
+                runs.append((config, run))
+            else:
+                others.append((config, run, RunDir(trained_in)))
+        if others and jax.process_count() > 1:
+            raise UserError("--trained_in: one process is enough, and several cannot")
         if jax.process_count() > 1:  # they would stop at different steps, and wait for one another
             run_experiments(runs)
             return
         interruption = closing.enter_context(Interruption())
         try:
-            with writing(runs[0][1].path):
-                run_experiments(runs, interruption)
+            with writing((runs or others)[0][1].path):
+                if runs:
+                    run_experiments(runs, interruption)
+                for other in others:
+                    translate_again(*other)
+                    if interruption.asked:
+                        raise Interrupted("between two runs")
         except Interrupted as where:
             print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
             sys.exit(STATUS)

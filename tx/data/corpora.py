@@ -1,6 +1,6 @@
 """Parallel corpora by name, each read through TFDS as random-access array_record splits, without TensorFlow.
 
-`numbers` is generated, `multi30k` and `tatoeba` are text files (tx/data/textfiles.py), and a name with a
+`numbers` and `recall` are generated, `multi30k` and `tatoeba` are text files (tx/data/textfiles.py), and a name with a
 slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`, ...).
 """
 
@@ -73,10 +73,14 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
         from tx.data import numbers  # its word lists are slow to import
 
         read = functools.partial(numbers.generate, source, target)
+    elif name == "recall":
+        from tx.data import recall
+
+        read = recall.generate  # its words are of no language
     elif name in textfiles.CORPORA:
         read = functools.partial(textfiles.read, name, source, target, data_config.dir)
     else:
-        near = difflib.get_close_matches(name, ["numbers", *textfiles.CORPORA], n=1, cutoff=0.0)
+        near = difflib.get_close_matches(name, ["numbers", "recall", *textfiles.CORPORA], n=1, cutoff=0.0)
         raise UserError(f"no corpus {name!r}; the nearest is {near[0]!r} (names of TFDS hold a slash)")
     pairs = read()
     digest = hashlib.sha256()

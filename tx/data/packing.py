@@ -63,16 +63,18 @@ class TrainBatches(Iterator[Batch]):
       split: the training sentences.
       seed: of the order.
       row_length, batch_rows: shape of a batch; a sentence longer than row_length on either side is left out.
+      shortest: the share of the others that is kept: those no longer, on either side, than that share of them.
 
     Attributes:
-      too_long: how many sentences are left out.
+      too_long: how many sentences are longer than row_length.
+      longest: tokens of the longest sentence that is kept, on either side.
       position: {"epoch", "pool", "row"} of the next row; setting it continues from there.
 
     Raises:
       UserError: every sentence is too long.
     """
 
-    def __init__(self, split: TokenizedSplit, *, seed: int, row_length: int, batch_rows: int):
+    def __init__(self, split: TokenizedSplit, *, seed: int, row_length: int, batch_rows: int, shortest: float = 1.0):
         self.split, self.seed = split, seed
         self.row_length, self.batch_rows = row_length, batch_rows
         longest = np.maximum(split.src_lengths, split.tgt_lengths)
@@ -82,6 +84,8 @@ class TrainBatches(Iterator[Batch]):
             raise UserError(
                 f"no training sentence fits into data.row_length={row_length}; the shortest needs {longest.min()}"
             )
+        self.longest = int(np.quantile(longest[self.usable], shortest, method="lower"))
+        self.usable = self.usable[longest[self.usable] <= self.longest]
         self.position = {"epoch": 0, "pool": 0, "row": 0}
         self._planned, self._rows = None, []
 

@@ -84,6 +84,10 @@ class Vocabulary:
         """Returns the ids of each sentence, without EOS."""
         return self._processor.encode(sentences)
 
+    def piece(self, token: int) -> str:
+        """Returns a subword as it is; U+2581 stands for a space."""
+        return self._processor.id_to_piece(token)
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text of ids; PAD and EOS leave no trace."""
         return self._processor.decode([int(i) for i in ids if i not in (PAD, EOS)])

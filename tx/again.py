@@ -1,0 +1,51 @@
+"""Another look at a trained model: a run that differs from it in decoding alone takes its parameters."""
+
+import os
+
+import jax
+from ml_collections import ConfigDict
+
+from tx import config as config_lib
+from tx import provenance
+from tx.checkpoint import Checkpoints
+from tx.data import tokens
+from tx.errors import UserError
+from tx.lease import Lease
+from tx.outcome import described, dev_batches, finish, is_done, recorded
+from tx.run import RunDir, to_json, write_atomically
+from tx.step import init_state, make_eval
+
+
+def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
+    """Translates, scores and writes the files of a run, but for those of training; a run that is done is left alone.
+
+    Args:
+      config, run: the run; its decode.average_last checkpoints are the other's.
+      trained: the run that was trained.
+
+    Raises UserError where that is not done, or trains otherwise than this configuration says.
+    """
+    if is_done(config, run):
+        return
+    if not trained.result.exists():
+        raise UserError(f"--trained_in: {trained.path} holds no trained run; train it first")
+    other = trained.read("result")
+    was, now = (config_lib.training_fields(one) for one in (other["config"], config))
+    if differing := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
+        raise UserError(f"--trained_in: {trained.path} was trained otherwise, in {', '.join(differing)}")
+    run.create()
+    with Lease(run.path) as lease, recorded([(config, run)]):
+        data = tokens.prepare(config.data, config.model.vocab_size)
+        head = {"format": 1, "name": config.name, "seed": config.train.seed, "config": config.to_dict()}
+        head |= provenance.describe() | {"data": described(data)}
+        head["trained_in"] = os.path.relpath(trained.path, run.path)
+        write_atomically(run.config, to_json(head))
+        run.error.unlink(missing_ok=True)
+        checkpoints = Checkpoints(trained.checkpoints)
+        params = checkpoints.average(jax.eval_shape(lambda: init_state(config)), config.decode.average_last)
+        checkpoints.close()
+        lease.tell("evaluating")
+        dev = {"split": "validation", **make_eval(config, dev_batches(config, data))(params)[0]}
+        timing = {"target_tokens_per_s": other["timing"]["target_tokens_per_s"]}
+        known = head | {"train": other["train"], "dev": dev, "curve": other["curve"], "timing": timing}
+        finish(config, run, data, params, known, 0.0, lease.tell)

@@ -1,0 +1,59 @@
+"""Python files outside this project that add components and sweeps: `--import FILE.py`, or $TX_IMPORT.
+
+They are imported before anything is looked up by name, in this process and in those that it starts.
+"""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+from tx.errors import UserError
+
+VARIABLE = "TX_IMPORT"  # the files, separated as in PATH
+OPTION = "--import"
+HELP = "a file with components or sweeps of your own; repeatable"
+
+
+def files() -> list[pathlib.Path]:
+    """Returns the files that are imported, in order."""
+    return [pathlib.Path(path) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+
+
+def take(argv: list[str]) -> list[str]:
+    """Imports the file of every `--import FILE.py` and returns the other arguments.
+
+    Raises UserError for an option without a file, and where a file is missing or cannot be imported.
+    """
+    rest, arguments, paths = [], iter(argv), list(map(str, files()))
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name != OPTION:
+            rest.append(argument)
+            continue
+        value = value if equals else next(arguments, "")
+        if not value:
+            raise UserError(f"{OPTION} needs a file, e.g. {OPTION} my_ablation.py")
+        path = str(pathlib.Path(value).resolve())
+        paths += [] if path in paths else [path]
+    if paths:
+        os.environ[VARIABLE] = os.pathsep.join(paths)
+    load()
+    return rest
+
+
+def load() -> None:
+    """Imports every file that has not been; UserError where one is missing or cannot be imported."""
+    for path in files():
+        name = f"tx_import_{path}"
+        if name in sys.modules:
+            continue
+        if not path.is_file() or path.suffix != ".py":
+            raise UserError(f"{OPTION}: no Python file {path}")
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise UserError(f"{OPTION}: {path} cannot be imported: {type(error).__name__}: {error}") from error

@@ -1,0 +1,64 @@
+"""The position-wise network of a layer (section 3.3), by name: `@feed_forwards.register(NAME)` adds one."""
+
+from typing import Any
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from tx.components import Registry
+from tx.layers import Dense, Dropout, dense
+
+feed_forwards = Registry("model.feed_forward")
+feed_forwards.register("none")(None)  # a layer without this sub-layer, and without the residual around it
+
+
+class FeedForward(nn.Module):
+    """Maps each position alone, from d_model to d_ff and back; the attributes are the model's fields of these names.
+
+    A component maps x to what `narrow` takes; `relu_dropout` drops of that, whatever the activation is.
+    """
+
+    d_model: int
+    d_ff: int
+    relu_dropout: Any
+    dtype: str
+
+    def wide(self, name: str) -> Dense:
+        """A projection from d_model to d_ff."""
+        return Dense(self.d_model, self.d_ff, dtype=self.dtype, name=name)
+
+    def narrow(self, hidden: Float[Array, "b n f"], train: bool) -> Float[Array, "b n d"]:
+        """Dropout, and the projection from d_ff to d_model."""
+        hidden = Dropout(self.relu_dropout)(hidden, train=train)
+        return Dense(self.d_ff, self.d_model, dtype=self.dtype, name="outer")(hidden)
+
+
+@feed_forwards.register("relu")
+class Rectified(FeedForward):
+    """max(0, x W1 + b1) W2 + b2 (equation 2)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+        return self.narrow(nn.relu(self.wide("inner")(x)), train)
+
+
+@feed_forwards.register("gelu")
+class Gelu(FeedForward):
+    """GELU(x W1 + b1) W2 + b2, with the exact GELU (Hendrycks and Gimpel 2016)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+        return self.narrow(nn.gelu(self.wide("inner")(x), approximate=False), train)
+
+
+@feed_forwards.register("swiglu")
+class SwiGLU(FeedForward):
+    """(Swish(x W + b) * (x V + c)) W2 + b2 (Shazeer 2020, with biases).
+
+    It has three matrices: as many parameters as the others with 2/3 of their d_ff.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+        both = dense((self.wide("gate"), self.wide("inner")), x)
+        return self.narrow(nn.silu(both[..., : self.d_ff]) * both[..., self.d_ff :], train)
