@@ -3,6 +3,36 @@
 Importing the package registers every sweep; a new sweep is a module of its own, named here.
 """
 
-from experiments import registry, regularised, table3
+from experiments import (
+    add_norm,
+    decoding,
+    embeddings,
+    feed_forward,
+    heads,
+    positions,
+    recipe,
+    registry,
+    regularisation,
+    regularised,
+    schedule,
+    similarity,
+    table1,
+    table3,
+)
 
-__all__ = ["registry", "regularised", "table3"]
+__all__ = [
+    "add_norm",
+    "decoding",
+    "embeddings",
+    "feed_forward",
+    "heads",
+    "positions",
+    "recipe",
+    "registry",
+    "regularisation",
+    "regularised",
+    "schedule",
+    "similarity",
+    "table1",
+    "table3",
+]

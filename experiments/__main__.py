@@ -1,4 +1,4 @@
-"""`python -m experiments list|report`: what can be run, and the table of what was."""
+"""`python -m experiments list|report|figures`: what can be run, the tables of what was, pictures of a trained run."""
 
 import argparse
 import os
@@ -8,12 +8,14 @@ import sys
 import rich.console
 
 from experiments import listing, registry, report
-from tx.errors import one_line_errors
-from tx.run import to_json
+from tx import extensions
+from tx.errors import one_line_errors, printable
+from tx.run import RunDir, to_json
 
 
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("list", help="sweeps and scales, or the variants of one sweep")
     one.add_argument("sweep", nargs="?", help="SWEEP[@SCALE], e.g. table3@paper (the default scale)")
@@ -24,7 +26,24 @@ def _parser():
     one.add_argument("--show", choices=report.TABLES, default="table", help="which to print; all are written")
     one.add_argument("--readme", type=pathlib.Path, help="instead, renew the tables in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
+    one = commands.add_parser("figures", help="pictures of a trained run: attention, sinusoids, learning rate")
+    one.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a trained run")
+    one.add_argument("--sentence", required=True, help="of the source language; it is translated")
+    one.add_argument("--kind", choices=("encoder", "decoder", "cross"), default="encoder", help="whose attention")
+    one.add_argument("--layer", type=int, default=-1, help="from 0; -1 is the last (default)")
+    one.add_argument("--heads", type=_numbers, metavar="H,H", help="which heads, from 0 (default: all)")
+    one.add_argument("--out", type=pathlib.Path, help="folder for the files (default: RUN/figures)")
+    one = commands.add_parser("table1", help="Table 1 measured: operations, chains, paths and time of each mixer")
+    one.add_argument("--lengths", type=_numbers, metavar="N,N", help="of sentences (default: 16 to 2048, in minutes)")
+    one.add_argument("--out", type=pathlib.Path, default=".", help="folder for table1.* (default: this one)")
     return parser
+
+
+def _numbers(text):
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes numbers, e.g. 0,3; got {text!r}") from None
 
 
 def _list(args, console):
@@ -50,10 +69,21 @@ def _console():
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(extensions.take(sys.argv[1:] if argv is None else argv))
     console = _console()
     if args.command == "list":
         _list(args, console)
+        return 0
+    if args.command == "table1":
+        from experiments import mixing  # JAX is slow to import
+
+        mixing.run(args.lengths or mixing.LENGTHS, args.out, console)
+        return 0
+    if args.command == "figures":
+        from experiments import figures  # matplotlib and JAX are slow to import
+
+        for path in figures.draw(RunDir(args.run), args.sentence, args.kind, args.layer, args.heads, args.out):
+            print(f"Written: {printable(str(path))}")
         return 0
     if args.check and args.readme is None:
         parser.error("--check needs --readme")

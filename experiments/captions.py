@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Iterable
 
-from experiments.results import Results, split_of, test_of
+from experiments.results import Results, is_translated, split_of, test_of
 
 
 def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[str, str], ...]:
@@ -11,7 +11,8 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
     done = found.done
     if not done:
         return (("Runs", "none done"),)
-    decode = [result["decode"] for result in done]
+    translated = [result for result in done if is_translated(result)]
+    decode = [result["decode"] for result in translated]
     pairs = [
         ("Scale", found.scale.label),
         (
@@ -24,18 +25,19 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
         ("vocabulary", f"{_range((r['vocab_size'] for r in done), ',')} subwords"),
         ("seeds", _list(run.seed for row in found.rows for run in row.runs if run.state == "done")),
         ("PPL on", _list(r["dev"]["split"] for r in done)),
-        ("BLEU on", _list(map(split_of, done))),
+        ("BLEU on", _list(map(split_of, translated))),
+        ("last word asked of", _list(split_of(result) for result in done if not is_translated(result))),
         ("beam", _list(d["beam"] for d in decode)),
         ("alpha", _list(d["alpha"] for d in decode)),
         (
             "checkpoints averaged",
             _list("none" if d["average_last"] == 1 else d["average_last"] for d in decode),
         ),
-        ("sacreBLEU", _list(test_of(r)["signature"] for r in done)),
+        ("sacreBLEU", _list(test_of(r)["signature"] for r in translated)),
         ("device", _counted(map(_device, done))),
         ("code", _counted(r["code"] or "not recorded" for r in done)),
     ]
-    return tuple(pair for pair in pairs if only is None or pair[0] in only)
+    return tuple(pair for pair in pairs if pair[1] and (only is None or pair[0] in only))
 
 
 def standing_notes(found: Results) -> tuple[str, ...]:

@@ -5,7 +5,9 @@ import math
 import statistics
 from collections.abc import Callable
 
-from experiments.results import Row, test_of
+from experiments.results import Row, is_translated, test_of
+from tx.data import recall
+from tx.scores import bleu_from_stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,5 +58,73 @@ def number(value: float | None, form: str) -> str:
 
 
 PPL = Measure(lambda r: r["dev"]["ppl"], ".2f", ".2f")
-BLEU = Measure(lambda r: test_of(r)["bleu"], ".1f", ".2f")
+BLEU = Measure(lambda r: test_of(r)["bleu"] if is_translated(r) else None, ".1f", ".2f")
 EXACT = Measure(lambda r: 100 * test_of(r)["exact_match"], ".1f", ".1f")
+
+
+def _of_heads(key):
+    """The mean over the heads of self-attention, in encoder and decoder."""
+
+    def of(result):
+        values = [one[key] for one in result.get("attention", ()) if one["kind"] == "self"]
+        return statistics.fmean(values) if values else None
+
+    return of
+
+
+def _by_length(beyond, of_sentences):
+    """What `of_sentences` makes of the scores and the indices of test sentences as long as training's, or longer.
+
+    None where there are none, or the result does not say how long they are.
+    """
+
+    def of(result):
+        scores, longest = test_of(result), result["train"].get("longest")
+        if longest is None or "lengths" not in scores:
+            return None
+        chosen = [i for i, length in enumerate(scores["lengths"]) if (length > longest) == beyond]
+        return of_sentences(scores, chosen) if chosen else None
+
+    return of
+
+
+def _recalled(distance):
+    """The share of the test sentences of corpus `recall` with that distance whose value was remembered."""
+
+    def of(result):
+        if result["config"]["data"]["corpus"] != "recall":
+            return None
+        scores = test_of(result)
+        chosen = [i for i, length in enumerate(scores["lengths"]) if length == recall.target_tokens(distance)]
+        return _exact(scores, chosen) if chosen else None
+
+    return of
+
+
+def _exact(scores, chosen):
+    return 100 * statistics.fmean(scores["matches"][i] for i in chosen)
+
+
+def _bleu(scores, chosen):
+    return bleu_from_stats([scores["stats"][i] for i in chosen])
+
+
+# What a sweep may show besides (`Sweep.measures`).
+NAMED = {
+    "entropy": Measure(_of_heads("entropy"), ".2f", ".2f"),
+    "distance": Measure(_of_heads("distance"), ".2f", ".2f"),
+    "logit variance": Measure(_of_heads("variance"), ".2f", ".2f"),
+    "BLEU within": Measure(_by_length(False, _bleu), ".1f", ".2f"),
+    "BLEU beyond": Measure(_by_length(True, _bleu), ".1f", ".2f"),
+    "exact % within": Measure(_by_length(False, _exact), ".1f", ".1f"),
+    "exact % beyond": Measure(_by_length(True, _exact), ".1f", ".1f"),
+    **{f"{distance} back": Measure(_recalled(distance), ".0f", ".0f") for distance in recall.DISTANCES},
+}
+NOTES = {
+    "entropy": "entropy: of the weights of self-attention, in nats, mean over heads and queries.",
+    "distance": "distance: tokens between query and key under the weights of self-attention, likewise.",
+    "logit variance": "logit variance: of a query's logits over the keys that it sees, likewise.",
+    "BLEU beyond": "beyond: test sentences longer than the longest that was trained on; within: the others.",
+    f"{recall.DISTANCES[0]} back": "N back: per cent of the sentences whose last word, a value named N positions "
+    f"before it is asked for, was right; by chance {100 / len(recall.VALUES):g}. What comes before it was given.",
+}

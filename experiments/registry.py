@@ -13,7 +13,7 @@ from typing import NamedTuple
 import ml_collections
 
 import tx.config
-from experiments.scales import SCALES, Scale, parse_scale
+from experiments.scales import PAPER, SCALES, Scale, parse_scale
 from tx.errors import UserError
 
 
@@ -58,12 +58,14 @@ class Sweep:
       base: {dotted field: value} against `tx.config.get_config()`, for every row; empty for the paper's base.
       variants: the rows in order; the first is the base and has an empty diff.
       doc: one line for listings and captions.
+      measures: names of what its table shows beside perplexity and BLEU (experiments/measures.py).
     """
 
     name: str
     base: Mapping[str, object]
     variants: tuple[Variant, ...]
     doc: str
+    measures: tuple[str, ...] = ()
 
     def variant(self, name: str) -> Variant:
         """The variant of that name; UserError naming the nearest where there is none."""
@@ -149,14 +151,16 @@ def resolve(
     """Returns the configuration of a variant, registered or not, at a scale.
 
     Order: defaults, the scale's recipe, the sweep's base, the variant, the scale's factors, `overrides`. A
-    scale that sets train.steps sets it for every row: there a row's own train.steps does not count.
+    scale that sets train.steps sets it for every row: there a row's own train.steps does not count. A sweep's
+    base may train longer than others, though: its steps are taken in proportion to the scale's, as are warm-up and
+    learning-rate factor of sweep or variant.
     """
     name = Run(sweep, variant, scale).name
     config = tx.config.get_config()
     tx.config.update(config, scale.settings(), f"scale {scale.label}")
-    tx.config.update(config, {**sweep.base, **variant.diff}, name)
+    tx.config.update(config, scale.redial({**sweep.base, **variant.diff}), name)
     if "train.steps" in scale.fields:
-        config.train.steps = scale.fields["train.steps"]
+        config.train.steps = scale.redial({"train.steps": PAPER["train.steps"], **sweep.base})["train.steps"]
     tx.config.update(config, scale.resize(tx.config.fields(config), name), name)
     tx.config.update(config, overrides or {})
     config.name = name

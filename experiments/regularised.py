@@ -1,8 +1,9 @@
-"""The base with the dropout that small corpora want: not a row of Table 3, but what published scores compare with.
+"""The base with the dropout that small corpora want, and the time that it takes: what published scores compare with.
 
-On 29,000 sentence pairs (Multi30k) P_drop 0.1 overfits; a text-only Transformer of 2.6 million parameters with
-dropout 0.3 is reported at 41.0 BLEU on test_2016_flickr, of lower-case tokens (Wu et al. 2021, "Good for
-Misconceived Reasons: An Empirical Revisiting on the Need for Visual Context in Multimodal Machine Translation").
+On 29,000 sentence pairs (Multi30k) P_drop 0.1 overfits before 0.3 has learned. A text-only Transformer of 2.6 million
+parameters with dropout 0.3, trained for up to 8,000 updates of 4,096 tokens on each of two devices, is reported at 41.0
+BLEU on test_2016_flickr, of lower-case tokens (Wu et al. 2021, "Good for Misconceived Reasons: An Empirical Revisiting
+on the Need for Visual Context in Multimodal Machine Translation").
 """
 
 from experiments.registry import Sweep, Variant, register
@@ -10,8 +11,8 @@ from experiments.registry import Sweep, Variant, register
 REGULARISED = register(
     Sweep(
         name="regularised",
-        base={"model.dropout": 0.3},
-        doc="The base with dropout 0.3, for corpora where 0.1 overfits",
+        base={"model.dropout": 0.3, "train.steps": 400_000},
+        doc="The base with dropout 0.3, trained four times as long, for corpora where 0.1 overfits",
         variants=(Variant("base"),),
     )
 )

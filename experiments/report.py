@@ -6,11 +6,12 @@ from collections.abc import Iterable
 import rich.console
 import rich.text
 
-from experiments import costs, markers, results, rows, scores, tables
+from experiments import attention, costs, markers, mixing, results, rows, scores, tables
 from tx.errors import UserError, printable
-from tx.run import write_atomically
+from tx.run import from_json, write_atomically
 
-TABLES = {"table": rows.build, "scores": scores.build, "costs": costs.build}
+TABLES = {"table": rows.build, "scores": scores.build, "costs": costs.build, "attention": attention.build}
+MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "tex": tables.to_latex}
 
 
@@ -25,7 +26,9 @@ def report(
     written = []
     for found in results.read(dirs):
         folder = found.folders[0] if out is None else out / found.name
-        made = {name: build(found) for name, build in TABLES.items()}
+        made = {name: table for name, build in TABLES.items() if (table := build(found)).rows}
+        if show not in made:
+            raise UserError(f"{found.name}: no run says anything of {show}; there are {', '.join(made)}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, table in made.items():
@@ -35,23 +38,34 @@ def report(
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
         tables.print_table(made[show], console)
-        files = f"{{{','.join(TABLES)}}}.{{{','.join(FORMS)}}}"
+        files = f"{{{','.join(made)}}}.{{{','.join(FORMS)}}}"
         console.print(rich.text.Text(f"Written: {printable(str(folder))}/{files}\n"))
     return written
+
+
+def _table1(dirs):
+    """The table of `python -m experiments table1`, from the table1.json in one of the folders."""
+    for folder in dirs:
+        if (file := folder / "table1.json").is_file():
+            return mixing.build(from_json(file.read_text(encoding="utf-8")))
+    raise UserError(f"no table1.json in {', '.join(map(str, dirs))}; make it with python -m experiments table1")
 
 
 def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
-    NAME is SWEEP@SCALE, or SWEEP@SCALE/scores or /costs for another of its tables. With `check`, changes nothing.
-    Returns 1 if `check` found a table other than its results give now, else 0. Raises UserError for a marker without
-    its end, for a sweep that is in none of `dirs` and for a table that no sweep has.
+    NAME is SWEEP@SCALE, or SWEEP@SCALE/scores or /costs for another of its tables, or table1@measured. With `check`,
+    changes nothing. Returns 1 if `check` found a table other than its results give now, else 0. Raises UserError for a
+    marker without its end, for a sweep that is in none of `dirs` and for a table that no sweep has.
     """
 
     def render(names):
         read = {one.name: one for one in results.read(dirs)}
         rendered = {}
         for name in names:
+            if name == MEASURED:
+                rendered[name] = tables.to_markdown(_table1(dirs))
+                continue
             sweep, _, kind = name.partition("/")
             if sweep not in read:
                 raise UserError(f"{readme}: no results of {sweep} in {', '.join(map(str, dirs))}")

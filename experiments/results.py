@@ -13,6 +13,14 @@ from tx.run import RunDir
 
 # Where a run lies and which of the seeds it is do not make it another experiment.
 _NOT_COMPARED = {"name", "train.seed", "data.dir"}
+# The scores of a test split (tx/scores.py) that tables show, and their titles.
+KINDS = {
+    "bleu": "sacreBLEU",
+    "bleu_tokenized": "tokenised",
+    "bleu_compound": "compounds split",
+    "bleu_lower": "lower case",
+    "chrf": "chrF",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +217,11 @@ def test_of(result: dict) -> dict:
     return result["tests"][split_of(result)]
 
 
+def is_translated(result: dict) -> bool:
+    """Whether those scores are of translations, not of references with one token chosen (`decode.asks`)."""
+    return result["decode"].get("asks", "sentence") == "sentence"
+
+
 def split_of(result: dict) -> str:
     """The name of that split."""
     return result["config"]["decode"]["splits"].split(",")[0].strip()
@@ -221,7 +234,6 @@ _NUMBERS = (
     *(("device", "count"), ("train", "flops"), ("timing", "target_tokens_per_s"), ("timing", "train_s")),
     *(("timing", "decode_s"), ("timing", "total_s")),
 )
-_SCORES = ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower", "exact_match")
 _TEXTS = (
     *(("code",), ("dev", "split"), ("device", "kind"), ("data", "fingerprint"), ("data", "vocabulary_fingerprint")),
     *(("config", "data", "corpus"), ("config", "data", "source"), ("config", "data", "target")),
@@ -232,7 +244,14 @@ def _check(result: dict) -> None:
     """Raises KeyError, TypeError, OverflowError or the like where something that tables show is not as it should be."""
     numbers = [_at(result, keys) for keys in _NUMBERS]
     for scores in (test_of(result), *result["tests"].values()):
-        numbers += [scores[kind] for kind in _SCORES]
+        numbers += [scores[kind] for kind in (*KINDS, "exact_match")]
+        for each in ("lengths", "matches"):
+            numbers += scores.get(each, [])
+    for head in result.get("attention", []):
+        numbers += [head[key] for key in ("entropy", "distance", "variance", "loss_without", "layer", "head")]
+        if not {head["stack"], head["kind"]} <= {"encoder", "decoder", "self", "cross"}:
+            raise ValueError("a head that is nowhere")
+    numbers += [result["train"][key] for key in ("longest",) if key in result["train"]]
     for value in numbers:
         if type(value) not in (int, float):
             raise TypeError(f"a {type(value).__name__} where a number should be")

@@ -1,77 +1,120 @@
 """A table of results: the paper's numbers, ours over the seeds, differences from base, each row's state."""
 
 from collections import Counter
+from typing import NamedTuple
 
 import tx.config
 from experiments import registry
 from experiments.captions import caption, standing_notes
-from experiments.measures import BLEU, EXACT, PPL, Measure, number
-from experiments.results import Results, Row, test_of
+from experiments.measures import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
+from experiments.results import KINDS, Results, Row, test_of
 from experiments.symbols import in_order, show, symbol
 from experiments.tables import Column, Table
 
+_SCORES = {"PPL": PPL, "BLEU": BLEU}
 # For CSV only.
-_OTHERS = {
-    key: Measure(lambda r, key=key: test_of(r)[key], "", "")
-    for key in ("bleu_tokenized", "bleu_compound", "bleu_lower", "chrf")
-}
+_OTHERS = {kind: Measure(lambda r, kind=kind: test_of(r)[kind], "", "") for kind in KINDS if kind != "bleu"}
 
 
 def build(found: Results) -> Table:
     """Makes the table of a sweep from whatever runs there are; rows without results stay, and say why."""
     notes = _Notes()
     base = found.rows[0]
-    changed = in_order({*found.sweep.base, *(field for row in found.rows for field in row.diff)})
+    changed = in_order({*_told(found.sweep.base), *(field for row in found.rows for field in row.diff)})
     base_fields = tx.config.fields(registry.base_config(found.sweep, found.scale))
-    exact = any(value > 0 for row in found.rows for value in EXACT.values(row))
+    shown = _shown(found)
     cells, records = [], []
     for row in found.rows:
         settings = {field: (base_fields if row is base else row.diff).get(field) for field in changed}
-        paper = row.variant.paper or registry.PaperRow()
         params = {result["params"]: f"{result['params'] / 1e6:.2f}" for result in row.results}
         state = _state(row, found.seeds(row), notes)
         cells.append(
             (
                 row.variant.name,
                 *("" if value is None else show(value) for value in settings.values()),
-                *_beside(PPL, "ppl", row, base),
-                *_beside(BLEU, "bleu", row, base),
-                number(paper.params, "g") + notes.mark(row.variant.note),
-                ", ".join(params.values()),
-                *([EXACT.cell(row)] if exact else []),
+                *(cell for head in shown.scores for cell in _scored(head, row, base, shown.paper)),
+                *_sizes(row, ", ".join(params.values()), shown.paper, notes.mark(row.variant.note)),
+                *([EXACT.cell(row)] if shown.exact else []),
+                *(NAMED[name].cell(row) for name in shown.measures),
                 state,
             )
         )
         records.append(_record(found, row, settings, params, state))
     return Table(
         title=f"{found.name}: {found.sweep.doc}.",
-        columns=_columns(changed, exact),
+        columns=_columns(changed, shown),
         rows=tuple(cells),
         groups=tuple(row.group for row in found.rows),
         caption=caption(found),
-        notes=(*standing_notes(found), *notes.lines),
+        notes=(
+            *standing_notes(found),
+            *(note for name, note in NOTES.items() if name in shown.measures),
+            *notes.lines,
+        ),
         records=tuple(records),
     )
 
 
-def _columns(changed, exact):
+def _told(base):
+    """The fields of a sweep's base that its rows are to be read with: those that say what is measured are not."""
+    return [field for field in base if not field.startswith("probe.")]
+
+
+class _Shown(NamedTuple):
+    """What a table has columns for.
+
+    Attributes:
+      paper: the paper's numbers, where any row stands in a paper.
+      scores: keys of _SCORES; a score that no run of all has is left out.
+      exact: sentences that are right to the letter, where there are any.
+      measures: those of the sweep that any run has.
+    """
+
+    paper: bool
+    scores: tuple[str, ...]
+    exact: bool
+    measures: tuple[str, ...]
+
+
+def _shown(found):
+    def some(measure):
+        return any(measure.values(row) for row in found.rows)
+
+    return _Shown(
+        paper=any(row.variant.paper for row in found.rows),
+        scores=tuple(head for head, measure in _SCORES.items() if some(measure) or not found.done),
+        exact=any(value > 0 for row in found.rows for value in EXACT.values(row)),
+        measures=tuple(name for name in found.sweep.measures if some(NAMED[name])),
+    )
+
+
+def _columns(changed, shown):
     columns = [Column("row", text=True), *(Column(symbol(field), drop=4) for field in changed)]
-    for head in ("PPL", "BLEU"):
-        columns += [Column(head, "paper"), Column(head, "ours")]
-        columns += [Column(f"Δ{head}", "paper", drop=2), Column(f"Δ{head}", "ours", drop=2)]
-    columns += [Column("params 10^6", "paper", drop=3), Column("params 10^6", "ours", drop=3)]
-    columns += [Column("exact %", "ours", drop=1)] if exact else []
+    whose = ("paper", "ours") if shown.paper else ("",)
+    for head in shown.scores:
+        columns += [Column(head, one) for one in whose] + [Column(f"Δ{head}", one, drop=2) for one in whose]
+    columns += [Column("params 10^6", one, drop=3) for one in whose]
+    columns += [Column("exact %", whose[-1], drop=1)] if shown.exact else []
+    columns += [Column(name, drop=1) for name in shown.measures]
     return (*columns, Column("runs", text=True))
 
 
-def _beside(measure: Measure, key: str, row: Row, base: Row) -> list[str]:
-    """The four cells of a measure: the paper's, ours, and both differences from base."""
-    paper, ours = _paper(row, key), measure.mean(row)
-    cells = [number(paper, measure.form), measure.cell(row)]
-    for value, of_base in ((paper, _paper(base, key)), (ours, measure.mean(base))):
+def _scored(head: str, row: Row, base: Row, with_paper: bool) -> list[str]:
+    """The cells of a score: the paper's and ours, then the differences of both from base."""
+    measure, key = _SCORES[head], head.lower()
+    cells, differences = [measure.cell(row)], [(measure.mean(row), measure.mean(base))]
+    if with_paper:
+        cells.insert(0, number(_paper(row, key), measure.form))
+        differences.insert(0, (_paper(row, key), _paper(base, key)))
+    for value, of_base in differences:
         blank = row is base or value is None or of_base is None
         cells.append("" if blank else number(value - of_base, f"+z{measure.form}"))
     return cells
+
+
+def _sizes(row, ours, with_paper, mark):
+    """The paper's parameters and ours; the row's footnote belongs to the first."""
+    return [number(_paper(row, "params"), "g") + mark, ours] if with_paper else [ours + mark]
 
 
 def _paper(row, key):
@@ -138,7 +181,8 @@ def _record(found, row, settings, params, state):
         "params_paper_millions": paper.params,
         "params": " ".join(map(str, params)),
     }
-    for name, measure in {"ppl": PPL, "bleu": BLEU, "exact_percent": EXACT, **_OTHERS}.items():
+    shown = {name: NAMED[name] for name in found.sweep.measures}
+    for name, measure in {"ppl": PPL, "bleu": BLEU, "exact_percent": EXACT, **_OTHERS, **shown}.items():
         record |= {name: measure.mean(row), f"{name}_sd": measure.sd(row)}
     files = [f"{row.variant.name}/seed{run.seed}/result.json" for run in row.runs if run.state == "done"]
     return {**record, "files": " ".join(files)}

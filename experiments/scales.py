@@ -11,10 +11,19 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
+import tx.config
 from tx.errors import UserError
 
 WIDTHS = ("model.d_model", "model.d_ff", "model.d_k", "model.d_v")
 DEPTHS = ("model.num_layers",)
+PAPER = tx.config.fields(tx.config.get_config())
+# A variant's field, and the field of the recipe that it keeps its proportion to.
+PROPORTIONAL = {
+    "optim.warmup_steps": "optim.warmup_steps",
+    "optim.lr_factor": "optim.lr_factor",
+    "train.steps": "train.steps",
+    "train.checkpoint_every": "train.steps",
+}
 PAIR = ("en", "de")  # source and target where a scale's name gives none
 
 
@@ -52,6 +61,19 @@ class Scale:
         source, target = self.pair
         corpus = self.corpus.format(other=target if source == "en" else source)
         return {"data.corpus": corpus, "data.source": source, "data.target": target, **self.fields}
+
+    def redial(self, diff: Mapping[str, object]) -> dict[str, object]:
+        """Returns a variant's diff with what it says of the recipe in proportion to this scale's.
+
+        In the paper's numbers warm-up 8000 and factor 2.0 are twice the paper's, and become twice the scale's; a
+        checkpoint every 5,000 of 100,000 steps becomes one every twentieth part of the scale's.
+        """
+        dialled = dict(diff)
+        for name in PROPORTIONAL.keys() & diff.keys():
+            measure = PROPORTIONAL[name]
+            value = diff[name] * self.fields.get(measure, PAPER[measure]) / PAPER[measure]
+            dialled[name] = round(value) if isinstance(diff[name], int) else value
+        return dialled
 
     def resize(self, fields: Mapping[str, object], where: str) -> dict[str, int]:
         """Multiplies the sizes among `fields` ({dotted name: value}) by the scale's factors.
@@ -129,6 +151,16 @@ SCALES = {
             width=Fraction(1, 8),
             depth=Fraction(1, 2),
             fields=_smaller(48, 12, 750, 200, 250, vocabulary=500, lr_factor=0.3, splits="test", threads=1),
+            pairs=_with_english("de"),
+        ),
+        Scale(
+            "recall",
+            "a value to be remembered over 2 to 64 positions, d_model 64, N 3",
+            "recall",
+            width=Fraction(1, 8),
+            depth=Fraction(1, 2),
+            fields=_smaller(72, 12, 1000, 200, 250, vocabulary=320, lr_factor=0.3, splits="test", threads=1)
+            | {"decode.asks": "last"},
             pairs=_with_english("de"),
         ),
     )

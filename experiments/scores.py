@@ -2,23 +2,16 @@
 
 from experiments.captions import caption, seeds_note
 from experiments.measures import Measure
-from experiments.results import Results
+from experiments.results import KINDS, Results, is_translated
 from experiments.tables import Column, Table
 
-_TITLES = {
-    "bleu": "sacreBLEU",
-    "bleu_tokenized": "tokenised",
-    "bleu_compound": "compounds split",
-    "bleu_lower": "lower case",
-    "chrf": "chrF",
-}
 _HOW = ("Scale", "steps", "seeds", "beam", "alpha", "checkpoints averaged", "sacreBLEU", "code")
 
 
 def build(found: Results) -> Table:
     """Makes the table from whatever runs there are; rows without results stay, and are blank."""
     splits = list(dict.fromkeys(split for result in found.done for split in result["tests"]))
-    measures = {(split, kind): _measure(split, kind) for split in splits for kind in _TITLES}
+    measures = {(split, kind): _measure(split, kind) for split in splits for kind in KINDS}
     records = [
         {"name": found.name_of(row), "row": row.variant.name}
         | {f"{split}_{kind}": measure.mean(row) for (split, kind), measure in measures.items()}
@@ -29,7 +22,7 @@ def build(found: Results) -> Table:
         title=f"{found.name}: scores of the translations.",
         columns=(
             Column("row", text=True),
-            *(Column(split, _TITLES[kind], drop=splits.index(split)) for split, kind in measures),
+            *(Column(split, KINDS[kind], drop=splits.index(split)) for split, kind in measures),
         ),
         rows=tuple((row.variant.name, *(one.cell(row) for one in measures.values())) for row in found.rows),
         groups=tuple(row.group for row in found.rows),
@@ -44,4 +37,7 @@ def build(found: Results) -> Table:
 
 
 def _measure(split: str, kind: str) -> Measure:
-    return Measure(lambda result: result["tests"].get(split, {}).get(kind), ".1f", ".2f")
+    def of(result):
+        return result["tests"].get(split, {}).get(kind) if is_translated(result) else None
+
+    return Measure(of, ".1f", ".2f")

@@ -13,12 +13,15 @@ SYMBOLS = {
     "loss.label_smoothing": "eps_ls",
     "model.positions": "positions",
     "train.steps": "steps",
+    "decode.beam": "beam",
+    "decode.alpha": "alpha",
+    "decode.average_last": "averaged",
 }
 
 
 def symbol(field: str) -> str:
-    """The paper's symbol of a dotted field, or the field itself."""
-    return SYMBOLS.get(field, field)
+    """The paper's symbol of a dotted field, or the last part of its name."""
+    return SYMBOLS.get(field, field.rpartition(".")[2])
 
 
 def in_order(fields: Iterable[str]) -> list[str]:

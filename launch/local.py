@@ -27,7 +27,7 @@ from launch.plan import PlannedRun
 from launch.pool import Command, Pool, default_jobs, outcome
 from launch.queue import Queue
 from launch.view import View, plan_table
-from tx import flops
+from tx import extensions, flops
 from tx.errors import UserError, one_line_errors
 from tx.run import RunDir
 
@@ -49,10 +49,14 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
     """
     from tx.data import tokens  # slow to import, and not needed to plan
     from tx.evaluate import split_names
+    from tx.model import check_components
+    from tx.optim import schedules
     from tx.positions import check_length
 
     for run in runs:
         model = run.config.model
+        check_components(model)
+        _ = schedules[run.config.optim.schedule]
         check_length(model.positions, run.config.data.row_length, model.max_positions)
     configs = [run.config for run in runs]
     shared = {(c.data.to_json(), c.decode.splits, c.model.vocab_size): c for c in configs}
@@ -135,6 +139,7 @@ def launch(
                     elif became.name == "failed" and queue.failed(run):
                         view.again(ended, run, became)
                     else:
+                        queue.over(run)
                         failed += became.name != "done"
                         view.ended(ended, run, became)
             view.refresh()
@@ -202,6 +207,7 @@ def main(
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
+    argv = extensions.take(list(sys.argv[1:] if argv is None else argv))
     if (found := _status_parser().parse_known_args(argv)[0].status) is not None:
         status.show(found, console)
         return 0

@@ -20,7 +20,7 @@ import tx.config
 from experiments import registry
 from launch import states
 from launch.states import State
-from tx import flops
+from tx import extensions, flops
 from tx.errors import UserError
 from tx.run import RunDir, to_json
 
@@ -44,6 +44,7 @@ class PlannedRun:
       config: the resolved configuration.
       folder: the run's files.
       state: what is there already.
+      trained_in: the folder of the run whose parameters it takes; None where it is trained itself.
     """
 
     name: str
@@ -54,6 +55,7 @@ class PlannedRun:
     config: ml_collections.ConfigDict
     folder: RunDir
     state: State
+    trained_in: RunDir | None = None
 
     @property
     def label(self) -> str:
@@ -66,7 +68,7 @@ class PlannedRun:
 
     @property
     def flops(self) -> float:
-        return flops.training_flops(self.config)
+        return 0.0 if self.trained_in else flops.training_flops(self.config)
 
     @property
     def checkpoints(self) -> set[int]:
@@ -83,6 +85,7 @@ class PlannedRun:
         return [
             f"--config={config}:{self.registered}",
             f"--workdir={self.folder.path}",
+            *([f"--trained_in={self.trained_in.path}"] if self.trained_in else []),
             *(f"--config.{field}={_as_text(value)}" for field, value in overrides.items()),
         ]
 
@@ -91,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say which runs; they are the same wherever the runs happen."""
     parser.add_argument("selector", nargs="+", help="table3@smoke, 'table3/A/*@smoke' or table3/A/h=1@smoke")
     parser.add_argument("--workdir", type=_folder, default="runs", help="folder for all runs (default: %(default)s)")
+    parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 1 to K of every variant (default: 1)")
     parser.add_argument("--only", action="append", metavar="GLOB", help="only these variants, e.g. 'A/*'; repeatable")
     parser.add_argument(
@@ -137,7 +141,40 @@ def make(args: argparse.Namespace) -> list[PlannedRun]:
     for folder, count in collections.Counter(run.folder.path for run in runs).items():
         if count > 1:
             raise UserError(f"{count} of the runs asked for would share {folder}; launch them one by one")
-    return runs
+    return _with_trainings(runs, settings, args)
+
+
+def _with_trainings(runs, settings, args) -> list[PlannedRun]:
+    """Of variants that differ in decoding alone, the first of the sweep is trained, and the others take its parameters.
+
+    It is added where it was not asked for.
+    """
+    found, trainings, only = (
+        {run.folder.path: run for run in runs},
+        {},
+        argparse.Namespace(**vars(args) | {"only": None}),
+    )
+    for run in runs:
+        parsed = registry.parse(run.registered)
+        around = run.name != run.registered  # a point of a grid, which only its own variant can train for
+        for variant in [parsed.variant] if around else parsed.sweep.variants:
+            name = parsed._replace(variant=variant).name
+            if name not in trainings:
+                planned = _around(name, {}, settings, only)
+                trainings[name] = {one.seed: (one, _training(one)) for one in planned}
+            trainer, key = trainings[name][run.seed]
+            if key == _training(run):
+                break
+        else:
+            continue  # a point of a grid that trains otherwise
+        if run.config.decode != trainer.config.decode:
+            found.setdefault(trainer.folder.path, trainer)
+            found[run.folder.path] = dataclasses.replace(run, trained_in=trainer.folder)
+    return list(found.values())
+
+
+def _training(run):
+    return tx.config.training_fields(run.config)
 
 
 def _around(name, point, settings, args) -> list[PlannedRun]:
@@ -176,7 +213,8 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
       most: the largest group; None for any size.
     """
     alike = collections.defaultdict(list)  # program -> [(runs, checkpoints in common)]
-    for run in (run for run in runs if not run.state.finished):
+    alone = [[run] for run in runs if run.trained_in and not run.state.finished]
+    for run in (run for run in runs if not run.state.finished and not run.trained_in):
         found, steps = alike[to_json(_program(run, most))], run.checkpoints
         for i, (group, common) in enumerate(found):
             if len(group) != most and (common & steps or not common | steps):
@@ -184,7 +222,7 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
                 break
         else:
             found.append(([run], steps))
-    made = [group for found in alike.values() for group, _ in found]
+    made = alone + [group for found in alike.values() for group, _ in found]
     return sorted(made, key=lambda group: -sum(run.flops for run in group))
 
 

@@ -26,6 +26,7 @@ class Queue:
         self._retries, self._failures = retries, collections.Counter()
         self._looked = -PATIENCE
         self._elsewhere: list[PlannedRun] = []
+        self._open = {run.folder.path for group in groups for run in group}  # neither done nor given up
         self.held: dict[str, lease.Holder] = {}
 
     def __len__(self) -> int:
@@ -33,13 +34,19 @@ class Queue:
         return sum(map(len, self._waiting))
 
     def next(self) -> list[PlannedRun] | None:
-        """Takes out the first group that nobody else is at work on; None where there is none now."""
+        """Takes out the first group that nobody else is at work on, and that waits for no training of this launch.
+
+        None where there is none now.
+        """
         if time.monotonic() - self._looked < PATIENCE:
             return None
         for group in list(self._waiting):
             for run in [run for run in group if run.folder.result.exists()]:
                 group.remove(run)
+                self.over(run)
                 self._elsewhere.append(run)
+            if any(run.trained_in and run.trained_in.path in self._open for run in group):
+                continue
             holders = {run.label: holder for run in group if (holder := lease.holder(run.folder.path))}
             if not group or not holders:
                 self._waiting.remove(group)
@@ -65,6 +72,11 @@ class Queue:
         if again:
             self._add(run)
         return again
+
+    def over(self, run: PlannedRun) -> None:
+        """Takes note that a run is done, or given up: what waited for its parameters waits no longer."""
+        self._open.discard(run.folder.path)
+        self._looked = -PATIENCE
 
     def _add(self, run):
         self._waiting.append([run])
