@@ -9,6 +9,9 @@ PYTEST_ARGS ?=
 UV ?= uv
 INSTALL := -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
+# Slow ones that are many and small; the others take the whole machine, one after the other.
+MANY := tests/test_catalogue.py
+
 .PHONY: smoke test test-slow wmt-venv lint constraints
 
 # Every row of Table 3 on the built-in corpus, through to the printed table.
@@ -21,7 +24,8 @@ test: $(VENV)/.installed-test
 	PJRT_NPROC=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-test $(VENV)-wmt/.installed
-	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python $(BIN)/python -m pytest -m slow --ignore=$(MANY) $(PYTEST_ARGS)
+	PJRT_NPROC=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=8 $(PYTEST_ARGS) $(MANY)
 
 # A second environment with TensorFlow, which prepares TFDS's own WMT sets; training never needs it.
 wmt-venv: $(VENV)-wmt/.installed

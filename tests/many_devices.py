@@ -26,6 +26,9 @@ RUNS = {  # name: (parallel.mode, devices, shards, dropout, micro-batches)
     "one, dropout": ("jit", 1, 1, 0.3),
     "shards, dropout": ("jit", 0, 2, 0.3),  # 0: all
     "pmap, dropout": ("pmap", 8, 1, 0.3),
+}
+MICRO = {
+    "one": ("jit", 1, 1, 0.0),
     "micro": ("jit", 1, 1, 0.0, 8),
     "data, micro": ("jit", 4, 2, 0.0, 2),
     "pmap, micro": ("pmap", 2, 1, 0.0, 4),
@@ -110,18 +113,17 @@ def flops(c):
     return step.cost_analysis()["flops"], step.as_text().count(" while(")
 
 
-def main(path):
-    found = {}
-    for name, run in RUNS.items():
+def main(path, which):
+    found = {"loss by rows": first_loss_by_rows(config(dropout=0.3))}
+    for name, run in {"whole": RUNS, "micro": MICRO}[which].items():
         c = config(*run)
-        step = make_train_step(c)
-        found[name] = train(c, step)
-    c = config(*RUNS["pmap, dropout"])
-    found["pmap, dropout, again"] = train(c, make_train_step(c))
-    found["parts"] = shapes_on_a_device(config("jit", 8, 4))
-    found["loss by rows"] = first_loss_by_rows(config(dropout=0.3))
-    c = config("jit", 8)
-    tiny.config_lib.update(c, {"model.vocab_size": VOCABULARY})
-    found["flops"] = flops(c)
+        found[name] = train(c, make_train_step(c))
+    if which == "whole":
+        c = config(*RUNS["pmap, dropout"])
+        found["pmap, dropout, again"] = train(c, make_train_step(c))
+        found["parts"] = shapes_on_a_device(config("jit", 8, 4))
+        c = config("jit", 8)
+        tiny.config_lib.update(c, {"model.vocab_size": VOCABULARY})
+        found["flops"] = flops(c)
     with open(path, "wb") as file:
         pickle.dump(found, file)

@@ -9,6 +9,7 @@ import urllib.request
 
 import pytest
 
+from experiments import __main__ as experiments_command
 from launch import local
 from tx import decode, evaluate, train
 from tx.data import numbers
@@ -129,6 +130,37 @@ def test_a_trained_run_scores_again(sweep, capsys):
     assert contents(run.path) == before
 
 
+def test_another_decoding_takes_the_parameters_of_a_trained_run(sweep, capsys, tmp_path):
+    run, again = run_of(sweep, "C/N=2"), RunDir(tmp_path / "again")
+    before = contents(run.path)
+
+    def redecode(*more, trained_in=run.path):
+        settings = [f"--config.{field}={value}" for field, value in SHRUNK.items()]
+        config = CONFIG.replace("base", "C/N=2")
+        train.main([f"--config={config}", f"--workdir={again.path}", f"--trained_in={trained_in}", *settings, *more])
+
+    fails(lambda: redecode("--config.train.seed=2"), capsys, "was trained otherwise, in train.seed")
+    fails(lambda: redecode(trained_in=tmp_path / "none"), capsys, "none holds no trained run; train it first")
+    assert list(tmp_path.iterdir()) == []
+    other = ("--config.decode.beam=2", "--config.decode.average_last=2", "--config.probe.attention=true")
+    redecode(*other)
+    result, trained = again.read("result"), run.read("result")
+    capsys.readouterr()
+    evaluate.main([str(run.path), "--average_last=2", "--beam=2"])
+    wanted = json.loads(capsys.readouterr().out)
+    assert result["dev"] == wanted["dev"] != trained["dev"]
+    assert {kind: result["tests"]["test"][kind] for kind in wanted["tests"]["test"]} == wanted["tests"]["test"]
+    assert result["decode"]["beam"] == 2
+    assert (result["train"], result["curve"]) == (trained["train"], trained["curve"])
+    assert result["timing"]["train_s"] == 0
+    assert len(result["attention"]) == 3 * result["config"]["model"]["num_heads"]
+    assert (again.path / again.read("config")["trained_in"]).resolve() == run.path
+    assert not again.checkpoints.exists()
+    assert contents(run.path) == before
+    redecode(*other)
+    assert "nothing to do" in capsys.readouterr().out
+
+
 def test_a_trained_run_translates(sweep):
     """As a person calls it: text in, as many lines out, and nothing else on standard output."""
     run = run_of(sweep, "C/N=2")
@@ -136,6 +168,24 @@ def test_a_trained_run_translates(sweep):
     done = subprocess.run(command, input=b"twenty-one\n\n  two thousand \n", capture_output=True, check=True)
     assert done.stdout.count(b"\n") == 3
     assert done.stdout.decode("utf-8")
+
+
+@pytest.mark.slow
+def test_pictures_of_a_trained_run(sweep, tmp_path, capsys):
+    run, out = str(run_of(sweep, "C/N=2").path), tmp_path / "figures"
+    sentence = "--sentence=It costs twenty-one euros."
+    assert experiments_command.main(["figures", run, sentence, "--kind=cross", "--heads=0,2", f"--out={out}"]) == 0
+    names = ["attention-cross-layer0", "learning-rate", "sinusoids"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"{name}.{form}" for name in names for form in ("png", "svg")
+    ]
+    assert all(path.stat().st_size > 5000 for path in out.iterdir())
+    printed = capsys.readouterr().out
+    assert all(str(path) in printed for path in out.iterdir())
+    call = experiments_command.main
+    fails(lambda: call(["figures", run, sentence, "--layer=1"]), capsys, "--layer=1", "has layers 0 to 0")
+    fails(lambda: call(["figures", run, sentence, "--heads=8"]), capsys, "has no head 8, but 0 to 7")
+    fails(lambda: call(["figures", run, "--sentence="]), capsys, "--sentence is empty")
 
 
 def test_what_a_trained_run_refuses(sweep, capsys, tmp_path):
@@ -173,6 +223,7 @@ def test_nothing_in_gives_nothing_out(sweep, capsys, tmp_path):
         (["--config=experiments/config.py"], ["takes a name"]),
         (["--config=experiments/confg.py:table3/base@smoke"], ["no Python file"]),
         ([], ["--config is missing"]),
+        ([f"--config={CONFIG}", "--config.model.similarity=scalled"], ["'scalled'", "'scaled'"]),
         ([f"--config={CONFIG}", "--config.model.num_haeds=2"], ["'model.num_haeds'", "'model.num_heads'"]),
         ([f"--config={CONFIG}", "--config.train.steps=many"], ["train.steps takes a whole number"]),
         ([f"--config={CONFIG}", "--config.model.dropout=nan"], ["model.dropout takes a finite number"]),

@@ -66,7 +66,8 @@ def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
     assert position["target_tokens"] > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_interrupted_goes_on_to_the_same_end(tmp_path, number):
     file = tmp_path / "little.py"
     file.write_text(f"import tiny\n\n\ndef get_config():\n    return tiny.config(**{SETTINGS})\n")

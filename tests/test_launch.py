@@ -772,3 +772,53 @@ def test_planning_imports_no_jax(tmp_path):
         "assert 'jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+# One training, decoded in several ways
+
+
+def test_what_differs_in_decoding_alone_is_trained_once(launcher):
+    runs = planned("decoding@smoke", "--only=beam=2/*average=1", "--seeds=2", f"--workdir={launcher.workdir}")
+    trained = [run for run in runs if run.trained_in is None]
+    assert [(run.name, run.seed) for run in trained] == [
+        ("decoding/beam=4/alpha=0.6/average=1@smoke", 1),
+        ("decoding/beam=4/alpha=0.6/average=1@smoke", 2),
+    ]
+    assert len(runs) == 2 * (1 + 3)
+    for run in runs:
+        if run.trained_in:
+            assert run.flops == 0
+            assert run.trained_in.path == launcher.workdir / trained[0].folder.path.parent / f"seed{run.seed}"
+            assert f"--trained_in={run.trained_in.path}" in run.arguments()
+
+
+def test_a_grid_of_decoding_takes_the_parameters_of_the_variant(launcher):
+    grid = ["--grid", "decode.beam=1,2", "--grid", "model.dropout=0.1,0.3", "--set", "train.steps=7"]
+    runs = planned("table3/base@smoke", *grid, f"--workdir={launcher.workdir}")
+    found = {run.name: run.trained_in and run.trained_in.path.parent.name for run in runs}
+    assert found == {
+        "table3/base+beam=1,dropout=0.1@smoke": "base",
+        "table3/base+beam=2,dropout=0.1@smoke": "base",
+        "table3/base+beam=1,dropout=0.3@smoke": None,
+        "table3/base+beam=2,dropout=0.3@smoke": None,
+        "table3/base@smoke": None,
+    }
+    assert {run.config.train.steps for run in runs} == {7}
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_decoding_waits_for_the_training(launcher, monkeypatch, failing):
+    monkeypatch.setenv("FAKE_SLEEP", "0.2")
+    if failing:
+        monkeypatch.setenv("FAKE_FAIL", "decoding/beam=4/alpha=0.6/average=1@smoke")
+    status = launcher("decoding@smoke", "--only=beam=1/*average=1", "--jobs=3")
+    assert status == failing
+    log = [json.loads(line) for line in launcher.log.read_text().splitlines()]
+    first, *others = log if failing else log[1:]  # of the training: its start where it fails, else its end
+    assert first["name"] == "decoding/beam=4/alpha=0.6/average=1@smoke"
+    assert first["event"] == ("start" if failing else "end")
+    assert {e["name"].split("/")[1] for e in others} == {"beam=1"}
+    assert len([e for e in others if e["event"] == "start"]) == 3
+    if not failing:
+        assert launcher("decoding@smoke", "--only=beam=1/*average=1") == 0
+        assert len(launcher.events()) == 4  # nothing is done twice

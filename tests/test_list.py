@@ -105,10 +105,10 @@ def test_a_scale_changes_sizes(capsys):
 def test_without_a_name_sweeps_and_scales(capsys):
     text = listed(capsys)
     assert "table3" in text
-    for scale in ("paper", "tatoeba", "multi30k", "smoke"):
+    for scale in ("paper", "tatoeba", "multi30k", "smoke", "recall"):
         assert scale in text
     overview = json.loads(listed(capsys, "--format=json"))
-    assert [s["name"] for s in overview["scales"]] == ["paper", "tatoeba", "multi30k", "smoke"]
+    assert [s["name"] for s in overview["scales"]] == ["paper", "tatoeba", "multi30k", "smoke", "recall"]
     assert {s["name"]: s["variants"] for s in overview["sweeps"]}.items() >= {("table3", 20), ("regularised", 1)}
 
 
@@ -128,5 +128,5 @@ def test_it_does_not_import_jax():
 
 
 def test_a_sweeps_own_base_is_said(capsys):
-    assert "Its base differs from the paper's by P_drop=0.3." in listed(capsys, "regularised@multi30k")
+    assert "Its base differs from the paper's by P_drop=0.3 steps=400,000." in listed(capsys, "regularised@multi30k")
     assert "Its base differs" not in listed(capsys, "table3@paper")

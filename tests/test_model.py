@@ -13,7 +13,8 @@ from tx.data.packing import FIELDS
 from tx.errors import UserError
 from tx.layers import Dense, Dropout
 from tx.model import Transformer
-from tx.positions import positions
+from tx.positions import alibi_slopes, bucket, positions
+from tx.similarity import similarities
 
 VARIANTS = {
     "base": {},
@@ -22,10 +23,41 @@ VARIANTS = {
     "interleaved": {"model__sinusoid_layout": "interleaved", "model__sinusoid_endpoint": False},
     "learned": {"model__positions": "learned"},
     "none, unscaled": {"model__positions": "none", "model__scale_embedding": False},
+    "relative": {"model__positions": "relative", "model__max_offset": 2},
+    "t5": {"model__positions": "t5"},
+    "alibi, rms": {"model__positions": "alibi", "model__normalization": "rms"},
+    "rotary, no norm": {"model__positions": "rotary", "model__norm": "none"},
+    "unscaled, gelu": {"model__similarity": "unscaled", "model__feed_forward": "gelu"},
+    "cosine, swiglu": {"model__similarity": "cosine", "model__feed_forward": "swiglu", "model__positions": "t5"},
+    "additive, no feed-forward": {"model__similarity": "additive", "model__feed_forward": "none"},
+    "multi-query, no residual": {"model__num_kv_heads": 1, "model__residual": False, "model__positions": "relative"},
+    "grouped, rotary": {"model__num_heads": 4, "model__num_kv_heads": 2, "model__positions": "rotary"},
+    "tied two ways, pre-rms": {"model__tying": "two", "model__norm": "pre", "model__normalization": "rms"},
+    "untied": {"model__tying": "none"},
+    "local": {"model__mixer": "local", "model__neighbourhood": 2},
+    "local, relative": {"model__mixer": "local", "model__neighbourhood": 3, "model__positions": "relative"},
+    "recurrent": {"model__mixer": "recurrent"},
+    "convolution": {"model__mixer": "convolution"},
+    "dilated": {"model__mixer": "dilated", "model__kernel_width": 2},
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+# What the longer run alone tries in packed rows and step by step.
+LATER = {
+    *("no bias, no table", "interleaved", "none, unscaled", "relative", "alibi, rms", "unscaled, gelu"),
+    "cosine, swiglu",
+    *("additive, no feed-forward", "grouped, rotary", "tied two ways, pre-rms", "untied", "local", "convolution"),
+}
+every_variant = pytest.mark.parametrize("variant", VARIANTS, indirect=True, ids=str)
+some_variants = pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=pytest.mark.slow if name in LATER else ()) for name in VARIANTS],
+    indirect=True,
+    ids=str,
+)
+
+
+@pytest.fixture(scope="module")
 def variant(request):
     """A configuration with every switch thrown once: (config, model, params, jitted logits)."""
     config = tiny.config(**VARIANTS[request.param])
@@ -33,6 +65,7 @@ def variant(request):
     return config, model, params, jax.jit(lambda **inputs: model.apply({"params": params}, **inputs))
 
 
+@every_variant
 def test_logits_equal_numpy(variant):
     config, _, params, apply = variant
     rng = np.random.default_rng(0)
@@ -44,11 +77,13 @@ def test_logits_equal_numpy(variant):
         np.testing.assert_allclose(got[row, : len(t)], reference.logits(config, exact, s, t), rtol=2e-4, atol=2e-4)
 
 
+@every_variant
 def test_parameter_count_is_the_formula(variant):
     config, _, params, _ = variant
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == flops.parameter_count(config.model)
 
 
+@some_variants
 def test_cached_steps_equal_teacher_forcing(variant):
     _, model, params, apply = variant
     rng = np.random.default_rng(1)
@@ -110,6 +145,7 @@ def test_gradient_of_a_projection_equals_autodiff_of_the_formula(inputs, outputs
     np.testing.assert_allclose(found[1]["params"]["bias"], wanted[2][0, 0], rtol=1e-5, atol=1e-6)
 
 
+@some_variants
 def test_packed_rows_equal_sentences_alone(variant):
     _, _, _, apply = variant
     rng = np.random.default_rng(2)
@@ -204,13 +240,18 @@ def test_the_fused_kernel_is_given_the_same_attention(monkeypatch):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+def encoding_of(name, **fields):
+    """An encoding of positions, with the fields of the tiny configuration where none are given."""
+    known, model = positions[name].__dataclass_fields__, dict(tiny.config().model)
+    defaults = {field: model[field] for field in known if field in model} | {"causal": False}
+    return positions[name](**defaults | fields)
+
+
 @pytest.mark.parametrize("endpoint", [True, False])
 def test_sinusoids(endpoint):
     tables = {}
     for layout in ("concatenated", "interleaved"):
-        encoding = positions["sinusoidal"](
-            d_model=8, max_positions=1, sinusoid_layout=layout, sinusoid_endpoint=endpoint
-        )
+        encoding = encoding_of("sinusoidal", d_model=8, sinusoid_layout=layout, sinusoid_endpoint=endpoint)
         tables[layout] = np.asarray(encoding.apply({}, jnp.arange(50)[None]))[0]
         np.testing.assert_allclose(tables[layout], reference.sinusoids(50, 8, layout, endpoint), atol=2e-5)
     order = [0, 4, 1, 5, 2, 6, 3, 7]
@@ -268,3 +309,117 @@ def test_bfloat16_stays_near_float32():
     )
     assert half.dtype == jnp.float32
     assert 0 < np.linalg.norm(half - full) / np.linalg.norm(full) < 0.05
+
+
+# Components, each against its own formula.
+
+
+def test_offsets_share_t5s_buckets():
+    """The table of the authors' code, for offsets up to beyond the last bucket."""
+    near, far = np.arange(-200, 201), np.arange(128, 200)
+    for causal in (False, True):
+        found = np.asarray(bucket(jnp.asarray(near)[None], causal))[0]
+        assert found.tolist() == [reference.t5_bucket(int(offset), causal) for offset in near]
+    assert set(np.asarray(bucket(jnp.asarray(-far)[None], False))[0]) == {15}
+    assert set(np.asarray(bucket(jnp.asarray(far)[None], False))[0]) == {31}
+    assert set(np.asarray(bucket(jnp.asarray(-far)[None], True))[0]) == {31}
+    assert set(np.asarray(bucket(jnp.asarray(far)[None], True))[0]) == {0}
+
+
+def test_slopes_of_alibi():
+    assert alibi_slopes(8) == [1 / 2**n for n in range(1, 9)]
+    assert alibi_slopes(4) == [2**-2, 2**-4, 2**-6, 2**-8]
+    assert alibi_slopes(6) == [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]
+    assert alibi_slopes(1) == [2**-8]
+
+
+def test_rotary_products_depend_on_offsets_alone():
+    rng = np.random.default_rng(5)
+    query, key = (jnp.asarray(rng.normal(size=(1, 6, 2, 4)), jnp.float32) for _ in range(2))
+    turn = encoding_of("rotary").turn
+
+    def products(shift):
+        position = jnp.arange(6)[None] + shift
+        return jnp.einsum("bnhk,bmhk->bhnm", turn(query, position), turn(key, position))
+
+    np.testing.assert_allclose(products(0), products(37), atol=1e-5)
+    same = turn(query, jnp.zeros((1, 6), jnp.int32))
+    np.testing.assert_allclose(same, query, atol=1e-6)
+    lengths = np.linalg.norm(turn(query, jnp.arange(6)[None]), axis=-1)
+    np.testing.assert_allclose(lengths, np.linalg.norm(query, axis=-1), rtol=1e-5)
+
+
+def test_offsets_beyond_the_clip_are_alike():
+    encoding = encoding_of("relative", max_offset=2)
+    query = jnp.ones((1, 2, 1, 4))
+    offset = jnp.array([[-9, -3, -2, -1, 0, 1, 2, 3, 9]])
+    params = encoding.init(jax.random.key(0), 0, query, offset, method="logits")
+    found = np.asarray(encoding.apply(params, 1, query, offset, method="logits"))[0, 0, 0]
+    assert found[0] == found[1] == found[2]
+    assert found[6] == found[7] == found[8]
+    assert len(set(found)) == 5
+    other = np.asarray(encoding.apply(params, 0, query, offset, method="logits"))[0, 0, 0]
+    assert not set(found) & set(other)  # of another layer
+
+
+def test_as_many_keys_as_heads_are_full_attention():
+    shared, params = tiny.init(tiny.config(model__num_kv_heads=2))
+    full = Transformer(**tiny.config().model)
+    rng = np.random.default_rng(6)
+    src, tgt = (jnp.asarray(tiny.sentences(rng, [n])) for n in (6, 5))
+    np.testing.assert_array_equal(shared.apply({"params": params}, src, tgt), full.apply({"params": params}, src, tgt))
+
+
+def test_heads_that_share_keys_equal_heads_with_copies_of_them():
+    config = tiny.config(model__num_heads=4, model__num_kv_heads=2)
+    model, params = tiny.init(config)
+    d_k, d_v = config.model.d_k, config.model.d_v
+    copied = jax.tree_util.tree_map_with_path(lambda path, leaf: _copied(path, leaf, d_k, d_v), params)
+    full = Transformer(**tiny.config(model__num_heads=4).model)
+    rng = np.random.default_rng(6)
+    src, tgt = (jnp.asarray(tiny.sentences(rng, [n])) for n in (6, 5))
+    want, got = (m.apply({"params": p}, src, tgt) for m, p in ((full, copied), (model, params)))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def _copied(path, leaf, d_k, d_v):
+    names = [key.key for key in path]
+    if not {"key", "value"} & set(names):
+        return leaf
+    width = d_k if "key" in names else d_v
+    heads = leaf.reshape(*leaf.shape[:-1], 2, width)
+    return jnp.repeat(heads, 2, axis=-2).reshape(*leaf.shape[:-1], -1)
+
+
+def test_what_is_left_of_a_cosine_is_its_temperature():
+    module = similarities["cosine"](num_heads=2, d_k=4)
+    x = jnp.asarray(np.random.default_rng(7).normal(size=(1, 3, 2, 4)) * 1000, jnp.float32)
+    params = {"params": {"temperature": jnp.array([3.0, 5.0])}}
+    query, key = (module.apply(params, x, method=method).transpose(0, 2, 1, 3) for method in ("query", "key"))
+    logits = np.asarray(module.apply(params, query, key, method="logits"))[0]
+    np.testing.assert_allclose(np.diagonal(logits, axis1=1, axis2=2), [[3.0] * 3, [5.0] * 3], rtol=1e-5)
+    assert (np.abs(logits) <= np.array([3.0, 5.0])[:, None, None] + 1e-4).all()
+
+
+def test_what_is_looked_into_and_left_out():
+    config = tiny.config()
+    model, params = tiny.init(config)
+    rng = np.random.default_rng(8)
+    src, tgt = (jnp.asarray(tiny.sentences(rng, [n])) for n in (6, 5))
+    plain = model.apply({"params": params}, src, tgt)
+    looked, seen = model.apply({"params": params}, src, tgt, mutable=["attention"])
+    np.testing.assert_allclose(looked, plain, rtol=1e-4, atol=1e-5)
+    (weights,) = seen["attention"]["decoder_1"]["self_attention"]["weights"]
+    assert weights.shape == (1, 2, 5, 5)
+    np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
+    assert (np.triu(weights[0, 0], 1) == 0).all()
+    kept = {"encoder_0": {"self_attention": {"heads": jnp.array([0.0, 1.0])}}}
+    without = model.apply({"params": params, "kept": kept}, src, tgt)
+    module = params["encoder_0"]["self_attention"]["output"]
+    zeroed = module | {"kernel": module["kernel"].at[: config.model.d_v].set(0.0)}
+    attention = params["encoder_0"]["self_attention"] | {"output": zeroed}
+    want = model.apply(
+        {"params": params | {"encoder_0": params["encoder_0"] | {"self_attention": attention}}}, src, tgt
+    )
+    np.testing.assert_allclose(without, want, rtol=1e-5, atol=1e-5)
+    assert np.abs(without - plain).max() > 1e-3

@@ -10,7 +10,7 @@ from tx.optim import optimizer, schedule
 
 
 def test_schedule_is_equation_3():
-    rate = schedule(config_lib.get_config().optim, 512)
+    rate = schedule(config_lib.get_config())
     for step in (1, 2, 100, 3999, 4000, 4001, 100_000):
         want = 512**-0.5 * min(step**-0.5, step * 4000**-1.5)
         assert float(rate(step - 1)) == pytest.approx(want, rel=1e-5)
@@ -19,14 +19,13 @@ def test_schedule_is_equation_3():
 
 def test_factor_and_no_warmup():
     config = config_lib.get_config()
-    config_lib.update(config, {"optim.warmup_steps": 0, "optim.lr_factor": 0.5})
-    rate = schedule(config.optim, 64)
+    config_lib.update(config, {"optim.warmup_steps": 0, "optim.lr_factor": 0.5, "model.d_model": 64})
+    rate = schedule(config)
     assert [float(rate(n)) for n in (0, 3, 99)] == pytest.approx([0.5 / 8, 0.5 / 16, 0.5 / 80], rel=1e-5)
 
 
 def test_updates_are_adam_with_the_papers_constants():
-    optim = config_lib.get_config().optim
-    adam, params = optimizer(optim, 512), {"w": jnp.array([1.0, -2.0, 3.0])}
+    adam, params = optimizer(config_lib.get_config()), {"w": jnp.array([1.0, -2.0, 3.0])}
     state, w = adam.init(params), np.array([1.0, -2.0, 3.0])
     m = v = np.zeros(3)
     rng = np.random.default_rng(0)

@@ -59,8 +59,18 @@ def started(module, *arguments, devices=1, **variables):
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
     """What tests/many_devices.py found."""
+    return found_by_many_devices(tmp_path_factory, "whole")
+
+
+@pytest.fixture(scope="module")
+def eight_in_parts(tmp_path_factory):
+    """What it found with micro-batches."""
+    return found_by_many_devices(tmp_path_factory, "micro")
+
+
+def found_by_many_devices(tmp_path_factory, which):
     path = tmp_path_factory.mktemp("devices") / "found.pickle"
-    with started("many_devices", path, devices=8) as process:
+    with started("many_devices", path, which, devices=8) as process:
         _, error = process.communicate()
     assert process.returncode == 0, error[-5000:]
     return pickle.loads(path.read_bytes())
@@ -72,11 +82,21 @@ def assert_close(got, want):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["data", "shards", "pmap", "micro", "data, micro", "pmap, micro"])
-def test_without_dropout_many_devices_and_micro_batches_equal_one(eight, name):
+@pytest.mark.parametrize("name", ["data", "shards", "pmap"])
+def test_without_dropout_many_devices_equal_one(eight, name):
+    assert_one_device(eight, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["micro", "data, micro", "pmap, micro"])
+def test_without_dropout_micro_batches_equal_one(eight_in_parts, name):
+    assert_one_device(eight_in_parts, name)
+
+
+def assert_one_device(found, name):
     """Rows differ tenfold in their tokens, and one has none: a mean of the devices' means would be another number."""
-    assert_close(eight[name], eight["one"])
-    start, end = init_state(many_devices.config()).params, eight[name][1].params
+    assert_close(found[name], found["one"])
+    start, end = init_state(many_devices.config()).params, found[name][1].params
     moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)]
     assert np.median(moved) > 1e-3  # far more than the tolerance
 
@@ -94,10 +114,11 @@ def test_under_pmap_each_device_draws_masks_of_its_own_from_the_seed(eight):
     assert losses[0][0] != pytest.approx(eight["one, dropout"][0][0], rel=1e-3)
 
 
-def test_each_micro_batch_draws_masks_of_its_own_from_the_seed(eight):
-    losses, _ = eight["micro, dropout"]
-    assert losses[0][0] == pytest.approx(eight["loss by rows"], rel=1e-6)
-    assert_close(eight["data, micro, dropout"], eight["two micro, dropout"])
+@pytest.mark.slow
+def test_each_micro_batch_draws_masks_of_its_own_from_the_seed(eight_in_parts):
+    losses, _ = eight_in_parts["micro, dropout"]
+    assert losses[0][0] == pytest.approx(eight_in_parts["loss by rows"], rel=1e-6)
+    assert_close(eight_in_parts["data, micro, dropout"], eight_in_parts["two micro, dropout"])
 
 
 def test_big_arrays_are_cut_and_small_ones_copied(eight):

@@ -223,7 +223,8 @@ def test_registry():
     assert shapes["square"] is Square
     assert shapes["circle"] is len
     assert list(shapes) == ["circle", "square"]
-    message = "no model.shape 'sqare'; the nearest is 'square' (there are: circle, square)"
+    message = "no model.shape 'sqare'; the nearest is 'square' (there are: circle, square; "
+    message += "one of your own needs --import FILE.py)"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         shapes["sqare"]
     with pytest.raises(ValueError, match="'circle' is registered twice"):

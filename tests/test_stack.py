@@ -14,11 +14,13 @@ import pytest
 import tiny
 
 from launch import local, plan
+from tx import outcome
 from tx import train as training
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.errors import UserError
 from tx.logs import read_metrics
+from tx.outcome import refuse_other_configuration
 from tx.run import RunDir, to_json
 from tx.sentinel import Diverged
 from tx.step import init_state, program
@@ -177,6 +179,7 @@ def test_a_stacked_runs_seconds_are_its_share(stacked, alone):
     assert "stacked" not in alone.read("result")["timing"]
 
 
+@pytest.mark.slow
 def test_a_group_goes_on_from_the_newest_step_that_all_have(stacked, tmp_path, capsys):
     """What is done is left out and left as it is; what was saved after that step is made again.
 
@@ -270,9 +273,9 @@ def test_steps_per_dispatch_must_divide_what_happens_between_steps(name):
 def test_steps_per_dispatch_is_not_another_experiment(tmp_path):
     run = RunDir(tmp_path)
     run.config.write_text(to_json({"config": config().to_dict()}))
-    training.refuse_other_configuration(config(train__steps_per_dispatch=2), run)
+    refuse_other_configuration(config(train__steps_per_dispatch=2), run)
     with pytest.raises(UserError, match=r"train\.steps: 6 there"):
-        training.refuse_other_configuration(config(train__steps=8, train__steps_per_dispatch=2), run)
+        refuse_other_configuration(config(train__steps=8, train__steps_per_dispatch=2), run)
 
 
 # What goes wrong
@@ -317,7 +320,7 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
             raise ArithmeticError("no BLEU today")
         return {}
 
-    monkeypatch.setattr(training, "evaluate_translations", translate)
+    monkeypatch.setattr(outcome, "evaluate_translations", translate)
     names = ["plain", "other", "last"]
     with pytest.raises(ArithmeticError, match="no BLEU today"):
         experiments(tmp_path, names)
@@ -325,14 +328,14 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
     assert [RunDir(tmp_path / name).error.exists() for name in names] == [False, True, False]
     error = RunDir(tmp_path / "other").read("error")
     assert (error["seed"], error["error"]) == (2, "ArithmeticError: no BLEU today")
-    monkeypatch.setattr(training, "evaluate_translations", lambda *_: {})
+    monkeypatch.setattr(outcome, "evaluate_translations", lambda *_: {})
     experiments(tmp_path, names)
     assert RunDir(tmp_path / "other").result.exists()
     assert not RunDir(tmp_path / "other").error.exists()
 
 
 def test_training_that_fails_fails_for_all_that_were_in_it(untrained, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "evaluate_translations", lambda *_: {})
+    monkeypatch.setattr(outcome, "evaluate_translations", lambda *_: {})
     experiments(tmp_path, ["plain"])
 
     def train(members, interruption):

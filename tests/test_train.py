@@ -18,9 +18,9 @@ from tx.decode import Translator
 from tx.errors import UserError
 from tx.logs import read_metrics
 from tx.optim import optimizer
+from tx.outcome import refuse_other_configuration, thinned_curve
 from tx.run import RunDir, to_json
 from tx.step import TrainState, init_state, make_eval, make_train_step
-from tx.train import thinned_curve
 
 # Two rows of packed pairs, by hand: (source, target) lengths of each pair.
 ROWS = (((5, 4), (3, 6), (4, 3)), ((7, 7), (2, 5)))
@@ -73,7 +73,7 @@ def test_golden_step():
 GOLDEN = [[3.291267, 3.959514], [2.937322, 3.561762], [2.717928, 3.316147]]  # (loss, nll) of each step
 
 
-@pytest.mark.parametrize("smooth_over", ["others", "all"])
+@pytest.mark.parametrize("smooth_over", ["others", pytest.param("all", marks=pytest.mark.slow)])
 def test_updates_equal_numpy(smooth_over):
     """Three updates: the plain smoothed loss, Adam and equation 3 written out once more."""
     # A big epsilon: the gradient of a key's bias is zero but for rounding, which Adam would blow up.
@@ -100,7 +100,7 @@ def test_updates_equal_numpy(smooth_over):
 
     gradient = jax.jit(jax.value_and_grad(plain))
     step = make_train_step(config)
-    zero = optimizer(config.optim, config.model.d_model).init(params)
+    zero = optimizer(config).init(params)
     state = TrainState(jnp.zeros((), jnp.int32), copied(params), zero)
     leaves, structure = jax.tree.flatten(params)
     x = [np.asarray(leaf, np.float64) for leaf in leaves]
@@ -336,9 +336,9 @@ def test_the_curve_of_a_result_is_thin(tmp_path):
 def test_another_configuration_in_the_folder_is_refused_with_the_difference(made):
     run, old = made("run"), little(train__steps=6)
     run.config.write_text(to_json({"config": old.to_dict()}))
-    training.refuse_other_configuration(old, run)
+    refuse_other_configuration(old, run)
     with pytest.raises(UserError) as caught:
-        training.refuse_other_configuration(little(train__steps=7, model__norm="pre"), run)
+        refuse_other_configuration(little(train__steps=7, model__norm="pre"), run)
     message = str(caught.value)
     assert "\n" not in message
     assert "(model.norm: 'post' there, 'pre' asked for; train.steps: 6 there, 7 asked for)" in message

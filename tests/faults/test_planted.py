@@ -8,6 +8,8 @@ import sweep
 
 from tx.run import RunDir
 
+pytestmark = pytest.mark.slow
+
 ROWS = ("base", "D/P_drop=0.2", "E")
 
 

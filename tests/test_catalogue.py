@@ -1,0 +1,69 @@
+"""Every variant of every sweep: built at the paper's size without being allocated, and made, trained and used small."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from experiments import registry
+from tx import config as config_lib
+from tx import flops
+from tx.data.packing import FIELDS
+from tx.decode import Translator
+from tx.model import Transformer
+from tx.step import init_state, make_train_step
+
+SWEEPS = [sweep.name for sweep in registry.sweeps() if sweep.name != "decoding"]
+NAMES = [name for sweep in SWEEPS for name in registry.select(f"{sweep}@paper")]
+NAMES += registry.select("decoding/*/alpha=1.0/average=5@paper")  # all others are like these
+SHRUNK = {"model.vocab_size": 40, "data.batch_rows": 2, "data.row_length": 16, "decode.extra_length": 3}
+
+
+def small(name):
+    """A variant's configuration at a sixteenth of the paper's width and, where the row is not about N, one layer."""
+    config = registry.get_config(name)
+    sizes = {field: max(1, config.model[field] // 16) for field in ("d_model", "d_ff", "d_k", "d_v")}
+    sizes["num_layers"] = 2 if config.model.mixer == "dilated" else 1
+    config_lib.update(config, SHRUNK | {f"model.{field}": size for field, size in sizes.items()})
+    config_lib.validate(config)
+    return config
+
+
+def batch():
+    rng = np.random.default_rng(0)
+    made = {field: np.zeros((2, 16), np.int32) for field in FIELDS}
+    for side, lengths in (("src", (5, 7, 3)), ("tgt", (6, 4, 5))):
+        for row, start, length, segment in zip((0, 0, 1), (0, lengths[0], 0), lengths, (1, 2, 1), strict=True):
+            place = slice(start, start + length)
+            made[side][row, place] = tiny.sentences(rng, [length])[0]
+            made[f"{side}_segments"][row, place] = segment
+            made[f"{side}_positions"][row, place] = np.arange(length)
+    return made
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_built_at_the_papers_size(name):
+    config, empty = registry.get_config(name), jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = jax.eval_shape(Transformer(**config.model).init, jax.random.key(0), empty, empty)["params"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == flops.parameter_count(config.model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trained_for_two_steps_and_translating(name):
+    config = small(name)
+    state, step, before = init_state(config), make_train_step(config), None
+    for _ in range(2):
+        state, metrics = step(state, batch())
+        assert math.isfinite(metrics["loss"])
+        before = metrics["loss"] if before is None else before
+    assert metrics["loss"] != before
+    assert int(state.step) == 2
+    rng = np.random.default_rng(1)
+    translations = Translator(config, state.params)([row[row != 0] for row in tiny.sentences(rng, [4, 6])])
+    assert [len(one) <= 6 + config.decode.extra_length for one in translations] == [True, True]

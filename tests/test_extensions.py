@@ -1,0 +1,95 @@
+"""Components and sweeps from files outside the project; the walk-through of experiments/README.md, as written."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from experiments import __main__ as command
+from experiments import registry
+from tx import extensions, fingerprint
+from tx.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SWEEP = """
+from experiments.registry import Sweep, Variant, register
+
+register(Sweep(name="{name}", base={{}}, doc="Mine", variants=(Variant("base"), Variant("x", {{"model.norm": "pre"}}))))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_imported(monkeypatch):
+    monkeypatch.setenv(extensions.VARIABLE, "")
+    monkeypatch.setattr(registry, "_SWEEPS", dict(registry._SWEEPS))
+
+
+def test_a_file_adds_a_sweep(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(SWEEP.format(name="mine"))
+    assert command.main(["list", "mine@paper", "--import", str(tmp_path / "mine.py")]) == 0
+    assert "norm=pre" in capsys.readouterr().out
+    assert os.environ[extensions.VARIABLE] == str(tmp_path / "mine.py")  # for the processes that it starts
+    assert command.main(["list", "mine@paper"]) == 0  # once is enough
+
+
+def test_several_files_and_an_equals_sign(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(SWEEP.format(name=f"their_{name}"))
+    rest = extensions.take(["a", f"--import={tmp_path}/one.py", "b", "--import", f"{tmp_path}/two.py"])
+    assert rest == ["a", "b"]
+    assert extensions.files() == [tmp_path / "one.py", tmp_path / "two.py"]
+    assert registry.sweep("their_one").doc == registry.sweep("their_two").doc == "Mine"
+
+
+def test_what_is_computed_depends_on_the_files(tmp_path):
+    before = fingerprint.numerics.__wrapped__()
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    extensions.take(["--import", str(tmp_path / "mine.py")])
+    one = fingerprint.numerics.__wrapped__()
+    (tmp_path / "mine.py").write_text("x = 2\n")
+    assert len({before, one, fingerprint.numerics.__wrapped__()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "--import: no Python file .*mine.py"),
+        ("import nothing_of_this_name\n", "mine.py cannot be imported: ModuleNotFoundError: No module named 'nothing"),
+        ("x =\n", "mine.py cannot be imported: SyntaxError: invalid syntax"),
+        (SWEEP.format(name="table3"), "mine.py cannot be imported: ValueError: sweep 'table3' is registered already"),
+    ],
+)
+def test_files_that_cannot_be_imported(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError, match=message):
+        extensions.take(["--import", str(tmp_path / "mine.py")])
+
+
+def test_an_option_without_a_file():
+    with pytest.raises(UserError, match="--import needs a file"):
+        extensions.take(["list", "--import"])
+
+
+@pytest.mark.slow
+def test_the_walk_through_as_written(tmp_path):
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    walk = text[text.index("## A variant, a sweep") :]
+    files = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", walk, re.DOTALL | re.MULTILINE)
+    assert [name for name, _ in files] == ["warmup.py", "near.py"]
+    for name, content in files:
+        (tmp_path / name).write_text(content)
+    # A blank line comes before a fence that opens, never before one that closes.
+    commands = re.search(r"(?<=\n\n)```\n(.*?)^```$", walk, re.DOTALL | re.MULTILINE)[1].splitlines()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/bin:/bin"}
+    printed = []
+    for line in commands:
+        done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        printed.append(done.stdout)
+    assert "warmup_steps=8000" in printed[0]
+    assert re.search(r"near +near .* done", printed[2])
+    assert '"beam": 1' in printed[3]
