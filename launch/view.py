@@ -2,7 +2,6 @@
 
 import datetime
 import os
-import time
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
@@ -40,7 +39,7 @@ class View:
         self._skipped = len(runs) - len(todo)
         self._ended: list[tuple[Job | None, PlannedRun, Outcome]] = []
         self._held: set[tuple[str, str]] = set()
-        self._began = time.monotonic()
+        self._at_once = 0
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self):
@@ -54,6 +53,7 @@ class View:
             self._live.stop()
 
     def started(self, job: Job) -> None:
+        self._at_once = max(self._at_once, len(self._running))
         beside = "" if len(job.runs) == 1 else f" ({len(job.runs)} side by side)"
         for run in job.runs:
             self._say(f"start  {run.label}{beside}")
@@ -124,14 +124,29 @@ class View:
         return f"{len(self._ended) - failed} done, {failed} failed, {self._skipped} done before"
 
     def _left(self) -> str:
-        """Time left, if the runs to come cost what their FLOPs say they cost beside those already made."""
-        total = sum(run.flops for run in self._todo)
-        made = sum(run.flops for _, run, _ in self._ended)
-        for run in (run for job in self._running for run in job.runs):
-            made += run.flops * progress(run.folder).get("step", 0) / run.config.train.steps
-        if not made:
-            return "?"
-        return _clock(max(0.0, total / made - 1) * (time.monotonic() - self._began))
+        """Time left, if trainings cost what their FLOPs say beside those already made, and mere decodings are equal."""
+        seconds = 0.0
+        for trains in (True, False):
+            todo = sum(_size(run) for run in self._todo if _trains(run) == trains)
+            ended = [(job, run) for job, run, _ in self._ended if _trains(run) == trains]
+            # Nothing tells how far a decoding is.
+            running = [(job, run) for job in self._running for run in job.runs if trains and _trains(run)]
+            begun = sum(run.flops * progress(run.folder).get("step", 0) / run.config.train.steps for _, run in running)
+            made = sum(_size(run) for job, run in ended if job) + begun
+            spent = sum(job.seconds / len(job.runs) for job, _ in [*ended, *running] if job)
+            left = todo - sum(_size(run) for _, run in ended) - begun
+            if left > 0 and not made:
+                return "?"
+            seconds += left * spent / made if left > 0 else 0.0
+        return _clock(seconds / max(1, self._at_once))
+
+
+def _trains(run: PlannedRun) -> bool:
+    return run.flops > 0
+
+
+def _size(run: PlannedRun) -> float:
+    return run.flops or 1.0
 
 
 def progress(folder: RunDir) -> dict[str, float]:

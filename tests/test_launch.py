@@ -1,6 +1,7 @@
 """Launching: which runs, where, what is skipped, refused, tried again; with a fake trainer."""
 
 import argparse
+import io
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import fabricated
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from experiments import registry
 from launch import local, plan, pool, queue, states, view
@@ -822,3 +824,30 @@ def test_decoding_waits_for_the_training(launcher, monkeypatch, failing):
     if not failing:
         assert launcher("decoding@smoke", "--only=beam=1/*average=1") == 0
         assert len(launcher.events()) == 4  # nothing is done twice
+
+
+def test_time_left_counts_trainings_by_flops_and_decodings_by_number(tmp_path):
+    runs = planned("decoding@smoke", "--only=beam=4/alpha=*/average=1", f"--workdir={tmp_path}")
+    train, *decodings = sorted(runs, key=lambda run: run.flops == 0)
+    assert train.flops > 0
+    assert [run.flops for run in decodings] == [0, 0]
+
+    def took(run, seconds):
+        now = time.monotonic()
+        return pool.Job([run], pool.slots(1)[0], None, began=now - seconds, ended=now)
+
+    def said(*ended, running=()):
+        out = io.StringIO()
+        shown = view.View(runs, runs, running, Console(file=out))
+        for job in ended:
+            shown.ended(job, job.runs[0], pool.Outcome("done"))
+        return out.getvalue().splitlines()[-1].partition(", ")[2]
+
+    assert said(took(train, 200)) == "? left"  # nobody has seen how long a decoding takes
+    assert said(took(decodings[0], 30)) == "? left"
+    assert said(took(train, 200), took(decodings[0], 30)) == "0:00:30 left"
+    assert said(took(train, 200), took(decodings[0], 30), took(decodings[1], 30)) == "0:00:00 left"
+    # Half of the training took 100 seconds, so the other half will; a decoding is left as well.
+    train.folder.path.mkdir(parents=True)
+    train.folder.metrics.write_text(json.dumps({"step": train.config.train.steps // 2}) + "\n")
+    assert said(took(decodings[0], 30), running=[took(train, 100)]) == "0:02:10 left"
