@@ -61,6 +61,13 @@ PPL = Measure(lambda r: r["dev"]["ppl"], ".2f", ".2f")
 BLEU = Measure(lambda r: test_of(r)["bleu"] if is_translated(r) else None, ".1f", ".2f")
 EXACT = Measure(lambda r: 100 * test_of(r)["exact_match"], ".1f", ".1f")
 
+DIVERGED = "Diverged: dev perplexity is above the number of subwords, where guessing any of them would put it."
+
+
+def is_diverged(result: dict) -> bool:
+    """Whether a run that came to its end does worse than chance."""
+    return not PPL.of(result) <= result["vocab_size"]  # not a number counts too
+
 
 def _of_heads(key):
     """The mean over the heads of self-attention, in encoder and decoder."""

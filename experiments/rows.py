@@ -6,7 +6,7 @@ from typing import NamedTuple
 import tx.config
 from experiments import registry
 from experiments.captions import caption, standing_notes
-from experiments.measures import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
+from experiments.measures import BLEU, DIVERGED, EXACT, NAMED, NOTES, PPL, Measure, is_diverged, number
 from experiments.results import KINDS, Results, Row, test_of
 from experiments.symbols import in_order, show, symbol
 from experiments.tables import Column, Table
@@ -144,7 +144,7 @@ class _Notes:
 
 
 def _state(row: Row, seeds: list[int], notes: _Notes) -> str:
-    """What became of a row: "done", "failed [1]", "2 of 3 done, 1 missing", "3 done, stale [2]"."""
+    """What became of a row: "done", "2 of 3 done, 1 missing", "failed [1]", "3 done, 1 diverged [2], stale [3]"."""
     expected = max(1, len(seeds))
     counts = Counter(run.state for run in row.runs)
     counts["missing"] = expected - len(row.runs)
@@ -159,10 +159,16 @@ def _state(row: Row, seeds: list[int], notes: _Notes) -> str:
         if part and state == "failed":
             part += notes.marks(run.error for run in row.runs)
         parts.append(part)
+
+    def some(number):
+        return "" if number == counts["done"] else f"{number} "
+
+    diverged = sum(is_diverged(result) for result in row.results)
+    if diverged:
+        parts.append(f"{some(diverged)}diverged{notes.mark(DIVERGED)}")
     stale = [run for run in row.runs if run.stale]
     if stale:
-        count = "" if len(stale) == counts["done"] else f"{len(stale)} "
-        parts.append(f"{count}stale{notes.marks('Stale: ' + '; '.join(run.stale) + '.' for run in stale)}")
+        parts.append(f"{some(len(stale))}stale{notes.marks('Stale: ' + '; '.join(run.stale) + '.' for run in stale)}")
     return ", ".join(filter(None, parts))
 
 

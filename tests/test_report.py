@@ -253,6 +253,24 @@ def test_a_diverged_run_stays_legible(tmp_path):
     assert (table["base"]["PPL ours"], table["E"]["PPL ours"]) == ("nan", "3.2e+30")
 
 
+def test_what_diverged_is_called_so(tmp_path):
+    chance = float(registry.get_config("table3/base@smoke").model.vocab_size)
+    for name, seed, ppl in (
+        ("base", 1, chance),
+        ("base", 2, 2.0),
+        ("E", 1, 1.01 * chance),
+        ("E", 2, 2.0),
+        ("C/N=2", 1, float("nan")),
+        ("C/N=2", 2, float("inf")),
+    ):
+        put(tmp_path, f"table3/{name}@smoke", seed, ppl=ppl)
+    table = table_of(tmp_path)
+    runs = {name: row["runs"] for name, row in cells(table).items()}
+    mark = re.fullmatch(r"2 done, 1 diverged( \[\d\])", runs["E"])[1]
+    assert (runs["base"], runs["C/N=2"]) == ("2 done", f"2 done, diverged{mark}")
+    assert [note for note in table.notes if note.startswith(f"{mark.strip()} Diverged: ")]
+
+
 def test_the_table_of_scores_has_every_split_by_every_kind(tmp_path):
     put(tmp_path, "table3/base@smoke", 1, bleu=30.0)
     put(tmp_path, "table3/base@smoke", 2, bleu=31.0)
