@@ -130,6 +130,7 @@ def test_batches_by_length_hold_every_sentence_once_an_epoch(update, parts):
         assert np.mean(padding) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
 @pytest.mark.parametrize("endpoint", [True, False])
 def test_weights_under_plain_names(tmp_path, layout, endpoint):
@@ -170,6 +171,7 @@ def trainer(tmp_path_factory):
         yield one
 
 
+@pytest.mark.slow
 def test_our_training_makes_whole_updates(trainer):
     one = trainer("run", target_tokens=200)  # 4 rows of 32: two updates
     assert one["steps"] == 2

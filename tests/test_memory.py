@@ -73,12 +73,9 @@ def test_a_rehearsal_finds_what_does_not_fit(in_memory):
         rehearsal.rehearse(tiny.config(**SETTINGS | {"model__d_ff": 2**31 - 1}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "sizes",
-    [
-        pytest.param({"model__d_model": 128, "model__d_ff": 512, "data__batch_rows": 16}, marks=pytest.mark.slow),
-        {"model__vocab_size": 20_000},
-    ],
+    "sizes", [{"model__d_model": 128, "model__d_ff": 512, "data__batch_rows": 16}, {"model__vocab_size": 20_000}]
 )
 def test_the_estimate_is_of_the_right_size(sizes):
     """Beside what the compiler says that the step's program takes, arguments included."""

@@ -43,7 +43,7 @@ def test_the_norms_are_those_of_each_layers_gradient():
     made = config(model__dropout=0.0, loss__label_smoothing=0.0)
     batch = jax.tree.map(jnp.asarray, next(batches()))
     state = init_state(made)
-    gradient = jax.grad(lambda params: batch_loss(made, params, batch)[0])(state.params)
+    gradient = jax.jit(jax.grad(lambda params: batch_loss(made, params, batch)[0]))(state.params)
     want = [
         np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient[name]))) for name in layers(gradient)
     ]

@@ -351,6 +351,7 @@ def test_training_that_fails_fails_for_all_that_were_in_it(untrained, monkeypatc
 # Launched
 
 
+@pytest.mark.slow
 def test_a_launch_trains_side_by_side_in_one_process(tmp_path):
     """The real command line, but for the text, which is the handful of pairs."""
     script = tmp_path / "train.py"
