@@ -122,7 +122,7 @@ def launch(
     }
     stacked = max(map(len, groups), default=1)
     threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
-    pool = Pool(jobs or default_jobs(len(groups), stacked, threads), command, defaults)
+    pool = Pool(jobs or default_jobs(len(groups), stacked, threads), command, defaults, threads)
     with View(runs, [run for group in groups for run in group], pool.running, console) as view, pool:
         while queue or pool.running:
             while pool.free and (group := queue.next()):

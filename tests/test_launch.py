@@ -671,11 +671,26 @@ def test_memory_bounds_the_processes_by_the_runs_in_them(monkeypatch):
     assert [pool.default_jobs(20, stacked) for stacked in (1, 2, 4, 10)] == [9, 4, 2, 1]
 
 
-def test_every_job_has_cores_for_its_threads(monkeypatch):
+def test_two_threads_share_a_core_and_every_job_has_one(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     monkeypatch.setattr(pool, "MEMORY_PER_JOB", 1)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert [pool.default_jobs(20, threads=threads) for threads in (1, 2, 4, 100)] == [6, 3, 1, 1]
+    assert [pool.default_jobs(20, threads=threads) for threads in (1, 2, 4, 100)] == [6, 6, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "threads", "cores"),
+    [
+        (3, 2, [(0, 1), (2, 3), (4, 5)]),  # enough for all
+        (6, 2, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (0, 5)]),  # each core in two
+        (2, 4, [(0, 1, 2, 3), (0, 3, 4, 5)]),
+        (1, 100, [(0, 1, 2, 3, 4, 5)]),
+    ],
+)
+def test_a_slot_has_a_core_for_every_thread_if_the_machine_has(monkeypatch, jobs, threads, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert [slot.cores for slot in pool.slots(jobs, threads)] == cores
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3, 4, 9])
