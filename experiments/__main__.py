@@ -1,4 +1,4 @@
-"""`python -m experiments list|report|figures`: what can be run, the tables of what was, pictures of a trained run."""
+"""`python -m experiments list|report|compare|figures|table1`: what can be run, tables and pictures of what was."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import sys
 
 import rich.console
 
-from experiments import listing, registry, report
+from experiments import comparison, listing, registry, report
 from tx import extensions
 from tx.errors import one_line_errors, printable
 from tx.run import RunDir, to_json
@@ -26,6 +26,9 @@ def _parser():
     one.add_argument("--show", choices=report.TABLES, default="table", help="which to print; all are written")
     one.add_argument("--readme", type=pathlib.Path, help="instead, renew the tables in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
+    one = commands.add_parser("compare", help="two sweeps side by side, or one sweep made twice")
+    one.add_argument("a", type=pathlib.Path, metavar="DIR_A", help="a workdir or SWEEP@SCALE folder")
+    one.add_argument("b", type=pathlib.Path, metavar="DIR_B", help="another")
     one = commands.add_parser("figures", help="pictures of a trained run: attention, sinusoids, learning rate")
     one.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a trained run")
     one.add_argument("--sentence", required=True, help="of the source language; it is translated")
@@ -84,6 +87,9 @@ def main(argv: list[str] | None = None) -> int:
 
         for path in figures.draw(RunDir(args.run), args.sentence, args.kind, args.layer, args.heads, args.out):
             print(f"Written: {printable(str(path))}")
+        return 0
+    if args.command == "compare":
+        comparison.compare(args.a, args.b, console)
         return 0
     if args.check and args.readme is None:
         parser.error("--check needs --readme")

@@ -1,7 +1,7 @@
 """What stands around a table: how its numbers were obtained, and what they may not be compared with."""
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from experiments.results import Results, is_translated, split_of, test_of
 
@@ -54,10 +54,16 @@ def standing_notes(found: Results) -> tuple[str, ...]:
             f"paper's and N is {found.scale.depth}: rows are named by the paper's numbers, columns show what "
             "was run."
         )
-    for what, key in (("texts", "fingerprint"), ("vocabularies", "vocabulary_fingerprint")):
-        if len({result["data"][key] for result in found.done}) > 1:
-            notes.append(f"The runs were trained on different {what}: their numbers cannot be compared.")
-    return (*notes, *seeds_note(found))
+    return (*notes, *texts_notes(found.done), *seeds_note(found))
+
+
+def texts_notes(done: Sequence[dict]) -> tuple[str, ...]:
+    """A warning where results are not of one text, or not of one vocabulary."""
+    return tuple(
+        f"The runs were trained on different {what}: their numbers cannot be compared."
+        for what, key in (("texts", "fingerprint"), ("vocabularies", "vocabulary_fingerprint"))
+        if len({result["data"][key] for result in done}) > 1
+    )
 
 
 def seeds_note(found: Results) -> tuple[str, ...]:

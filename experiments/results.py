@@ -212,6 +212,14 @@ def _changes(config: dict, now: dict[str, object] | None, free: Iterable[str]) -
     return tuple(f"{field} was {old}, is now {now.get(field, 'absent')}" for field, old in changed.items())
 
 
+def differing(one: dict, other: dict) -> dict[str, tuple]:
+    """{dotted field: both values} in which the `config` of one result differs from another's as an experiment.
+
+    A value that is not there is "absent".
+    """
+    return _differences(tx.config.fields(one), tx.config.fields(other))
+
+
 def test_of(result: dict) -> dict:
     """The scores of the split that tables show: the first of decode.splits."""
     return result["tests"][split_of(result)]
@@ -269,8 +277,12 @@ def _at(result, keys):
 
 def _changed(config: dict, now: dict, free: Iterable[str] = ()) -> dict[str, object]:
     """{dotted field: its value in `config`, or "absent"} of every field in which it differs from `now`."""
-    differing = tx.config.differences(config, now, "absent")
-    return {f: old for f, (old, _) in differing.items() if f not in _NOT_COMPARED and f not in free}
+    return {f: old for f, (old, _) in _differences(config, now).items() if f not in free}
+
+
+def _differences(one: dict, other: dict) -> dict[str, tuple]:
+    differences = tx.config.differences(one, other, "absent")
+    return {field: values for field, values in differences.items() if field not in _NOT_COMPARED}
 
 
 def _configuration(run: SeedRun) -> dict[str, object]:

@@ -1,13 +1,13 @@
 """A table of results: the paper's numbers, ours over the seeds, differences from base, each row's state."""
 
-from collections import Counter
 from typing import NamedTuple
 
 import tx.config
 from experiments import registry
 from experiments.captions import caption, standing_notes
-from experiments.measures import BLEU, DIVERGED, EXACT, NAMED, NOTES, PPL, Measure, is_diverged, number
+from experiments.measures import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
 from experiments.results import KINDS, Results, Row, test_of
+from experiments.states import Footnotes, state_of
 from experiments.symbols import in_order, show, symbol
 from experiments.tables import Column, Table
 
@@ -18,7 +18,7 @@ _OTHERS = {kind: Measure(lambda r, kind=kind: test_of(r)[kind], "", "") for kind
 
 def build(found: Results) -> Table:
     """Makes the table of a sweep from whatever runs there are; rows without results stay, and say why."""
-    notes = _Notes()
+    notes = Footnotes()
     base = found.rows[0]
     changed = in_order({*_told(found.sweep.base), *(field for row in found.rows for field in row.diff)})
     base_fields = tx.config.fields(registry.base_config(found.sweep, found.scale))
@@ -27,7 +27,7 @@ def build(found: Results) -> Table:
     for row in found.rows:
         settings = {field: (base_fields if row is base else row.diff).get(field) for field in changed}
         params = {result["params"]: f"{result['params'] / 1e6:.2f}" for result in row.results}
-        state = _state(row, found.seeds(row), notes)
+        state = state_of(row, found.seeds(row), notes)
         cells.append(
             (
                 row.variant.name,
@@ -119,57 +119,6 @@ def _sizes(row, ours, with_paper, mark):
 
 def _paper(row, key):
     return getattr(row.variant.paper, key, None)
-
-
-class _Notes:
-    """Footnotes, each said once."""
-
-    def __init__(self):
-        self._texts: list[str] = []
-
-    def mark(self, text: str) -> str:
-        """Adds a note and returns its mark, " [1]"; nothing for no text."""
-        if not text:
-            return ""
-        if text not in self._texts:
-            self._texts.append(text)
-        return f" [{self._texts.index(text) + 1}]"
-
-    def marks(self, texts) -> str:
-        return "".join(dict.fromkeys(map(self.mark, texts)))
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        return tuple(f"[{number}] {text}" for number, text in enumerate(self._texts, 1))
-
-
-def _state(row: Row, seeds: list[int], notes: _Notes) -> str:
-    """What became of a row: "done", "2 of 3 done, 1 missing", "failed [1]", "3 done, 1 diverged [2], stale [3]"."""
-    expected = max(1, len(seeds))
-    counts = Counter(run.state for run in row.runs)
-    counts["missing"] = expected - len(row.runs)
-    parts = []
-    for state in ("done", "failed", "unfinished", "missing"):
-        if counts[state] == expected:
-            part = f"{expected} done" if state == "done" and expected > 1 else state
-        elif state == "done":
-            part = f"{counts[state]} of {expected} done" if expected not in counts.values() else ""
-        else:
-            part = f"{counts[state]} {state}" if counts[state] else ""
-        if part and state == "failed":
-            part += notes.marks(run.error for run in row.runs)
-        parts.append(part)
-
-    def some(number):
-        return "" if number == counts["done"] else f"{number} "
-
-    diverged = sum(is_diverged(result) for result in row.results)
-    if diverged:
-        parts.append(f"{some(diverged)}diverged{notes.mark(DIVERGED)}")
-    stale = [run for run in row.runs if run.stale]
-    if stale:
-        parts.append(f"{some(len(stale))}stale{notes.marks('Stale: ' + '; '.join(run.stale) + '.' for run in stale)}")
-    return ", ".join(filter(None, parts))
 
 
 def _record(found, row, settings, params, state):

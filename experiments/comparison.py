@@ -1,0 +1,149 @@
+"""`python -m experiments compare`: two sweeps side by side, row by row."""
+
+import math
+import pathlib
+from collections.abc import Iterable
+
+import rich.console
+
+from experiments import results, tables
+from experiments.captions import caption, seeds_note, texts_notes
+from experiments.measures import BLEU, EXACT, NAMED, PPL, Measure, number
+from experiments.results import KINDS, Results, Row, SeedRun, test_of
+from experiments.states import Footnotes, state_of
+from experiments.tables import Column, Table
+from tx.errors import UserError
+
+_SCORES = {"PPL": PPL, "BLEU": BLEU, "exact %": EXACT}
+_SIDES = ("A", "B")
+
+
+def compare(a: pathlib.Path, b: pathlib.Path, console: rich.console.Console) -> None:
+    """Prints a table for every sweep that both folders hold; the one in each, where they hold one and none is in both.
+
+    Args:
+      a, b: a workdir or SWEEP@SCALE folder each.
+
+    Raises UserError where there is nothing to put side by side, or a folder cannot be read (`results.read`).
+    """
+    for pair in _pairs(*({one.name: one for one in results.read([folder])} for folder in (a, b))):
+        tables.print_table(build(*pair), console)
+
+
+def _pairs(a, b):
+    if both := [(a[name], b[name]) for name in a if name in b]:
+        return both
+    if len(a) == len(b) == 1:
+        return [(*a.values(), *b.values())]
+    raise UserError(
+        f"no sweep is in both: A has {', '.join(a)}, B has {', '.join(b)}; give a SWEEP@SCALE folder of each"
+    )
+
+
+def build(a: Results, b: Results) -> Table:
+    """Makes the table of all rows of A, then those that B alone has; a row without results stays, and says why."""
+    ours, theirs = ({row.variant.name: row for row in found.rows} for found in (a, b))
+    pairs = {name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}
+    shown = {name: measure for name, measure in {**_SCORES, **_measures(a, b)}.items() if _some(measure, a, b)}
+    notes = Footnotes()
+    return Table(
+        title=f"{a.name} (A) beside {b.name} (B).",
+        columns=_columns(shown),
+        rows=tuple(_cells(name, pair, (a, b), shown, notes) for name, pair in pairs.items()),
+        groups=tuple(next(filter(None, pair)).group for pair in pairs.values()),
+        caption=_caption(a, b),
+        notes=(
+            *(f"{side}: {', '.join(map(str, found.folders))}." for side, found in zip(_SIDES, (a, b), strict=True)),
+            "Δ is B less A; what follows it is its standard error, where both have several seeds. Same: how many of "
+            "the seeds that both have gave the same numbers, to the last digit.",
+            *dict.fromkeys((*seeds_note(a), *seeds_note(b))),
+            *texts_notes([*a.done, *b.done]),
+            *_configurations(a, b, pairs),
+            *notes.lines,
+        ),
+        records=tuple(_record(name, pair, shown) for name, pair in pairs.items()),
+    )
+
+
+def _measures(a, b):
+    return {name: NAMED[name] for name in a.sweep.measures if name in b.sweep.measures}
+
+
+def _some(measure, *sides):
+    return any(value != 0 for found in sides for row in found.rows for value in measure.values(row))
+
+
+def _columns(shown):
+    columns = [Column("row", text=True)]
+    for rank, name in enumerate(shown):
+        columns += [Column(name, side, drop=rank) for side in _SIDES] + [Column(f"Δ{name}", drop=rank)]
+    return (*columns, Column("same"), *(Column("runs", side, text=True) for side in _SIDES))
+
+
+def _cells(name, pair, sides, shown, notes):
+    scores = []
+    for measure in shown.values():
+        scores += [measure.cell(row) if row else "" for row in pair] + [_difference(measure, *pair)]
+    same = _same(*pair)
+    states = (state_of(row, of.seeds(row), notes) if row else "" for row, of in zip(pair, sides, strict=True))
+    return (name, *scores, f"{sum(same)} of {len(same)}" if same else "", *states)
+
+
+def _difference(measure: Measure, a: Row | None, b: Row | None) -> str:
+    difference, error = _delta(measure, a, b)
+    text = number(difference, f"+z{measure.form}")
+    return text if error is None else f"{text} ± {number(error, measure.sd_form)}"
+
+
+def _delta(measure: Measure, a: Row | None, b: Row | None) -> tuple[float | None, float | None]:
+    """B's mean less A's and the standard error of that, from each side's own deviation (Welch); None where unknown."""
+    if not (a and b and measure.values(a) and measure.values(b)):
+        return None, None
+    variances = [measure.sd(row) ** 2 / len(measure.values(row)) for row in (a, b) if measure.sd(row) is not None]
+    return measure.mean(b) - measure.mean(a), math.sqrt(sum(variances)) if len(variances) == 2 else None
+
+
+def _same(a: Row | None, b: Row | None) -> list[bool]:
+    """For each seed that is done on both sides, whether it gave the same numbers."""
+    if not (a and b):
+        return []
+    done = [{run.seed: run for run in row.runs if run.state == "done"} for row in (a, b)]
+    return [_numbers(done[0][seed]) == _numbers(done[1][seed]) for seed in done[0] if seed in done[1]]
+
+
+def _numbers(run: SeedRun) -> list[object]:
+    scores = test_of(run.result)
+    return [run.result["dev"]["nll"], *(scores[kind] for kind in (*KINDS, "exact_match")), scores.get("stats")]
+
+
+def _caption(a: Results, b: Results) -> tuple[tuple[str, str], ...]:
+    """What both captions say once, what they say otherwise twice."""
+    ours, theirs = dict(caption(a)), dict(caption(b))
+    pairs = []
+    for what in {**ours, **theirs}:
+        one, other = ours.get(what, "none"), theirs.get(what, "none")
+        pairs.append((what, one if one == other else f"A {one}, B {other}"))
+    return tuple(pairs)
+
+
+def _configurations(a, b, pairs) -> Iterable[str]:
+    """A sentence for each difference between configurations of one name, and the rows that it holds for."""
+    if a.scale != b.scale or a.sweep.name != b.sweep.name:
+        return
+    rows: dict[str, list[str]] = {}
+    shared = {name: pair for name, pair in pairs.items() if all(row and row.results for row in pair)}
+    for name, pair in shared.items():
+        for field, values in results.differing(*(row.results[0]["config"] for row in pair)).items():
+            rows.setdefault(f"{field} is {values[0]} in A, {values[1]} in B", []).append(name)
+    for difference, names in rows.items():
+        yield f"{'In every row' if len(names) == len(shared) else ', '.join(names)}: {difference}."
+
+
+def _record(name, pair, shown):
+    record = {"row": name}
+    for title, measure in shown.items():
+        for side, row in zip(_SIDES, pair, strict=True):
+            record |= {f"{title} {side}": measure.mean(row) if row else None}
+        difference, error = _delta(measure, *pair)
+        record |= {f"{title} difference": difference, f"{title} standard error": error}
+    return record

@@ -1,0 +1,57 @@
+"""What became of a row, in words for a table's cell, and the footnotes that those refer to."""
+
+from collections import Counter
+
+from experiments.measures import DIVERGED, is_diverged
+from experiments.results import Row
+
+
+class Footnotes:
+    """Footnotes, each said once."""
+
+    def __init__(self):
+        self._texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        """Adds a note and returns its mark, " [1]"; nothing for no text."""
+        if not text:
+            return ""
+        if text not in self._texts:
+            self._texts.append(text)
+        return f" [{self._texts.index(text) + 1}]"
+
+    def marks(self, texts) -> str:
+        return "".join(dict.fromkeys(map(self.mark, texts)))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(f"[{number}] {text}" for number, text in enumerate(self._texts, 1))
+
+
+def state_of(row: Row, seeds: list[int], notes: Footnotes) -> str:
+    """What became of a row: "done", "2 of 3 done, 1 missing", "failed [1]", "3 done, 1 diverged [2], stale [3]"."""
+    expected = max(1, len(seeds))
+    counts = Counter(run.state for run in row.runs)
+    counts["missing"] = expected - len(row.runs)
+    parts = []
+    for state in ("done", "failed", "unfinished", "missing"):
+        if counts[state] == expected:
+            part = f"{expected} done" if state == "done" and expected > 1 else state
+        elif state == "done":
+            part = f"{counts[state]} of {expected} done" if expected not in counts.values() else ""
+        else:
+            part = f"{counts[state]} {state}" if counts[state] else ""
+        if part and state == "failed":
+            part += notes.marks(run.error for run in row.runs)
+        parts.append(part)
+
+    def some(number):
+        return "" if number == counts["done"] else f"{number} "
+
+    diverged = sum(is_diverged(result) for result in row.results)
+    if diverged:
+        parts.append(f"{some(diverged)}diverged{notes.mark(DIVERGED)}")
+    stale = [run for run in row.runs if run.stale]
+    if stale:
+        parts.append(f"{some(len(stale))}stale{notes.marks('Stale: ' + '; '.join(run.stale) + '.' for run in stale)}")
+    return ", ".join(filter(None, parts))
