@@ -31,6 +31,7 @@ from tx import extensions, flops
 from tx.errors import UserError, one_line_errors
 from tx.run import RunDir
 
+MEMORY_PER_RUN = 2 << 30  # bytes that a small run is given, so that processes side by side do not swap
 TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether there are so many
 POLL = 0.2  # seconds between looks at the processes
 RETRIES = 1
@@ -84,6 +85,11 @@ def _bytes(group):
     return len(group) * flops.step_bytes(group[0].config)
 
 
+def _memory(group):
+    """Bytes that a job is given: a generous small-scale run's for each, or twice what the estimate says."""
+    return max(len(group) * MEMORY_PER_RUN, 2 * _bytes(group))
+
+
 def report(folders: Sequence[pathlib.Path]) -> None:
     """Prints the tables of some SWEEP@SCALE folders."""
     from experiments import __main__ as experiments  # slow to import, and not needed to plan
@@ -120,9 +126,9 @@ def launch(
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
-    stacked = max(map(len, groups), default=1)
+    need = max(map(_memory, groups), default=0.0)
     threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
-    pool = Pool(jobs or default_jobs(len(groups), stacked, threads), command, defaults, threads)
+    pool = Pool(jobs or default_jobs(len(groups), need, threads), command, defaults, threads)
     with View(runs, [run for group in groups for run in group], pool.running, console) as view, pool:
         while queue or pool.running:
             while pool.free and (group := queue.next()):

@@ -21,8 +21,6 @@ Command = Callable[[Sequence[PlannedRun]], list[str]]
 # Threads for a core: one process's threads wait for each other at every small operation, and another's use the core
 # meanwhile. Two runs of two threads at scale multi30k, on two cores: 1.15 times as many steps as one after the other.
 THREADS_PER_CORE = 2
-# Bytes for each run in a job: a generous small-scale run, so that the default number of jobs does not swap.
-MEMORY_PER_JOB = 2 << 30
 GRACE = 10.0  # seconds that a process has to end after SIGTERM
 TAIL = 50  # lines of log.txt kept in error.json
 
@@ -62,12 +60,12 @@ def slots(jobs: int, threads: int = 1) -> list[Slot]:
     return made
 
 
-def default_jobs(jobs: int, stacked: int = 1, threads: int = 1) -> int:
+def default_jobs(jobs: int, need: float = 0.0, threads: int = 1) -> int:
     """One job a GPU, one on all TPUs, else by cores (at most one job and two threads to each) and memory.
 
     Args:
       jobs: how many there are to do.
-      stacked: the most runs in one.
+      need: the most memory that one takes, in bytes.
       threads: the most in one.
     """
     if gpus := _gpus():
@@ -76,7 +74,7 @@ def default_jobs(jobs: int, stacked: int = 1, threads: int = 1) -> int:
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fit = min(len(_cores()), THREADS_PER_CORE * len(_cores()) // threads)
-    return max(1, min(jobs, fit, memory // (MEMORY_PER_JOB * stacked)))
+    return int(max(1, min(jobs, fit, memory // need if need else jobs)))
 
 
 def _on_cpu() -> bool:

@@ -663,17 +663,27 @@ def test_a_stack_is_at_least_one_run(launcher, capsys, size):
     assert not launcher.workdir.exists()
 
 
-def test_memory_bounds_the_processes_by_the_runs_in_them(monkeypatch):
-    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 9 * pool.MEMORY_PER_JOB}
+def test_a_job_is_given_memory_for_its_runs_and_their_size(launcher, monkeypatch):
+    needs = []
+    monkeypatch.setattr(local, "default_jobs", lambda jobs, need, threads: needs.append(need) or 1)
+    monkeypatch.setattr(local, "rehearse", lambda *_: None)
+    assert launcher("table3/base@smoke", "--seeds=4", "--stack=3") == 0
+    assert launcher("table3/E@smoke", "--set", "model.d_ff=200000") == 0
+    assert needs[0] == 3 * local.MEMORY_PER_RUN
+    wide = registry.get_config("table3/E@smoke", {"model.d_ff": 200_000})
+    assert needs[1] == 2 * flops.step_bytes(wide) > local.MEMORY_PER_RUN
+
+
+def test_memory_bounds_the_processes(monkeypatch):
+    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 9 << 30}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert [pool.default_jobs(20, stacked) for stacked in (1, 2, 4, 10)] == [9, 4, 2, 1]
+    assert [pool.default_jobs(20, gib * 2**30) for gib in (1, 2, 4.5, 10)] == [9, 4, 2, 1]
 
 
 def test_two_threads_share_a_core_and_every_job_has_one(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
-    monkeypatch.setattr(pool, "MEMORY_PER_JOB", 1)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert [pool.default_jobs(20, threads=threads) for threads in (1, 2, 4, 100)] == [6, 6, 3, 1]
 
