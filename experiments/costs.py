@@ -2,7 +2,7 @@
 
 from experiments.captions import caption, seeds_note
 from experiments.measures import Measure, number
-from experiments.results import Results
+from experiments.results import Results, Row
 from experiments.tables import Column, Table
 
 _MEASURES = {
@@ -22,10 +22,12 @@ def build(found: Results) -> Table:
     """Makes the table from whatever runs there are; rows without results stay, and are blank."""
     hours = {row.variant.name: _HOURS.values(row) for row in found.rows}
     total = sum(sum(of_row) for of_row in hours.values())
+    threads = {row.variant.name: _threads(row) for row in found.rows}
     cells = [
         (
             row.variant.name,
             str(len(row.results) or ""),
+            threads[row.variant.name],
             *(measure.cell(row) for measure in _MEASURES.values()),
             number(sum(hours[row.variant.name]) if row.results else None, _HOURS.form),
         )
@@ -34,7 +36,7 @@ def build(found: Results) -> Table:
     blank = [""] * len(_MEASURES)
     records = [
         {"name": found.name_of(row), "row": row.variant.name}
-        | {"runs": len(row.results)}
+        | {"runs": len(row.results), "threads": threads[row.variant.name]}
         | {title: measure.mean(row) for title, measure in _MEASURES.items()}
         | {"device hours": sum(hours[row.variant.name])}
         for row in found.rows
@@ -44,17 +46,33 @@ def build(found: Results) -> Table:
         columns=(
             Column("row", text=True),
             Column("runs"),
+            Column("threads", drop=2),
             *(Column(title, drop=1) for title in _MEASURES),
             Column("device hours"),
         ),
-        rows=(*cells, ("all", str(len(found.done)), *blank, number(total, _HOURS.form))),
+        rows=(*cells, ("all", str(len(found.done)), "", *blank, number(total, _HOURS.form))),
         groups=(*(row.group for row in found.rows), "all"),
         caption=caption(found, _HOW),
         notes=(
             "PFLOP: 10^15 floating-point operations, counted by formula for the weight products over full batches. "
             "Training includes compilation, evaluation and checkpoints, and target tokens/s are over all of it. The "
             "CPU that a run computes on is one device, whatever its threads.",
+            *((_again(found),) if any(threads.values()) else ()),
             *seeds_note(found),
         ),
         records=tuple(records),
+    )
+
+
+def _threads(row: Row) -> str:
+    """The numbers of threads that its runs computed with on a CPU; blank where that was none, or is not recorded."""
+    cpus = [result["device"] for result in row.results if result["device"].get("platform") == "cpu"]
+    return ", ".join(map(str, sorted({count for cpu in cpus if isinstance(count := cpu.get("threads"), int)})))
+
+
+def _again(found: Results) -> str:
+    return (
+        f"A row again: python -m launch.local {found.name} --only=ROW --seeds=SEEDS --workdir=DIR --set "
+        "parallel.threads=THREADS. On the same type of CPU that gives the same numbers to the last digit; on another, "
+        "numbers that differ by about as much as those of two seeds do."
     )

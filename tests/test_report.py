@@ -8,6 +8,7 @@ import pytest
 from fabricated import SIGNATURE, cells, fail, put, table_of
 
 from experiments import costs, registry, results, scores, tables
+from launch import local
 
 
 def test_one_seed_beside_the_paper(tmp_path):
@@ -314,3 +315,20 @@ def test_the_table_of_costs_adds_up(tmp_path):
     assert (shown["E"]["runs"], shown["E"]["device hours"]) == ("", "")
     assert sum(record["device hours"] for record in table.records) == pytest.approx(2.1)
     assert [pair[0] for pair in table.caption] == ["Scale", "steps", "seeds", "device", "code"]
+
+
+def test_the_table_of_costs_says_how_a_row_is_made_again(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1)
+    put(tmp_path, "table3/base@smoke", 2, device={"platform": "cpu", "kind": "Some CPU", "count": 1, "threads": 1})
+    put(tmp_path, "table3/E@smoke", 1, device={"platform": "gpu", "kind": "X", "count": 1, "threads": 8})
+    put(tmp_path, "table3/big@smoke", 1, device={"platform": "cpu", "kind": "Some CPU", "count": 1})
+    (found,) = results.read([tmp_path])
+    table = costs.build(found)
+    shown = cells(table)
+    assert [shown[row]["threads"] for row in ("base", "E", "big", "A/h=1")] == ["1, 2", "", "", ""]
+    (again,) = [note for note in table.notes if note.startswith("A row again")]
+    arguments = again[again.index("table3@smoke") : again.index(". On")].split()
+    values = {"ROW": "base", "SEEDS": "2", "DIR": str(tmp_path / "new"), "THREADS": "2"}
+    for name, value in values.items():
+        arguments = [argument.replace(name, value) for argument in arguments]
+    assert local.main([*arguments, "--dry_run"]) == 0
