@@ -13,7 +13,13 @@ from tx import config as config_lib
 from tx import flops
 from tx.data.packing import FIELDS
 from tx.decode import Translator
+from tx.feed_forward import feed_forwards
+from tx.mixers import mixers
 from tx.model import Transformer
+from tx.norms import norms
+from tx.optim import schedules
+from tx.positions import positions
+from tx.similarity import similarities
 from tx.step import init_state, make_train_step
 
 SWEEPS = [sweep.name for sweep in registry.sweeps() if sweep.name != "decoding"]
@@ -21,10 +27,22 @@ NAMES = [name for sweep in SWEEPS for name in registry.select(f"{sweep}@paper")]
 NAMES += registry.select("decoding/*/alpha=1.0/average=5@paper")  # all others are like these
 SHRUNK = {"model.vocab_size": 40, "data.batch_rows": 2, "data.row_length": 16, "decode.extra_length": 3}
 
+# Every component once, in as few trainings as there are kinds of positions.
+TOGETHER = (
+    "positions=sinusoidal similarity=additive mixer=recurrent feed_forward=none",
+    "positions=learned similarity=cosine mixer=convolution feed_forward=gelu",
+    "positions=none similarity=unscaled mixer=dilated feed_forward=swiglu",
+    "positions=relative similarity=scaled mixer=attention feed_forward=relu",
+    "positions=rotary similarity=cosine mixer=local normalization=rms",
+    "positions=t5 similarity=additive num_kv_heads=1 schedule=constant",
+    "positions=alibi similarity=unscaled num_kv_heads=2 tying=two schedule=cosine",
+)
 
-def small(name):
+
+def small(name, diff=None):
     """A variant's configuration at a sixteenth of the paper's width and, where the row is not about N, one layer."""
     config = registry.get_config(name)
+    config_lib.update(config, diff or {})
     sizes = {field: max(1, config.model[field] // 16) for field in ("d_model", "d_ff", "d_k", "d_v")}
     sizes["num_layers"] = 2 if config.model.mixer == "dilated" else 1
     config_lib.update(config, SHRUNK | {f"model.{field}": size for field, size in sizes.items()})
@@ -44,19 +62,7 @@ def batch():
     return made
 
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_built_at_the_papers_size(name):
-    config, empty = registry.get_config(name), jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(Transformer(**config.model).init, jax.random.key(0), empty, empty)["params"]
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == flops.parameter_count(config.model)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_trained_for_two_steps_and_translating(name):
-    config = small(name)
+def trains_and_translates(config):
     state, step, before = init_state(config), make_train_step(config), None
     for _ in range(2):
         state, metrics = step(state, batch())
@@ -67,3 +73,35 @@ def test_trained_for_two_steps_and_translating(name):
     rng = np.random.default_rng(1)
     translations = Translator(config, state.params)([row[row != 0] for row in tiny.sentences(rng, [4, 6])])
     assert [len(one) <= 6 + config.decode.extra_length for one in translations] == [True, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_built_at_the_papers_size(name):
+    config, empty = registry.get_config(name), jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = jax.eval_shape(Transformer(**config.model).init, jax.random.key(0), empty, empty)["params"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == flops.parameter_count(config.model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_trained_for_two_steps_and_translating(name):
+    trains_and_translates(small(name))
+
+
+def diff_of(components):
+    """The fields that a line of TOGETHER sets."""
+    pairs = (component.split("=") for component in components.split())
+    return {f"{'optim' if field == 'schedule' else 'model'}.{field}": value for field, value in pairs}
+
+
+@pytest.mark.parametrize("components", TOGETHER)
+def test_every_component_trains_and_translates(components):
+    trains_and_translates(small("table3/base@paper", diff_of(components)))
+
+
+def test_no_component_is_left_out():
+    base = config_lib.fields(registry.get_config("table3/base@paper"))
+    for kind in (positions, similarities, mixers, feed_forwards, norms, schedules):
+        tried = {diff_of(components).get(kind.field, base[kind.field]) for components in TOGETHER}
+        assert tried == set(kind), kind.field
