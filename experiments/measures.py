@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from experiments.results import Row, is_translated, test_of
 from tx.data import recall
@@ -103,16 +103,18 @@ def _recalled(distance):
             return None
         scores = test_of(result)
         chosen = [i for i, length in enumerate(scores["lengths"]) if length == recall.target_tokens(distance)]
-        return _exact(scores, chosen) if chosen else None
+        return exact_of(scores, chosen) if chosen else None
 
     return of
 
 
-def _exact(scores, chosen):
+def exact_of(scores: dict, chosen: Sequence[int]) -> float:
+    """The per cent of the chosen test sentences, by index, that are translated exactly."""
     return 100 * statistics.fmean(scores["matches"][i] for i in chosen)
 
 
-def _bleu(scores, chosen):
+def bleu_of(scores: dict, chosen: Sequence[int]) -> float:
+    """The sacreBLEU of the chosen test sentences, by index."""
     return bleu_from_stats([scores["stats"][i] for i in chosen])
 
 
@@ -121,10 +123,10 @@ NAMED = {
     "entropy": Measure(_of_heads("entropy"), ".2f", ".2f"),
     "distance": Measure(_of_heads("distance"), ".2f", ".2f"),
     "logit variance": Measure(_of_heads("variance"), ".2f", ".2f"),
-    "BLEU within": Measure(_by_length(False, _bleu), ".1f", ".2f"),
-    "BLEU beyond": Measure(_by_length(True, _bleu), ".1f", ".2f"),
-    "exact % within": Measure(_by_length(False, _exact), ".1f", ".1f"),
-    "exact % beyond": Measure(_by_length(True, _exact), ".1f", ".1f"),
+    "BLEU within": Measure(_by_length(False, bleu_of), ".1f", ".2f"),
+    "BLEU beyond": Measure(_by_length(True, bleu_of), ".1f", ".2f"),
+    "exact % within": Measure(_by_length(False, exact_of), ".1f", ".1f"),
+    "exact % beyond": Measure(_by_length(True, exact_of), ".1f", ".1f"),
     **{f"{distance} back": Measure(_recalled(distance), ".0f", ".0f") for distance in recall.DISTANCES},
 }
 NOTES = {

@@ -6,11 +6,17 @@ from collections.abc import Iterable
 import rich.console
 import rich.text
 
-from experiments import attention, costs, markers, mixing, results, rows, scores, tables
+from experiments import attention, costs, lengths, markers, mixing, results, rows, scores, tables
 from tx.errors import UserError, printable
 from tx.run import from_json, write_atomically
 
-TABLES = {"table": rows.build, "scores": scores.build, "costs": costs.build, "attention": attention.build}
+TABLES = {
+    "table": rows.build,
+    "scores": scores.build,
+    "lengths": lengths.build,
+    "costs": costs.build,
+    "attention": attention.build,
+}
 MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "tex": tables.to_latex}
 
@@ -54,9 +60,10 @@ def _table1(dirs):
 def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
-    NAME is SWEEP@SCALE, or SWEEP@SCALE/scores or /costs for another of its tables, or table1@measured. With `check`,
-    changes nothing. Returns 1 if `check` found a table other than its results give now, else 0. Raises UserError for a
-    marker without its end, for a sweep that is in none of `dirs` and for a table that no sweep has.
+    NAME is SWEEP@SCALE, or SWEEP@SCALE/scores, /lengths, /costs or /attention for another of its tables, or
+    table1@measured. With `check`, changes nothing. Returns 1 if `check` found a table other than its results give now,
+    else 0. Raises UserError for a marker without its end, for a sweep that is in none of `dirs` and for a table that no
+    sweep has.
     """
 
     def render(names):

@@ -1,0 +1,96 @@
+"""A table of translations by length of sentence, in bands that share the test sentences, and beyond training's."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from experiments.captions import caption, seeds_note
+from experiments.measures import Measure, bleu_of, exact_of
+from experiments.results import Results, is_translated, test_of
+from experiments.tables import Column, Table
+
+_WITHIN, _BEYOND = 3, 2  # bands
+_SCORES = {"BLEU": (bleu_of, ".1f", ".2f"), "exact %": (exact_of, ".1f", ".1f")}
+_HOW = ("Scale", "steps", "seeds", "BLEU on", "beam", "alpha", "checkpoints averaged", "code")
+
+
+class Band(NamedTuple):
+    """Lengths from `least` to `most`, in subwords of source or reference, whichever has more."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.least}-{self.most}" if self.least < self.most else str(self.least)
+
+    def indices(self, lengths: Sequence[int]) -> list[int]:
+        """Which of the lengths are of this band."""
+        return [i for i, length in enumerate(lengths) if self.least <= length <= self.most]
+
+
+def bands(lengths: Iterable[int], longest: int) -> list[Band]:
+    """Cuts the lengths of test sentences into bands of about as many sentences each, in ascending order.
+
+    Those up to `longest`, the most that was trained on, and those beyond it are cut apart. Sentences of one length are
+    in one band, so that there may be fewer.
+    """
+    ordered, made = sorted(lengths), []
+    for side, count in (
+        ([length for length in ordered if length <= longest], _WITHIN),
+        ([length for length in ordered if length > longest], _BEYOND),
+    ):
+        for part in range(1, count + 1):
+            cut = side[-(-len(side) * part // count) - 1] if side else 0
+            inside = [length for length in side if length <= cut and (not made or length > made[-1].most)]
+            made += [Band(inside[0], cut)] if inside else []
+    return made
+
+
+def build(found: Results) -> Table:
+    """Makes the table from the runs that say how long their test sentences are; without such, it has no rows."""
+    known = [result for result in found.done if is_translated(result) and _says_lengths(result)]
+    cut = bands(test_of(known[0])["lengths"], known[0]["train"]["longest"]) if known else []
+    measures = {
+        (title, band): Measure(_of(band, score), form, sd_form)
+        for title, (score, form, sd_form) in _SCORES.items()
+        for band in cut
+        if title == "BLEU" or any(map(any, (test_of(result)["matches"] for result in known)))
+    }
+    rows = found.rows if known else ()
+    records = [
+        {"name": found.name_of(row), "row": row.variant.name}
+        | {f"{title} {band}": measure.mean(row) for (title, band), measure in measures.items()}
+        | {f"{title} {band} sd": measure.sd(row) for (title, band), measure in measures.items()}
+        for row in rows
+    ]
+    return Table(
+        title=f"{found.name}: translations by length of sentence.",
+        columns=(Column("row", text=True), *(Column(title, str(band), drop=1) for title, band in measures)),
+        rows=tuple((row.variant.name, *(one.cell(row) for one in measures.values())) for row in rows),
+        groups=tuple(row.group for row in rows),
+        caption=caption(found, _HOW),
+        notes=(*(_sizes(known[0], cut) if known else ()), *seeds_note(found)),
+        records=tuple(records),
+    )
+
+
+def _says_lengths(result):
+    return result["train"].get("longest") is not None and {"lengths", "matches"} <= test_of(result).keys()
+
+
+def _of(band, score):
+    def of(result):
+        if not (is_translated(result) and _says_lengths(result)):
+            return None
+        chosen = band.indices(test_of(result)["lengths"])
+        return score(test_of(result), chosen) if chosen else None
+
+    return of
+
+
+def _sizes(result, cut):
+    lengths, longest = test_of(result)["lengths"], result["train"]["longest"]
+    sizes = ", ".join(f"{len(band.indices(lengths))} of {band}" for band in cut)
+    yield (
+        f"Lengths are in subwords, of source or reference, whichever has more. Sentences: {sizes}. Those trained on "
+        f"have at most {longest}."
+    )

@@ -1,0 +1,58 @@
+"""The table of translations by length of sentence."""
+
+import pytest
+from fabricated import cells, put
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import lengths, results
+from experiments.lengths import Band
+
+
+@given(st.lists(st.integers(1, 60), min_size=1), st.integers(1, 60))
+def test_every_sentence_is_in_one_band_and_none_spans_the_trained_lengths(of_sentences, longest):
+    made = lengths.bands(of_sentences, longest)
+    assert sorted(i for band in made for i in band.indices(of_sentences)) == list(range(len(of_sentences)))
+    assert made == sorted(made)
+    assert sum(band.most <= longest for band in made) <= 3
+    assert sum(band.least > longest for band in made) <= 2
+    assert all({band.least, band.most} <= set(of_sentences) for band in made)
+
+
+def test_bands_share_the_sentences():
+    assert lengths.bands(range(1, 11), 6) == [Band(1, 2), Band(3, 4), Band(5, 6), Band(7, 8), Band(9, 10)]
+    assert lengths.bands([4] * 7 + [5, 9], 9) == [Band(4, 4), Band(5, 9)]
+    assert list(map(str, lengths.bands([4, 4, 8, 9], 4))) == ["4", "8", "9"]
+
+
+def _scored(of_sentences, matches):
+    # The statistics of sacreBLEU: lengths of hypothesis and reference, then matches and counts of 1- to 4-grams.
+    stats = [[4, 4, 4, 3, 2, 1, 4, 3, 2, 1] if match else [4, 4, 0, 0, 0, 0, 4, 3, 2, 1] for match in matches]
+    scores = {"bleu": 30.0, "signature": "s", "exact_match": 0.5, "sentences": len(matches), "chrf": 55.5}
+    scores |= {"bleu_tokenized": 30.0, "bleu_compound": 30.0, "bleu_lower": 30.0}
+    return {"test": scores | {"lengths": of_sentences, "matches": matches, "stats": stats}}
+
+
+def test_each_band_is_scored_by_its_own_sentences(tmp_path):
+    train = {"steps": 9, "epochs": 1.0, "target_tokens": 9, "flops": 1.0, "longest": 10}
+    for seed, matches in ((1, [1, 1, 0, 0]), (2, [1, 0, 0, 0])):
+        put(tmp_path, "table3/base@smoke", seed, tests=_scored([5, 6, 10, 30], matches), train=train)
+    put(tmp_path, "table3/E@smoke", 1)  # of before lengths were recorded
+    (found,) = results.read([tmp_path])
+    table = lengths.build(found)
+    shown = cells(table)
+    # Five columns of ten: the third is of the sentence that no seed has right.
+    assert [c.title for c in table.columns[1:5]] == ["BLEU 5", "BLEU 6", "BLEU 10", "BLEU 30"]
+    assert shown["base"]["exact % 5"] == "100.0 ± 0.0"
+    assert shown["base"]["exact % 6"] == "50.0 ± 70.7"
+    assert shown["base"]["BLEU 5"] == "100.0 ± 0.00"
+    assert shown["base"]["BLEU 30"] == "0.0 ± 0.00"
+    assert set(list(shown["E"].values())[1:]) == {""}
+    assert table.records[0]["exact % 6"] == pytest.approx(50.0)
+    assert "1 of 5, 1 of 6, 1 of 10, 1 of 30. Those trained on have at most 10." in table.notes[0]
+
+
+def test_without_lengths_there_is_no_table(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1)
+    (found,) = results.read([tmp_path])
+    assert lengths.build(found).rows == ()
