@@ -38,10 +38,8 @@ def bands(lengths: Iterable[int], longest: int) -> list[Band]:
         ([length for length in ordered if length <= longest], _WITHIN),
         ([length for length in ordered if length > longest], _BEYOND),
     ):
-        for part in range(1, count + 1):
-            cut = side[-(-len(side) * part // count) - 1] if side else 0
-            inside = [length for length in side if length <= cut and (not made or length > made[-1].most)]
-            made += [Band(inside[0], cut)] if inside else []
+        for most in sorted({side[-(-len(side) * part // count) - 1] for part in range(1, count + 1) if side}):
+            made.append(Band(next(length for length in side if not made or length > made[-1].most), most))
     return made
 
 
@@ -49,11 +47,12 @@ def build(found: Results) -> Table:
     """Makes the table from the runs that say how long their test sentences are; without such, it has no rows."""
     known = [result for result in found.done if is_translated(result) and _says_lengths(result)]
     cut = bands(test_of(known[0])["lengths"], known[0]["train"]["longest"]) if known else []
+    some_exact = any(any(test_of(result)["matches"]) for result in known)
     measures = {
         (title, band): Measure(_of(band, score), form, sd_form)
         for title, (score, form, sd_form) in _SCORES.items()
         for band in cut
-        if title == "BLEU" or any(map(any, (test_of(result)["matches"] for result in known)))
+        if title == "BLEU" or some_exact
     }
     rows = found.rows if known else ()
     records = [
@@ -68,7 +67,7 @@ def build(found: Results) -> Table:
         rows=tuple((row.variant.name, *(one.cell(row) for one in measures.values())) for row in rows),
         groups=tuple(row.group for row in rows),
         caption=caption(found, _HOW),
-        notes=(*(_sizes(known[0], cut) if known else ()), *seeds_note(found)),
+        notes=(*((_sizes(known[0], cut),) if known else ()), *seeds_note(found)),
         records=tuple(records),
     )
 
@@ -90,7 +89,7 @@ def _of(band, score):
 def _sizes(result, cut):
     lengths, longest = test_of(result)["lengths"], result["train"]["longest"]
     sizes = ", ".join(f"{len(band.indices(lengths))} of {band}" for band in cut)
-    yield (
+    return (
         f"Lengths are in subwords, of source or reference, whichever has more. Sentences: {sizes}. Those trained on "
         f"have at most {longest}."
     )

@@ -41,7 +41,6 @@ def test_each_band_is_scored_by_its_own_sentences(tmp_path):
     (found,) = results.read([tmp_path])
     table = lengths.build(found)
     shown = cells(table)
-    # Five columns of ten: the third is of the sentence that no seed has right.
     assert [c.title for c in table.columns[1:5]] == ["BLEU 5", "BLEU 6", "BLEU 10", "BLEU 30"]
     assert shown["base"]["exact % 5"] == "100.0 ± 0.0"
     assert shown["base"]["exact % 6"] == "50.0 ± 70.7"
