@@ -1,10 +1,10 @@
 """A table of translations by length of sentence, in bands that share the test sentences, and beyond training's."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from experiments.captions import caption, seeds_note
-from experiments.measures import Measure, bleu_of, exact_of
+from experiments.measures import Measure, bleu_of, by_length, exact_of, says_lengths
 from experiments.results import Results, is_translated, test_of
 from experiments.tables import Column, Table
 
@@ -22,9 +22,9 @@ class Band(NamedTuple):
     def __str__(self) -> str:
         return f"{self.least}-{self.most}" if self.least < self.most else str(self.least)
 
-    def indices(self, lengths: Sequence[int]) -> list[int]:
-        """Which of the lengths are of this band."""
-        return [i for i, length in enumerate(lengths) if self.least <= length <= self.most]
+    def covers(self, length: int, longest: int) -> bool:
+        """Whether a length is of this band; `longest`, the most that was trained on, is of no matter to that."""
+        return self.least <= length <= self.most
 
 
 def bands(lengths: Iterable[int], longest: int) -> list[Band]:
@@ -45,11 +45,11 @@ def bands(lengths: Iterable[int], longest: int) -> list[Band]:
 
 def build(found: Results) -> Table:
     """Makes the table from the runs that say how long their test sentences are; without such, it has no rows."""
-    known = [result for result in found.done if is_translated(result) and _says_lengths(result)]
+    known = [result for result in found.done if is_translated(result) and says_lengths(result)]
     cut = bands(test_of(known[0])["lengths"], known[0]["train"]["longest"]) if known else []
     some_exact = any(any(test_of(result)["matches"]) for result in known)
     measures = {
-        (title, band): Measure(_of(band, score), form, sd_form)
+        (title, band): Measure(by_length(band.covers, score), form, sd_form)
         for title, (score, form, sd_form) in _SCORES.items()
         for band in cut
         if title == "BLEU" or some_exact
@@ -72,23 +72,9 @@ def build(found: Results) -> Table:
     )
 
 
-def _says_lengths(result):
-    return result["train"].get("longest") is not None and {"lengths", "matches"} <= test_of(result).keys()
-
-
-def _of(band, score):
-    def of(result):
-        if not (is_translated(result) and _says_lengths(result)):
-            return None
-        chosen = band.indices(test_of(result)["lengths"])
-        return score(test_of(result), chosen) if chosen else None
-
-    return of
-
-
 def _sizes(result, cut):
     lengths, longest = test_of(result)["lengths"], result["train"]["longest"]
-    sizes = ", ".join(f"{len(band.indices(lengths))} of {band}" for band in cut)
+    sizes = ", ".join(f"{sum(band.covers(length, longest) for length in lengths)} of {band}" for band in cut)
     return (
         f"Lengths are in subwords, of source or reference, whichever has more. Sentences: {sizes}. Those trained on "
         f"have at most {longest}."

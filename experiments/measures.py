@@ -79,20 +79,37 @@ def _of_heads(key):
     return of
 
 
-def _by_length(beyond, of_sentences):
-    """What `of_sentences` makes of the scores and the indices of test sentences as long as training's, or longer.
+def says_lengths(result: dict) -> bool:
+    """Whether a result says how long its test sentences are, and the longest that was trained on."""
+    return result["train"].get("longest") is not None and {"lengths", "matches"} <= test_of(result).keys()
 
-    None where there are none, or the result does not say how long they are.
+
+def by_length(chosen: Callable[[int, int], bool], of_sentences: Callable) -> Callable[[dict], float | None]:
+    """Returns a reader of results: what `of_sentences` (`bleu_of`, `exact_of`) makes of some of the test sentences.
+
+    None where there are none such, or the result does not say how long they are.
+
+    Args:
+      chosen: of the length of a sentence and the most that was trained on, both in subwords.
+      of_sentences: of the scores of a split and the indices of sentences.
     """
 
     def of(result):
-        scores, longest = test_of(result), result["train"].get("longest")
-        if longest is None or "lengths" not in scores:
+        if not (is_translated(result) and says_lengths(result)):
             return None
-        chosen = [i for i, length in enumerate(scores["lengths"]) if (length > longest) == beyond]
-        return of_sentences(scores, chosen) if chosen else None
+        scores, longest = test_of(result), result["train"]["longest"]
+        some = [i for i, length in enumerate(scores["lengths"]) if chosen(length, longest)]
+        return of_sentences(scores, some) if some else None
 
     return of
+
+
+def _within(length, longest):
+    return length <= longest
+
+
+def _beyond(length, longest):
+    return length > longest
 
 
 def _recalled(distance):
@@ -123,10 +140,10 @@ NAMED = {
     "entropy": Measure(_of_heads("entropy"), ".2f", ".2f"),
     "distance": Measure(_of_heads("distance"), ".2f", ".2f"),
     "logit variance": Measure(_of_heads("variance"), ".2f", ".2f"),
-    "BLEU within": Measure(_by_length(False, bleu_of), ".1f", ".2f"),
-    "BLEU beyond": Measure(_by_length(True, bleu_of), ".1f", ".2f"),
-    "exact % within": Measure(_by_length(False, exact_of), ".1f", ".1f"),
-    "exact % beyond": Measure(_by_length(True, exact_of), ".1f", ".1f"),
+    "BLEU within": Measure(by_length(_within, bleu_of), ".1f", ".2f"),
+    "BLEU beyond": Measure(by_length(_beyond, bleu_of), ".1f", ".2f"),
+    "exact % within": Measure(by_length(_within, exact_of), ".1f", ".1f"),
+    "exact % beyond": Measure(by_length(_beyond, exact_of), ".1f", ".1f"),
     **{f"{distance} back": Measure(_recalled(distance), ".0f", ".0f") for distance in recall.DISTANCES},
 }
 NOTES = {

@@ -96,8 +96,8 @@ def register(sweep: Sweep) -> Sweep:
         raise ValueError(f"sweep {sweep.name!r}: the first variant is the base and has an empty diff")
     if len(set(names)) < len(names):
         raise ValueError(f"sweep {sweep.name!r} names a variant twice")
-    if "/" in sweep.name or any(c in name for name in (sweep.name, *names) for c in "@*?[]: "):
-        raise ValueError(f"sweep {sweep.name!r}: no name has @ * ? [ ] : or spaces, and a sweep's no slash")
+    if "/" in sweep.name or any(c in name for name in (sweep.name, *names) for c in "@*?[]:, "):
+        raise ValueError(f"sweep {sweep.name!r}: no name has @ * ? [ ] : , or spaces, and a sweep's no slash")
     _SWEEPS[sweep.name] = sweep
     return sweep
 

@@ -1,6 +1,6 @@
 """Runs a sweep on this machine.
 
-    python -m launch.local table3@smoke --workdir=DIR [--seeds=3] [--jobs=N] [--only='A/*'] [--dry_run]
+    python -m launch.local table3@smoke --workdir=DIR [--seeds=3] [--jobs=N] [--only='A/*,big'] [--dry_run]
         [--set train.steps=500] [--grid model.num_heads=1,2,4 --grid model.dropout=0,0.1] [--stack[=N]]
 
 What is done under the same configuration is skipped, what failed or was interrupted is run again, another

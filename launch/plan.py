@@ -96,7 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", type=_folder, default="runs", help="folder for all runs (default: %(default)s)")
     parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 1 to K of every variant (default: 1)")
-    parser.add_argument("--only", action="append", metavar="GLOB", help="only these variants, e.g. 'A/*'; repeatable")
+    parser.add_argument(
+        "--only",
+        action="extend",
+        type=lambda globs: globs.split(","),  # no name of a variant has a comma
+        metavar="GLOB[,GLOB]",
+        help="only these variants, e.g. 'A/*,big'; repeatable",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -131,13 +137,18 @@ def make(args: argparse.Namespace) -> list[PlannedRun]:
     if both := sorted(settings.keys() & grid.keys()):
         raise UserError(f"{both[0]} is given to --set and to --grid; leave one out")
     names = list(dict.fromkeys(name for pattern in args.selector for name in registry.select(pattern)))
+    only = dict.fromkeys(args.only or (), False)  # whether a glob has met a variant
     runs = []
     for name, *values in itertools.product(names, *grid.values()):
         point = dict(zip(grid, values, strict=True))
-        runs += _around(name, point, settings, args)
-    if not runs:
+        variant = registry.parse(name).variant.name
+        met = [glob for glob in only if any(fnmatch.fnmatchcase(v, glob) for v in (variant, _extended(variant, point)))]
+        only.update(dict.fromkeys(met, True))
+        if met or not only:
+            runs += _around(name, point, settings, args)
+    if missed := [glob for glob, found in only.items() if not found]:
         known = ", ".join(dict.fromkeys(registry.parse(name).variant.name for name in names))
-        raise UserError(f"--only={' --only='.join(args.only)} leaves none of: {known}")
+        raise UserError(f"--only={missed[0]} is none of: {known}")
     for folder, count in collections.Counter(run.folder.path for run in runs).items():
         if count > 1:
             raise UserError(f"{count} of the runs asked for would share {folder}; launch them one by one")
@@ -149,18 +160,14 @@ def _with_trainings(runs, settings, args) -> list[PlannedRun]:
 
     It is added where it was not asked for.
     """
-    found, trainings, only = (
-        {run.folder.path: run for run in runs},
-        {},
-        argparse.Namespace(**vars(args) | {"only": None}),
-    )
+    found, trainings = {run.folder.path: run for run in runs}, {}
     for run in runs:
         parsed = registry.parse(run.registered)
         around = run.name != run.registered  # a point of a grid, which only its own variant can train for
         for variant in [parsed.variant] if around else parsed.sweep.variants:
             name = parsed._replace(variant=variant).name
             if name not in trainings:
-                planned = _around(name, {}, settings, only)
+                planned = _around(name, {}, settings, args)
                 trainings[name] = {one.seed: (one, _training(one)) for one in planned}
             trainer, key = trainings[name][run.seed]
             if key == _training(run):
@@ -178,13 +185,9 @@ def _training(run):
 
 
 def _around(name, point, settings, args) -> list[PlannedRun]:
-    """The seeds of one variant at one point of the grid; none if --only leaves it out."""
+    """The seeds of one variant at one point of the grid."""
     run = registry.parse(name)
     variant = dataclasses.replace(run.variant, name=_extended(run.variant.name, point))
-    if args.only and not any(
-        fnmatch.fnmatchcase(v, glob) for v in (run.variant.name, variant.name) for glob in args.only
-    ):
-        return []
     full, sweep = run._replace(variant=variant).name, f"{run.sweep.name}@{run.scale.label}"
     planned = []
     for seed in range(1, args.seeds + 1):

@@ -134,6 +134,8 @@ def test_a_sweep_is_every_variant_in_every_seed():
 def test_selectors_add_up_without_doubles_and_only_narrows_them():
     runs = planned("table3/A/*@smoke", "--only=A/h=1", "--only=base", "table3/base@smoke", "table3/A/h=1@smoke")
     assert [r.name for r in runs] == ["table3/A/h=1@smoke", "table3/base@smoke"]
+    names = [r.name for r in planned("table3@smoke", "--only=D/eps*,big", "--only=base")]
+    assert names == [f"table3/{v}@smoke" for v in ("base", "D/eps_ls=0.0", "D/eps_ls=0.2", "big")]
 
 
 def test_set_reaches_every_run_and_leaves_its_name():
@@ -196,6 +198,7 @@ def test_a_point_has_one_folder_however_it_is_asked_for(data):
         (["table3/A/h=3@smoke"], ["A/h=3", "nearest"]),
         (["table4@smoke"], ["table4", "table3"]),
         (["--only=Z/*"], ["Z/*", "base"]),
+        (["--only=base,A/h=3,E"], ["--only=A/h=3", "A/h=4"]),
         (["--seeds=0"], ["--seeds"]),
         (["--jobs=0"], ["--jobs"]),
         (["--retries=-1"], ["--retries"]),
