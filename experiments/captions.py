@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
 from experiments.results import Results, is_translated, split_of, test_of
+from experiments.scales import PAPER
 
 
 def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[str, str], ...]:
@@ -54,6 +55,11 @@ def standing_notes(found: Results) -> tuple[str, ...]:
             f"paper's and N is {found.scale.depth}: rows are named by the paper's numbers, columns show what "
             "was run."
         )
+    if "train.steps" in found.scale.fields:
+        for row in found.rows:
+            if steps := row.variant.diff.get("train.steps"):
+                times = f"{steps / PAPER['train.steps']:g} times"
+                notes.append(f"{row.variant.name}: in the paper trained {times} as long as the others, here as long.")
     return (*notes, *texts_notes(found.done), *seeds_note(found))
 
 

@@ -60,6 +60,13 @@ def test_changed_values_as_in_the_paper(tmp_path):
     assert shown["big"] == {"d_model": "1024", "d_ff": "4096", "h": "16", "P_drop": "0.3", "steps": "300,000"}
 
 
+def test_a_table_says_where_the_paper_trained_a_row_longer_and_it_does_not(tmp_path):
+    longer = "big: in the paper trained 3 times as long as the others, here as long."
+    for scale, said in (("smoke", True), ("paper", False)):
+        put(tmp_path / scale, f"table3/base@{scale}", 1)
+        assert (longer in table_of(tmp_path / scale / f"table3@{scale}").notes) == said
+
+
 def test_what_a_sweeps_base_changes_is_shown(tmp_path):
     put(tmp_path, "regularised/base@smoke", 1)
     (row,) = cells(table_of(tmp_path)).values()
