@@ -22,8 +22,8 @@ class Band(NamedTuple):
     def __str__(self) -> str:
         return f"{self.least}-{self.most}" if self.least < self.most else str(self.least)
 
-    def covers(self, length: int, longest: int) -> bool:
-        """Whether a length is of this band; `longest`, the most that was trained on, is of no matter to that."""
+    def covers(self, length: int) -> bool:
+        """Whether a length is of this band."""
         return self.least <= length <= self.most
 
 
@@ -49,7 +49,7 @@ def build(found: Results) -> Table:
     cut = bands(test_of(known[0])["lengths"], known[0]["train"]["longest"]) if known else []
     some_exact = any(any(test_of(result)["matches"]) for result in known)
     measures = {
-        (title, band): Measure(by_length(band.covers, score), form, sd_form)
+        (title, band): Measure(_of(band, score), form, sd_form)
         for title, (score, form, sd_form) in _SCORES.items()
         for band in cut
         if title == "BLEU" or some_exact
@@ -72,9 +72,14 @@ def build(found: Results) -> Table:
     )
 
 
+def _of(band, score):
+    read = by_length(lambda length, _: band.covers(length), score)
+    return lambda result: read(result) if is_translated(result) else None
+
+
 def _sizes(result, cut):
     lengths, longest = test_of(result)["lengths"], result["train"]["longest"]
-    sizes = ", ".join(f"{sum(band.covers(length, longest) for length in lengths)} of {band}" for band in cut)
+    sizes = ", ".join(f"{sum(band.covers(length) for length in lengths)} of {band}" for band in cut)
     return (
         f"Lengths are in subwords, of source or reference, whichever has more. Sentences: {sizes}. Those trained on "
         f"have at most {longest}."

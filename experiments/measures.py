@@ -95,7 +95,7 @@ def by_length(chosen: Callable[[int, int], bool], of_sentences: Callable) -> Cal
     """
 
     def of(result):
-        if not (is_translated(result) and says_lengths(result)):
+        if not says_lengths(result):
             return None
         scores, longest = test_of(result), result["train"]["longest"]
         some = [i for i, length in enumerate(scores["lengths"]) if chosen(length, longest)]

@@ -137,18 +137,19 @@ def make(args: argparse.Namespace) -> list[PlannedRun]:
     if both := sorted(settings.keys() & grid.keys()):
         raise UserError(f"{both[0]} is given to --set and to --grid; leave one out")
     names = list(dict.fromkeys(name for pattern in args.selector for name in registry.select(pattern)))
-    only = dict.fromkeys(args.only or (), False)  # whether a glob has met a variant
-    runs = []
+    globs = args.only or []
+    runs, missed = [], set(globs)
     for name, *values in itertools.product(names, *grid.values()):
         point = dict(zip(grid, values, strict=True))
         variant = registry.parse(name).variant.name
-        met = [glob for glob in only if any(fnmatch.fnmatchcase(v, glob) for v in (variant, _extended(variant, point)))]
-        only.update(dict.fromkeys(met, True))
-        if met or not only:
+        called = (variant, _extended(variant, point))
+        met = {glob for glob in globs if any(fnmatch.fnmatchcase(one, glob) for one in called)}
+        missed -= met
+        if met or not globs:
             runs += _around(name, point, settings, args)
-    if missed := [glob for glob, found in only.items() if not found]:
+    if missed:
         known = ", ".join(dict.fromkeys(registry.parse(name).variant.name for name in names))
-        raise UserError(f"--only={missed[0]} is none of: {known}")
+        raise UserError(f"--only={min(missed, key=globs.index)} is none of: {known}")
     for folder, count in collections.Counter(run.folder.path for run in runs).items():
         if count > 1:
             raise UserError(f"{count} of the runs asked for would share {folder}; launch them one by one")

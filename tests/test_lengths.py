@@ -1,18 +1,18 @@
 """The table of translations by length of sentence."""
 
 import pytest
-from fabricated import cells, put
+from fabricated import cells, put, table_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import lengths, results
+from experiments import lengths, registry, results
 from experiments.lengths import Band
 
 
 @given(st.lists(st.integers(1, 60), min_size=1), st.integers(1, 60))
 def test_every_sentence_is_in_one_band_and_none_spans_the_trained_lengths(of_sentences, longest):
     made = lengths.bands(of_sentences, longest)
-    assert all(sum(band.covers(length, longest) for band in made) == 1 for length in of_sentences)
+    assert all(sum(band.covers(length) for band in made) == 1 for length in of_sentences)
     assert made == sorted(made)
     assert sum(band.most <= longest for band in made) <= 3
     assert sum(band.least > longest for band in made) <= 2
@@ -53,5 +53,15 @@ def test_each_band_is_scored_by_its_own_sentences(tmp_path):
 
 def test_without_lengths_there_is_no_table(tmp_path):
     put(tmp_path, "table3/base@smoke", 1)
+    (found,) = results.read([tmp_path])
+    assert lengths.build(found).rows == ()
+
+
+def test_what_is_recalled_has_shares_within_and_beyond_but_no_bands(tmp_path):
+    train = {"steps": 9, "epochs": 1.0, "target_tokens": 9, "flops": 1.0, "longest": 10}
+    name = registry.variants("positions")[0].name
+    put(tmp_path, f"positions/{name}@recall", 1, tests=_scored([5, 6, 10, 30], [1, 1, 0, 1]), train=train)
+    shown = cells(table_of(tmp_path))[name]
+    assert (shown["exact % within"], shown["exact % beyond"]) == ("66.7", "100.0")
     (found,) = results.read([tmp_path])
     assert lengths.build(found).rows == ()
