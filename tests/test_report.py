@@ -69,7 +69,9 @@ def test_a_table_says_where_the_paper_trained_a_row_longer_and_it_does_not(tmp_p
 
 def test_what_a_sweeps_base_changes_is_shown(tmp_path):
     put(tmp_path, "regularised/base@smoke", 1)
-    assert cells(table_of(tmp_path))["base"]["P_drop"] == "0.3"
+    rows = cells(table_of(tmp_path))
+    assert list(rows) == ["base", "average=5"]
+    assert rows["base"]["P_drop"] == "0.3"
 
 
 def test_seeds_give_mean_and_standard_deviation(tmp_path):
