@@ -8,11 +8,12 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from tx.errors import UserError
-from tx.layers import Dense, Dropout, dense
+from tx.layers import Dense, Dropout, dense_each
 from tx.positions import PositionEncoding
 from tx.similarity import Similarity, similarities
 
 BLOCK = 8  # positions of the decoding cache that are attended to at a time
+SHARED = 2**24  # elements of the masks of all heads, above which the cuDNN kernel is given one for all
 MASKED = -1e9  # finite, so that a row with nothing to attend to stays free of NaN; exp() of it is exactly 0
 
 
@@ -22,16 +23,21 @@ def dot_product_attention(
     value: Float[Array, "b m h v"],
     mask: Bool[Array, "b #n m"],
     kernel: str = "xla",
+    causal: bool = False,
 ) -> Float[Array, "b n h v"]:
     """softmax(Q K^T / sqrt(d_k)) V (equation 1), softmax in float32.
 
-    mask is true where a query may attend. The kernel "cudnn" never writes the weights out; it is for bfloat16 on NVIDIA
+    mask is true where a query may attend; with `causal` that is nowhere after the query, and need not be looked at. The
+    kernel "cudnn" never writes the weights out; it is for bfloat16 on NVIDIA
     GPUs. Raises UserError elsewhere.
     """
     if kernel == "cudnn":
         if jax.default_backend() != "gpu":
             raise UserError(f"model.attention=cudnn needs an NVIDIA GPU; on {jax.default_backend()} set it to xla")
-        return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation="cudnn")
+        mask, heads = mask[:, None], query.shape[2]
+        if mask.size * heads <= SHARED:  # jax.vmap takes this kernel only where every head has a mask of its own
+            mask = jnp.broadcast_to(mask, (mask.shape[0], heads, *mask.shape[2:]))
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation="cudnn")
     scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     return attend_heads(*(x.transpose(0, 2, 1, 3) for x in (scaled, key, value)), mask).transpose(0, 2, 1, 3)
 
@@ -181,8 +187,9 @@ class MultiHeadAttention(nn.Module):
         *,
         train: bool,
         place: Place | None = None,
+        causal: bool = False,
     ) -> Float[Array, "b n d"]:
-        """Attends from x to memory; mask is true where x's row may see memory's column.
+        """Attends from x to memory; mask is true where x's row may see memory's column, with `causal` none after it.
 
         Self-attention is `memory is x`: then queries, keys and values come out of one matrix product, and `place` says
         where they stand.
@@ -195,7 +202,7 @@ class MultiHeadAttention(nn.Module):
         if place is not None:
             query, key = place.turn(query), place.turn(key)
         if self.kernel == "cudnn":  # it scales by itself, and there is nothing else to do (tx.config.validate)
-            return self._merge(dot_product_attention(query, key, value, mask, self.kernel))
+            return self._merge(dot_product_attention(query, key, value, mask, self.kernel, causal))
         query, key, value = (
             part.transpose(0, 2, 1, 3) for part in (self.compare.query(query), self.compare.key(key), value)
         )
@@ -205,7 +212,7 @@ class MultiHeadAttention(nn.Module):
     def mix(self, x: Float[Array, "b n d"], rows: Rows, place: Place, *, train: bool) -> Float[Array, "b n d"]:
         """Self-attention in sentences (`tx.mixers.Mixer`)."""
         if not self.neighbourhood:
-            return self(x, x, rows.mask, train=train, place=place)
+            return self(x, x, rows.mask, train=train, place=place, causal=rows.causal)
         query, key, value = self._self_projections(x)
         query, key = self.compare.query(place.turn(query)), self.compare.key(place.turn(key))
         return self._merge(self._near(query, key, value, rows, place, train))
@@ -260,8 +267,7 @@ class MultiHeadAttention(nn.Module):
 
     def keys_values(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
         """Returns the keys (b, m, kv_heads, d_k) and values (b, m, kv_heads, d_v) of `memory`."""
-        parts = jnp.split(dense((self.key, self.value), memory), [self.kv_heads * self.d_k], axis=-1)
-        return tuple(map(self._heads, parts, (self.d_k, self.d_v)))
+        return tuple(map(self._heads, dense_each((self.key, self.value), memory), (self.d_k, self.d_v)))
 
     def memory(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
         """Returns keys (b, kv_heads, m, d_k), as the similarity makes them, and values (b, kv_heads, m, d_v) of
@@ -341,8 +347,7 @@ class MultiHeadAttention(nn.Module):
         return self._merge((heads / total).astype(query.dtype).transpose(0, 2, 1, 3))
 
     def _self_projections(self, x):
-        widths = [self.num_heads * self.d_k, self.kv_heads * self.d_k]
-        parts = jnp.split(dense((self.query, self.key, self.value), x), [widths[0], sum(widths)], axis=-1)
+        parts = dense_each((self.query, self.key, self.value), x)
         return tuple(map(self._heads, parts, (self.d_k, self.d_k, self.d_v)))
 
     def _heads(self, x, width):

@@ -29,9 +29,11 @@ from tx.positions import check_length
 from tx.run import RunDir
 from tx.step import init_state
 
+# On a CPU; elsewhere a step takes as long for many sentences as for few, and compilations weigh more.
 SHAPES = 4  # source lengths that batches are padded to, hence compilations, at most
 HALVINGS = 2  # of a batch whose sentences are over, each another compilation (see `beam.search`), for
 MANY = 500  # sentences or more
+FEW = 2  # the SHAPES elsewhere, without HALVINGS
 WORKERS = 4  # batches at once on a CPU: together they hold decode.batch_tokens
 OPTIONS = ("beam", "alpha", "extra_length", "average_last")
 
@@ -62,9 +64,10 @@ class Translator:
           sources: int32 tokens of each sentence, end of sentence included.
         """
         decode, outputs = self._config.decode, [None] * len(sources)
+        cpu = jax.default_backend() == "cpu"
         # On a CPU several batches side by side, a thread each, beat one after the other with all threads.
-        workers = min(determinism.threads(), WORKERS) if jax.default_backend() == "cpu" else 1
-        halvings = HALVINGS if len(sources) >= MANY else 0
+        workers = min(determinism.threads(), WORKERS) if cpu else 1
+        halvings = HALVINGS if cpu and len(sources) >= MANY else 0
 
         def translate(batch):
             length, rows, members = batch
@@ -77,7 +80,8 @@ class Translator:
             for row, i in enumerate(members):
                 outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
 
-        cut = batches([len(source) for source in sources], decode.batch_tokens // workers)
+        lengths = [len(source) for source in sources]
+        cut = batches(lengths, decode.batch_tokens // workers, SHAPES if cpu else FEW)
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             # The longest first, so that none is left alone at the end.
             for _ in pool.map(translate, reversed(cut)):
@@ -93,14 +97,14 @@ def _compiled(program, eos_rank):
     return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=options)
 
 
-def batches(lengths: list[int], batch_tokens: int) -> list[tuple[int, int, list[int]]]:
+def batches(lengths: list[int], batch_tokens: int, most: int = SHAPES) -> list[tuple[int, int, list[int]]]:
     """Cuts sentences, sorted by length, into batches of at most batch_tokens // length rows.
 
     Returns (padded length, rows, sentence indices) of each batch, at most as many sentences as rows. There are few
-    padded lengths, multiples of 8 that share the sentences evenly: at most SHAPES, and one for MANY / 2 sentences.
+    padded lengths, multiples of 8 that share the sentences evenly: at most `most`, and one for MANY / 2 sentences.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    shapes = min(SHAPES, max(1, 2 * len(order) // MANY))
+    shapes = min(most, max(1, 2 * len(order) // MANY))
     cuts = [order[-(-len(order) * (part + 1) // shapes) - 1] for part in range(shapes)] if order else []
     result, start = [], 0
     for length in sorted({padded(lengths[i]) for i in cuts}):

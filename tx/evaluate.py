@@ -7,6 +7,7 @@ Prints JSON and changes nothing in the run's folder.
 
 import argparse
 import sys
+import threading
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -19,16 +20,19 @@ from tx.decode import Translator, add_decoding_options, open_run, options_of
 from tx.errors import UserError, one_line_errors, writing
 from tx.memory import keep_freed_memory
 from tx.run import RunDir, to_json, write_atomically
-from tx.scores import score
+from tx.scores import score, score_apart
 from tx.step import make_eval
+
+_device = threading.Lock()
 
 
 def evaluate_translations(
-    config: ConfigDict, params: dict, data: tokens.PreparedData, run: RunDir | None = None
+    config: ConfigDict, params: dict, data: tokens.PreparedData, run: RunDir | None = None, apart: bool = False
 ) -> dict[str, dict]:
     """Translates and scores every split of `decode.splits`; keeps the translations in `run` if there is one.
 
-    Where `decode.asks` is "last", a translation is the reference with its last token chosen by the model.
+    Where `decode.asks` is "last", a translation is the reference with its last token chosen by the model. Threads that
+    call this translate one after the other; with `apart` each scores in a process of its own.
 
     Returns {split: scores} (tx/scores.py), in the order of decode.splits, each with the "lengths" of its sentences: in
     subwords, of source or reference, whichever has more.
@@ -39,10 +43,11 @@ def evaluate_translations(
         for split in names
         for i in range(len(data.splits[split]))
     ]
-    if config.decode.asks == "last":
-        outputs = iter(complete(config, params, pairs))
-    else:
-        outputs = iter(Translator(config, params)([source for source, _ in pairs]))
+    with _device:
+        if config.decode.asks == "last":
+            outputs = iter(complete(config, params, pairs))
+        else:
+            outputs = iter(Translator(config, params)([source for source, _ in pairs]))
     for split in names:
         hypotheses = [data.vocabulary.decode(next(outputs)) for _ in range(len(data.splits[split]))]
         if run is not None:
@@ -53,7 +58,8 @@ def evaluate_translations(
         references = [target for _, target in data.pairs(split)]
         tokens_of = data.splits[split]
         lengths = np.maximum(tokens_of.src_lengths, tokens_of.tgt_lengths)
-        scores[split] = score(hypotheses, references, config.data.target) | {"lengths": lengths.tolist()}
+        scored = (score_apart if apart else score)(hypotheses, references, config.data.target)
+        scores[split] = scored | {"lengths": lengths.tolist()}
     return scores
 
 

@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from tx.components import Registry
-from tx.layers import Dense, Dropout, dense
+from tx.layers import Dense, Dropout, dense_each
 
 feed_forwards = Registry("model.feed_forward")
 feed_forwards.register("none")(None)  # a layer without this sub-layer, and without the residual around it
@@ -39,7 +39,7 @@ class Rectified(FeedForward):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        return self.narrow(nn.relu(self.wide("inner")(x)), train)
+        return self.narrow(self.wide("inner").rectified(x), train)
 
 
 @feed_forwards.register("gelu")
@@ -60,5 +60,5 @@ class SwiGLU(FeedForward):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        both = dense((self.wide("gate"), self.wide("inner")), x)
-        return self.narrow(nn.silu(both[..., : self.d_ff]) * both[..., self.d_ff :], train)
+        gate, inner = dense_each((self.wide("gate"), self.wide("inner")), x)
+        return self.narrow(nn.silu(gate) * inner, train)

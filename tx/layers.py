@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -37,6 +38,14 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         return dense((self,), x)
 
+    def rectified(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """max(0, x W + b); there is a b."""
+        if self.dtype == "float32":
+            return nn.relu(self(x))
+        x, kernel = x.astype(self.dtype), self.kernel.astype(self.dtype)
+        y = _product(x.reshape(-1, self.inputs), kernel)
+        return _rectified_sum(y, self.offset.astype(self.dtype)).reshape(*x.shape[:-1], self.outputs)
+
 
 def dense(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
     """Applies several Dense layers of one input as one matrix product; their outputs lie side by side.
@@ -51,6 +60,18 @@ def dense(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> Float[A
     return y.reshape(*x.shape[:-1], -1)
 
 
+def dense_each(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> list[Float[Array, "*batch outputs"]]:
+    """Applies several Dense layers to one input, and returns the output of each.
+
+    On a CPU as one matrix product, whose result is cut; elsewhere one by one, since there cutting, and joining the
+    gradients, takes longer than one large product gains.
+    """
+    if jax.default_backend() != "cpu":
+        return [dense((part,), x) for part in parts]
+    ends = np.cumsum([part.outputs for part in parts])[:-1]
+    return jnp.split(dense(parts, x), ends.tolist(), axis=-1)
+
+
 @jax.custom_vjp
 def _product(x, w):
     """x w, for x (tokens, inputs)."""
@@ -59,7 +80,7 @@ def _product(x, w):
 
 def _product_backward(residuals, cotangent):
     x, w = residuals
-    if w.shape[0] <= w.shape[1]:
+    if w.shape[0] <= w.shape[1] or jax.default_backend() != "cpu":
         return cotangent @ w.T, x.T @ cotangent
     # The transpose of the other product: on a CPU half as fast again, where the inputs are more than the outputs.
     swapped = jax.lax.dot_general(cotangent, x, (((0,), (0,)), ((), ())))
@@ -67,6 +88,22 @@ def _product_backward(residuals, cotangent):
 
 
 _product.defvjp(lambda x, w: (x @ w, (x, w)), _product_backward)
+
+
+@jax.custom_vjp
+def _rectified_sum(y, b):
+    """max(0, y + b), for y (tokens, outputs)."""
+    return nn.relu(y + b[None, :])
+
+
+def _rectified_sum_backward(residuals, cotangent):
+    # The sum is computed again: with the barrier the compiler need not write it out to have it here.
+    y, b = jax.lax.optimization_barrier(residuals)
+    cotangent = jnp.where(y + b[None, :] > 0, cotangent, jnp.zeros((), cotangent.dtype))
+    return cotangent, cotangent.astype(jnp.float32).sum(0).astype(b.dtype)
+
+
+_rectified_sum.defvjp(lambda y, b: (_rectified_sum(y, b), (y, b)), _rectified_sum_backward)
 
 
 class Dropout(nn.Module):

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
-CHUNK = 512  # tokens whose logits exist at a time
+CHUNK = 512  # tokens whose logits exist at a time, on a CPU
+# Logits that exist at a time elsewhere: each chunk reads and writes the gradient of the whole table once more.
+LOGITS = 2**28
 
 
 def smoothing(label_smoothing: Any, vocab_size: int, smooth_over: str) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -37,7 +39,7 @@ def cross_entropy(
     *,
     label_smoothing: Any,
     smooth_over: str,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     parts: int = 1,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the mean over target tokens of (smoothed loss, negative log-likelihood), float32, in nats.
@@ -48,6 +50,7 @@ def cross_entropy(
     The tokens may lie on several devices, in `parts` equal parts, one after the other. Each part is then cut into
     chunks by itself, so that every device works on its own: a loop over all chunks would bring each to all devices.
     """
+    chunk = chunk or _chunk(hidden.shape[0] // parts, table.shape[0])
     low, peak, entropy = smoothing(label_smoothing, table.shape[0], smooth_over)
     count = jnp.maximum((targets != 0).sum(), 1).astype(jnp.float32)
     if parts == 1:
@@ -58,13 +61,20 @@ def cross_entropy(
     return loss / count - entropy, jax.lax.stop_gradient(nll / count)
 
 
+def _chunk(tokens, vocabulary):
+    """How many of the tokens to take at a time."""
+    if jax.default_backend() == "cpu":
+        return CHUNK
+    return max(1, -(-tokens // -(-tokens * vocabulary // LOGITS)))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _sums(hidden, table, targets, low, peak, chunk):
     """Sums over tokens of the smoothed cross-entropy and of the negative log-likelihood."""
 
     def body(sums, part):
         h, y = part
-        logits = _logits(h, table)
+        logits = _logits(h, table, jnp.float32)
         return jax.tree.map(jnp.add, sums, _chunk_sums(h, table, y, logits, low, peak)[0]), None
 
     zero = jnp.zeros((), jnp.float32)
@@ -77,7 +87,7 @@ def _sums_forward(hidden, table, targets, low, peak, chunk):
     def body(carry, part):
         sums, d_table = carry
         h, y = part
-        logits = _logits(h, table)
+        logits = _logits(h, table, h.dtype)  # written once and read three times: half the width is half the time
         chunk_sums, log_normaliser = _chunk_sums(h, table, y, logits, low, peak)
         hit = (jnp.arange(table.shape[0])[None, :] == y[:, None]).astype(jnp.float32)
         d_logits = jnp.exp(logits - log_normaliser[:, None]) - low - peak * hit
@@ -109,8 +119,12 @@ def _chunks(hidden, targets, chunk):
     return hidden.reshape(-1, chunk, hidden.shape[-1]), jnp.pad(targets, (0, missing)).reshape(-1, chunk)
 
 
-def _logits(h, table):
-    return jax.lax.dot_general(h, table.astype(h.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+def _logits(h, table, dtype):
+    """Written in this width; what is computed from them is float32."""
+    product = jax.lax.dot_general(
+        h, table.astype(h.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.dtype(dtype)
+    )
+    return product.astype(jnp.float32)
 
 
 def _chunk_sums(h, table, y, logits, low, peak):

@@ -93,6 +93,7 @@ class Member:
             row_length=config.data.row_length,
             batch_rows=config.data.batch_rows,
             shortest=config.data.shortest,
+            ahead=jax.default_backend() != "cpu",
         )
         self.rate = schedule(config)
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)

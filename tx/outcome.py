@@ -67,6 +67,7 @@ def finish(
     known: dict,
     train_s: float,
     tell: Callable[[str], None],
+    apart: bool = False,
 ) -> None:
     """Translates, scores and writes result.json.
 
@@ -76,11 +77,12 @@ def finish(
       known: what result.json says of where it comes from, of training and of dev perplexity.
       train_s: the seconds of the training; 0 where it was another run's.
       tell: called with what is being done.
+      apart: whether to score in processes of their own, so that threads that do this at the same time gain by it.
     """
     tell("translating")
     began = time.monotonic()
     with named_decoding(config):
-        tests = evaluate_translations(config, params, data, run)
+        tests = evaluate_translations(config, params, data, run, apart)
     decode_s = time.monotonic() - began
     result = known | {
         "params": sum(leaf.size for leaf in jax.tree.leaves(params)),

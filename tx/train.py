@@ -11,9 +11,11 @@ SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, 
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import functools
 import itertools
+import os
 import pathlib
 import sys
 import time
@@ -74,6 +76,7 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
     with contextlib.ExitStack() as closing:
         for m in members:
             closing.callback(m.checkpoints.close)
+            closing.callback(m.batches.close)
         bar = progress_bar()
         logs = [closing.enter_context(Log(m.run, last, first, m.label if count > 1 else "", bar)) for m in members]
         window, sentinel = Window(count, [m.unread for m in members]), Sentinel(members, state.params)
@@ -165,16 +168,21 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
 
 
 def _finish_all(members, heads, state, told):
-    errors = []
-    for i, (m, head, trained) in enumerate(zip(members, heads, told, strict=True)):
+    """Finishes the members side by side: while one is translated, others are scored."""
+    count = len(members)
+
+    def finish_one(i):
+        m = members[i]
         if m.lost:
-            errors.append(m.lost)
-            continue
+            return m.lost
         try:
             with recorded([(m.config, m.run)]):
-                _finish(m, member(state, i, len(members)).params, head, trained, len(members))
+                _finish(m, member(state, i, count).params, heads[i], told[i], count)
         except Exception as error:
-            errors.append(error)
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
+        errors = [error for error in pool.map(finish_one, range(count)) if error]
     if errors:
         raise errors[0]
 
@@ -234,7 +242,7 @@ def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) ->
     # Of a stacked run, the training's seconds are its share of the group's.
     timing = {"target_tokens_per_s": trained["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
     known = head | {"train": trained, "dev": dev, "curve": thinned_curve(m.run), "timing": timing}
-    finish(m.config, m.run, m.data, params, known, seconds, m.tell)
+    finish(m.config, m.run, m.data, params, known, seconds, m.tell, apart=stacked > 1)
 
 
 def _take(lease, held):

@@ -113,6 +113,8 @@ def _parser():
     one = add("seeds", "runs of many seeds, stacked and one by one")
     add_size(one, "smoke", peer=False)
     one.add_argument("--seeds", type=_positive, default=4, help="how many (default: 4)")
+    one.add_argument("--alone", type=_positive, help="of them, how many to make one by one (default: all)")
+    one.add_argument("--compiled", type=pathlib.Path, help="a cache that holds it all already (default: compile)")
     add_common(one, rounds=True)
     one = add("guards", "what checkpoints, logs, leases and sentinels cost a training run")
     add_size(one, "multi30k", peer=False)
@@ -163,7 +165,8 @@ def _measure(args, threads):
     if args.command == "seeds":
         from experiments.bench.seeds import measure_seeds
 
-        return measure_seeds(config, seeds=args.seeds, turns=args.rounds, **shared)
+        asked = {"seeds": args.seeds, "alone": args.alone, "compiled": args.compiled}
+        return measure_seeds(config, **asked, turns=args.rounds, **shared)
     if args.command == "guards":
         from experiments.bench.guards import measure_guards
 

@@ -22,6 +22,8 @@ class Training:
     def __init__(self, config: dict, folder: str):
         keep_freed_memory()
         one_step_at_a_time()
+        import jax
+
         from tx.step import init_state, make_train_step
 
         self._started = peak_memory()
@@ -31,6 +33,7 @@ class Training:
             seed=config.train.seed,
             row_length=config.data.row_length,
             batch_rows=config.data.batch_rows,
+            ahead=jax.default_backend() != "cpu",
         )
         self._state, self._step = init_state(config), make_train_step(config)
 
@@ -61,6 +64,10 @@ class Training:
             "positions": positions,
             "loss": loss,
         }
+
+    def close(self) -> None:
+        """Ends the process that plans batches, if there is one."""
+        self._batches.close()
 
     def memory(self) -> dict:
         """Returns peak_mib, the process's peak, and started_mib, what it was when only libraries were loaded.

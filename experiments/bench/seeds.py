@@ -20,6 +20,7 @@ from tx.errors import UserError
 from tx.flops import parameter_count
 
 CONFIG = pathlib.Path(__file__).parent.parent / "config.py"
+ONE_BY_ONE = "tx, one by one"
 TAIL = 2000  # characters of a log that an error shows
 
 
@@ -32,15 +33,24 @@ class Way:
     threads: int
 
 
-def ways(seeds: int, threads: int) -> dict[str, Way]:
-    """Returns the ways that are compared."""
-    compared = {OURS: Way(seeds, 1, threads), "tx, one by one": Way(1, 1, threads)}
-    if threads > 1:
+def ways(seeds: int, threads: int, platform: str) -> dict[str, Way]:
+    """Returns the ways that are compared; several processes on a CPU alone, since they would share a GPU."""
+    compared = {OURS: Way(seeds, 1, threads), ONE_BY_ONE: Way(1, 1, threads)}
+    if threads > 1 and platform == "cpu":
         compared[f"tx, {threads} processes of a thread"] = Way(1, threads, 1)
     return compared
 
 
-def measure_seeds(config: ConfigDict, *, seeds: int, threads: int, turns: int, platform: str) -> dict:
+def measure_seeds(
+    config: ConfigDict,
+    *,
+    seeds: int,
+    alone: int | None,
+    threads: int,
+    turns: int,
+    platform: str,
+    compiled: pathlib.Path | None,
+) -> dict:
     """Returns the result of `seeds`: whole runs an hour of every way, evaluation and translation included.
 
     What is compiled is compiled before: it lies in a persistent cache, as that of a sweep.
@@ -48,21 +58,28 @@ def measure_seeds(config: ConfigDict, *, seeds: int, threads: int, turns: int, p
     Args:
       config: of a registered name, perhaps with fields changed.
       seeds: how many runs.
+      alone: of them, how many are made where it is one by one; None for all.
       threads: of a way, over all its processes.
       turns: rounds.
       platform: "cpu" or "gpu".
+      compiled: a cache in which it lies already, from the same command; None to compile first.
     """
     cores(threads)
-    compared, short = ways(seeds, threads), {"train.steps": config.train.steps_per_dispatch}
+    compared, short = ways(seeds, threads, platform), {"train.steps": config.train.steps_per_dispatch}
     with tempfile.TemporaryDirectory() as folder:
-        start = functools.partial(_run, config, seeds, pathlib.Path(folder), platform)
-        for label, way in compared.items():
+        start = functools.partial(_run, config, pathlib.Path(folder), compiled, platform)
+        counts = dict.fromkeys(compared, seeds) | {ONE_BY_ONE: alone or seeds}
+        for label, way in compared.items() if compiled is None else ():
             rounds.say(f"{label}: compiling")
-            start(way, short)
-        each = {label: functools.partial(start, way, {}) for label, way in compared.items()}
+            start(way, min(seeds, way.together * way.processes), short)
+        each = {label: functools.partial(start, way, counts[label], {}) for label, way in compared.items()}
         measured = rounds.take_turns(each, turns)
     results = {
-        label: {"settings": dataclasses.asdict(compared[label]), "rounds": taken, "median": rounds.medians(taken)}
+        label: {
+            "settings": dataclasses.asdict(compared[label]) | {"runs": counts[label]},
+            "rounds": taken,
+            "median": rounds.medians(taken),
+        }
         for label, taken in measured.items()
     }
     return {
@@ -80,8 +97,8 @@ def measure_seeds(config: ConfigDict, *, seeds: int, threads: int, turns: int, p
     }
 
 
-def _run(config, seeds, folder, platform, way, changed):
-    """Makes all runs in one way; returns {"seconds", "runs_per_hour"}."""
+def _run(config, folder, compiled, platform, way, seeds, changed):
+    """Makes the runs of so many seeds in one way; returns {"seconds", "runs_per_hour"}."""
     there = cores()
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         changed = changed | {"parallel.threads": way.threads}
@@ -92,7 +109,7 @@ def _run(config, seeds, folder, platform, way, changed):
             while waiting and free:
                 slot = free.pop()
                 bound = there[slot * way.threads : (slot + 1) * way.threads]
-                running.append((slot, _start(waiting.pop(0), bound, folder, platform, runs)))
+                running.append((slot, _start(waiting.pop(0), bound, compiled or folder / "compiled", platform, runs)))
             # Whichever ends first: a poll costs nothing beside a run.
             time.sleep(0.02)
             for slot, (process, log) in [one for one in running if one[1][0].poll() is not None]:
@@ -118,12 +135,12 @@ def _arguments(config, seed, workdir, changed):
     ]
 
 
-def _start(group, bound, folder, platform, runs):
-    """Starts a process that makes a group of runs; returns it and its log."""
+def _start(group, bound, compiled, platform, runs):
+    """Starts a process that makes a group of runs, with a cache of what is compiled; returns it and its log."""
     arguments = list(itertools.chain.from_iterable(["--and", *one] for one in group))[1:]
     log = pathlib.Path(tempfile.mkstemp(dir=runs)[1])
     cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         "JAX_ENABLE_COMPILATION_CACHE": "true",
     }

@@ -38,8 +38,9 @@ class Training:
     ):
         if keep_memory:
             keep_freed_memory()
-        self._kernels = tempfile.TemporaryDirectory()  # what is compiled is compiled anew: its time is measured
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._kernels.name
+        self._kernels = tempfile.TemporaryDirectory()
+        # What is compiled is compiled anew, since its time is measured, unless a folder for it is given.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", self._kernels.name)
         import torch
 
         from experiments.bench import torch_model

@@ -19,9 +19,9 @@ MODES = {  # of PyTorch: (label, layers of `experiments/bench/torch_model.py`, w
     "tuned": ("PyTorch tuned", "Tuned", False),
     "tuned-compiled": ("PyTorch tuned compiled", "Tuned", True),
 }
+TRIAL = {"cpu": 20_000, "gpu": 250_000}  # target tokens that a layout is tried on, or all of a round, or two updates
 # Layouts tried for PyTorch: (size of an update against ours, parts that an update is computed in).
-TRIAL = 20_000  # target tokens that a layout is tried on, or all of a round, or two updates
-LAYOUTS = ((1, 1), (1, 2), (1, 4), (0.5, 1), (2, 1), (4, 1))
+LAYOUTS = {"cpu": ((1, 1), (1, 2), (1, 4), (0.5, 1), (2, 1), (4, 1)), "gpu": ((1, 1), (1, 2))}
 
 
 def measure_training(
@@ -51,10 +51,6 @@ def measure_training(
     with contextlib.ExitStack() as stack:
         folder, target, text = _write_sentences(stack, config, count)
         arguments = {"config": config.to_dict(), "folder": folder}
-        dtype = config.model.dtype
-        libraries = [library for library in ("jax", peer) if library != "none"]
-        libraries += ["numpy"] if (platform, dtype) == ("cpu", "float32") else []
-        peak = machine.matmul_peak(libraries, threads, platform=platform, dtype=dtype)
         ours = Contestant(OURS, "our_training:Training", arguments, threads, platform)
         contestants = {OURS: stack.enter_context(ours)}
         settings = {OURS: {"rows": config.data.batch_rows, "row_length": config.data.row_length}}
@@ -62,13 +58,21 @@ def measure_training(
         update = first[OURS]["target_tokens"] / first[OURS]["steps"]
         settings[OURS]["update_tokens"] = update
         say(f"{OURS}: {update:.0f} target tokens an update")
-        tried = {}
+        tried, there = {}, {}
         for mode in modes if peer == "torch" else ():
-            tried[mode] = _try_layouts(arguments, mode, update, target, threads, platform)
+            tried[mode], there[mode] = _try_layouts(stack, arguments, mode, update, target, threads, platform)
         for label, chosen in _choices(tried, update).items():
             settings[label] = chosen
-            contestants[label] = stack.enter_context(_torch(label, arguments, chosen, threads, platform))
-            first[label] = contestants[label]("run", target_tokens=target)
+            if one := there.pop(chosen["mode"], None):
+                one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
+            else:
+                one = stack.enter_context(_torch(label, arguments, chosen, threads, platform))
+            contestants[label] = one
+            first[label] = one("run", target_tokens=target)
+        dtype = config.model.dtype
+        libraries = [library for library in ("jax", peer) if library != "none"]
+        libraries += ["numpy"] if (platform, dtype) == ("cpu", "float32") else []
+        peak = machine.matmul_peak(libraries, threads, platform=platform, dtype=dtype)
         measured = rounds.take_turns(
             {label: functools.partial(one, "run", target_tokens=target) for label, one in contestants.items()}, turns
         )
@@ -169,11 +173,13 @@ def _torch(label, arguments, chosen, threads, platform):
     return one
 
 
-def _try_layouts(arguments, mode, update, target, threads, platform):
-    """Returns every setting that was tried, with the target tokens per second it reached.
+def _try_layouts(stack, arguments, mode, update, target, threads, platform):
+    """Returns every setting that was tried, with the target tokens per second it reached; on a GPU also the process
+    that did it, else None.
 
-    First whether keeping freed memory helps, with the plain layout; then the other layouts with what was better. What
-    is not tuned has memory as PyTorch leaves it.
+    First, on a CPU, whether keeping freed memory helps, with the plain layout; then the other layouts with what was
+    better. What is not tuned has memory as PyTorch leaves it. On a CPU what was tried leaves its memory behind, so that
+    the measurement starts another process; on a GPU it would compile again.
     """
     label, layers, _ = MODES[mode]
     trials = []
@@ -181,7 +187,7 @@ def _try_layouts(arguments, mode, update, target, threads, platform):
     def attempt(one, keep, size, parts):
         sizes = {"update_tokens": size * update, "part_tokens": size * update / parts}
         one("layout", **sizes)
-        wanted = max(min(target, TRIAL), 2 * size * update)
+        wanted = max(min(target, TRIAL[platform]), 2 * size * update)
         one("run", target_tokens=wanted)  # compiles
         ran = one("run", target_tokens=wanted)
         rate = ran["target_tokens"] / ran["seconds"]
@@ -190,14 +196,19 @@ def _try_layouts(arguments, mode, update, target, threads, platform):
         say(f"{label}, update x {size} in {parts} parts, freed memory kept: {keep}: {rate:.0f} tokens/s")
 
     plain = {"mode": mode, "update_tokens": update, "part_tokens": update}
+    if platform == "gpu":
+        one = stack.enter_context(_torch(label, arguments, plain | {"keep_memory": False}, threads, platform))
+        for layout in LAYOUTS[platform]:
+            attempt(one, False, *layout)
+        return trials, one
     for keep in (False, True) if layers == "Tuned" else (False,):
         with _torch(label, arguments, plain | {"keep_memory": keep}, threads, platform) as one:
-            attempt(one, keep, *LAYOUTS[0])
+            attempt(one, keep, *LAYOUTS[platform][0])
     keep = max(trials, key=_rate)["keep_memory"]
     with _torch(label, arguments, plain | {"keep_memory": keep}, threads, platform) as one:
-        for layout in LAYOUTS[1:]:
+        for layout in LAYOUTS[platform][1:]:
             attempt(one, keep, *layout)
-    return trials
+    return trials, None
 
 
 def _rate(trial):

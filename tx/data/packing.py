@@ -5,10 +5,13 @@ goes, longest first, where it leaves the least room (best fit). Which sentences 
 (seed, epoch, pool) alone, so a position in the data is three numbers.
 """
 
+import bisect
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
+from tx.data.ahead import Ahead
 from tx.data.tokens import TokenizedSplit
 from tx.errors import UserError
 
@@ -21,39 +24,91 @@ FIELDS = ("src", "tgt", "src_segments", "tgt_segments", "src_positions", "tgt_po
 def best_fit(src_lengths: np.ndarray, tgt_lengths: np.ndarray, row_length: int) -> list[list[int]]:
     """Returns rows as lists of sentence indices, none over `row_length` on either side.
 
-    Every length must be at most row_length.
+    Every length must be at most row_length. Of the rows with the least room left, both sides together, that a sentence
+    fits in, it goes to the first.
     """
     order = np.argsort(-np.maximum(src_lengths, tgt_lengths), kind="stable")
-    room = np.full((len(order), 2), row_length)
-    rows = []
-    for i in order:
-        need = (src_lengths[i], tgt_lengths[i])
-        used = room[: len(rows) + 1]  # the last one is a new row
-        left = used - need
-        slack = np.where((left >= 0).all(1), left.sum(1), 4 * row_length)
-        best = int(slack.argmin())
-        if best == len(rows):
+    # A row with room for s source tokens, and for t on both sides together, is at place t * width + s. Which places
+    # have rows are the bits of one number; where a sentence of (0, 0) would fit, those of another: all s up to t.
+    width = row_length + 1
+    rows, there, taken = [], {}, 0
+    fitting = sum((1 << min(t + 1, width)) - 1 << t * width for t in range(2 * row_length + 1))
+    for i, src, tgt in zip(order.tolist(), src_lengths[order].tolist(), tgt_lengths[order].tolist(), strict=True):
+        need = (src + tgt) * width + src
+        if found := taken >> need & fitting:
+            slack = ((found & -found).bit_length() - 1) // width
+            here = need + slack * width
+            sides = found >> slack * width & (2 << slack) - 1
+            place = min((here + k for k in _members(sides)), key=lambda place: there[place][0])
+            row = there[place].pop(0)
+            taken ^= (not there[place]) << place
+        else:
+            row, place = len(rows), 2 * row_length * width + row_length
             rows.append([])
-        room[best] -= need
-        rows[best].append(int(i))
+        rows[row].append(i)
+        bisect.insort(there.setdefault(place - need, []), row)
+        taken |= 1 << place - need
     return rows
+
+
+def _members(bits):
+    """The numbers in a set."""
+    while bits:
+        yield (bits & -bits).bit_length() - 1
+        bits &= bits - 1
 
 
 def fill(split: TokenizedSplit, rows: list[list[int]], batch_rows: int, row_length: int) -> Batch:
     """Returns int32 arrays (batch_rows, row_length): tokens, segment numbers from 1 (0: padding), and positions from
     0 in each sentence, for both sides. Rows that are not given stay empty."""
     batch = {field: np.zeros((batch_rows, row_length), np.int32) for field in FIELDS}
-    for r, row in enumerate(rows):
-        for side, take in (("src", split.source), ("tgt", split.target)):
-            start = 0
-            for segment, i in enumerate(row, start=1):
-                tokens = take(i)
-                end = start + len(tokens)
-                batch[side][r, start:end] = tokens
-                batch[f"{side}_segments"][r, start:end] = segment
-                batch[f"{side}_positions"][r, start:end] = np.arange(len(tokens))
-                start = end
+    counts = np.array([len(row) for row in rows], np.int64)
+    sentences = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
+    row = np.repeat(np.arange(len(rows)), counts)
+    first = (np.cumsum(counts) - counts)[row]  # sentence of the same row
+    for side, ids, offsets in (("src", split.src_ids, split.src_offsets), ("tgt", split.tgt_ids, split.tgt_offsets)):
+        begin = offsets[sentences]
+        lengths = offsets[sentences + 1] - begin
+        before = np.cumsum(lengths) - lengths  # tokens of the sentences before it, in all rows
+        position = np.arange(lengths.sum()) - np.repeat(before, lengths)
+        there = np.repeat(row * row_length + before - before[first], lengths) + position
+        batch[side].flat[there] = ids[np.repeat(begin, lengths) + position]
+        batch[f"{side}_segments"].flat[there] = np.repeat(np.arange(len(row)) - first + 1, lengths)
+        batch[f"{side}_positions"].flat[there] = position
     return batch
+
+
+class Plan:
+    """What makes the rows of every pool; a function of what it is made of, and of the pool, alone.
+
+    Args:
+      usable: the sentences that are packed.
+      src_lengths, tgt_lengths: of all sentences.
+      seed, row_length: as of `TrainBatches`.
+    """
+
+    def __init__(
+        self, usable: np.ndarray, src_lengths: np.ndarray, tgt_lengths: np.ndarray, *, seed: int, row_length: int
+    ):
+        self._usable, self._lengths = usable, (src_lengths, tgt_lengths)
+        self._seed, self._row_length, self._order = seed, row_length, (None, None)
+
+    def rows(self, epoch: int, pool: int) -> list[list[int]]:
+        """Returns the rows of a pool, as lists of sentences."""
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self._usable)
+        chosen = self._order[1][pool * POOL : (pool + 1) * POOL]
+        rows = best_fit(*(lengths[chosen] for lengths in self._lengths), self._row_length)
+        # Best fit makes full rows first: mix them, or the last batches of a pool would hold the short sentences.
+        shuffled = np.random.default_rng((self._seed, epoch, pool)).permutation(len(rows))
+        return [[int(chosen[i]) for i in rows[r]] for r in shuffled]
+
+    def after(self, epoch: int, pool: int) -> tuple[int, int]:
+        """Returns the pool that comes next."""
+        return (epoch, pool + 1) if (pool + 1) * POOL < len(self._usable) else (epoch + 1, 0)
+
+    def close(self) -> None:
+        """Does nothing; see `Ahead`."""
 
 
 class TrainBatches(Iterator[Batch]):
@@ -64,6 +119,7 @@ class TrainBatches(Iterator[Batch]):
       seed: of the order.
       row_length, batch_rows: shape of a batch; a sentence longer than row_length on either side is left out.
       shortest: the share of the others that is kept: those no longer, on either side, than that share of them.
+      ahead: whether another process plans the pools to come, which `close` ends.
 
     Attributes:
       too_long: how many sentences are longer than row_length.
@@ -74,10 +130,19 @@ class TrainBatches(Iterator[Batch]):
       UserError: every sentence is too long.
     """
 
-    def __init__(self, split: TokenizedSplit, *, seed: int, row_length: int, batch_rows: int, shortest: float = 1.0):
-        self.split, self.seed = split, seed
-        self.row_length, self.batch_rows = row_length, batch_rows
-        longest = np.maximum(split.src_lengths, split.tgt_lengths)
+    def __init__(
+        self,
+        split: TokenizedSplit,
+        *,
+        seed: int,
+        row_length: int,
+        batch_rows: int,
+        shortest: float = 1.0,
+        ahead: bool = False,
+    ):
+        self.split, self.row_length, self.batch_rows = split, row_length, batch_rows
+        lengths = split.src_lengths, split.tgt_lengths
+        longest = np.maximum(*lengths)
         self.usable = np.flatnonzero(longest <= row_length)
         self.too_long = len(split) - len(self.usable)
         if not len(self.usable):
@@ -87,17 +152,18 @@ class TrainBatches(Iterator[Batch]):
         self.longest = int(np.quantile(longest[self.usable], shortest, method="lower"))
         self.usable = self.usable[longest[self.usable] <= self.longest]
         self.position = {"epoch": 0, "pool": 0, "row": 0}
-        self._planned, self._rows = None, []
+        plan = Plan(self.usable, *lengths, seed=seed, row_length=row_length)
+        self._plan, self._planned, self._rows = Ahead(plan) if ahead else plan, None, []
 
     def __next__(self) -> Batch:
         rows = []
         while len(rows) < self.batch_rows:
             epoch, pool, row = (self.position[key] for key in ("epoch", "pool", "row"))
-            taken = self._plan(epoch, pool)[row : row + self.batch_rows - len(rows)]
+            taken = self._pool(epoch, pool)[row : row + self.batch_rows - len(rows)]
             rows += taken
             row += len(taken)
             if row == len(self._rows):
-                epoch, pool, row = (epoch, pool + 1, 0) if (pool + 1) * POOL < len(self.usable) else (epoch + 1, 0, 0)
+                (epoch, pool), row = self._plan.after(epoch, pool), 0
             self.position = {"epoch": epoch, "pool": pool, "row": row}
         return fill(self.split, rows, self.batch_rows, self.row_length)
 
@@ -106,18 +172,16 @@ class TrainBatches(Iterator[Batch]):
         epoch, pool, row = (self.position[key] for key in ("epoch", "pool", "row"))
         done = pool * POOL
         if row:
-            done += min(POOL, len(self.usable) - done) * row / len(self._plan(epoch, pool))
+            done += min(POOL, len(self.usable) - done) * row / len(self._pool(epoch, pool))
         return epoch + done / len(self.usable)
 
-    def _plan(self, epoch, pool):
+    def close(self) -> None:
+        """Ends the process that plans ahead, if there is one; it would start again when it is needed."""
+        self._plan.close()
+
+    def _pool(self, epoch, pool):
         if self._planned != (epoch, pool):
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.usable)
-            chosen = order[pool * POOL : (pool + 1) * POOL]
-            rows = best_fit(self.split.src_lengths[chosen], self.split.tgt_lengths[chosen], self.row_length)
-            # Best fit makes full rows first: mix them, or the last batches of a pool would hold the short sentences.
-            shuffled = np.random.default_rng((self.seed, epoch, pool)).permutation(len(rows))
-            self._rows = [[int(chosen[i]) for i in rows[r]] for r in shuffled]
-            self._planned = (epoch, pool)
+            self._planned, self._rows = (epoch, pool), self._plan.rows(epoch, pool)
         return self._rows
 
 

@@ -1,0 +1,65 @@
+"""Plans pools ahead of the training, in a process of its own: a fast device must not wait for Python.
+
+    python -m tx.data.ahead
+
+reads a plan and a pool from standard input, pickled, and writes the rows of that pool and of all that follow to
+standard output, until nobody reads them. A pipe holds a few pools at most, and so much is planned ahead.
+"""
+
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+
+class Ahead:
+    """Stands for a plan (`tx.data.packing.Plan`); best asked for one pool after the other.
+
+    Args:
+      plan: what makes the rows.
+    """
+
+    def __init__(self, plan: Any):
+        self._plan, self._process, self._next = plan, None, None
+        self.after = plan.after
+
+    def rows(self, epoch: int, pool: int) -> list[list[int]]:
+        """As those of the plan; RuntimeError where the other process has broken off."""
+        if self._next != (epoch, pool):
+            self.close()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tx.data.ahead"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # what interrupts this process is not meant for that one
+            )
+            with self._process.stdin as asked:
+                pickle.dump((self._plan, epoch, pool), asked)
+        self._next = self._plan.after(epoch, pool)
+        try:
+            return pickle.load(self._process.stdout)
+        except EOFError:
+            raise RuntimeError(f"planning broke off with status {self._process.wait()}") from None
+
+    def close(self) -> None:
+        """Ends the other process; the next call of `rows` starts one."""
+        if self._process is not None:
+            self._process.stdout.close()
+            self._process.kill()
+            self._process.wait()
+        self._process, self._next = None, None
+
+
+def main() -> None:
+    plan, epoch, pool = pickle.load(sys.stdin.buffer)
+    try:
+        while True:
+            pickle.dump(plan.rows(epoch, pool), sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            epoch, pool = plan.after(epoch, pool)
+    except BrokenPipeError:
+        sys.stdout = None  # else it would be flushed, and fail, once more
+
+
+if __name__ == "__main__":
+    main()
