@@ -3,6 +3,7 @@
 Peers are tested where they are installed: PyTorch's model is ours to rounding, the others translate as ours does.
 """
 
+import contextlib
 import importlib.util
 import json
 import pathlib
@@ -81,6 +82,40 @@ def test_the_fastest_layouts_are_chosen():
     }
     assert training._choices({"eager": tried["eager"][:2]}, 100).keys() == {"nn.Transformer"}
     assert training._choices({}, 100) == {}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_layouts_are_tried_and_a_gpu_keeps_what_it_has_compiled(monkeypatch, platform):
+    """A stand-in for PyTorch makes 10 tokens a second, and 20 in two parts, or where memory is kept."""
+    started_with = []
+
+    class One(contextlib.AbstractContextManager):
+        def __init__(self, label, arguments, chosen, threads, platform):
+            self.keep = chosen["keep_memory"]
+            started_with.append(self.keep)
+
+        def __call__(self, method, **asked):
+            if method == "layout":
+                self.parts = asked["update_tokens"] / asked["part_tokens"]
+                return {}
+            return {"target_tokens": 100, "seconds": 10 / (1 + (self.parts == 2)) / (1 + self.keep)}
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(training, "_torch", One)
+    with contextlib.ExitStack() as stack:
+        trials, one = training._try_layouts(stack, {}, "tuned", 50.0, 1000, 1, platform)
+    sizes = [(trial["keep_memory"], trial["size"], trial["parts"]) for trial in trials]
+    assert sizes[-1 if platform == "gpu" else 2][2] == 2
+    if platform == "gpu":
+        assert (started_with, sizes) == ([False], [(False, 1, 1), (False, 1, 2)])
+        assert isinstance(one, One)
+    else:
+        assert started_with == [False, True, True]
+        assert sizes == [(False, 1, 1)] + [(True, *layout) for layout in training.LAYOUTS["cpu"]]
+        assert one is None
+    assert max(trials, key=training._rate)["parts"] == 2
 
 
 # Sentences and batches
@@ -225,8 +260,8 @@ def test_seeds_are_run_stacked_one_by_one_and_side_by_side(monkeypatch):
     config = sentences.config_of("smoke", {"train.steps_per_dispatch": "10", "model.dropout": "0.2"})
     result = seeds.measure_seeds(config, seeds=3, threads=2, turns=1, platform="cpu")
     shape = [(len(group), bound, there) for group, bound, there in calls]
-    warm, real = shape[:7], shape[7:]
-    assert [one[:1] for one in warm] == [one[:1] for one in real]
+    warm, real = shape[:4], shape[4:]  # what is compiled before: one of each process
+    assert [one[0] for one in warm] == [3, 1, 1, 1]
     assert real[:4] == [(3, [4, 7], 0)] + 3 * [(1, [4, 7], 0)]
     assert sorted(real[4:6]) in ([(1, [4], 0), (1, [7], 1)], [(1, [4], 1), (1, [7], 0)])
     assert real[6][0] == 1
@@ -234,14 +269,29 @@ def test_seeds_are_run_stacked_one_by_one_and_side_by_side(monkeypatch):
         *("--config.model.dropout=0.2", "--config.train.steps_per_dispatch=10"),
         *("--config.train.seed=3", "--config.train.steps=10", "--config.parallel.threads=2"),
     ]
-    assert calls[7][0][0][0].endswith("experiments/config.py:table3/base@smoke")
-    assert not any("train.steps=" in argument for argument in calls[7][0][0])
+    assert calls[4][0][0][0].endswith("experiments/config.py:table3/base@smoke")
+    assert not any("train.steps=" in argument for argument in calls[4][0][0])
     assert set(result["ratios"]) == {"tx, one by one", "tx, 2 processes of a thread"}
     each = result["contestants"]["tx"]["rounds"][0]
     assert each["runs_per_hour"] == pytest.approx(3 * 3600 / each["seconds"])
     result |= {"format": 1, "machine": {"processor": "A", "cores": 2, "threads": 2}, "versions": {}, "revision": "a"}
     built = table.build([result])
     assert [row[3] for row in built.rows] == ["tx, one by one", "tx, 2 processes of a thread"]
+
+
+def test_few_seeds_one_by_one_tell_the_rate_and_a_gpu_has_one_process(monkeypatch):
+    calls = started(monkeypatch)
+    monkeypatch.setattr(seeds, "cores", lambda threads=None: [4, 7])
+    config = sentences.config_of("smoke", {})
+    result = seeds.measure_seeds(config, seeds=3, alone=2, threads=2, turns=1, platform="gpu")
+    assert [len(group) for group, *_ in calls] == [3, 1, 3, 1, 1]
+    assert set(result["ratios"]) == {"tx, one by one"}
+    assert {label: one["settings"]["runs"] for label, one in result["contestants"].items()} == {
+        "tx": 3,
+        "tx, one by one": 2,
+    }
+    each = result["contestants"]["tx, one by one"]["rounds"][0]
+    assert each["runs_per_hour"] == pytest.approx(2 * 3600 / each["seconds"])
 
 
 def test_a_run_that_breaks_off_ends_the_measurement(monkeypatch):

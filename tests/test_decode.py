@@ -56,6 +56,10 @@ def test_no_sentences_no_batches():
     assert batches([], 100) == []
 
 
+def test_there_are_as_few_shapes_as_asked_for():
+    assert sorted({length for length, *_ in batches(list(range(1, 101)) * 10, 1000, 2)}) == [56, 104]
+
+
 @pytest.fixture(scope="module")
 def model():
     """(config, module, params, sources) of a random model."""
@@ -101,6 +105,15 @@ def test_many_sentences_and_several_workers_translate_the_same(model, together, 
     monkeypatch.setattr(decode, "MANY", 4)
     monkeypatch.setattr(decode.determinism, "threads", lambda: 2)
     same(together[1], Translator(config, params)(sources))
+
+
+def test_an_accelerator_translates_the_same_with_fewer_shapes(model, together, monkeypatch):
+    config, _, params, sources = model
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    asked = []
+    monkeypatch.setattr(decode, "batches", lambda *a: asked.append(a[2]) or batches(*a))
+    same(together[1], Translator(config, params)(sources))
+    assert asked == [decode.FEW]
 
 
 def test_translations_end_within_the_limit(model, together):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tx import loss
 from tx.loss import cross_entropy, smoothing
 
 V, D = 11, 6
@@ -76,6 +77,34 @@ def test_gradient_equals_autodiff_of_the_plain_loss(batch, smooth_over, chunk):
     want, got = (jax.grad(lambda *a, f=f: 3.0 * f(*a), argnums=(0, 1))(hidden, table) for f in (plain, fused))
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_chunks_on_an_accelerator_hold_so_many_logits(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(loss, "LOGITS", 1000)
+    # (tokens, vocabulary): as few chunks as the limit allows, all of nearly one size.
+    sizes = {(100, 10): 100, (101, 10): 51, (300, 10): 100, (7, 5000): 1}
+    assert {shape: loss._chunk(*shape) for shape in sizes} == sizes
+    monkeypatch.undo()
+    assert loss._chunk(10_000, 10) == loss.CHUNK
+
+
+def test_bfloat16_rounds_the_logits_of_training_alone():
+    """Evaluation has them in float32; training has the loss and gradient of logits that are rounded."""
+    rng = np.random.default_rng(5)
+    hidden, table = (jnp.asarray(rng.normal(size=(n, 16)), jnp.bfloat16) for n in (40, 30))
+    targets = jnp.asarray(rng.integers(1, 30, 40), jnp.int32)
+
+    def fused(hidden, table):
+        return cross_entropy(hidden, table, targets, label_smoothing=0.1, smooth_over="all")
+
+    whole = [x.astype(jnp.float32) for x in (hidden, table)]
+    np.testing.assert_allclose(fused(hidden, whole[1]), fused(*whole), rtol=1e-5)
+    (value, _), gradient = jax.value_and_grad(fused, (0, 1), has_aux=True)(hidden, whole[1])
+    (want, _), plain = jax.value_and_grad(fused, (0, 1), has_aux=True)(*whole)
+    np.testing.assert_allclose(value, want, rtol=2e-3)
+    for got, expected in zip(gradient, plain, strict=True):
+        assert np.linalg.norm(got.astype(jnp.float32) - expected) < 0.02 * np.linalg.norm(expected)
 
 
 def test_a_perfect_prediction_of_the_smoothed_targets_costs_nothing():

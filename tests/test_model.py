@@ -8,11 +8,12 @@ import reference
 import tiny
 
 from tx import flops, layers
-from tx.attention import dot_product_attention
 from tx.data.packing import FIELDS
 from tx.errors import UserError
+from tx.kernels import dot_product_attention
 from tx.layers import Dense, Dropout
 from tx.model import Transformer
+from tx.norms import norms
 from tx.positions import alibi_slopes, bucket, positions
 from tx.similarity import similarities
 
@@ -224,20 +225,59 @@ def test_the_fused_kernel_is_given_the_same_attention(monkeypatch):
     """JAX's own code stands in for cuDNN, which a CPU has not."""
     rng = np.random.default_rng(4)
     q, k, v = (jnp.asarray(rng.normal(size=(2, n, 4, 8)), jnp.float32) for n in (3, 5, 5))
-    mask = jnp.asarray(rng.random((2, 3, 5)) < 0.6).at[..., 0].set(True)
+    mask = jnp.asarray(rng.random((2, 3, 5)) < 0.6).at[..., 0].set(True).at[1, 2].set(False)
     with pytest.raises(UserError, match=r"^model.attention=cudnn needs an NVIDIA GPU; on cpu set it to xla$"):
         dot_product_attention(q, k, v, mask, kernel="cudnn")
     asked, fused = [], jax.nn.dot_product_attention
 
-    def stand_in(*arrays, mask, implementation):
-        asked.append(implementation)
-        return fused(*arrays, mask=mask, implementation="xla")
+    def stand_in(*arrays, mask, is_causal, implementation):
+        assert mask.any(-1).all()
+        asked.append((is_causal, implementation))
+        return fused(*arrays, mask=mask, is_causal=is_causal, implementation="xla")
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     got, want = (dot_product_attention(q, k, v, mask, kernel=kernel) for kernel in ("cudnn", "xla"))
-    assert asked == ["cudnn"]
+    some = np.asarray(mask.any(-1))
+    assert not some.all()
+    np.testing.assert_allclose(got[some], want[some], rtol=1e-5, atol=1e-6)
+    assert np.isfinite(got).all()
+    earlier = jnp.asarray(np.tri(5, dtype=bool))[None].repeat(2, 0)
+    got, want = (dot_product_attention(k, k, v, earlier, kernel=kernel, causal=True) for kernel in ("cudnn", "xla"))
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert asked == [(False, "cudnn"), (True, "cudnn")]
+
+
+@pytest.mark.parametrize("fields", [{}, {"model__feed_forward": "swiglu", "model__num_kv_heads": 1}])
+def test_projections_one_by_one_are_those_of_one_product(monkeypatch, fields):
+    """What an accelerator computes instead, with all gradients; here on a CPU."""
+    config = tiny.config(**fields)
+    model, params = tiny.init(config)
+    batch = [jnp.asarray(tiny.sentences(np.random.default_rng(seed), [5, 3])) for seed in (2, 3)]
+
+    def loss_and_gradient():
+        return jax.value_and_grad(lambda p: (model.apply({"params": p}, *batch) ** 2).mean())(params)
+
+    want = loss_and_gradient()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), loss_and_gradient(), want)
+
+
+def test_layer_norm_of_half_width_has_the_gradient_of_the_whole():
+    rng = np.random.default_rng(8)
+    x, weight = (jnp.asarray(rng.normal(size=(3, 5, 32)), jnp.bfloat16) for _ in range(2))
+    scale, bias = (jnp.asarray(rng.normal(size=32), jnp.float32) for _ in range(2))
+    layer = norms["layer"]()
+
+    def gradient(x):
+        def f(x, scale, bias):
+            y = layer.apply({"params": {"scale": scale, "bias": bias}}, x)
+            return (y.astype(jnp.float32) * weight.astype(jnp.float32)).sum()
+
+        return jax.grad(f, (0, 1, 2))(x, scale, bias)
+
+    for got, want in zip(gradient(x), gradient(x.astype(jnp.float32)), strict=True):
+        assert np.linalg.norm(got.astype(jnp.float32) - want) < 0.01 * np.linalg.norm(want)
 
 
 def encoding_of(name, **fields):

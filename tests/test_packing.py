@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -233,3 +235,39 @@ def test_padding_of_real_text_is_at_most_six_percent():
         batch = next(batches)
         shares.append(np.mean([batch["src"] == 0, batch["tgt"] == 0]))
     assert np.mean(shares) <= 0.06
+
+
+def same(one, other):
+    return all(np.array_equal(one[field], other[field]) for field in FIELDS)
+
+
+def test_planning_ahead_gives_the_same_batches(monkeypatch):
+    rng = np.random.default_rng(6)
+    split = split_of(rng.integers(1, 9, (60, 2)))
+    sizes = {"seed": 2, "row_length": 16, "batch_rows": 3}
+    here, ahead = TrainBatches(split, **sizes), TrainBatches(split, **sizes, ahead=True)
+    assert ahead._plan._process is None  # before the first batch nothing is started
+    assert all(same(next(here), next(ahead)) for _ in range(30))
+    process = ahead._plan._process
+    assert process.poll() is None
+    assert ahead.position == here.position
+    assert ahead.epochs() == here.epochs() > 2
+    # A place elsewhere is planned by another process.
+    here.position = ahead.position = {"epoch": 1, "pool": 0, "row": 2}
+    assert all(same(next(here), next(ahead)) for _ in range(30))
+    assert process.poll() is not None
+    process = ahead._plan._process
+    ahead.close()
+    assert process.poll() is not None
+    assert same(next(here), next(ahead))
+    ahead.close()
+    here.close()
+
+
+def test_planning_that_breaks_off_says_so(monkeypatch):
+    split = split_of([(3, 3)] * 10)
+    ahead = TrainBatches(split, seed=1, row_length=8, batch_rows=2, ahead=True)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises((RuntimeError, BrokenPipeError)):
+        next(ahead)
+    ahead.close()

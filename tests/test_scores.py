@@ -139,6 +139,12 @@ def test_sufficient_statistics_give_back_bleu():
         assert scores.bleu_from_stats([stats[i] for i in chosen]) == pytest.approx(expected.score, abs=1e-9)
 
 
+def test_a_process_of_its_own_scores_the_same():
+    assert scores.score_apart(HYPOTHESES, REFERENCES, "de") == scores.score(HYPOTHESES, REFERENCES, "de")
+    with pytest.raises(RuntimeError, match=r"(?s)^scoring broke off with status 1: .*2 translations but 1 reference"):
+        scores.score_apart(["a", "b"], ["a"], "de")
+
+
 def test_refuses_unequal_counts_and_nothing():
     with pytest.raises(UserError, match="4 translations but 5 references"):
         scores.score(HYPOTHESES[:4], REFERENCES, "de")

@@ -39,7 +39,7 @@ class Rectified(FeedForward):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        return self.narrow(self.wide("inner").rectified(x), train)
+        return self.narrow(nn.relu(self.wide("inner")(x)), train)
 
 
 @feed_forwards.register("gelu")

@@ -38,14 +38,6 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         return dense((self,), x)
 
-    def rectified(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        """max(0, x W + b); there is a b."""
-        if self.dtype == "float32":
-            return nn.relu(self(x))
-        x, kernel = x.astype(self.dtype), self.kernel.astype(self.dtype)
-        y = _product(x.reshape(-1, self.inputs), kernel)
-        return _rectified_sum(y, self.offset.astype(self.dtype)).reshape(*x.shape[:-1], self.outputs)
-
 
 def dense(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
     """Applies several Dense layers of one input as one matrix product; their outputs lie side by side.
@@ -88,22 +80,6 @@ def _product_backward(residuals, cotangent):
 
 
 _product.defvjp(lambda x, w: (x @ w, (x, w)), _product_backward)
-
-
-@jax.custom_vjp
-def _rectified_sum(y, b):
-    """max(0, y + b), for y (tokens, outputs)."""
-    return nn.relu(y + b[None, :])
-
-
-def _rectified_sum_backward(residuals, cotangent):
-    # The sum is computed again: with the barrier the compiler need not write it out to have it here.
-    y, b = jax.lax.optimization_barrier(residuals)
-    cotangent = jnp.where(y + b[None, :] > 0, cotangent, jnp.zeros((), cotangent.dtype))
-    return cotangent, cotangent.astype(jnp.float32).sum(0).astype(b.dtype)
-
-
-_rectified_sum.defvjp(lambda y, b: (_rectified_sum(y, b), (y, b)), _rectified_sum_backward)
 
 
 class Dropout(nn.Module):

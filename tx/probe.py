@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from tx.attention import MASKED
 from tx.data.packing import Batch
+from tx.kernels import MASKED
 from tx.loss import cross_entropy
 from tx.model import Transformer, projection
 

@@ -210,6 +210,8 @@ def _begin(runs, held) -> tuple[list[Member], list[dict]]:
         raise UserError(
             "runs side by side, and several steps a dispatch, need one device: parallel.devices=1, mode jit"
         )
+    if len(runs) > 1 and config.model.attention == "cudnn":  # jax.vmap wants a mask for every head of it
+        raise UserError("runs side by side cannot use model.attention=cudnn; set it to xla, or train them one by one")
     done = [processes.agreed(functools.partial(is_done, other, run)) for other, run in runs]
     pending = [pair for pair, over in zip(runs, done, strict=True) if not over]
     if not pending:

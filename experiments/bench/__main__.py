@@ -114,7 +114,6 @@ def _parser():
     add_size(one, "smoke", peer=False)
     one.add_argument("--seeds", type=_positive, default=4, help="how many (default: 4)")
     one.add_argument("--alone", type=_positive, help="of them, how many to make one by one (default: all)")
-    one.add_argument("--compiled", type=pathlib.Path, help="a cache that holds it all already (default: compile)")
     add_common(one, rounds=True)
     one = add("guards", "what checkpoints, logs, leases and sentinels cost a training run")
     add_size(one, "multi30k", peer=False)
@@ -165,8 +164,7 @@ def _measure(args, threads):
     if args.command == "seeds":
         from experiments.bench.seeds import measure_seeds
 
-        asked = {"seeds": args.seeds, "alone": args.alone, "compiled": args.compiled}
-        return measure_seeds(config, **asked, turns=args.rounds, **shared)
+        return measure_seeds(config, seeds=args.seeds, alone=args.alone, turns=args.rounds, **shared)
     if args.command == "guards":
         from experiments.bench.guards import measure_guards
 

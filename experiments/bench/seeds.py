@@ -42,14 +42,7 @@ def ways(seeds: int, threads: int, platform: str) -> dict[str, Way]:
 
 
 def measure_seeds(
-    config: ConfigDict,
-    *,
-    seeds: int,
-    alone: int | None,
-    threads: int,
-    turns: int,
-    platform: str,
-    compiled: pathlib.Path | None,
+    config: ConfigDict, *, seeds: int, threads: int, turns: int, platform: str, alone: int | None = None
 ) -> dict:
     """Returns the result of `seeds`: whole runs an hour of every way, evaluation and translation included.
 
@@ -58,18 +51,17 @@ def measure_seeds(
     Args:
       config: of a registered name, perhaps with fields changed.
       seeds: how many runs.
-      alone: of them, how many are made where it is one by one; None for all.
       threads: of a way, over all its processes.
       turns: rounds.
       platform: "cpu" or "gpu".
-      compiled: a cache in which it lies already, from the same command; None to compile first.
+      alone: how many of the runs are made where it is one by one; None for all.
     """
     cores(threads)
     compared, short = ways(seeds, threads, platform), {"train.steps": config.train.steps_per_dispatch}
     with tempfile.TemporaryDirectory() as folder:
-        start = functools.partial(_run, config, pathlib.Path(folder), compiled, platform)
+        start = functools.partial(_run, config, pathlib.Path(folder), platform)
         counts = dict.fromkeys(compared, seeds) | {ONE_BY_ONE: alone or seeds}
-        for label, way in compared.items() if compiled is None else ():
+        for label, way in compared.items():
             rounds.say(f"{label}: compiling")
             start(way, min(seeds, way.together * way.processes), short)
         each = {label: functools.partial(start, way, counts[label], {}) for label, way in compared.items()}
@@ -97,7 +89,7 @@ def measure_seeds(
     }
 
 
-def _run(config, folder, compiled, platform, way, seeds, changed):
+def _run(config, folder, platform, way, seeds, changed):
     """Makes the runs of so many seeds in one way; returns {"seconds", "runs_per_hour"}."""
     there = cores()
     with tempfile.TemporaryDirectory(dir=folder) as runs:
@@ -109,7 +101,7 @@ def _run(config, folder, compiled, platform, way, seeds, changed):
             while waiting and free:
                 slot = free.pop()
                 bound = there[slot * way.threads : (slot + 1) * way.threads]
-                running.append((slot, _start(waiting.pop(0), bound, compiled or folder / "compiled", platform, runs)))
+                running.append((slot, _start(waiting.pop(0), bound, folder, platform, runs)))
             # Whichever ends first: a poll costs nothing beside a run.
             time.sleep(0.02)
             for slot, (process, log) in [one for one in running if one[1][0].poll() is not None]:
@@ -135,12 +127,12 @@ def _arguments(config, seed, workdir, changed):
     ]
 
 
-def _start(group, bound, compiled, platform, runs):
-    """Starts a process that makes a group of runs, with a cache of what is compiled; returns it and its log."""
+def _start(group, bound, folder, platform, runs):
+    """Starts a process that makes a group of runs; returns it and its log."""
     arguments = list(itertools.chain.from_iterable(["--and", *one] for one in group))[1:]
     log = pathlib.Path(tempfile.mkstemp(dir=runs)[1])
     cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         "JAX_ENABLE_COMPILATION_CACHE": "true",
     }
