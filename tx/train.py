@@ -181,10 +181,13 @@ def _finish_all(members, heads, state, told):
         except Exception as error:
             return error
 
-    with concurrent.futures.ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
-        errors = [error for error in pool.map(finish_one, range(count)) if error]
-    if errors:
-        raise errors[0]
+    if count == 1:
+        errors = [finish_one(0)]
+    else:
+        with concurrent.futures.ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
+            errors = list(pool.map(finish_one, range(count)))
+    if found := list(filter(None, errors)):
+        raise found[0]
 
 
 def _begin(runs, held) -> tuple[list[Member], list[dict]]:
