@@ -6,6 +6,7 @@ reads a plan and a pool from standard input, pickled, and writes the rows of tha
 standard output, until nobody reads them. A pipe holds a few pools at most, and so much is planned ahead.
 """
 
+import contextlib
 import pickle
 import subprocess
 import sys
@@ -33,7 +34,7 @@ class Ahead:
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # what interrupts this process is not meant for that one
             )
-            with self._process.stdin as asked:
+            with contextlib.suppress(BrokenPipeError), self._process.stdin as asked:  # it is told below
                 pickle.dump((self._plan, epoch, pool), asked)
         self._next = self._plan.after(epoch, pool)
         try:
