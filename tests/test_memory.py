@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from tx import flops, memory, rehearsal
-from tx import train as training
+from tx.data import tokens
 from tx.data.packing import FIELDS
 from tx.errors import UserError
 from tx.step import Values, init_state, update
@@ -52,7 +52,7 @@ SETTINGS = {
 
 @pytest.fixture
 def in_memory(monkeypatch):
-    monkeypatch.setattr(training.tokens, "prepare", lambda *_: handful.prepared(copies=2))
+    monkeypatch.setattr(tokens, "prepare", lambda *_: handful.prepared(copies=2))
 
 
 def test_a_rehearsal_runs_everything_and_leaves_nothing(in_memory, tmp_path, monkeypatch):

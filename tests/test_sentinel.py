@@ -11,6 +11,7 @@ import tiny
 
 from tx import train as training
 from tx.checkpoint import Checkpoints
+from tx.data import tokens
 from tx.data.packing import TrainBatches
 from tx.logs import read_metrics
 from tx.run import RunDir
@@ -83,7 +84,7 @@ def poisoned(monkeypatch):
 def test_a_run_ends_at_the_step_that_is_not_finite(tmp_path, poisoned, monkeypatch):
     given = poisoned(6)
     run, data = RunDir(tmp_path), handful.prepared(copies=2)
-    monkeypatch.setattr(training.tokens, "prepare", lambda *_: data)
+    monkeypatch.setattr(tokens, "prepare", lambda *_: data)
     with pytest.raises(
         Diverged, match=r"the loss is nan at step 6, the gradient not finite in .*the last checkpoint is of"
     ):

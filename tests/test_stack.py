@@ -23,7 +23,7 @@ from tx.logs import read_metrics
 from tx.outcome import refuse_other_configuration
 from tx.run import RunDir, to_json
 from tx.sentinel import Diverged
-from tx.step import init_state, program
+from tx.step import TrainState, init_state, program, stack
 
 STEPS = 6
 
@@ -306,14 +306,10 @@ def untrained(monkeypatch):
         told = {"seconds": 1.0, "dev": {}, "target_tokens": 1}
         for m in members:
             m.run.metrics.touch()
-        return {"params": np.zeros((len(members), 3))}, [dict(told) for _ in members]
-
-    class State:
-        def __init__(self, tree):
-            self.params = tree
+        each = TrainState(np.int32(9), {"w": np.zeros(3, np.float32)}, {})
+        return stack([each] * len(members)), [dict(told) for _ in members]
 
     monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(training, "member", lambda state, i, count: State({"w": state["params"][i]}))
 
 
 def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypatch, tmp_path):

@@ -11,11 +11,9 @@ SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, 
 """
 
 import argparse
-import concurrent.futures
 import contextlib
 import functools
 import itertools
-import os
 import pathlib
 import sys
 import time
@@ -24,26 +22,21 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from tx import commandline, determinism, extensions, processes, provenance
+from tx import commandline, determinism, extensions, processes
 from tx.again import translate_again
-from tx.data import tokens
-from tx.decode import padded
 from tx.errors import UserError, one_line_errors, writing
-from tx.evaluate import split_names
+from tx.group import finish_all, take_up
 from tx.interruption import STATUS, Interrupted, Interruption
-from tx.lease import HELD_STATUS, LOST_STATUS, Held, Lease, Lost
+from tx.lease import HELD_STATUS, LOST_STATUS, Held, Lost
 from tx.logs import Log, progress_bar
 from tx.members import SIDES, Member, Window
 from tx.memory import keep_freed_memory, named_training, one_step_at_a_time
-from tx.model import check_components
-from tx.optim import schedules
-from tx.outcome import Run, described, dev_batches, finish, is_done, record, recorded, thinned_curve
+from tx.outcome import Run, dev_batches, record, recorded
 from tx.parallel import Layout, gather, make_train_step
-from tx.positions import check_length
 from tx.rehearsal import rehearse
-from tx.run import RunDir, to_json, write_atomically
+from tx.run import RunDir
 from tx.sentinel import Diverged, Sentinel
-from tx.step import TrainState, make_eval, member, program, stack
+from tx.step import TrainState, make_eval, member, stack
 
 
 def train(members: Sequence[Member], interruption: Interruption | None = None) -> tuple[TrainState, list[dict | None]]:
@@ -159,107 +152,12 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
     """
     with contextlib.ExitStack() as held:
         with recorded(runs):
-            members, heads = _begin(runs, held)
+            members, heads = take_up(runs, held)
             if not members:
                 return
             state, told = train(members, interruption)
         if processes.part():
-            _finish_all(members, heads, state, told)
-
-
-def _finish_all(members, heads, state, told):
-    """Finishes the members side by side: while one is translated, others are scored."""
-    count = len(members)
-
-    def finish_one(i):
-        m = members[i]
-        if m.lost:
-            return m.lost
-        try:
-            with recorded([(m.config, m.run)]):
-                _finish(m, member(state, i, count).params, heads[i], told[i], count)
-        except Exception as error:
-            return error
-
-    if count == 1:
-        errors = [finish_one(0)]
-    else:
-        with concurrent.futures.ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
-            errors = list(pool.map(finish_one, range(count)))
-    if found := list(filter(None, errors)):
-        raise found[0]
-
-
-def _begin(runs, held) -> tuple[list[Member], list[dict]]:
-    """Checks all runs, and takes the folders of those that are not done; returns them with the heads of their files.
-
-    Args:
-      held: the exit stack that gives the folders free again.
-    """
-    origin = provenance.describe()
-    config = runs[0][0]
-    wanted = program(config)
-    for other, run in runs:
-        if differing := [field for field, value in program(other).items() if value != wanted[field]]:
-            raise UserError(f"{run.path} cannot train beside {runs[0][1].path}: {', '.join(differing)} differ")
-    if len({run.path.resolve() for _, run in runs}) < len(runs):
-        raise UserError("two of the runs have one --workdir; give each its own")
-    # What such runs have not in common is of no matter to the checks below.
-    check_components(config.model)
-    _ = schedules[config.optim.schedule]
-    check_length(config.model.positions, config.data.row_length, config.model.max_positions)
-    layout = Layout(config)  # refuses what these devices cannot do
-    if not layout.one and (len(runs) > 1 or config.train.steps_per_dispatch > 1):
-        raise UserError(
-            "runs side by side, and several steps a dispatch, need one device: parallel.devices=1, mode jit"
-        )
-    if len(runs) > 1 and config.model.attention == "cudnn":  # jax.vmap wants a mask for every head of it
-        raise UserError("runs side by side cannot use model.attention=cudnn; set it to xla, or train them one by one")
-    done = [processes.agreed(functools.partial(is_done, other, run)) for other, run in runs]
-    pending = [pair for pair, over in zip(runs, done, strict=True) if not over]
-    if not pending:
-        return [], []
-    data = tokens.prepare(config.data, config.model.vocab_size)
-    # What translating would refuse is refused before the training, not after it.
-    longest = max(int(data.splits[split].src_lengths.max()) for split in split_names(config, data))
-    check_length(config.model.positions, padded(longest) + config.decode.extra_length, config.model.max_positions)
-    origin["data"] = described(data)
-    members, heads = [], []
-    for other, run in pending:
-        processes.agreed(run.create)
-        lease = Lease(run.path)
-        processes.agreed(functools.partial(_take, lease, held))
-        if processes.agreed(run.result.exists):  # another process has just done it
-            continue
-        processes.agreed(run.tidy)
-        processes.agreed(functools.partial(_set_aside_other_code, run, origin["numerics"]))
-        head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
-        write_atomically(run.config, to_json(head))
-        run.error.unlink(missing_ok=True)
-        heads.append(head)
-        members.append(Member(other, run, data, lease if processes.first() else None))
-    return members, heads
-
-
-def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) -> None:
-    """Writes the result of a member that was trained beside `stacked` - 1 others."""
-    seconds, dev = trained.pop("seconds"), trained.pop("dev")
-    # Of a stacked run, the training's seconds are its share of the group's.
-    timing = {"target_tokens_per_s": trained["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
-    known = head | {"train": trained, "dev": dev, "curve": thinned_curve(m.run), "timing": timing}
-    finish(m.config, m.run, m.data, params, known, seconds, m.tell, apart=stacked > 1)
-
-
-def _take(lease, held):
-    held.enter_context(lease)
-
-
-def _set_aside_other_code(run, numerics):
-    """What other code has begun is not gone on with: its end would be nobody's result."""
-    made = run.read("config").get("numerics", numerics) if run.config.exists() else numerics
-    if made != numerics:
-        aside = run.set_aside(made)
-        print(f"note: other code has begun this run (fingerprint {made}, now {numerics}): begun anew; see {aside}")
+            finish_all(members, heads, state, told)
 
 
 @one_line_errors

@@ -1,0 +1,131 @@
+"""A group of runs that train side by side: taken up, each in a folder of its own, and finished one by one."""
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+from collections.abc import Sequence
+
+from tx import processes, provenance
+from tx.data import tokens
+from tx.decode import padded
+from tx.errors import UserError
+from tx.evaluate import split_names
+from tx.lease import Lease
+from tx.members import Member
+from tx.model import check_components
+from tx.optim import schedules
+from tx.outcome import Run, described, finish, is_done, recorded, thinned_curve
+from tx.parallel import Layout
+from tx.positions import check_length
+from tx.run import to_json, write_atomically
+from tx.step import TrainState, member, program
+
+
+def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Member], list[dict]]:
+    """Checks all runs, and takes the folders of those that are not done.
+
+    Args:
+      runs: of one `program`.
+      held: gives the folders free again when it closes.
+
+    Returns (the members of the group; of each, the head of its files: what made it). Raises UserError for runs that
+    cannot train side by side or not here; Held where another process makes one of them.
+    """
+    origin = provenance.describe()
+    config = runs[0][0]
+    wanted = program(config)
+    for other, run in runs:
+        if differing := [field for field, value in program(other).items() if value != wanted[field]]:
+            raise UserError(f"{run.path} cannot train beside {runs[0][1].path}: {', '.join(differing)} differ")
+    if len({run.path.resolve() for _, run in runs}) < len(runs):
+        raise UserError("two of the runs have one --workdir; give each its own")
+    # What such runs have not in common is of no matter to the checks below.
+    check_components(config.model)
+    _ = schedules[config.optim.schedule]
+    check_length(config.model.positions, config.data.row_length, config.model.max_positions)
+    layout = Layout(config)  # refuses what these devices cannot do
+    if not layout.one and (len(runs) > 1 or config.train.steps_per_dispatch > 1):
+        raise UserError(
+            "runs side by side, and several steps a dispatch, need one device: parallel.devices=1, mode jit"
+        )
+    if len(runs) > 1 and config.model.attention == "cudnn":  # jax.vmap wants a mask for every head of it
+        raise UserError("runs side by side cannot use model.attention=cudnn; set it to xla, or train them one by one")
+    done = [processes.agreed(functools.partial(is_done, other, run)) for other, run in runs]
+    pending = [pair for pair, over in zip(runs, done, strict=True) if not over]
+    if not pending:
+        return [], []
+    data = tokens.prepare(config.data, config.model.vocab_size)
+    # What translating would refuse is refused before the training, not after it.
+    longest = max(int(data.splits[split].src_lengths.max()) for split in split_names(config, data))
+    check_length(config.model.positions, padded(longest) + config.decode.extra_length, config.model.max_positions)
+    origin["data"] = described(data)
+    members, heads = [], []
+    for other, run in pending:
+        processes.agreed(run.create)
+        lease = Lease(run.path)
+        processes.agreed(functools.partial(_take, lease, held))
+        if processes.agreed(run.result.exists):  # another process has just done it
+            continue
+        processes.agreed(run.tidy)
+        processes.agreed(functools.partial(_set_aside_other_code, run, origin["numerics"]))
+        head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
+        write_atomically(run.config, to_json(head))
+        run.error.unlink(missing_ok=True)
+        heads.append(head)
+        members.append(Member(other, run, data, lease if processes.first() else None))
+    return members, heads
+
+
+def _take(lease, held):
+    held.enter_context(lease)
+
+
+def _set_aside_other_code(run, numerics):
+    """What other code has begun is not gone on with: its end would be nobody's result."""
+    made = run.read("config").get("numerics", numerics) if run.config.exists() else numerics
+    if made != numerics:
+        aside = run.set_aside(made)
+        print(f"note: other code has begun this run (fingerprint {made}, now {numerics}): begun anew; see {aside}")
+
+
+def finish_all(
+    members: Sequence[Member], heads: Sequence[dict], state: TrainState, told: Sequence[dict | None]
+) -> None:
+    """Finishes the members side by side: while one is translated, others are scored.
+
+    Where one fails the others go on; the first error is raised when all are through.
+
+    Args:
+      members, heads: as `take_up` gave them.
+      state: after the last step, a `stack` of the members'.
+      told: what each one's result.json says of the training; None for one that was lost.
+    """
+    count = len(members)
+
+    def finish_one(i):
+        m = members[i]
+        if m.lost:
+            return m.lost
+        try:
+            with recorded([(m.config, m.run)]):
+                _finish(m, member(state, i, count).params, heads[i], told[i], count)
+        except Exception as error:
+            return error
+
+    if count == 1:
+        errors = [finish_one(0)]
+    else:
+        with concurrent.futures.ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
+            errors = list(pool.map(finish_one, range(count)))
+    if found := list(filter(None, errors)):
+        raise found[0]
+
+
+def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) -> None:
+    """Writes the result of a member that was trained beside `stacked` - 1 others."""
+    seconds, dev = trained.pop("seconds"), trained.pop("dev")
+    # Of a stacked run, the training's seconds are its share of the group's.
+    timing = {"target_tokens_per_s": trained["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
+    known = head | {"train": trained, "dev": dev, "curve": thinned_curve(m.run), "timing": timing}
+    finish(m.config, m.run, m.data, params, known, seconds, m.tell, apart=stacked > 1)
