@@ -38,7 +38,7 @@ class _State(NamedTuple):
     last: Int32[Array, "batch beam"]  # last token of the alive hypotheses
     slots: Int32[Array, "batch beam max_length"]  # which place a hypothesis had at each position
     finished: Hypotheses
-    done: Bool[Array, "batch"]
+    done: Bool[Array, " batch"]
     cache: Any
 
 
@@ -46,7 +46,7 @@ def search(
     step: Callable,
     cache: Any,
     context: Any,
-    limits: Int32[Array, "batch"],
+    limits: Int32[Array, " batch"],
     *,
     beam: int,
     alpha: float,

@@ -15,7 +15,7 @@ def dot_product_attention(
     query: Float[Array, "b n h k"],
     key: Float[Array, "b m h k"],
     value: Float[Array, "b m h v"],
-    mask: Bool[Array, "b #n m"],
+    mask: Bool[Array, " b #n m"],
     kernel: str = "xla",
     causal: bool = False,
 ) -> Float[Array, "b n h v"]:
@@ -36,7 +36,7 @@ def dot_product_attention(
     return attend_heads(*(x.transpose(0, 2, 1, 3) for x in (scaled, key, value)), mask).transpose(0, 2, 1, 3)
 
 
-def masked(logits: Float[Array, "b h n m"], mask: Bool[Array, "b #n m"]) -> Float[Array, "b h n m"]:
+def masked(logits: Float[Array, "b h n m"], mask: Bool[Array, " b #n m"]) -> Float[Array, "b h n m"]:
     """Returns logits, MASKED where the mask is false."""
     return jnp.where(mask[:, None, :, :], logits, MASKED)
 
@@ -46,7 +46,7 @@ def attend_heads(
     query: Float[Array, "b h n k"],
     key: Float[Array, "b h m k"],
     value: Float[Array, "b h m v"],
-    mask: Bool[Array, "b #n m"],
+    mask: Bool[Array, " b #n m"],
     bias: Float[Array, "#b h n m"] | None = None,
 ) -> Float[Array, "b h n v"]:
     """softmax(query key^T + bias) value, head by head.
