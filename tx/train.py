@@ -13,6 +13,7 @@ SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, 
 import argparse
 import contextlib
 import functools
+import gc
 import itertools
 import pathlib
 import sys
@@ -181,6 +182,7 @@ def main(argv: list[str]) -> None:
         arguments = parser.parse_args(rest)
         asked.append((commandline.config_from(part)[0], arguments.workdir, arguments.trained_in))
     keep_freed_memory()
+    gc.freeze()  # the imports' objects stay: looking through them again and again took half a second of a short run
     determinism.fix(asked[0][0].parallel)
     one_step_at_a_time()
     processes.join()

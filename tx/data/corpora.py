@@ -1,7 +1,8 @@
 """Parallel corpora by name, each read through TFDS as random-access array_record splits, without TensorFlow.
 
-`numbers` and `recall` are generated, `multi30k` and `tatoeba` are text files (tx/data/textfiles.py), and a name with a
-slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`, ...).
+`numbers` and `recall` are generated (tx/data/generated.py), `multi30k` and `tatoeba` are text files
+(tx/data/textfiles.py), and a name with a slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`,
+...).
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tx.data import cache, textfiles
+from tx.data import cache, generated, textfiles
 from tx.errors import UserError
 
 _BLOCK = 4096  # records read at once: one by one is thirty times slower
@@ -69,18 +70,12 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     name, source, target = data_config.corpus, data_config.source, data_config.target
     if "/" in name:
         return _from_tfds(name, source, target, data_config.dir, log)
-    if name == "numbers":
-        from tx.data import numbers  # its word lists are slow to import
-
-        read = functools.partial(numbers.generate, source, target)
-    elif name == "recall":
-        from tx.data import recall
-
-        read = recall.generate  # its words are of no language
+    if name in generated.CORPORA:
+        read = functools.partial(generated.read, name, source, target)
     elif name in textfiles.CORPORA:
         read = functools.partial(textfiles.read, name, source, target, data_config.dir)
     else:
-        near = difflib.get_close_matches(name, ["numbers", "recall", *textfiles.CORPORA], n=1, cutoff=0.0)
+        near = difflib.get_close_matches(name, [*generated.CORPORA, *textfiles.CORPORA], n=1, cutoff=0.0)
         raise UserError(f"no corpus {name!r}; the nearest is {near[0]!r} (names of TFDS hold a slash)")
     pairs = read()
     digest = hashlib.sha256()
