@@ -47,7 +47,7 @@ def test_it_is_made_once_for_each_pair_of_languages(made):
 def test_it_is_made_again_when_its_modules_or_its_libraries_have_changed(made, monkeypatch):
     generated.read("numbers", "en", "de")
     with monkeypatch.context() as patch:
-        patch.setattr(generated, "_digest", lambda module: "edited" if module == "number_sentences" else "")
+        patch.setattr(generated, "_source", lambda module: "edited" if module == "number_sentences" else "")
         generated.read("numbers", "en", "de")
     with monkeypatch.context() as patch:
         patch.setattr(generated.importlib.metadata, "version", lambda library: "999")

@@ -1,6 +1,5 @@
 """Corpora that are generated, not read: made once, and kept for as long as what makes them stays as it is."""
 
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -32,12 +31,11 @@ def read(name: str, source: str, target: str) -> Pairs:
         (folder / _FILE).write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
 
     versions = {library: importlib.metadata.version(library) for library in libraries}
-    key = cache.fingerprint(_FORMAT, name, source, target, *map(_digest, modules), versions)
+    key = cache.fingerprint(_FORMAT, name, source, target, *map(_source, modules), versions)
     text = (cache.entry("generated", key, build) / _FILE).read_text(encoding="utf-8")
     return {split: [tuple(pair) for pair in pairs] for split, pairs in json.loads(text).items()}
 
 
-def _digest(module):
-    """Of a module's source, which is not imported."""
-    file = importlib.util.find_spec(f"tx.data.{module}").origin
-    return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+def _source(module):
+    """The text of a module, which is not imported."""
+    return pathlib.Path(importlib.util.find_spec(f"tx.data.{module}").origin).read_text(encoding="utf-8")
