@@ -33,11 +33,12 @@ def of(folder: RunDir, changes: Callable[[dict], str]) -> State:
     Args:
       changes: says how a configuration, as it was written, differs from the one that the run is to have; "" for not.
     """
-    finished, other, now = folder.result.exists(), "", fingerprint.numerics()
+    finished, other = folder.result.exists(), ""
     if begun := finished or folder.config.exists():
         found = folder.read("result" if finished else "config")
         if changed := changes(found.get("config", {})):
             return State("stale", changed, finished, clash=True)
+        now = fingerprint.numerics(found.get("config", {}))
         if (made := found.get("numerics", now)) != now:
             other = f"other code made it: the fingerprint was {made}, is now {now}"
     if finished:

@@ -136,8 +136,8 @@ def one_file():
     plain = textfiles.TextFiles(pairs=("en-de",), splits={"train": "train"}, licence="")
     archive = dataclasses.replace(plain, splits={"all": "all"}, archives={"en-de": ("both.zip", "both.txt")})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(textfiles.CORPORA, "plain", plain)
-        patch.setitem(textfiles.CORPORA, "archive", archive)
+        patch.setitem(textfiles.CORPORA._components, "plain", plain)
+        patch.setitem(textfiles.CORPORA._components, "archive", archive)
         yield
 
 
@@ -395,7 +395,7 @@ def upstream(tmp_path, monkeypatch):
     }
     url = f"http://127.0.0.1:{server.server_port}/{{stem}}.{{language}}.gz"
     table = dataclasses.replace(textfiles.CORPORA["multi30k"], url=url, checksums=checksums)
-    monkeypatch.setitem(textfiles.CORPORA, "multi30k", table)
+    monkeypatch.setitem(textfiles.CORPORA._components, "multi30k", table)
     yield folder, checksums
     server.shutdown()
     server.server_close()

@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -44,13 +45,26 @@ def test_several_files_and_an_equals_sign(tmp_path):
     assert registry.sweep("their_one").doc == registry.sweep("their_two").doc == "Mine"
 
 
-def test_what_is_computed_depends_on_the_files(tmp_path):
-    before = fingerprint.numerics.__wrapped__()
-    (tmp_path / "mine.py").write_text("x = 1\n")
-    extensions.take(["--import", str(tmp_path / "mine.py")])
-    one = fingerprint.numerics.__wrapped__()
-    (tmp_path / "mine.py").write_text("x = 2\n")
-    assert len({before, one, fingerprint.numerics.__wrapped__()}) == 3
+def test_only_what_names_a_component_of_a_file_depends_on_it(tmp_path, monkeypatch):
+    component = """
+        from tx.positions import PositionEncoding, positions
+
+
+        @positions.register("mine")
+        class Mine(PositionEncoding):
+            def turn(self, x, position):
+                return x * {}
+        """
+    configs = [{"model": {"positions": name}} for name in ("sinusoidal", "mine")]
+    found = [[fingerprint.numerics(config) for config in configs]]
+    for factor in (2, 3):
+        path = tmp_path / f"mine_{factor}.py"
+        path.write_text(SWEEP.format(name=f"mine_{factor}") + textwrap.dedent(component.format(factor)))
+        monkeypatch.setenv(extensions.VARIABLE, str(path))
+        found.append([fingerprint.numerics(config) for config in configs])
+    without, mine = zip(*found, strict=True)
+    assert len(set(without)) == 1
+    assert len(set(mine)) == 3
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,25 @@ import pathlib
 import platform
 import subprocess
 
+from ml_collections import ConfigDict
+
 from tx import determinism, fingerprint
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "sacrebleu")
 
 
-def describe() -> dict:
-    """Returns {"code", "numerics", "versions", "device"} for config.json and result.json."""
+def describe(config: ConfigDict | None = None) -> dict:
+    """Returns {"code", "numerics", "versions", "device"} for config.json and result.json.
+
+    Args:
+      config: of the run, whose components "numerics" goes by; the paper's base where it is left out.
+    """
     import jax
 
     devices = jax.devices()
     return {
         "code": revision(),
-        "numerics": fingerprint.numerics(),
+        "numerics": fingerprint.numerics(config or {}),
         "versions": {"python": platform.python_version()}
         | {library: importlib.metadata.version(library) for library in LIBRARIES},
         "device": {

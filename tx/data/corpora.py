@@ -70,12 +70,12 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     name, source, target = data_config.corpus, data_config.source, data_config.target
     if "/" in name:
         return _from_tfds(name, source, target, data_config.dir, log)
-    if name in generated.CORPORA:
+    if name in generated.generators:
         read = functools.partial(generated.read, name, source, target)
     elif name in textfiles.CORPORA:
         read = functools.partial(textfiles.read, name, source, target, data_config.dir)
     else:
-        near = difflib.get_close_matches(name, [*generated.CORPORA, *textfiles.CORPORA], n=1, cutoff=0.0)
+        near = difflib.get_close_matches(name, [*generated.generators, *textfiles.CORPORA], n=1, cutoff=0.0)
         raise UserError(f"no corpus {name!r}; the nearest is {near[0]!r} (names of TFDS hold a slash)")
     pairs = read()
     digest = hashlib.sha256()

@@ -1,37 +1,66 @@
 """Corpora that are generated, not read: made once, and kept for as long as what makes them stays as it is."""
 
-import importlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
 import pathlib
+from collections.abc import Callable
 
+from tx.components import Registry
 from tx.data import cache
 from tx.data.textfiles import Pairs
 
+generators = Registry("data.corpus")
 _FORMAT, _FILE = 1, "pairs.json"
-# Of each, the modules that it is made by (the first one's `generate` is called), and the libraries with a say in it.
-CORPORA = {
-    "numbers": (("numbers", "number_sentences"), ("num2words", "babel")),
-    "recall": (("recall",), ()),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """What a corpus is made by.
+
+    Attributes:
+      generate: returns the pairs of every split, given two language codes; what it imports may be slow to import.
+      modules: of tx.data, that it is made by.
+      libraries: those that have a say in it.
+    """
+
+    generate: Callable[[str, str], Pairs]
+    modules: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
+
+
+def _numbers(source, target):
+    from tx.data import numbers
+
+    return numbers.generate(source, target)
+
+
+def _recall(source, target):
+    from tx.data import recall
+
+    return recall.generate(source, target)
+
+
+generators.register("numbers")(Generator(_numbers, ("numbers", "number_sentences"), ("num2words", "babel")))
+generators.register("recall")(Generator(_recall, ("recall",)))
 
 
 def read(name: str, source: str, target: str) -> Pairs:
-    """Returns {split: [(source sentence, target sentence), ...]} of one of CORPORA.
+    """Returns {split: [(source sentence, target sentence), ...]} of one of the `generators`.
 
-    Its modules are slow to import, and so imported only where the text has to be made.
+    Its modules are imported only where the text has to be made.
 
     Raises UserError for a pair of languages that it does not have.
     """
-    modules, libraries = CORPORA[name]
+    generator = generators[name]
 
     def build(folder: pathlib.Path) -> None:
-        made = importlib.import_module(f"tx.data.{modules[0]}").generate(source, target)
+        made = generator.generate(source, target)
         (folder / _FILE).write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
 
-    versions = {library: importlib.metadata.version(library) for library in libraries}
-    key = cache.fingerprint(_FORMAT, name, source, target, *map(_source, modules), versions)
+    versions = {library: importlib.metadata.version(library) for library in generator.libraries}
+    key = cache.fingerprint(_FORMAT, name, source, target, *map(_source, generator.modules), versions)
     text = (cache.entry("generated", key, build) / _FILE).read_text(encoding="utf-8")
     return {split: [tuple(pair) for pair in pairs] for split, pairs in json.loads(text).items()}
 

@@ -1,6 +1,6 @@
 """Corpora of line-aligned text files: their table, where they are looked for, how they are read and checked.
 
-A further corpus is one more entry of `CORPORA`.
+A further corpus is one more registered in `CORPORA`.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import re
 import zipfile
 import zlib
 
+from tx.components import Registry
 from tx.data import cache, downloads
 from tx.errors import UserError
 
@@ -44,8 +45,9 @@ class TextFiles:
     where: str = ""
 
 
-CORPORA = {
-    "multi30k": TextFiles(
+CORPORA = Registry("data.corpus")
+CORPORA.register("multi30k")(
+    TextFiles(
         pairs=("en-de", "en-fr", "de-fr"),
         splits={"train": "train", "validation": "val"}
         | {name: name for name in ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")},
@@ -96,23 +98,25 @@ CORPORA = {
                 "754f3072ba9f124569ba5258b32730fc1d214bbf8e0c6dfb2b74401676220db0",
             ),
         },
-    ),
-    "tatoeba": TextFiles(
+    )
+)
+CORPORA.register("tatoeba")(
+    TextFiles(
         pairs=("en-de", "en-fr"),
         splits={"all": "all.{pair}"},
         split_by="en",
         licence="CC BY 2.0 (tatoeba.org, manythings.org/anki)",
         archives={"en-de": ("deu-eng.zip", "deu.txt"), "en-fr": ("fra-eng.zip", "fra.txt")},
         where="download {archive} from https://www.manythings.org/anki/",
-    ),
-}
+    )
+)
 
 
 def read(name: str, source: str, target: str, folder: str) -> Pairs:
     """Returns the sentence pairs of every split, outer white space stripped, every line checked.
 
     Args:
-      name: a key of CORPORA.
+      name: one of CORPORA.
       folder: looked in first (may be empty), then $TX_DATA_DIR, then the cache: FOLDER/name/FILE[.gz].
 
     Raises:
