@@ -15,7 +15,7 @@ from tx.data.number_sentences import TEMPLATES, choose, sentence
 from tx.errors import UserError
 
 # The dials of the difficulty. SENTENCES is also the order of the splits.
-SENTENCES = {"train": 3000, "validation": 200, "test": 300}
+SENTENCES = {"train": 1500, "validation": 200, "test": 300}
 SHARES = {"cardinal": 2, "ordinal": 1, "year": 1, "amount": 1, "date": 1}  # of the kinds of template
 DIGIT_WEIGHTS = (1, 3, 4)  # of numbers with 1, 2, 3 digits: the largest is 999
 ORDINAL_DIGITS = 3  # at most
