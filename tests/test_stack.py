@@ -19,6 +19,7 @@ from tx import train as training
 from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.errors import UserError
+from tx.group import Chosen
 from tx.logs import read_metrics
 from tx.outcome import refuse_other_configuration
 from tx.run import RunDir, to_json
@@ -259,7 +260,7 @@ def test_several_steps_a_dispatch_are_the_same_steps(stacked, tmp_path):
     close(lines(run), lines(wanted))
     close_states(final_state(run)[0], final_state(wanted)[0])
     close({key: found[key] for key in found if key not in ("seconds", "dev")}, result(wanted)["train"])
-    close(found["dev"], result(wanted)["dev"])
+    close(found["dev"], {which: result(wanted)[f"dev_{which}"] for which in found["dev"]})
 
 
 @pytest.mark.parametrize("name", ["steps", "log_every", "eval_every", "checkpoint_every"])
@@ -303,13 +304,14 @@ def untrained(monkeypatch):
     """Training that only says that it is done."""
 
     def train(members, interruption):
-        told = {"seconds": 1.0, "dev": {}, "target_tokens": 1}
+        told = {"seconds": 1.0, "dev": {"last": {}, "best": {}}, "target_tokens": 1}
         for m in members:
             m.run.metrics.touch()
         each = TrainState(np.int32(9), {"w": np.zeros(3, np.float32)}, {})
         return stack([each] * len(members)), [dict(told) for _ in members]
 
     monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "select_all", lambda members, state: [Chosen({"w": np.ones(3)}, {}) for _ in members])
 
 
 def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypatch, tmp_path):

@@ -297,7 +297,7 @@ def test_a_handful_of_pairs_is_learned_by_heart_and_translated(made, capsys):
     assert told["target_tokens"] == STEPS * len(split.tgt_ids)
     assert told["epochs"] == STEPS
     assert told["too_long"] == 0
-    assert told["dev"]["split"] == "validation"
+    assert told["dev"]["last"]["step"] == STEPS
     outputs = Translator(config, state.params)([split.source(i) for i in range(len(split))])
     assert [data.vocabulary.decode(output) for output in outputs] == [de for _, de in handful.TRAIN]
 

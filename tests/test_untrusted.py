@@ -24,6 +24,7 @@ from tx.checkpoint import Checkpoints
 from tx.data import builders, corpora, downloads, textfiles
 from tx.errors import UserError, one_line_errors, printable
 from tx.run import RunDir, from_json
+from tx.selection import Selected
 
 # A terminal's sequences (8-bit ones too), text turned around, half of a pair, rich's markup, HTML, Markdown.
 HOSTILE = "\x1b]0;t\x07\x9b2J\u202e\ud800 [red]a[/] <img src=x>|`b`\r\n<!-- end table -->\n# c ![d](http://e) $\\f"
@@ -50,7 +51,9 @@ def test_a_translation_obeys_no_terminal(monkeypatch, capsys, tmp_path, terminal
     (tmp_path / "text").write_text("one\n")
     vocabulary = types.SimpleNamespace(encode=lambda lines: [[3]] * len(lines), decode=lambda ids: "a\x1b[2J\nb")
     monkeypatch.setattr(decode, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(decode, "open_run", lambda *_: (None, None, types.SimpleNamespace(vocabulary=vocabulary)))
+    monkeypatch.setattr(
+        decode, "open_run", lambda *_: (None, Selected({}, 1, "last"), types.SimpleNamespace(vocabulary=vocabulary))
+    )
     monkeypatch.setattr(decode, "Translator", lambda *_: lambda sources: sources)
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     decode.main([str(tmp_path), str(tmp_path / "text")])
@@ -62,8 +65,7 @@ def test_a_run_without_its_vocabulary_is_refused(monkeypatch, tmp_path):
     run.checkpoints.mkdir()
     corpus = types.SimpleNamespace(name="numbers")
     data = types.SimpleNamespace(vocabulary=types.SimpleNamespace(fingerprint="f"), corpus=corpus)
-    monkeypatch.setattr(decode, "init_state", lambda config: np.zeros(1))
-    monkeypatch.setattr(decode, "Checkpoints", lambda _: types.SimpleNamespace(average=lambda *_: {}, close=list))
+    monkeypatch.setattr(decode, "select_parameters", lambda *_: Selected({}, 1, "last"))
     monkeypatch.setattr(decode.tokens, "prepare", lambda *_: data)
     for given in ({}, {"data": 3}, {"data": []}, {"data": {"vocabulary_fingerprint": ["f"]}}):
         run.config.write_text(json.dumps({"config": {}, **given}))

@@ -2,18 +2,17 @@
 
 import os
 
-import jax
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
 from tx import provenance
-from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.errors import UserError
 from tx.lease import Lease
-from tx.outcome import described, dev_batches, finish, is_done, recorded
+from tx.outcome import described, finish, is_done, recorded
+from tx.perplexity import described_dev, measure_dev
 from tx.run import RunDir, to_json, write_atomically
-from tx.step import init_state, make_eval
+from tx.selection import select_parameters
 
 
 def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
@@ -37,15 +36,15 @@ def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
     with Lease(run.path) as lease, recorded([(config, run)]):
         data = tokens.prepare(config.data, config.model.vocab_size)
         head = {"format": 1, "name": config.name, "seed": config.train.seed, "config": config.to_dict()}
-        head |= provenance.describe() | {"data": described(data)}
+        head |= provenance.describe(config) | {"data": described(data)}
         head["trained_in"] = os.path.relpath(trained.path, run.path)
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
-        checkpoints = Checkpoints(trained.checkpoints)
-        params = checkpoints.average(jax.eval_shape(lambda: init_state(config)), config.decode.average_last)
-        checkpoints.close()
+        selected = select_parameters(config, trained)
         lease.tell("evaluating")
-        dev = {"split": "validation", **make_eval(config, dev_batches(config, data))(params)[0]}
+        (dev,) = measure_dev(config, data, [selected.params])
         timing = {"target_tokens_per_s": other["timing"]["target_tokens_per_s"]}
-        known = head | {"train": other["train"], "dev": dev, "curve": other["curve"], "timing": timing}
-        finish(config, run, data, params, known, 0.0, lease.tell)
+        known = head | {"train": other["train"], "curve": other["curve"], "timing": timing}
+        known |= {which: other[which] for which in ("dev_last", "dev_best") if which in other}
+        known["dev"] = described_dev(selected, dev)
+        finish(config, run, data, selected.params, known, 0.0, lease.tell)

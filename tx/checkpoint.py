@@ -6,15 +6,18 @@ one that is not as it was sealed is never opened.
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
 import sys
 import warnings
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from tx import digests, processes
 from tx.errors import UserError, printable
@@ -24,28 +27,56 @@ _UNFINISHED = "*.orbax-checkpoint-tmp*"
 APART = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
+class _NewestAndTheirBest:
+    """Says which checkpoints stay on disk: the newest, and of each the best so far, which lies before it.
+
+    Of every one of the newest, since training goes on from an earlier one where the newest is damaged.
+
+    Args:
+      keep: how many of the newest; None for all.
+      best: {step: the best checkpoint's, as of that step}; its owner keeps it up to date.
+    """
+
+    def __init__(self, keep: int | None, best: dict[int, int]):
+        self._keep, self._best = keep, best
+
+    def should_preserve(self, checkpoints, *, context: preservation_policy.PreservationContext) -> list[bool]:
+        """Called by orbax with all checkpoints, the oldest first."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        newest = steps if self._keep is None else steps[-self._keep :]
+        kept = {*newest, *(self._best.get(step) for step in newest)}
+        return [step in kept for step in steps]
+
+
 class Checkpoints:
     """The checkpoints of one run. Of many processes the first one writes and reads, and tells the others.
 
     Args:
       folder: where they lie, one folder a step.
-      keep: how many of the newest stay on disk.
+      keep: how many of the newest stay on disk, beside the best.
     """
 
     def __init__(self, folder: pathlib.Path, keep: int | None = None):
+        self._folder, self._best = folder.resolve(), {}
         if not processes.first():
             self._manager = None
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder.resolve()
         alone = ocp.options.MultiprocessingOptions(active_processes={0})
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            preservation_policy=_NewestAndTheirBest(keep, self._best),
             create=False,
             multiprocessing_options=alone,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        for step in self._manager.all_steps():
+            if not self._damage(step):
+                self._note_best(step, self._position(step))
+
+    def _note_best(self, step, position):
+        if best := position.get("dev_best"):
+            self._best[step] = best["step"]
 
     def save(self, step: int, state, position: dict) -> None:
         """Saves in the background; a checkpoint appears under its final name once it is whole and sealed.
@@ -53,13 +84,14 @@ class Checkpoints:
         Args:
           step: its number.
           state: whole arrays, on this process's first device.
-          position: in the data.
+          position: in the data, and what else a run goes on with; "dev_best" of it names the best checkpoint.
         """
         if self._manager is None:
             return
         if jax.process_count() > 1:
             state = jax.tree.map(np.asarray, state)  # orbax takes a device's arrays for parts of something bigger
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
+        self._note_best(step, position)
         with self._on_disk():
             self._manager.save(step, args=items)  # raises, too, what was wrong with the one before
 
@@ -87,6 +119,19 @@ class Checkpoints:
             restored = self._manager.restore(step, args=items)
         return restored["state"], restored["data"]
 
+    def _position(self, step):
+        return self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
+
+    def newest(self) -> int:
+        """Returns the step of the newest checkpoint; UserError where there is none."""
+        if not (steps := self.steps()):
+            raise UserError(f"there are no checkpoints in {self._folder}; train the run first")
+        return steps[-1]
+
+    def best_of(self, step: int) -> int | None:
+        """Returns the step of the checkpoint with the lowest dev loss as of `step`; None where none was recorded."""
+        return processes.agreed(lambda: self._best.get(step))
+
     def steps(self) -> list[int]:
         """Returns the steps that there are checkpoints of, in order."""
         return processes.agreed(lambda: sorted(self._manager.all_steps()))
@@ -97,11 +142,16 @@ class Checkpoints:
             digests.seal(folder, apart=APART)
 
     def sound(self, step: int) -> bool:
-        """Returns whether a checkpoint is as it was written; one that is not is set aside, with a warning."""
+        """Returns whether a checkpoint, and the best as of it, are as they were written.
+
+        One that is not, or whose best is not, is set aside, with a warning.
+        """
         return processes.agreed(lambda: self._sound(step))
 
     def _sound(self, step):
-        found = self._damage(step)
+        best, found = self._best.get(step, step), self._damage(step)
+        if not found and (lost := self._damage(best)):
+            found = f"its best, checkpoint {best}: {lost}"
         if found:
             aside = self._folder.parent / "damaged" / f"{step}.{os.getpid()}"
             aside.parent.mkdir(exist_ok=True)
@@ -128,11 +178,15 @@ class Checkpoints:
         steps = self.steps()[-last:]
         if len(steps) < last:
             raise UserError(f"averaging {last} checkpoints, but {self._manager.directory} holds {len(steps)}")
+        return self.parameters(like, steps)
+
+    def parameters(self, like, steps: Sequence[int]):
+        """Returns the mean of the parameters of some checkpoints; UserError where one of them is damaged."""
         for step in steps:
-            if found := self._damage(step):
+            if found := processes.agreed(functools.partial(self._damage, step)):
                 raise UserError(f"{self._folder / str(step)} is damaged ({found}); train again from what is left")
         trees = [self.restore(like, step)[0].params for step in steps]
-        return jax.tree.map(lambda *leaves: sum(leaves) / last, *trees)
+        return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
     def close(self) -> None:
         """Waits for what is being saved."""

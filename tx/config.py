@@ -43,6 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.positions = "sinusoidal"  # sinusoidal, learned, none, relative, t5, alibi, rotary (tx/positions.py)
     c.model.sinusoid_layout = "concatenated"  # all sines, then all cosines (code); or interleaved (section 3.5)
     c.model.sinusoid_endpoint = True  # slowest frequency exactly 1/10000 (code), or one step short of it (text)
+    c.model.scale_positions = True  # multiply the learned position table by sqrt(d_model), as the code does
     c.model.max_positions = 512  # rows of the learned position table; a longer sentence is refused
     c.model.max_offset = 16  # relative positions: offsets from here on share a vector
     c.model.norm = "post"  # Norm(x + Sublayer(x)) (section 3.1); or pre: x + Sublayer(Norm(x)); or none
@@ -86,6 +87,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.eval_every = 5000  # steps between dev perplexities; the last step always has one
     c.train.checkpoint_every = 5000  # steps between checkpoints; the last step always has one
     c.train.keep_checkpoints = 5  # how many of the newest stay on disk
+    c.train.select = "last"  # which parameters are scored (the paper's); or best: of the lowest dev loss
     c.train.micro_batches = 1  # parts that a step computes a batch in, one after the other, to need less memory
     c.train.steps_per_dispatch = 1  # updates in one call of the device: more spares a small model waiting for the host
 
@@ -212,6 +214,7 @@ _CHOICES = {
     "loss.smooth_over": ("others", "all"),
     "decode.asks": ("sentence", "last"),
     "parallel.mode": ("jit", "pmap"),
+    "train.select": ("last", "best"),
 }
 _MAY_BE_ZERO = {
     "model.target_spaces",
@@ -264,6 +267,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f"decode.average_last={config.decode.average_last} needs as many checkpoints; "
             f"train.keep_checkpoints is {config.train.keep_checkpoints}"
+        )
+    if config.train.select == "best" and config.train.eval_every % config.train.checkpoint_every:
+        raise UserError(
+            f"train.select=best needs a checkpoint at every evaluation, but train.eval_every={config.train.eval_every} "
+            f"is no multiple of train.checkpoint_every={config.train.checkpoint_every}; set that too, or "
+            "train.select=last"
         )
     for name in ("steps", "log_every", "eval_every", "checkpoint_every"):
         if config.train[name] % config.train.steps_per_dispatch:

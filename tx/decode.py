@@ -19,7 +19,6 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from tx import beam, determinism, extensions
 from tx import config as config_lib
 from tx.attention import BLOCK
-from tx.checkpoint import Checkpoints
 from tx.data import tokens
 from tx.data.vocabulary import EOS
 from tx.errors import UserError, one_line_errors, printable
@@ -27,7 +26,7 @@ from tx.memory import keep_freed_memory
 from tx.model import Transformer
 from tx.positions import check_length
 from tx.run import RunDir
-from tx.step import init_state
+from tx.selection import Selected, select_parameters
 
 # On a CPU; elsewhere a step takes as long for many sentences as for few, and compilations weigh more.
 SHAPES = 4  # source lengths that batches are padded to, hence compilations, at most
@@ -161,7 +160,7 @@ def _search(config, eos_rank, params, src, *, length, halvings):
     return found.tokens[:, 0]
 
 
-def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.PreparedData]:
+def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokens.PreparedData]:
     """Returns (configuration, parameters, data) of a trained run, decoding options replaced where they are given.
 
     Raises UserError where the folder holds no trained run, or the text is not the one it was trained on.
@@ -173,9 +172,7 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.Prepa
     config_lib.validate(config)
     if not run.checkpoints.is_dir():
         raise UserError(f"{run.path} has no checkpoints; train it first, or copy them beside its config.json")
-    checkpoints = Checkpoints(run.checkpoints)
-    params = checkpoints.average(jax.eval_shape(lambda: init_state(config)), config.decode.average_last)
-    checkpoints.close()
+    selected = select_parameters(config, run)
     log = functools.partial(print, file=sys.stderr)  # standard output is for translations and scores
     data = tokens.prepare(config.data, config.model.vocab_size, log)
     if config_lib.fields(head).get("data.vocabulary_fingerprint") != data.vocabulary.fingerprint:
@@ -183,7 +180,7 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, dict, tokens.Prepa
             f"{run.path} was trained with other subwords: the text of {data.corpus.name} is not what it was; "
             "give the same text by TX_DATA_DIR"
         )
-    return config, params, data
+    return config, selected, data
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
@@ -213,9 +210,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"cannot read {arguments.file or 'standard input'} as UTF-8 text: {error}") from None
     if text.endswith(b"\n") or not text:
         lines.pop()
-    config, params, data = open_run(RunDir(arguments.run), options_of(arguments))
+    config, selected, data = open_run(RunDir(arguments.run), options_of(arguments))
     sources = [np.array([*ids, EOS], np.int32) for ids in data.vocabulary.encode(lines)]
-    for output in Translator(config, params)(sources):
+    for output in Translator(config, selected.params)(sources):
         # A translation may hold a line break (through a byte piece); the output keeps one sentence a line.
         line = " ".join(data.vocabulary.decode(output).split("\n"))
         print(printable(line) if sys.stdout.isatty() else line)

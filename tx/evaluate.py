@@ -15,13 +15,12 @@ from ml_collections import ConfigDict
 from tx import extensions
 from tx.completion import complete
 from tx.data import tokens
-from tx.data.packing import eval_batches
 from tx.decode import Translator, add_decoding_options, open_run, options_of
 from tx.errors import UserError, one_line_errors, writing
 from tx.memory import keep_freed_memory
+from tx.perplexity import described_dev, measure_dev
 from tx.run import RunDir, to_json, write_atomically
 from tx.scores import score, score_apart
-from tx.step import make_eval
 
 _device = threading.Lock()
 
@@ -81,15 +80,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--splits", help="comma-separated, instead of the run's own decode.splits")
     arguments = parser.parse_args(extensions.take(argv))
     keep_freed_memory()
-    config, params, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
-    dev = eval_batches(data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows)
-    scores = evaluate_translations(config, params, data)
+    config, selected, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
+    (dev,) = measure_dev(config, data, [selected.params])
+    scores = evaluate_translations(config, selected.params, data)
     print(
         to_json(
             {
                 "name": config.name,
                 "decode": config.decode.to_dict(),
-                "dev": {"split": "validation", **make_eval(config, dev)(params)[0]},
+                "dev": described_dev(selected, dev),
                 "tests": {
                     split: {k: v for k, v in s.items() if not isinstance(v, list)} for split, s in scores.items()
                 },

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from tx import processes, provenance
 from tx.data import tokens
@@ -17,8 +18,10 @@ from tx.model import check_components
 from tx.optim import schedules
 from tx.outcome import Run, described, finish, is_done, recorded, thinned_curve
 from tx.parallel import Layout
+from tx.perplexity import described_dev, measure_dev
 from tx.positions import check_length
 from tx.run import to_json, write_atomically
+from tx.selection import Selected, select_parameters
 from tx.step import TrainState, member, program
 
 
@@ -32,7 +35,7 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
     Returns (the members of the group; of each, the head of its files: what made it). Raises UserError for runs that
     cannot train side by side or not here; Held where another process makes one of them.
     """
-    origin = provenance.describe()
+    origin = provenance.describe(runs[0][0])
     config = runs[0][0]
     wanted = program(config)
     for other, run in runs:
@@ -89,8 +92,33 @@ def _set_aside_other_code(run, numerics):
         print(f"note: other code has begun this run (fingerprint {made}, now {numerics}): begun anew; see {aside}")
 
 
+class Chosen(NamedTuple):
+    """Parameters that are translated, and what result.json says of them as "dev"."""
+
+    params: Any
+    dev: dict
+
+
+def select_all(members: Sequence[Member], state: TrainState) -> list[Chosen]:
+    """Chooses the parameters of each member, and measures their dev perplexity, with the source and without it.
+
+    Of several processes every one must call it. A member that was lost gets its last ones.
+
+    Args:
+      members: of a group that is trained.
+      state: after the last step, a `stack` of the members'.
+    """
+    config, data, count = members[0].config, members[0].data, len(members)
+    found = []
+    for i, m in enumerate(members):
+        last = member(state, i, count).params
+        found.append(Selected(last, 0, "last") if m.lost else select_parameters(m.config, m.run, last))
+    devs = measure_dev(config, data, [one.params for one in found])
+    return [Chosen(one.params, described_dev(one, dev)) for one, dev in zip(found, devs, strict=True)]
+
+
 def finish_all(
-    members: Sequence[Member], heads: Sequence[dict], state: TrainState, told: Sequence[dict | None]
+    members: Sequence[Member], heads: Sequence[dict], chosen: Sequence[Chosen], told: Sequence[dict | None]
 ) -> None:
     """Finishes the members side by side: while one is translated, others are scored.
 
@@ -98,7 +126,7 @@ def finish_all(
 
     Args:
       members, heads: as `take_up` gave them.
-      state: after the last step, a `stack` of the members'.
+      chosen: the parameters of each, as `select_all` gave them.
       told: what each one's result.json says of the training; None for one that was lost.
     """
     count = len(members)
@@ -109,7 +137,7 @@ def finish_all(
             return m.lost
         try:
             with recorded([(m.config, m.run)]):
-                _finish(m, member(state, i, count).params, heads[i], told[i], count)
+                _finish(m, chosen[i], heads[i], told[i], count)
         except Exception as error:
             return error
 
@@ -122,10 +150,11 @@ def finish_all(
         raise found[0]
 
 
-def _finish(m: Member, params: dict, head: dict, trained: dict, stacked: int) -> None:
+def _finish(m: Member, chosen: Chosen, head: dict, trained: dict, stacked: int) -> None:
     """Writes the result of a member that was trained beside `stacked` - 1 others."""
-    seconds, dev = trained.pop("seconds"), trained.pop("dev")
+    seconds, devs = trained.pop("seconds"), trained.pop("dev")
     # Of a stacked run, the training's seconds are its share of the group's.
     timing = {"target_tokens_per_s": trained["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
-    known = head | {"train": trained, "dev": dev, "curve": thinned_curve(m.run), "timing": timing}
-    finish(m.config, m.run, m.data, params, known, seconds, m.tell, apart=stacked > 1)
+    known = head | {"train": trained, "dev": chosen.dev, "curve": thinned_curve(m.run), "timing": timing}
+    known |= {f"dev_{which}": dev for which, dev in devs.items()}
+    finish(m.config, m.run, m.data, chosen.params, known, seconds, m.tell, apart=stacked > 1)

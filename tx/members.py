@@ -1,6 +1,7 @@
 """The runs of a group that trains side by side: what each keeps for itself, and what a step leaves of them all."""
 
 import collections
+import math
 import time
 from collections.abc import Sequence
 
@@ -81,6 +82,8 @@ class Member:
       padding: positions that hold no token, and all positions, of the batches so far.
       unread: what is LOGGED of the steps that came after the last line of the log; see `Window`.
       losses: those of the last line of the log, {} before the first.
+      dev: {"last", "best"}: what dev perplexity was at the last evaluation, and at the one with the lowest loss, as
+        {"step", "nll", "ppl"}; None before.
       recent: the losses of the last steps.
       lost: the error that ended it while the others of its group went on, or None.
     """
@@ -99,6 +102,7 @@ class Member:
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
         self.tokens, self.seconds = dict.fromkeys(SIDES, 0), 0.0
         self.padding, self.unread, self.losses = [0, 0], {}, {}
+        self.dev = {"last": None, "best": None}
         self.recent, self.lost = collections.deque(maxlen=RECENT), None
 
     @property
@@ -124,6 +128,7 @@ class Member:
             self.padding = self.batches.position.pop("padding", [0, 0])
             self.unread = self.batches.position.pop("unread", {})
             self.losses = self.batches.position.pop("losses", {})
+            self.dev = {which: self.batches.position.pop(f"dev_{which}", None) for which in self.dev}
             self.recent.extend(self.batches.position.pop("recent", ()))
         return state
 
@@ -135,6 +140,13 @@ class Member:
                 self.padding[0] += int(np.count_nonzero(batch[side] == 0))
                 self.padding[1] += batch[side].size
         return stack(drawn, np.stack)
+
+    def evaluated(self, step: int, dev: dict) -> None:
+        """Takes note of dev perplexity, {"nll", "ppl", ...}, at a step."""
+        best, now = self.dev["best"], {"step": step, "nll": dev["nll"], "ppl": dev["ppl"]}
+        self.dev["last"] = now
+        if math.isfinite(now["nll"]) and (best is None or now["nll"] < best["nll"]):
+            self.dev["best"] = now
 
     def save(
         self, step: int, state: TrainState, tokens: dict[str, int], unread: dict[str, list[float]], share: float
@@ -148,11 +160,11 @@ class Member:
         """
         seen = {f"{side}_tokens": self.tokens[side] + tokens[side] for side in SIDES}
         seen |= {"padding": list(self.padding), "unread": unread, "losses": self.losses, "recent": list(self.recent)}
-        seen["seconds"] = self.seconds + share
+        seen |= {f"dev_{which}": dev for which, dev in self.dev.items()} | {"seconds": self.seconds + share}
         self.checkpoints.save(step, state, self.batches.position | seen)
 
-    def told(self, dev: dict, share: float) -> dict:
-        """Returns what result.json says of the training."""
+    def told(self, share: float) -> dict:
+        """Returns what result.json says of the training, "seconds" and "dev" among it."""
         return {
             "steps": self.config.train.steps,
             "epochs": self.batches.epochs(),
@@ -163,6 +175,6 @@ class Member:
             "final_loss": self.losses.get("loss"),
             "too_long": self.batches.too_long,
             "longest": self.batches.longest,
-            "dev": {"split": "validation", **dev},
+            "dev": self.dev,
             "seconds": self.seconds + share,
         }

@@ -116,6 +116,7 @@ class Transformer(nn.Module):
     positions: str
     sinusoid_layout: str
     sinusoid_endpoint: bool
+    scale_positions: bool
     max_positions: int
     max_offset: int
     norm: str
@@ -148,6 +149,7 @@ class Transformer(nn.Module):
             "max_offset": self.max_offset,
             "sinusoid_layout": self.sinusoid_layout,
             "sinusoid_endpoint": self.sinusoid_endpoint,
+            "scale_positions": self.scale_positions,
         }
         self.source_position = encoding(**position, causal=False)
         self.target_position = encoding(**position, causal=True)
@@ -206,17 +208,20 @@ class Transformer(nn.Module):
         tgt_segments: Int[Array, "b n"] | None = None,
         src_positions: Int[Array, "b m"] | None = None,
         tgt_positions: Int[Array, "b n"] | None = None,
+        source: Float[Array, ""] | None = None,
     ) -> Float[Array, "b n d"]:
         """Returns the decoder's output before the projection to the vocabulary.
 
         Several sentences may share a row: segments number them from 1 (0: padding) and positions count from 0 in
-        each; no sentence sees another. Left out, a row is one sentence.
+        each; no sentence sees another. Left out, a row is one sentence. `source` multiplies the encoder's output: with
+        0 the decoder learns nothing of the source.
         """
         if src_segments is None:
             src_segments, tgt_segments = (src != 0).astype(jnp.int32), (tgt != 0).astype(jnp.int32)
         if src_positions is None:
             src_positions, tgt_positions = self._count(src), self._count(tgt)
         memory = self.encode(src, src_segments, src_positions, train=train)
+        memory = memory if source is None else memory * source.astype(memory.dtype)
         previous = jnp.pad(tgt[:, :-1], ((0, 0), (1, 0)))
         x = self._embed(jnp.where(tgt_positions == 0, 0, previous), tgt_positions, self.target_position, train)
         rows = Rows.of(tgt_segments, causal=True)

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from tx import config as config_lib
 from tx.data import tokens
-from tx.data.packing import Batch, eval_batches
 from tx.errors import UserError
 from tx.evaluate import evaluate_translations
 from tx.logs import read_metrics
 from tx.memory import named_decoding
+from tx.perplexity import dev_batches
 from tx.probe import measure_attention
 from tx.run import RunDir, to_json, write_atomically
 from tx.sentinel import Diverged
@@ -52,11 +52,6 @@ def described(data: tokens.PreparedData) -> dict[str, str]:
         "fingerprint": data.corpus.fingerprint,
         "vocabulary_fingerprint": data.vocabulary.fingerprint,
     }
-
-
-def dev_batches(config: ConfigDict, data: tokens.PreparedData) -> list[Batch]:
-    """Returns the packed sentences that dev perplexity is of."""
-    return eval_batches(data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows)
 
 
 def finish(

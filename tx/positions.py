@@ -32,6 +32,7 @@ class PositionEncoding(nn.Module):
     max_offset: int
     sinusoid_layout: str
     sinusoid_endpoint: bool
+    scale_positions: bool
     causal: bool
 
     def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
@@ -78,13 +79,20 @@ class Sinusoidal(PositionEncoding):
 
 @positions.register("learned")
 class Learned(PositionEncoding):
-    """A table of max_positions trained vectors (row E). A sentence longer than the table is refused."""
+    """A table of max_positions trained vectors (row E). A sentence longer than the table is refused.
+
+    Vectors start with standard deviation d_model^-0.5 and, with scale_positions, are multiplied by sqrt(d_model), as
+    embeddings are: so the first learned positions of tensor2tensor (`add_positional_embedding_nd` in commit 192e90f9 of
+    20 June 2017, five days after the code was published, which had none; the paper's own for row E are not public).
+    Without it, as in the later `add_positional_embedding`, positions begin far smaller than embeddings and sinusoids.
+    """
 
     @nn.compact
     def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
         table = self.param("table", nn.initializers.normal(self.d_model**-0.5), (self.max_positions, self.d_model))
         # A position that only turns up at run time and lies outside gives NaN, never a neighbour's vector.
-        return jnp.take(table, position, axis=0, mode="fill", fill_value=jnp.nan)
+        vectors = jnp.take(table, position, axis=0, mode="fill", fill_value=jnp.nan)
+        return vectors * self.d_model**0.5 if self.scale_positions else vectors
 
 
 @positions.register("none")

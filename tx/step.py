@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx import config as config_lib
 from tx import randomness
@@ -107,6 +107,7 @@ def batch_loss(
     values: Values | None = None,
     rng: jax.Array | None = None,
     parts: int = 1,
+    source: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (loss, negative log-likelihood), means over the batch's target tokens.
 
@@ -117,6 +118,7 @@ def batch_loss(
       values: dropout and label smoothing; None for neither, as in evaluation.
       rng: of the dropout; not used without values.
       parts: how many equal parts of the batch lie on different devices.
+      source: what the encoder's output is multiplied by, as in `Transformer.hidden`.
     """
     model = dict(config.model)
     if values is not None:
@@ -124,6 +126,7 @@ def batch_loss(
     hidden = Transformer(**model).apply(
         {"params": params},
         **batch,
+        source=source,
         train=values is not None,
         rngs=None if values is None else {"dropout": rng},
         method="hidden",
@@ -247,27 +250,35 @@ def _updates(config, state, batches, values):
     return jax.lax.scan(lambda state, batch: update(config, state, batch, values), state, batches)
 
 
-def make_eval(config: ConfigDict, batches: list[Batch], members: int = 1) -> Callable[[dict], list[dict]]:
+def make_eval(config: ConfigDict, batches: list[Batch], members: int = 1) -> Callable[..., list[dict]]:
     """Returns a function of parameters: for each member {"nll", "ppl", "tokens"} over the batches.
 
-    ppl is exp of the mean negative log-likelihood per target subword, end of sentence included, without smoothing.
+    ppl is exp of the mean negative log-likelihood per target subword, end of sentence included, without smoothing. With
+    `source=0.0` it is that of a model of the target language alone, for which the encoder's output is zero.
 
     Args:
       config: of any of the members.
       batches: the same for all.
       members: how many there are; the parameters are a `stack` of so many.
     """
-
-    def nll(params, batch):
-        return batch_loss(config, params, batch)[1] * _tokens(batch)
-
-    nll = jax.jit(nll if members == 1 else jax.vmap(nll, in_axes=(0, None)))
+    nll = _nll(FrozenConfigDict({"model": config.model.to_dict(), "loss": config.loss.to_dict()}), members > 1)
     count = sum(int((batch["tgt"] != 0).sum()) for batch in batches)
 
-    def evaluate(params):
-        sums = np.stack([np.asarray(nll(params, batch), np.float64).reshape(members) for batch in batches], axis=1)
-        means = [row.sum() / count for row in sums]
+    def evaluate(params: Any, source: float = 1.0) -> list[dict]:
+        scale = np.float32(source)
+        sums = [np.asarray(nll(params, batch, scale), np.float64).reshape(members) for batch in batches]
+        means = [row.sum() / count for row in np.stack(sums, axis=1)]
         with np.errstate(over="ignore"):  # what has diverged may have an infinite perplexity
             return [{"nll": float(mean), "ppl": float(np.exp(mean)), "tokens": count} for mean in means]
 
     return evaluate
+
+
+@functools.lru_cache
+def _nll(config: FrozenConfigDict, stacked: bool) -> Callable:
+    """Returns the jitted sum over a batch; one for all runs of equal `config` (frozen: "model" and "loss")."""
+
+    def nll(params, batch, source):
+        return batch_loss(config, params, batch, source=source)[1] * _tokens(batch)
+
+    return jax.jit(jax.vmap(nll, in_axes=(0, None, None)) if stacked else nll)

@@ -26,14 +26,15 @@ import numpy as np
 from tx import commandline, determinism, extensions, processes
 from tx.again import translate_again
 from tx.errors import UserError, one_line_errors, writing
-from tx.group import finish_all, take_up
+from tx.group import finish_all, select_all, take_up
 from tx.interruption import STATUS, Interrupted, Interruption
 from tx.lease import HELD_STATUS, LOST_STATUS, Held, Lost
 from tx.logs import Log, progress_bar
 from tx.members import SIDES, Member, Window
 from tx.memory import keep_freed_memory, named_training, one_step_at_a_time
-from tx.outcome import Run, dev_batches, record, recorded
+from tx.outcome import Run, record, recorded
 from tx.parallel import Layout, gather, make_train_step
+from tx.perplexity import dev_batches
 from tx.rehearsal import rehearse
 from tx.run import RunDir
 from tx.sentinel import Diverged, Sentinel
@@ -61,7 +62,7 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
     evaluate, step_function = make_eval(config, dev, count), make_train_step(*(m.config for m in members))
     common = _newest_checkpoint(members)
     state = layout.place(stack([m.start(common) for m in members]))
-    first, devs = common or 0, None
+    first = common or 0
     began = time.monotonic()
 
     def share():
@@ -102,7 +103,8 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
                 paused = time.monotonic()
                 _tell(members, f"evaluating after step {step}")
                 devs = evaluate(gather(state.params))
-                for i, _, log in alive:
+                for i, m, log in alive:
+                    m.evaluated(step, devs[i])
                     log.write(step, {"dev_ppl": devs[i]["ppl"], "dev_nll": devs[i]["nll"]}, {})
                 window.start += time.monotonic() - paused
             if asked or due(config.train.checkpoint_every):
@@ -113,9 +115,8 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
                 _tell(members, f"training after step {step}")
             if asked:
                 raise Interrupted(f"after step {step}")
-    seconds, state = share(), gather(state)
-    devs = devs or evaluate(state.params)
-    return state, [None if m.lost else m.told(dev, seconds) for m, dev in zip(members, devs, strict=True)]
+    seconds = share()
+    return gather(state), [None if m.lost else m.told(seconds) for m in members]
 
 
 def _tell(members, doing):
@@ -157,8 +158,9 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
             if not members:
                 return
             state, told = train(members, interruption)
+            chosen = select_all(members, state)
         if processes.part():
-            finish_all(members, heads, state, told)
+            finish_all(members, heads, chosen, told)
 
 
 @one_line_errors

@@ -1,0 +1,53 @@
+"""Which parameters of a trained run are translated and shown: the last, the best on dev, or an average."""
+
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from tx.checkpoint import Checkpoints
+from tx.run import RunDir
+from tx.step import init_state
+
+
+class Selected(NamedTuple):
+    """Parameters of a run, and which they are.
+
+    Attributes:
+      params: the model's.
+      step: the last one that they have learned from.
+      name: "last", "best" or "average of N", for result.json.
+    """
+
+    params: Any
+    step: int
+    name: str
+
+
+def select_parameters(config: ConfigDict, run: RunDir, last: dict | None = None) -> Selected:
+    """Returns the parameters that a configuration shows of a run that is trained.
+
+    With decode.average_last > 1 they are the mean of the newest checkpoints (section 6.1), whatever train.select says;
+    else the last, or, with train.select=best, those of the evaluation with the lowest dev loss. Of several processes
+    every one must call it.
+
+    Args:
+      config: train.select and decode.average_last say which; the model's shapes are the run's.
+      run: its checkpoints are read.
+      last: its parameters after the last step, where they are at hand, so that they need not be read.
+
+    Raises UserError where a checkpoint is missing or damaged.
+    """
+    checkpoints = Checkpoints(run.checkpoints)
+    try:
+        like, newest = jax.eval_shape(lambda: init_state(config)), checkpoints.newest()
+        if config.decode.average_last > 1:
+            params = checkpoints.average(like, config.decode.average_last)
+            return Selected(params, newest, f"average of {config.decode.average_last}")
+        best = checkpoints.best_of(newest) if config.train.select == "best" else None
+        step = newest if best is None else best  # no dev loss was a number: there is no best
+        name = "last" if best is None else "best"
+        params = last if last is not None and step == newest else checkpoints.parameters(like, [step])
+        return Selected(params, step, name)
+    finally:
+        checkpoints.close()
