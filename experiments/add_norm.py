@@ -24,7 +24,7 @@ _KINDS = {
 ADD_NORM = register(
     Sweep(
         name="add_norm",
-        base={},
+        base={"model.norm": "post"},  # which the recipe of a small scale may have otherwise
         doc="Residual and norm, each without the other, with and without warm-up",
         variants=tuple(
             Variant(name.replace(" ", "-") + suffix, diff | more)

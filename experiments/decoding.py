@@ -26,7 +26,7 @@ _POINTS = [(beam, alpha, average) for average in _AVERAGES for beam in (1, 2, 4,
 DECODING = register(
     Sweep(
         name="decoding",
-        base={"train.checkpoint_every": 5000, "train.keep_checkpoints": max(_AVERAGES)},
+        base={"train.eval_every": 5000, "train.checkpoint_every": 5000, "train.keep_checkpoints": max(_AVERAGES)},
         doc="Beam, length penalty and checkpoints averaged, on one trained model",
         variants=tuple(_variant(*point) for point in (_FIRST, *(point for point in _POINTS if point != _FIRST))),
     )

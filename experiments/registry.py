@@ -13,7 +13,7 @@ from typing import NamedTuple
 import ml_collections
 
 import tx.config
-from experiments.scales import PAPER, SCALES, Scale, parse_scale
+from experiments.scales import EVERY, SCALES, Scale, parse_scale
 from tx.errors import UserError
 
 
@@ -150,17 +150,14 @@ def resolve(
 ) -> ml_collections.ConfigDict:
     """Returns the configuration of a variant, registered or not, at a scale.
 
-    Order: defaults, the scale's recipe, the sweep's base, the variant, the scale's factors, `overrides`. A
-    scale that sets train.steps sets it for every row: there a row's own train.steps does not count. A sweep's
-    base may train longer than others, though: its steps are taken in proportion to the scale's, as are warm-up and
-    learning-rate factor of sweep or variant.
+    Order: defaults, the scale's recipe, the sweep's base, the variant, the scale's factors, `overrides`. What sweep or
+    variant say of the recipe (steps, warm-up, learning-rate factor) is taken in proportion to the scale's; overrides
+    are taken as they are.
     """
     name = Run(sweep, variant, scale).name
     config = tx.config.get_config()
     tx.config.update(config, scale.settings(), f"scale {scale.label}")
     tx.config.update(config, scale.redial({**sweep.base, **variant.diff}), name)
-    if "train.steps" in scale.fields:
-        config.train.steps = scale.redial({"train.steps": PAPER["train.steps"], **sweep.base})["train.steps"]
     tx.config.update(config, scale.resize(tx.config.fields(config), name), name)
     tx.config.update(config, overrides or {})
     config.name = name
@@ -177,9 +174,13 @@ def base_config(sweep: Sweep, scale: Scale) -> ml_collections.ConfigDict:
 
 
 def diff(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> dict[str, object]:
-    """Returns {dotted field: value} of `config` where it differs from `base`, its name aside."""
+    """Returns {dotted field: value} of `config` where it differs from `base`.
+
+    Its name aside, and how often it is evaluated and saved where that follows from how long it trains.
+    """
     before = tx.config.fields(base)
-    return {k: v for k, v in tx.config.fields(config).items() if k != "name" and v != before[k]}
+    implied = {"name", *(EVERY if config.train.steps != base.train.steps else ())}
+    return {k: v for k, v in tx.config.fields(config).items() if k not in implied and v != before[k]}
 
 
 def select(pattern: str) -> list[str]:

@@ -20,7 +20,7 @@ _BIG = {
     "model.d_ff": 4096,
     "model.num_heads": 16,
     "model.dropout": 0.3,
-    "train.steps": 300_000,  # counts at scale `paper` only: the other scales train every row equally long
+    "train.steps": 300_000,  # three times as long as the others, at every scale
 }
 _BIG_NOTE = (
     "big: the paper prints 213 million parameters; the accounting that gives its ten other printed counts "

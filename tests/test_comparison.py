@@ -58,11 +58,11 @@ def test_what_differs_is_told(tmp_path):
     for name in ("base", "E"):
         put(tmp_path / "a", f"table3/{name}@smoke", 1)
     longer = {"train.steps": 900}
-    put(tmp_path / "b", "table3/base@smoke", 1, overrides=longer | {"model.norm": "pre"}, code="def456")
+    put(tmp_path / "b", "table3/base@smoke", 1, overrides=longer | {"model.norm": "none"}, code="def456")
     put(tmp_path / "b", "table3/E@smoke", 1, overrides=longer, data={"fingerprint": "f", "vocabulary_fingerprint": "w"})
     table = beside(tmp_path / "a", tmp_path / "b")
     assert "In every row: train.steps is 750 in A, 900 in B." in table.notes
-    assert "base: model.norm is post in A, pre in B." in table.notes
+    assert "base: model.norm is pre in A, none in B." in table.notes
     assert any("different vocabularies" in note for note in table.notes)
     assert ("steps", "A 750, B 900") in table.caption
     assert ("code", "A abc123, B abc123 (1 run), def456 (1 run)") in table.caption

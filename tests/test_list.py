@@ -97,9 +97,9 @@ def test_text_shows_every_row_and_the_open_discrepancy(capsys):
 
 def test_a_scale_changes_sizes(capsys):
     rows = {row["variant"]: row for row in json.loads(listed(capsys, "table3@multi30k.en-fr", "--format=json"))}
-    assert rows["C/d_model=256"]["diff"] == {"model.d_model": 64, "model.d_k": 8, "model.d_v": 8}
+    assert rows["C/d_model=256"]["diff"] == {"model.d_model": 64, "model.d_k": 16, "model.d_v": 16}
     assert rows["C/d_model=256"]["scale"] == "multi30k.en-fr"
-    assert "train.steps" not in rows["big"]["diff"]
+    assert rows["big"]["diff"]["train.steps"] == 3 * 4500
 
 
 def test_without_a_name_sweeps_and_scales(capsys):

@@ -54,6 +54,8 @@ def test_the_rows_are_those_of_the_paper():
             if change != "-":
                 field, value = change.split("=")
                 expected[field] = type(base[field])(value)
+        for every in ("eval_every", "checkpoint_every"):  # as often in a training of any length
+            expected[every] = base[every] * expected["steps"] // base["steps"]
         assert leaves(f"table3/{name}@paper") == expected
         assert variant.paper == PaperRow(float(ppl), float(bleu), None if params == "-" else float(params))
 
@@ -68,22 +70,47 @@ def test_base_at_paper_is_the_papers_base():
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_no_two_rows_coincide(scale):
-    names = registry.select(f"table3@{scale}")
-    assert len(names) == 20
+@pytest.mark.parametrize("sweep", [sweep.name for sweep in registry.sweeps()])
+def test_no_two_rows_coincide(sweep, scale):
+    names = registry.select(f"{sweep}@{scale}")
+    assert sweep != "table3" or len(names) == 20
     seen = {tuple(v for k, v in tx.config.fields(registry.get_config(n)).items() if k != "name") for n in names}
-    assert len(seen) == 20
+    assert len(seen) == len(names)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_one_recipe_for_all_rows(scale):
     configs = [registry.get_config(name) for name in registry.select(f"table3@{scale}")]
-    recipes = {(c.optim.to_json(), c.data.to_json(), c.decode.to_json(), c.model.vocab_size) for c in configs}
+    recipes = {
+        (c.optim.to_json(), c.data.to_json(), c.decode.to_json(), c.model.vocab_size, c.model.norm, c.train.select)
+        for c in configs
+    }
     assert len(recipes) == 1
-    steps = {c.name.removesuffix(f"@{scale}"): c.train.steps for c in configs}
-    if scale == "paper":
-        assert steps.pop("table3/big") == 3 * steps["table3/base"]
-    assert len(set(steps.values())) == 1
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_row_trains_as_long_as_the_paper_has_it(scale):
+    """In proportion, and is evaluated and saved as many times; steps that are asked for are taken as they are."""
+    trains = {name: registry.get_config(f"table3/{name}@{scale}").train for name, *_ in ROWS}
+    big = trains.pop("big")
+    assert big.steps == 3 * trains["base"].steps
+    assert {each.steps for each in trains.values()} == {trains["base"].steps}
+    for every in ("eval_every", "checkpoint_every"):
+        assert {each.steps / each[every] for each in (big, *trains.values())} == {big.steps / big[every]}
+    assert registry.get_config(f"table3/big@{scale}", {"train.steps": 50}).train.steps == 50
+    base = registry.base_config(registry.sweep("table3"), parse_scale(scale))
+    diff = registry.diff(registry.get_config(f"table3/big@{scale}"), base)
+    assert diff["train.steps"] == big.steps
+    assert "train.eval_every" not in diff
+
+
+def test_the_papers_norm_and_last_step_are_the_papers_alone():
+    for scale in SCALES:
+        config = registry.get_config(f"table3/base@{scale}")
+        small = scale != "paper"
+        assert (config.model.norm, config.train.select) == (("pre", "best") if small else ("post", "last"))
+        # A dev loss at four fifths of the training tells whether the last fifth still gained.
+        assert not small or (4 * config.train.steps // 5) % config.train.eval_every == 0
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -94,23 +121,25 @@ def test_a_scale_multiplies_widths_and_depth_of_every_row_and_leaves_h(scale):
         full = registry.get_config(name.replace(f"@{scale}", "@paper")).model
         assert small.num_heads == full.num_heads
         assert small.num_layers == full.num_layers * dial.depth >= 1
-        for field in ("d_model", "d_ff", "d_k", "d_v"):
-            assert small[field] == full[field] * dial.width >= 1
+        for field, factor in {"d_model": dial.width, "d_ff": dial.width, "d_k": dial.heads, "d_v": dial.heads}.items():
+            assert small[field] == full[field] * factor >= 1
         assert small.dropout == full.dropout
 
 
 def test_paper_sizes_of_the_small_scales():
-    assert registry.get_config("table3/base@multi30k").model.d_model == 128
-    assert registry.get_config("table3/base@smoke").model.d_model == 64
-    assert registry.get_config("table3/A/h=32@smoke").model.d_k == 2
+    sizes = {"smoke": (64, 16), "multi30k": (128, 32), "tatoeba": (256, 32), "recall": (64, 16)}
+    for scale, widths in sizes.items():
+        model = registry.get_config(f"table3/base@{scale}").model
+        assert (model.d_model, model.d_k) == widths
+    assert registry.get_config("table3/A/h=32@smoke").model.d_k == 4
     depths = [registry.get_config(f"table3/{v}@smoke").model.num_layers for v in ("C/N=2", "C/N=4", "base", "C/N=8")]
     assert depths == [1, 2, 3, 4]
 
 
 def test_sizes_must_stay_whole():
-    sweep = Sweep("narrow", {}, (Variant("base"), Variant("d_k=4", {"model.d_k": 4})), "")
-    with pytest.raises(UserError, match=r"narrow/d_k=4@smoke: model\.d_k=4 times 1/8 .* is 1/2, .* multiple of 8"):
-        registry.resolve(sweep, sweep.variant("d_k=4"), parse_scale("smoke"))
+    sweep = Sweep("narrow", {}, (Variant("base"), Variant("d_k=2", {"model.d_k": 2})), "")
+    with pytest.raises(UserError, match=r"narrow/d_k=2@smoke: model\.d_k=2 times 1/4 .* is 1/2, .* multiple of 4"):
+        registry.resolve(sweep, sweep.variant("d_k=2"), parse_scale("smoke"))
     third = Scale("third", "", "numbers", depth=Fraction(1, 3))
     table3 = registry.sweep("table3")
     with pytest.raises(UserError, match=r"model\.num_layers=4 times 1/3 .* is 4/3"):
@@ -204,12 +233,12 @@ def test_globs_select():
 def test_registering(monkeypatch):
     monkeypatch.setattr(registry, "_SWEEPS", dict(registry._SWEEPS))
     mine = registry.register(
-        Sweep("mine", {"model.norm": "pre"}, (Variant("base"), Variant("x", {"model.d_k": 8})), "")
+        Sweep("mine", {"model.norm": "none"}, (Variant("base"), Variant("x", {"model.d_k": 8})), "")
     )
     assert registry.sweeps()[-1] is mine
     config = registry.get_config("mine/x@smoke")
-    assert (config.model.norm, config.model.d_k) == ("pre", 1)
-    assert registry.diff(config, registry.base_config(mine, parse_scale("smoke"))) == {"model.d_k": 1}
+    assert (config.model.norm, config.model.d_k) == ("none", 2)
+    assert registry.diff(config, registry.base_config(mine, parse_scale("smoke"))) == {"model.d_k": 2}
     for wrong in (
         Sweep("mine", {}, (Variant("base"),), ""),
         Sweep("none", {}, (), ""),
