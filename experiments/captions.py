@@ -49,18 +49,56 @@ def standing_notes(found: Results) -> tuple[str, ...]:
             "PPL is per subword of our own vocabulary and so not comparable with the paper's, which is per "
             "subword of its own. Our BLEU is sacreBLEU; the paper's is tokenised and splits compounds."
         )
-    if found.scale.name != "paper":
+    return (
+        *notes,
+        *_recipe_notes(found),
+        *_longer_notes(found),
+        *_scored_note(found),
+        *texts_notes(found.done),
+        *seeds_note(found),
+    )
+
+
+def _recipe_notes(found):
+    """What the scale makes otherwise than the paper, and why."""
+    scale = found.scale
+    notes = []
+    if scale.name != "paper":
         notes.append(
-            f"At scale {found.scale.label}, d_model, d_ff, d_k and d_v are {found.scale.width} of the "
-            f"paper's and N is {found.scale.depth}: rows are named by the paper's numbers, columns show what "
-            "was run."
+            f"At scale {scale.label}, d_model and d_ff are {scale.width} of the paper's, d_k and d_v {scale.heads}, N "
+            f"{scale.depth}, h the same: rows are named by the paper's numbers, columns show what was run."
         )
-    if "train.steps" in found.scale.fields:
-        for row in found.rows:
-            if steps := row.variant.diff.get("train.steps"):
-                times = f"{steps / PAPER['train.steps']:g} times"
-                notes.append(f"{row.variant.name}: in the paper trained {times} as long as the others, here as long.")
-    return (*notes, *texts_notes(found.done), *seeds_note(found))
+        if scale.heads > scale.width:
+            notes[0] += (
+                " Heads shrink less than the model because a d_k of 16 is what the paper's own row B shows to be bad."
+            )
+    if {**scale.fields, **found.sweep.base}.get("model.norm") == "pre":
+        notes.append(
+            "Where a row does not say otherwise, the norm comes before the sub-layer (pre), not after it (post) as in "
+            "the paper: post-norm spends a short training on a plateau, as a language model whose cross-attention has "
+            "not been learned. tensor2tensor made pre-norm its default in October 2017."
+        )
+    return notes
+
+
+def _longer_notes(found):
+    """The rows that train longer than the others, and for how many steps each was run."""
+    usual = {**PAPER, **found.sweep.base}["train.steps"]
+    for row in found.rows:
+        if steps := row.variant.diff.get("train.steps"):
+            ran = _range((r["train"]["steps"] for r in row.results), ",") if row.results else "not run"
+            paper = ", as in the paper" if row.variant.paper else ""
+            yield f"{row.variant.name}: trained {steps / usual:g} times as long as the others{paper} (steps: {ran})."
+
+
+_SCORED = {"best": "the checkpoint of the lowest dev loss", "last": "the last checkpoint"}
+
+
+def _scored_note(found):
+    """Which of a run's parameters its numbers are of, where results say so."""
+    said = (result["dev"].get("parameters") for result in found.done)
+    which = dict.fromkeys(_SCORED.get(one, f"the {one} checkpoints") for one in said if isinstance(one, str))
+    return (f"PPL and scores are of {' or '.join(sorted(which))} of a run.",) if which else ()
 
 
 def texts_notes(done: Sequence[dict]) -> tuple[str, ...]:

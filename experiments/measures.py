@@ -58,6 +58,7 @@ def number(value: float | None, form: str) -> str:
 
 
 PPL = Measure(lambda r: r["dev"]["ppl"], ".2f", ".2f")
+NLL = Measure(lambda r: r["dev"]["nll"], ".4f", ".4f")  # log-perplexity, in nats a subword
 BLEU = Measure(lambda r: test_of(r)["bleu"] if is_translated(r) else None, ".1f", ".2f")
 EXACT = Measure(lambda r: 100 * test_of(r)["exact_match"], ".1f", ".1f")
 

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 import rich.console
 import rich.text
 
-from experiments import attention, costs, lengths, markers, mixing, results, rows, scores, tables
+from experiments import agreement, attention, costs, lengths, markers, mixing, results, rows, scores, tables, tuned
 from tx.errors import UserError, printable
 from tx.run import from_json, write_atomically
 
 TABLES = {
     "table": rows.build,
+    "agreement": agreement.build,
+    "tuned": tuned.build,
     "scores": scores.build,
     "lengths": lengths.build,
     "costs": costs.build,
@@ -25,6 +27,8 @@ def report(
     dirs: Iterable[pathlib.Path], out: pathlib.Path | None, console: rich.console.Console, show: str = "table"
 ) -> list[pathlib.Path]:
     """Prints one of the TABLES of every sweep in `dirs`, that called `show`, and writes them all; returns the files.
+
+    After the main table comes that of the rows tuned, if any were.
 
     They are called table.md, scores.csv and so on, and lie in OUT/SWEEP@SCALE/, or, without `out`, in the first
     SWEEP@SCALE folder that was read.
@@ -43,7 +47,8 @@ def report(
                     written.append(folder / f"{name}.{form}")
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
-        tables.print_table(made[show], console)
+        for name in (show, "tuned") if show == "table" and "tuned" in made else (show,):
+            tables.print_table(made[name], console)
         files = f"{{{','.join(made)}}}.{{{','.join(FORMS)}}}"
         console.print(rich.text.Text(f"Written: {printable(str(folder))}/{files}\n"))
     return written
@@ -60,10 +65,10 @@ def _table1(dirs):
 def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
-    NAME is SWEEP@SCALE, or SWEEP@SCALE/scores, /lengths, /costs or /attention for another of its tables, or
-    table1@measured. With `check`, changes nothing. Returns 1 if `check` found a table other than its results give now,
-    else 0. Raises UserError for a marker without its end, for a sweep that is in none of `dirs` and for a table that no
-    sweep has.
+    NAME is SWEEP@SCALE, or SWEEP@SCALE/agreement, /tuned, /scores, /lengths, /costs or /attention for another of its
+    tables, or table1@measured. With `check`, changes nothing. Returns 1 if `check` found a table other than its results
+    give now, else 0. Raises UserError for a marker without its end, for a sweep that is in none of `dirs` and for a
+    table that no sweep has.
     """
 
     def render(names):

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 
 import tx.config
-from experiments import registry
+from experiments import registry, tuning
 from experiments.registry import Scale, Sweep, Variant
+from experiments.tuning import Asked
 from tx.errors import UserError
 from tx.run import RunDir
 
@@ -83,12 +84,16 @@ class Results:
     Attributes:
       rows: the registered variants in order, the base first, then the others by name.
       folders: the SWEEP@SCALE folders that were read.
+      tunings: of rows, as they were asked for.
+      points: a row for each point of their grids; none of these is among `rows`.
     """
 
     sweep: Sweep
     scale: Scale
     rows: tuple[Row, ...]
     folders: tuple[pathlib.Path, ...]
+    tunings: tuple[Asked, ...] = ()
+    points: tuple[Row, ...] = ()
 
     @property
     def name(self) -> str:
@@ -99,14 +104,34 @@ class Results:
         return f"{self.sweep.name}/{row.variant.name}@{self.scale.label}"
 
     def seeds(self, row: Row) -> list[int]:
-        """Every seed that any row of its kind, registered or not, has: those that `row` should have."""
+        """Every seed that any row of its kind, registered or not, has: those that `row` should have.
+
+        A point of a tuning should have the seed of the grid, and the fresh ones if it is chosen.
+        """
+        if row.variant.name in {point.variant.name for point in self.points}:
+            return sorted(self._seeds_of_point(row.variant.name))
         registered = {variant.name for variant in self.sweep.variants}
         alike = [r for r in self.rows if (r.variant.name in registered) == (row.variant.name in registered)]
         return sorted({run.seed for other in alike for run in other.runs})
 
+    def _seeds_of_point(self, point):
+        of = [asked for asked in self.tunings if point in asked.points]
+        chosen = [asked for asked in of if tuning.choose(asked, self.losses(asked)).point == point]
+        return {tuning.SEED, *(seed for asked in chosen for seed in asked.seeds)}
+
+    def losses(self, asked: Asked) -> dict[str, float | None]:
+        """{point of a tuning's grid: dev loss}, as `tuning.choose` takes it."""
+        runs = {row.variant.name: {run.seed: run for run in row.runs} for row in self.points}
+        return {point: loss_of(runs.get(point, {}).get(tuning.SEED)) for point in asked.points}
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        """Those of the table, then the points of tunings: every run that lies in the folders is in one of them."""
+        return (*self.rows, *self.points)
+
     @property
     def done(self) -> list[dict]:
-        """Every result of every row."""
+        """Every result of every row of the table."""
         return [result for row in self.rows for result in row.results]
 
 
@@ -145,9 +170,23 @@ def _results(name: str, folders: list[pathlib.Path]) -> Results:
             other = paths.setdefault(variant, {}).setdefault(seed, path)
             if other != path:
                 raise UserError(f"{name}: {variant} seed {seed} is in {other} and in {path}; leave one out")
+    tunings = _tunings(folders)
+    tried = sorted({point for asked in tunings for point in asked.points} - {one.name for one in sweep.variants})
+    points = [_extra_row(sweep, scale, point, paths.pop(point, {}), base) for point in tried]
     rows = [_row(sweep, scale, variant, paths.pop(variant.name), base) for variant in sweep.variants]
     rows += [_extra_row(sweep, scale, name, runs, base) for name, runs in sorted(paths.items())]
-    return Results(sweep, scale, tuple(rows), tuple(folders))
+    return Results(sweep, scale, tuple(rows), tuple(folders), tuple(tunings), tuple(points))
+
+
+def _tunings(folders: list[pathlib.Path]) -> list[Asked]:
+    """What was asked for in any of the folders; UserError where two ask for one row in different ways."""
+    found: dict[tuple, tuple[Asked, pathlib.Path]] = {}
+    for folder in folders:
+        for asked in tuning.read(folder):
+            other, there = found.setdefault(asked.key, (asked, folder))
+            if other != asked:
+                raise UserError(f"{asked.row} is tuned in {there} and otherwise in {folder}; leave one out")
+    return [asked for asked, _ in found.values()]
 
 
 def _run_folders(
@@ -166,7 +205,7 @@ def _run_folders(
 def _row(sweep, scale, variant, paths, base):
     config = registry.resolve(sweep, variant, scale)
     now = tx.config.fields(config)
-    runs = tuple(_run(path, seed, now) for seed, path in sorted(paths.items()))
+    runs = tuple(read_run(path, seed, now) for seed, path in sorted(paths.items()))
     return Row(variant, registry.diff(config, base), runs, now)
 
 
@@ -180,14 +219,14 @@ def _extra_row(sweep, scale, name, paths, base):
     registered = next((variant for variant in sweep.variants if variant.name == start), None)
     now = tx.config.fields(registry.resolve(sweep, registered, scale)) if registered else None
     free = frozenset(field for field in now or () if named & {field, field.rpartition(".")[2]})
-    runs = tuple(_run(path, seed, now, free) for seed, path in sorted(paths.items()))
+    runs = tuple(read_run(path, seed, now, free) for seed, path in sorted(paths.items()))
     before = tx.config.fields(base)
     config = next(filter(None, map(_configuration, runs)), before)
     diff = {field: value for field, value in _changed(config, before).items() if field in before}
     return Row(Variant(name), diff, runs, now, free)
 
 
-def _run(path: pathlib.Path, seed: int, now: dict[str, object] | None, free: Iterable[str] = ()) -> SeedRun:
+def read_run(path: pathlib.Path, seed: int, now: dict[str, object] | None = None, free: Iterable[str] = ()) -> SeedRun:
     """Reads one run; `now` is what its name means today ({dotted field: value}), the fields `free` aside."""
     files = RunDir(path)
     if files.result.exists():
@@ -220,6 +259,13 @@ def differing(one: dict, other: dict) -> dict[str, tuple]:
     return _differences(tx.config.fields(one), tx.config.fields(other))
 
 
+def loss_of(run: SeedRun | None) -> float | None:
+    """The dev loss of a run, in nats a subword; `tuning.FAILED` where it failed, None where it is not done yet."""
+    if run is None or run.state == "unfinished":
+        return None
+    return float(run.result["dev"]["nll"]) if run.result else tuning.FAILED
+
+
 def test_of(result: dict) -> dict:
     """The scores of the split that tables show: the first of decode.splits."""
     return result["tests"][split_of(result)]
@@ -237,7 +283,7 @@ def split_of(result: dict) -> str:
 
 # What tables and captions read.
 _NUMBERS = (
-    *(("params",), ("vocab_size",), ("dev", "ppl"), ("decode", "beam"), ("decode", "alpha")),
+    *(("params",), ("vocab_size",), ("dev", "ppl"), ("dev", "nll"), ("decode", "beam"), ("decode", "alpha")),
     *(("decode", "average_last"), ("train", "steps"), ("train", "epochs"), ("train", "target_tokens")),
     *(("device", "count"), ("train", "flops"), ("timing", "target_tokens_per_s"), ("timing", "train_s")),
     *(("timing", "decode_s"), ("timing", "total_s")),

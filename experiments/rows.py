@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import tx.config
-from experiments import registry
+from experiments import flags, registry
 from experiments.captions import caption, standing_notes
 from experiments.measures import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
 from experiments.results import KINDS, Results, Row, test_of
@@ -27,7 +27,7 @@ def build(found: Results) -> Table:
     for row in found.rows:
         settings = {field: (base_fields if row is base else row.diff).get(field) for field in changed}
         params = {result["params"]: f"{result['params'] / 1e6:.2f}" for result in row.results}
-        state = state_of(row, found.seeds(row), notes)
+        state = state_of(row, found.seeds(row), notes, flags.of(row, found))
         cells.append(
             (
                 row.variant.name,

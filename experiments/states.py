@@ -1,6 +1,7 @@
 """What became of a row, in words for a table's cell, and the footnotes that those refer to."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from experiments.measures import DIVERGED, is_diverged
 from experiments.results import Row
@@ -28,8 +29,15 @@ class Footnotes:
         return tuple(f"[{number}] {text}" for number, text in enumerate(self._texts, 1))
 
 
-def state_of(row: Row, seeds: list[int], notes: Footnotes) -> str:
-    """What became of a row: "done", "2 of 3 done, 1 missing", "failed [1]", "3 done, 1 diverged [2], stale [3]"."""
+def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple[str, str]] = ()) -> str:
+    """What became of a row: "done", "2 of 3 done, 1 missing", "failed [1]", "3 done, 1 diverged [2], stale [3]".
+
+    Args:
+      row: the row.
+      seeds: those that it should have.
+      notes: where footnotes are added.
+      flags: what else is said of it, and the footnote of each (`experiments.flags.of`).
+    """
     expected = max(1, len(seeds))
     counts = Counter(run.state for run in row.runs)
     counts["missing"] = expected - len(row.runs)
@@ -51,6 +59,7 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes) -> str:
     diverged = sum(is_diverged(result) for result in row.results)
     if diverged:
         parts.append(f"{some(diverged)}diverged{notes.mark(DIVERGED)}")
+    parts += [f"{flag}{notes.mark(text)}" for flag, text in flags]
     stale = [run for run in row.runs if run.stale]
     if stale:
         parts.append(f"{some(len(stale))}stale{notes.marks('Stale: ' + '; '.join(run.stale) + '.' for run in stale)}")

@@ -2,10 +2,12 @@
 
     python -m launch.local table3@smoke --workdir=DIR [--seeds=3] [--jobs=N] [--only='A/*,big'] [--dry_run]
         [--set train.steps=500] [--grid model.num_heads=1,2,4 --grid model.dropout=0,0.1] [--stack[=N]]
+        [--tune optim.lr_factor=0.5,0.7,1,1.4,2]
 
 What is done under the same configuration is skipped, what failed or was interrupted is run again, another
 configuration in the same place is refused before anything starts. With --stack, runs that differ in nothing but
-numbers (seeds, dropout rates, label smoothing, learning rate) train side by side in one process.
+numbers (seeds, dropout rates, label smoothing, learning rate) train side by side in one process. With --tune, every
+row is run at each value with seed 1, and then with fresh seeds at the one of the lowest dev loss.
 
 Exit status: 0; 1 where a run failed; 2 for what the caller has to mend; 130 when interrupted (what was running is
 ended, and goes on at the next launch).
@@ -22,11 +24,12 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compiled, plan, status
+from launch import compiled, plan, status, tuning
 from launch.plan import PlannedRun
 from launch.pool import Command, Pool, default_jobs, outcome
 from launch.queue import Queue
-from launch.view import View, plan_table
+from launch.tuning import Stage
+from launch.view import View, plan_table, say
 from tx import extensions, flops
 from tx.errors import UserError, one_line_errors
 from tx.run import RunDir
@@ -222,30 +225,53 @@ def main(
         raise UserError(f"--jobs must be at least 1; got {args.jobs}")
     if args.retries < 0:
         raise UserError(f"--retries must be at least 0; got {args.retries}")
-    runs = plan.make(args)
-    groups = plan.groups(runs, args.stack)
+    stages = tuning.stages(args)
     if args.dry_run:
-        console.print(plan_table(runs, groups if args.stack != 1 else ()))
-    plan.refuse_clashes(runs)
-    if args.dry_run:
+        plan.refuse_clashes([run for stage in stages for run in _shown(stage, args.stack, console)])
         return 0
-    if args.rerun_stale and (stale := [run for run in runs if run.state.name == "stale" and run.state.finished]):
-        for run in stale:
-            run.folder.set_aside(run.folder.read("result")["numerics"])
-        runs = plan.make(args)
-        groups = plan.groups(runs, args.stack)
+    failed, folders = 0, {}
     with _interruptible():
         try:
-            with _new_folder(args.workdir):
-                if groups:
-                    prepare([run for group in groups for run in group])
-                    rehearse(groups, command)
-            failed = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries)
-            report(list(dict.fromkeys(args.workdir / run.sweep for run in runs)))
+            for stage in stages:
+                runs, failures = _carry_out(stage, args, console, command, prepare)
+                failed += failures
+                folders |= dict.fromkeys(args.workdir / run.sweep for run in runs)
+            report(list(folders))
         except KeyboardInterrupt:
             console.print("interrupted: the same command goes on from here")
             return 130
     return 1 if failed else 0
+
+
+def _shown(stage: Stage, most: int | None, console: Console) -> list[PlannedRun]:
+    """Prints the plan of a stage, with groups where runs train side by side, and returns its runs."""
+    if stage.title:
+        say(console, f"{stage.title}:")
+    runs = stage.preview()
+    console.print(plan_table(runs, plan.groups(runs, most) if most != 1 else ()))
+    return runs
+
+
+def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun], int]:
+    """Makes the runs of a stage that are not done; returns all of them, and how many failed."""
+    runs = stage.plan()
+    plan.refuse_clashes(runs)
+    if args.rerun_stale and (stale := [run for run in runs if run.state.name == "stale" and run.state.finished]):
+        for run in stale:
+            run.folder.set_aside(run.folder.read("result")["numerics"])
+        runs = stage.plan()
+    groups = plan.groups(runs, args.stack)
+    with _new_folder(args.workdir):
+        if groups:
+            prepare([run for group in groups for run in group])
+            rehearse(groups, command)
+    stage.begun()
+    if stage.title:
+        say(console, f"{stage.title}: {len(runs)} runs")
+    failed = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries)
+    for line in stage.ended():
+        say(console, line)
+    return runs, failed
 
 
 @contextlib.contextmanager

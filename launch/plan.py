@@ -7,24 +7,24 @@ import argparse
 import collections
 import dataclasses
 import fnmatch
-import itertools
+import functools
 import json
 import os
 import pathlib
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import ml_collections
 
 import tx.config
-from experiments import registry
+from experiments import points, registry
 from launch import states
 from launch.states import State
 from tx import extensions, flops
 from tx.errors import UserError
 from tx.run import RunDir, to_json
 
-_OWNED = {  # fields that --set and --grid may not touch, and why
+_OWNED = {  # fields that --set, --grid and --tune may not touch, and why
     "name": "the launcher names the runs",
     "version": "it belongs to the code",
     "train.seed": "use --seeds=K for seeds 1 to K",
@@ -36,7 +36,7 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-      name: SWEEP/VARIANT@SCALE, the variant extended by what --grid sets ("table3/base+num_heads=2@smoke").
+      name: SWEEP/VARIANT@SCALE, the variant extended by what --grid or --tune sets ("table3/base+num_heads=2@smoke").
       registered: the registered name that it starts from.
       sweep: SWEEP@SCALE.
       overrides: {dotted field: typed value} on top of the registered configuration, seed and name apart.
@@ -86,7 +86,7 @@ class PlannedRun:
             f"--config={config}:{self.registered}",
             f"--workdir={self.folder.path}",
             *([f"--trained_in={self.trained_in.path}"] if self.trained_in else []),
-            *(f"--config.{field}={_as_text(value)}" for field, value in overrides.items()),
+            *(f"--config.{field}={points.text(value)}" for field, value in overrides.items()),
         ]
 
 
@@ -95,7 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("selector", nargs="+", help="table3@smoke, 'table3/A/*@smoke' or table3/A/h=1@smoke")
     parser.add_argument("--workdir", type=_folder, default="runs", help="folder for all runs (default: %(default)s)")
     parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
-    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 1 to K of every variant (default: 1)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="K",
+        help="seeds 1 to K of every variant; with --tune, the K fresh seeds 2 to K+1 (default: 1)",
+    )
     parser.add_argument(
         "--only",
         action="extend",
@@ -119,47 +125,90 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the product of all --grid around every variant selected, each point a variant of its own; "
         "values are taken as they are, whatever the scale; repeatable",
     )
+    parser.add_argument(
+        "--tune",
+        action="append",
+        default=[],
+        metavar="FIELD=V1,V2",
+        help="run every variant selected, the base too, at each of these values with seed 1, then at the one of the "
+        "lowest dev loss with fresh seeds; repeatable, for the product",
+    )
 
 
 def _folder(path: str) -> pathlib.Path:
     return pathlib.Path(os.path.abspath(os.path.expanduser(path)))
 
 
+class Row(NamedTuple):
+    """A registered variant (SWEEP/VARIANT@SCALE), or a point around it ({dotted field: value})."""
+
+    name: str
+    point: Mapping[str, object]
+
+
 def make(args: argparse.Namespace) -> list[PlannedRun]:
-    """Returns the runs that parsed arguments ask for, variants in the order of their table, seeds together.
+    """Returns the runs that parsed arguments ask for, --tune aside; variants as in their table, seeds together.
 
     Raises UserError for an unknown or empty selection, an impossible configuration, two runs in one folder.
     """
+    return runs_of(select(args), range(1, args.seeds + 1), args)
+
+
+def select(args: argparse.Namespace) -> list[Row]:
+    """Returns the variants that parsed arguments select, each at every point of --grid; UserError as `make`."""
     if args.seeds < 1:
         raise UserError(f"--seeds must be at least 1; got {args.seeds}")
-    settings = {field: value for field, (value,) in _assignments("--set", args.settings, single=True).items()}
-    grid = _assignments("--grid", args.grid)
-    if both := sorted(settings.keys() & grid.keys()):
-        raise UserError(f"{both[0]} is given to --set and to --grid; leave one out")
     names = list(dict.fromkeys(name for pattern in args.selector for name in registry.select(pattern)))
-    globs = args.only or []
-    runs, missed = [], set(globs)
-    for name, *values in itertools.product(names, *grid.values()):
-        point = dict(zip(grid, values, strict=True))
+    globs, around = args.only or [], points.product(grids(args)["--grid"])
+    selected, missed = [], set(globs)
+    for name in names:
         variant = registry.parse(name).variant.name
-        called = (variant, _extended(variant, point))
-        met = {glob for glob in globs if any(fnmatch.fnmatchcase(one, glob) for one in called)}
-        missed -= met
-        if met or not globs:
-            runs += _around(name, point, settings, args)
+        for point in around:
+            called = (variant, points.name(variant, point))
+            met = {glob for glob in globs if any(fnmatch.fnmatchcase(one, glob) for one in called)}
+            missed -= met
+            if met or not globs:
+                selected.append(Row(name, point))
     if missed:
         known = ", ".join(dict.fromkeys(registry.parse(name).variant.name for name in names))
         raise UserError(f"--only={min(missed, key=globs.index)} is none of: {known}")
+    return selected
+
+
+def grids(args: argparse.Namespace) -> dict[str, dict[str, list]]:
+    """Returns {flag: {dotted field: values}} of --set (one value each), --grid and --tune; UserError for a clash."""
+    texts = {"--set": args.settings, "--grid": args.grid, "--tune": args.tune}
+    found = {flag: _assignments(flag, given, single=flag == "--set") for flag, given in texts.items()}
+    for flag, other in (("--set", "--grid"), ("--set", "--tune"), ("--grid", "--tune")):
+        if both := sorted(found[flag].keys() & found[other].keys()):
+            raise UserError(f"{both[0]} is given to {flag} and to {other}; leave one out")
+    return found
+
+
+def runs_of(rows: Iterable[Row], seeds: Sequence[int], args: argparse.Namespace) -> list[PlannedRun]:
+    """Returns the runs of some seeds of each row, and the trainings that they take parameters of; UserError as `make`.
+
+    Args:
+      rows: in the order of the runs.
+      seeds: of each.
+      args: what else is asked for: --set and --workdir.
+    """
+    plan = functools.partial(_runs_of_row, seeds=seeds, settings=_settings(args), workdir=args.workdir)
+    runs = [run for row in rows for run in plan(row)]
     for folder, count in collections.Counter(run.folder.path for run in runs).items():
         if count > 1:
             raise UserError(f"{count} of the runs asked for would share {folder}; launch them one by one")
-    return _with_trainings(runs, settings, args)
+    return _with_trainings(runs, plan)
 
 
-def _with_trainings(runs, settings, args) -> list[PlannedRun]:
+def _settings(args):
+    return {field: value for field, (value,) in grids(args)["--set"].items()}
+
+
+def _with_trainings(runs, plan) -> list[PlannedRun]:
     """Of variants that differ in decoding alone, the first of the sweep is trained, and the others take its parameters.
 
-    It is added where it was not asked for.
+    It is added where it was not asked for; `plan` makes the runs of a row.
     """
     found, trainings = {run.folder.path: run for run in runs}, {}
     for run in runs:
@@ -168,8 +217,7 @@ def _with_trainings(runs, settings, args) -> list[PlannedRun]:
         for variant in [parsed.variant] if around else parsed.sweep.variants:
             name = parsed._replace(variant=variant).name
             if name not in trainings:
-                planned = _around(name, {}, settings, args)
-                trainings[name] = {one.seed: (one, _training(one)) for one in planned}
+                trainings[name] = {one.seed: (one, _training(one)) for one in plan(Row(name, {}))}
             trainer, key = trainings[name][run.seed]
             if key == _training(run):
                 break
@@ -185,19 +233,16 @@ def _training(run):
     return tx.config.training_fields(run.config)
 
 
-def _around(name, point, settings, args) -> list[PlannedRun]:
-    """The seeds of one variant at one point of the grid."""
-    run = registry.parse(name)
-    variant = dataclasses.replace(run.variant, name=_extended(run.variant.name, point))
+def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
+    run = registry.parse(row.name)
+    variant = dataclasses.replace(run.variant, name=points.name(run.variant.name, row.point))
     full, sweep = run._replace(variant=variant).name, f"{run.sweep.name}@{run.scale.label}"
-    planned = []
-    for seed in range(1, args.seeds + 1):
-        overrides = settings | point
+    overrides, planned = settings | row.point, []
+    for seed in seeds:
         config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
-        folder = RunDir(args.workdir / sweep / variant.name / f"seed{seed}")
-        planned.append(
-            PlannedRun(full, name, sweep, overrides, seed, config, folder, states.of(folder, _changes(config)))
-        )
+        folder = RunDir(workdir / sweep / variant.name / f"seed{seed}")
+        state = states.of(folder, _changes(config))
+        planned.append(PlannedRun(full, row.name, sweep, overrides, seed, config, folder, state))
     return planned
 
 
@@ -279,19 +324,3 @@ def _assignments(flag: str, texts: Sequence[str], single: bool = False) -> dict[
             parsed.append(tx.config.fields(probe)[field])
         found[field] = list(dict.fromkeys(parsed))
     return dict(sorted(found.items()))
-
-
-def _extended(variant: str, point: dict[str, object]) -> str:
-    """The name of a grid's point: "base+num_heads=2"; the dotted field where its last part is not unique."""
-    leaves = collections.Counter(field.rpartition(".")[2] for field in tx.config.fields(tx.config.get_config()))
-    parts = []
-    for field, value in point.items():
-        leaf = field.rpartition(".")[2]
-        # Values become folder names and parts of a run's name.
-        safe = re.sub(r"[^A-Za-z0-9_.+-]", "-", _as_text(value).removesuffix(".0"))
-        parts.append(f"{leaf if leaves[leaf] == 1 else field}={safe}")
-    return variant + ("+" + ",".join(parts) if parts else "")
-
-
-def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

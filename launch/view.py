@@ -100,8 +100,7 @@ class View:
             self._live.update(self._picture(), refresh=True)
 
     def _say(self, line: str) -> None:
-        # Text of others (errors, paths) is no markup, and a line that a script reads is not wrapped.
-        self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        say(self.console, line)
 
     def _picture(self) -> Group:
         running = [(job, run) for job in self._running for run in job.runs]
@@ -139,6 +138,11 @@ class View:
                 return "?"
             seconds += left * spent / made if left > 0 else 0.0
         return _clock(seconds / max(1, self._at_once))
+
+
+def say(console: Console, line: str) -> None:
+    """Prints a line that may hold text of others (errors, paths): no markup; for scripts, not wrapped."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _trains(run: PlannedRun) -> bool:

@@ -1,6 +1,7 @@
 """Result files made up for tests of reports."""
 
 import json
+import math
 
 from experiments import registry, results
 from experiments.rows import build
@@ -36,7 +37,7 @@ def put(
         "params": 1_234_567,
         "vocab_size": config["model"]["vocab_size"],
         "train": {"steps": config["train"]["steps"], "epochs": 12.34, "target_tokens": 654_321, "flops": 2e15},
-        "dev": {"split": "validation", "ppl": ppl, "nll": 1.0, "tokens": 7},
+        "dev": {"split": "validation", "ppl": ppl, "nll": math.log(ppl) if ppl > 0 else ppl, "tokens": 7},
         "tests": {"a_split": other, split: scores},
         "decode": config["decode"],
         "data": {"corpus": "c", "fingerprint": "f", "vocabulary_fingerprint": "v"},

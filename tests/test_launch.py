@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from experiments import registry
+from experiments import points, registry
 from launch import local, plan, pool, queue, states, view
 from tx import flops, lease
 from tx.interruption import STATUS
@@ -157,10 +157,10 @@ def test_a_grid_is_a_product_of_values_taken_as_they_are():
 
 
 def test_a_field_whose_last_part_is_not_unique_is_named_in_full(monkeypatch):
-    assert plan._extended("base", {"model.d_k": 8}) == "base+d_k=8"
-    everything = plan.tx.config.fields(plan.tx.config.get_config())
-    monkeypatch.setattr(plan.tx.config, "fields", lambda _: everything | {"other.d_k": 1})
-    assert plan._extended("base", {"model.d_k": 8}) == "base+model.d_k=8"
+    assert points.name("base", {"model.d_k": 8}) == "base+d_k=8"
+    everything = points.tx.config.fields(points.tx.config.get_config())
+    monkeypatch.setattr(points.tx.config, "fields", lambda _: everything | {"other.d_k": 1})
+    assert points.name("base", {"model.d_k": 8}) == "base+model.d_k=8"
 
 
 FIELDS = {
@@ -281,7 +281,7 @@ def test_a_configuration_of_other_fields_is_refused_too(launcher, capsys):
     fails(
         lambda: launcher("table3/base@smoke"),
         capsys,
-        "model.gone post -> (absent)",
+        "model.gone pre -> (absent)",
     )
 
 
@@ -571,8 +571,8 @@ def labels(groups):
 def test_runs_of_one_program_are_one_group_the_longest_first():
     runs = planned("table3@smoke", "--only=base", "--only=D/*", "--only=C/N=2", "--only=big", "--seeds=2")
     assert labels(plan.groups(runs)) == [
-        [f"{row} {k}" for row in ("base", "D/P_drop=0.2", "D/eps_ls=0.0", "D/eps_ls=0.2") for k in (1, 2)],
         ["big 1", "big 2"],
+        [f"{row} {k}" for row in ("base", "D/P_drop=0.2", "D/eps_ls=0.0", "D/eps_ls=0.2") for k in (1, 2)],
         ["D/P_drop=0.0 1", "D/P_drop=0.0 2"],
         ["C/N=2 1", "C/N=2 2"],
     ]

@@ -60,11 +60,47 @@ def test_changed_values_as_in_the_paper(tmp_path):
     assert shown["big"] == {"d_model": "1024", "d_ff": "4096", "h": "16", "P_drop": "0.3", "steps": "300,000"}
 
 
-def test_a_table_says_where_the_paper_trained_a_row_longer_and_it_does_not(tmp_path):
-    longer = "big: in the paper trained 3 times as long as the others, here as long."
-    for scale, said in (("smoke", True), ("paper", False)):
+def test_a_table_says_which_row_was_trained_longer_and_for_how_many_steps(tmp_path):
+    longer = "big: trained 3 times as long as the others, as in the paper (steps: {})."
+    (tmp_path / "table3@smoke").mkdir()
+    assert longer.format("not run") in table_of(tmp_path).notes
+    put(tmp_path, "table3/base@smoke", 1)
+    put(tmp_path, "table3/big@smoke", 1, train={"steps": 7, "epochs": 1.0, "target_tokens": 9, "flops": 1.0})
+    put(tmp_path, "table3/big@smoke", 2, train={"steps": 4321, "epochs": 1.0, "target_tokens": 9, "flops": 1.0})
+    notes = table_of(tmp_path).notes
+    assert longer.format("7 to 4,321") in notes
+    assert [note for note in notes if "as long as the others" in note] == [longer.format("7 to 4,321")]
+    put(tmp_path, "regularised/base@smoke", 1)
+    assert "as long" not in " ".join(table_of(tmp_path / "regularised@smoke").notes)
+
+
+def test_a_table_says_what_the_scale_made_of_the_paper(tmp_path):
+    said = {}
+    for scale in ("smoke", "tatoeba", "paper"):
         put(tmp_path / scale, f"table3/base@{scale}", 1)
-        assert (longer in table_of(tmp_path / scale / f"table3@{scale}").notes) == said
+        said[scale] = " ".join(table_of(tmp_path / scale).notes)
+    factors = "d_model and d_ff are {} of the paper's, d_k and d_v {}, N {}, h the same"
+    assert f"At scale smoke, {factors.format('1/8', '1/4', '1/2')}" in said["smoke"]
+    assert f"At scale tatoeba, {factors.format('1/2', '1/2', '1/2')}" in said["tatoeba"]
+    narrow = "Heads shrink less than the model because a d_k of 16"
+    assert (narrow in said["smoke"], narrow in said["tatoeba"], narrow in said["paper"]) == (True, False, False)
+    pre = "tensor2tensor made pre-norm its default in October 2017"
+    assert (pre in said["smoke"], pre in said["tatoeba"], pre in said["paper"]) == (True, True, False)
+    assert "At scale" not in said["paper"]
+
+
+def test_a_table_says_which_parameters_are_scored_where_the_results_do(tmp_path):
+    dev = {"split": "validation", "ppl": 2.0, "nll": 0.7, "tokens": 7}
+    put(tmp_path, "decoding/beam=4/alpha=0.6/average=1@smoke", 1, dev=dev)
+    assert not [note for note in table_of(tmp_path).notes if note.startswith("PPL and scores are of")]
+    put(tmp_path, "decoding/beam=1/alpha=0.6/average=1@smoke", 1, dev=dev | {"parameters": "best"})
+    said = "PPL and scores are of the checkpoint of the lowest dev loss of a run."
+    assert said in table_of(tmp_path).notes
+    put(tmp_path, "decoding/beam=4/alpha=0.6/average=5@smoke", 1, dev=dev | {"parameters": "average of 5"})
+    assert (
+        "PPL and scores are of the average of 5 checkpoints or the checkpoint of the lowest dev loss of a run."
+        in table_of(tmp_path).notes
+    )
 
 
 def test_what_a_sweeps_base_changes_is_shown(tmp_path):
@@ -155,7 +191,7 @@ def test_a_changed_configuration_is_stale_with_its_fields(tmp_path):
     put(tmp_path, "table3/base@smoke", 1, overrides={"train.steps": 500, "data.dir": "elsewhere"})
     path = put(tmp_path, "table3/E@smoke", 1)
     result = json.loads((path / "result.json").read_text())
-    del result["config"]["model"]["norm"]
+    del result["config"]["model"]["tying"]
     result["config"]["model"]["gone"] = 3
     (path / "result.json").write_text(json.dumps(result))
     put(tmp_path, "table3/C/N=2@smoke", 1)

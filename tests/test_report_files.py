@@ -152,7 +152,10 @@ def test_a_readme_is_renewed_and_checked(tmp_path, capsys):
         ("<!-- end table -->\n", "needs its <!-- end table --> line"),
         ("<!-- table: table3@smoke -->\n<!-- table: table3@smoke -->\n<!-- end table -->\n", "needs its"),
         ("<!-- table: table3@paper -->\n<!-- end table -->\n", "no results of table3@paper in"),
-        ("<!-- table: table3@smoke/speed -->\n<!-- end table -->\n", "has no table 'speed'; there are table, scores"),
+        (
+            "<!-- table: table3@smoke/speed -->\n<!-- end table -->\n",
+            "has no table 'speed'; there are table, agreement",
+        ),
     ],
 )
 def test_wrong_markers(tmp_path, capsys, text, message):

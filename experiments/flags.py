@@ -1,0 +1,151 @@
+"""Flags of a row whose runs did not come out as a comparison wants them: unfinished, on the plateau, over-fitted.
+
+Each is judged from result.json alone; what an old result does not say gives no flag. The noise that a change of dev
+loss is held against is its standard deviation between seeds: the row's own, or that of the sweep's other rows, pooled.
+"""
+
+import math
+
+from experiments import tuning
+from experiments.measures import NLL, Measure
+from experiments.results import Results, Row, is_translated
+
+LAST_PART = 0.2  # of the training: where dev loss still falls, a row has not finished
+# On the plateau is a row whose source explains less of its loss than this share of what it explains in the row where it
+# explains most. N=8 at scale smoke is at 36% with post-norm, and gets no sentence right; with pre-norm at 99%.
+PLATEAU = 0.5
+USED = 0.1  # of the loss without the source: where no row's source explains so much, there is nothing to learn from it
+
+
+def of(row: Row, sweep: Results) -> list[tuple[str, str]]:
+    """Returns (flag, footnote) pairs for the cell that says what became of a row."""
+    flags = []
+    if still_descending(row, sweep):
+        flags.append(("still descending", _DESCENDING))
+    stuck = sum(_stuck(row, sweep))
+    if stuck:
+        flags.append((f"{'' if stuck == len(row.results) else f'{stuck} '}on the plateau", _ON_PLATEAU))
+    if over_fitted(row, sweep):
+        flags.append(("over-fitted", f"Over-fitted: the dev loss was lowest at step {_best_steps(row)}{_ROSE}"))
+    return flags
+
+
+def unfinished(row: Row, sweep: Results) -> bool:
+    """Whether a row cannot be judged by its numbers: its training was too short, or stuck, or its grid too narrow."""
+    return still_descending(row, sweep) or on_plateau(row, sweep) or at_edge(row, sweep)
+
+
+_DESCENDING = (
+    f"Still descending: over the last {LAST_PART:.0%} of the training the dev loss fell by more than one standard "
+    "deviation between seeds. Longer training would change the row."
+)
+_ROSE = ", and at the end it was more than one standard deviation between seeds above that."
+_ON_PLATEAU = (
+    f"On the plateau: the source takes off less than {PLATEAU:.0%} of the share of the dev loss that it takes off in "
+    "the row where that is most (beside the loss with the encoder's output zeroed): the model has hardly learned to "
+    "use it."
+)
+
+
+def still_descending(row: Row, sweep: Results) -> bool:
+    """Whether the dev loss fell over the last fifth of the training, on average, by more than the noise."""
+    return _exceeds_noise(_GAIN, row, sweep)
+
+
+def over_fitted(row: Row, sweep: Results) -> bool:
+    """Whether the last dev loss is above the lowest, on average, by more than the noise: a result, not a fault."""
+    return _exceeds_noise(_RISE, row, sweep)
+
+
+def on_plateau(row: Row, sweep: Results) -> bool:
+    """Whether any of a row's models is one of the target language alone, beside another row that uses the source.
+
+    Without another row it cannot be told from a corpus whose source says nothing.
+    """
+    return any(_stuck(row, sweep))
+
+
+def at_edge(row: Row, sweep: Results) -> bool:
+    """Whether a row is one tuned, at a value that is the least or greatest of its grid: a better may lie beyond."""
+    for asked in sweep.tunings:
+        choice = tuning.choose(asked, sweep.losses(asked))
+        runs = [run for point in sweep.points if point.variant.name == choice.point for run in point.runs]
+        if choice.edges and row.runs and all(run in runs for run in row.runs):
+            return True
+    return False
+
+
+def noise(row: Row, sweep: Results) -> float | None:
+    """The standard deviation of dev loss between seeds, in nats: the row's, or else pooled; None where none has two."""
+    own = NLL.sd(row)
+    if own is not None:
+        return own
+    rows = [(NLL.sd(other), len(other.results) - 1) for other in sweep.rows]
+    known = [(sd, freedom) for sd, freedom in rows if sd is not None and math.isfinite(sd)]
+    if not known:
+        return None
+    weighted = math.hypot(*(sd * math.sqrt(freedom) for sd, freedom in known))  # squares of huge numbers overflow
+    return weighted / math.sqrt(sum(freedom for _, freedom in known))
+
+
+def _exceeds_noise(change: Measure, row: Row, sweep: Results) -> bool:
+    mean, spread = change.mean(row), noise(row, sweep)
+    return mean is not None and spread is not None and mean > spread
+
+
+def _gain(result):
+    """The fall of dev loss from the last evaluation before the last fifth of the training to the last of all."""
+    curve = _curve(result)
+    before = [loss for step, loss in curve if step <= (1 - LAST_PART) * result["train"]["steps"]]
+    return before[-1] - curve[-1][1] if before else None
+
+
+def _rise(result):
+    curve = _curve(result)
+    return curve[-1][1] - min(loss for _, loss in curve) if curve else None
+
+
+def _best_steps(row):
+    """The step of the lowest dev loss, or the first and last of the seeds', of all steps."""
+    best = [min(curve, key=lambda point: point[1])[0] for curve in map(_curve, row.results) if curve]
+    ends = dict.fromkeys(f"{step:,.0f}" for step in (min(best), max(best)))
+    return f"{' to '.join(ends)} of {max(result['train']['steps'] for result in row.results):,}"
+
+
+def _curve(result):
+    """(step, dev loss) of every evaluation, by step; only what is a number counts."""
+    lines = result.get("curve")
+    points = [
+        (_number(line, "step"), _number(line, "dev_nll"))
+        for line in (lines if isinstance(lines, list) else ())
+        if isinstance(line, dict)
+    ]
+    return sorted(point for point in points if None not in point)
+
+
+def _stuck(row, sweep):
+    """For each of a row's results, whether its model is on the plateau."""
+    most = max((mean for other in sweep.rows if (mean := _EXPLAINED.mean(other)) is not None), default=0.0)
+    shares = map(_explained, row.results)
+    return [most >= USED and share is not None and share < PLATEAU * most for share in shares]
+
+
+def _explained(result):
+    """The share of the dev loss without the source that the source takes off; None where it is not known.
+
+    Where only the last word is asked for, it is not the source that tells it.
+    """
+    loss, without = (_number(result["dev"], key) for key in ("nll", "nll_without_source"))
+    return 1 - loss / without if loss is not None and without and is_translated(result) else None
+
+
+_GAIN, _RISE, _EXPLAINED = (Measure(of, "+.4f", ".4f") for of in (_gain, _rise, _explained))
+
+
+def _number(record, key):
+    """A finite number of a JSON file; None for anything else."""
+    value = record.get(key)
+    try:
+        return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    except OverflowError:
+        return None

@@ -1,0 +1,175 @@
+"""A table of tuned rows: each at the value that its own grid chose, over fresh seeds, beside the paper's numbers."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments import flags, registry, tuning
+from experiments.captions import caption, standing_notes
+from experiments.measures import BLEU, EXACT, PPL, Measure, number
+from experiments.results import Results, Row, SeedRun, loss_of
+from experiments.states import Footnotes, state_of
+from experiments.symbols import in_order, show, symbol
+from experiments.tables import Column, Table
+from experiments.tuning import Asked, Choice
+
+_MEASURES = {"PPL": PPL, "BLEU": BLEU, "exact %": EXACT}
+_AT_EDGE = "At the edge of its grid: a better value may lie beyond."
+_DIVERGED = "Diverged:"  # how error.json of a run begins whose loss was not finite
+_SENSITIVITY = ".3f"
+
+
+class Tuned(NamedTuple):
+    """A row, tuned.
+
+    Attributes:
+      asked: the grid and the fresh seeds.
+      choice: what the grid says by now.
+      points: the run of each point of the grid; None for one that was not begun.
+      fresh: the row over its fresh seeds, at the value chosen.
+      untuned: the row as it is without tuning; without runs where there are none.
+    """
+
+    asked: Asked
+    choice: Choice
+    points: tuple[SeedRun | None, ...]
+    fresh: Row
+    untuned: Row
+
+    @property
+    def sensitivity(self) -> float | None:
+        """To the fields tuned, in nats (`tuning.sensitivity`); None where a point is not done, or failed otherwise than
+        by diverging: nothing tells what its loss would be."""
+        guessing = {math.log(run.result["vocab_size"]) for run in self.points if run and run.result}
+        known = all(run and (run.result or run.error.startswith(_DIVERGED)) for run in self.points)
+        return tuning.sensitivity(map(loss_of, self.points), max(guessing)) if known and guessing else None
+
+
+def read(found: Results) -> list[Tuned]:
+    """Returns the tuned rows of a sweep, in the order of its table."""
+    order = [row.variant.name for row in found.rows]
+    made = [_tuned(found, asked) for asked in found.tunings]
+    return sorted(made, key=lambda one: order.index(one.asked.row) if one.asked.row in order else len(order))
+
+
+def _tuned(found, asked):
+    choice = tuning.choose(asked, found.losses(asked))
+    tried = {row.variant.name: {run.seed: run for run in row.runs} for row in found.points}
+    runs = tried.get(choice.point, {})
+    untuned = next(
+        (row for row in found.rows if row.variant.name == asked.row), Row(registry.Variant(asked.row), {}, ())
+    )
+    fresh = dataclasses.replace(untuned, runs=tuple(runs[seed] for seed in sorted(runs) if seed in asked.seeds))
+    return Tuned(asked, choice, tuple(tried.get(point, {}).get(tuning.SEED) for point in asked.points), fresh, untuned)
+
+
+def build(found: Results) -> Table:
+    """Makes the table of the rows that were tuned; rows without a choice stay, and say why."""
+    tuned, notes = read(found), Footnotes()
+    fields = in_order({field for one in tuned for field in one.asked.grid})
+    shown = {name: one for name, one in _MEASURES.items() if any(one.values(each.fresh) for each in tuned)}
+    if "BLEU" in shown:
+        shown.pop("exact %", None)
+    by_seeds = dataclasses.replace(found, rows=tuple(one.fresh for one in tuned), tunings=(), points=())
+    base = {one.asked.key[1]: one.fresh for one in tuned if one.asked.row == found.rows[0].variant.name}
+    cells, records = [], []
+    for one in tuned:
+        state = _state(one, by_seeds, notes)
+        chosen = one.asked.points[one.choice.point] if one.choice.point else {}
+        of_base = base.get(one.asked.key[1])
+        marks = {field: notes.mark(_AT_EDGE) for field in one.choice.edges}
+        cells.append(
+            (
+                one.asked.row,
+                *(number(_paper(one, head), _MEASURES[head].form) for head in ("PPL", "BLEU")),
+                *(f"{show(chosen[field])}{marks.get(field, '')}" if field in chosen else "" for field in fields),
+                *(cell for measure in shown.values() for cell in _scored(measure, one, of_base)),
+                number(one.sensitivity, _SENSITIVITY),
+                state,
+            )
+        )
+        records.append(_record(found, one, state))
+    return Table(
+        title=f"{found.name}, each row tuned: {found.sweep.doc}.",
+        columns=_columns(fields, shown),
+        rows=tuple(cells),
+        groups=tuple(one.fresh.group for one in tuned),
+        caption=caption(by_seeds),
+        notes=(*_how(found, tuned), *standing_notes(by_seeds), *notes.lines),
+        records=tuple(records),
+    )
+
+
+def _columns(fields, shown):
+    columns = [Column("row", text=True), Column("PPL", "paper", drop=3), Column("BLEU", "paper", drop=3)]
+    columns += [Column(symbol(field), "chosen") for field in fields]
+    for head in shown:
+        columns += [Column(head, "tuned"), Column(f"Δ{head}", "tuned", drop=1), Column(head, "untuned", drop=2)]
+    return (*columns, Column("sensitivity", "nats", drop=1), Column("runs", text=True))
+
+
+def _scored(measure: Measure, one: Tuned, base: Row | None) -> list[str]:
+    """The cells of a score: tuned, its difference from the base tuned as well, untuned."""
+    value, of_base = measure.mean(one.fresh), measure.mean(base) if base else None
+    blank = one.fresh is base or value is None or of_base is None
+    difference = "" if blank else number(value - of_base, f"+z{measure.form}")
+    return [measure.cell(one.fresh), difference, measure.cell(one.untuned)]
+
+
+def _paper(one, head):
+    return getattr(one.fresh.variant.paper, head.lower(), None)
+
+
+def _state(one, by_seeds, notes):
+    if one.choice.point is None:
+        return f"no choice: {one.choice.why}"
+    failed = [run.error for run in one.points if run.state == "failed"]
+    told = f"; {len(failed)} of the {len(one.points)} points failed{notes.marks(failed)}" if failed else ""
+    return state_of(one.fresh, list(one.asked.seeds), notes, flags.of(one.fresh, by_seeds)) + told
+
+
+def _how(found: Results, tuned: Sequence[Tuned]) -> list[str]:
+    """How the rows were tuned, what it cost, and what sensitivity is."""
+    rows_of = {}
+    for one in tuned:
+        grid = "; ".join(f"{field}: {', '.join(map(show, one.asked.grid[field]))}" for field in sorted(one.asked.grid))
+        rows_of.setdefault(grid, []).append(one.asked.row)
+    hours = [
+        result["timing"]["total_s"] / 3600 * result["device"]["count"] for row in found.points for result in row.results
+    ]
+    told = [f"Grid of {grid} ({', '.join(rows)})." for grid, rows in rows_of.items()]
+    return [
+        "Each row is run at every value of its grid with seed 1, and then, at the one of the lowest dev loss, with "
+        "fresh seeds, which its numbers are of: they had no part in the choice.",
+        *told,
+        f"The tuning took {len(hours)} runs and {sum(hours):,.2f} device hours, not counted in the table of costs.",
+        "Sensitivity: the mean over the grid of min(dev loss, log V), less the least of them, in nats a subword; log V "
+        "is the loss of guessing (Wortsman et al., 2023).",
+    ]
+
+
+def _record(found, one, state):
+    """One line of CSV."""
+    paper = one.fresh.variant.paper or registry.PaperRow()
+    chosen = one.asked.points[one.choice.point] if one.choice.point else {}
+    losses = found.losses(one.asked)
+    record = {
+        "name": found.name_of(one.fresh),
+        "row": one.asked.row,
+        "runs": state,
+        "fields": " ".join(one.asked.key[1]),
+        "chosen": " ".join(f"{field}={show(value)}" for field, value in chosen.items()),
+        "at_edge": " ".join(one.choice.edges),
+        "seeds_done": len(one.fresh.results),
+        "seeds_expected": len(one.asked.seeds),
+        "ppl_paper": paper.ppl,
+        "bleu_paper": paper.bleu,
+        "sensitivity": one.sensitivity,
+    }
+    for name, measure in {"ppl": PPL, "bleu": BLEU, "exact_percent": EXACT}.items():
+        record |= {name: measure.mean(one.fresh), f"{name}_sd": measure.sd(one.fresh)}
+        record |= {f"{name}_untuned": measure.mean(one.untuned), f"{name}_untuned_sd": measure.sd(one.untuned)}
+    record["grid_dev_nll"] = " ".join(f"{point}:{'' if loss is None else loss}" for point, loss in losses.items())
+    files = [f"{one.choice.point}/seed{run.seed}/result.json" for run in one.fresh.runs if run.state == "done"]
+    return {**record, "files": " ".join(files)}
