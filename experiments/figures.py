@@ -103,7 +103,7 @@ def draw(
     from tx.optim import schedule
     from tx.probe import attention_weights
 
-    config, params, data = open_run(run, {})
+    config, (params, *_), data = open_run(run, {})
     layers, count = config.model.num_layers, config.model.num_heads
     if not -layers <= layer < layers:
         raise UserError(f"--layer={layer}: {config.name} has layers 0 to {layers - 1}")

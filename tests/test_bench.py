@@ -21,6 +21,7 @@ from experiments.bench import __main__ as command
 from experiments.bench import bundle, contestant, decoding, guards, rounds, seeds, sentences, table, training, weights
 from experiments.bench.contestant import Contestant
 from experiments.bench.length_batches import LengthBatches
+from tx import config as tx_config
 from tx.errors import UserError
 
 SEED = 36  # of a random model that ends every sentence, each in another way
@@ -118,6 +119,87 @@ def test_layouts_are_tried_and_a_gpu_keeps_what_it_has_compiled(monkeypatch, pla
     assert max(trials, key=training._rate)["parts"] == 2
 
 
+# Models that other programs can hold
+
+
+@pytest.mark.parametrize("size", ["smoke", "recall", "multi30k", "tatoeba.fr-en", "paper"])
+def test_beside_peers_d_model_is_split_among_the_heads(size):
+    config, own = sentences.config_of(size, {}, beside_peers=True), sentences.config_of(size, {})
+    assert config.model.d_k * config.model.num_heads == config.model.d_model == own.model.d_model
+    assert config.model.d_v == config.model.d_k
+    assert config.model.norm == "post"
+    changed = {"model.d_k", "model.d_v", "model.norm"}
+    assert tx_config.differences(own.to_dict(), config.to_dict()).keys() <= changed
+    bundle.refuse_inexpressible(config.model.to_dict(), "CTranslate2")
+
+
+def test_a_rows_own_heads_and_norm_and_the_users_stay():
+    row = sentences.config_of("table3/B/d_k=16@multi30k", {}, beside_peers=True).model
+    assert (row.d_model, row.num_heads, row.d_k, row.d_v) == (128, 8, 4, 16)
+    row = sentences.config_of("table3/A/h=1@multi30k", {}, beside_peers=True).model
+    assert (row.num_heads, row.d_k, row.d_v) == (1, 128, 128)
+    given = {"model.d_k": "32", "model.norm": "pre"}
+    model = sentences.config_of("multi30k", given, beside_peers=True).model
+    assert (model.d_k, model.norm) == (32, "pre")
+
+
+def test_commands_with_a_peer_measure_what_it_can_hold(monkeypatch):
+    measured = []
+
+    def measure(config, **_):
+        measured.append((config.model.num_heads * config.model.d_k, config.model.norm))
+        raise UserError("measured")
+
+    for module, name in (
+        (training, "measure_training"),
+        (training, "measure_memory"),
+        (seeds, "measure_seeds"),
+        (guards, "measure_guards"),
+    ):
+        monkeypatch.setattr(module, name, measure)
+    for name in ("train", "memory", "seeds", "guards"):
+        with pytest.raises(SystemExit):
+            command.main([name, "--size=smoke"])
+    assert measured == [(64, "post"), (64, "post"), (128, "pre"), (128, "pre")]  # tx beside itself is as the scale is
+
+
+def test_what_was_measured_is_still_what_would_be():
+    """The committed results beside other programs are of the sizes that the commands measure now."""
+    measured = pathlib.Path(table.__file__).parent / "results"
+    found = [one for one in table.read([measured]) if one["kind"] in table.BESIDE_PEERS]
+    assert {one["kind"] for one in found} == set(table.BESIDE_PEERS)
+    for result in found:
+        model = sentences.config_of(result["config"]["name"], {}, beside_peers=True).model
+        then, names = result["config"]["model"], (*table.SIZE, "vocab_size")
+        assert {name: then[name] for name in names} == {name: model[name] for name in names}
+
+
+def test_a_run_that_a_peer_cannot_hold_is_refused_before_anything_is_measured(monkeypatch, capsys, tmp_path):
+    config = sentences.config_of("multi30k", {"model.dtype": "bfloat16"})
+    monkeypatch.setattr("tx.decode.open_run", lambda run, options: (config, ({}, 1, "last"), None))
+    monkeypatch.setattr(decoding, "need", lambda *_: None)
+    for peer, label in (("ctranslate2", "CTranslate2"), ("marian", "Hugging Face Marian")):
+        assert refused(capsys, "decode", tmp_path, f"--peers={peer}") == (
+            f"error: {label} cannot hold model.norm=pre, model.dtype=bfloat16, model.d_k=32, model.d_v=32 "
+            "(h=8, d_model=128); train a run that it can hold with --set model.norm=post --set model.dtype=float32 "
+            "--set model.d_k=16 --set model.d_v=16\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "set_to"),
+    [("positions", "rotary", "sinusoidal"), ("mixer", "local", "attention"), ("num_kv_heads", 1, "0")],
+)
+def test_models_with_other_parts_are_refused(field, value, set_to):
+    model = tiny.config(**WHOLE).model.to_dict()
+    bundle.refuse_inexpressible(model, "Marian")
+    bundle.refuse_inexpressible(model | {"positions": "learned"}, "Marian")
+    with pytest.raises(UserError, match=rf"cannot hold model.{field}={value} .* --set model.{field}={set_to}$"):
+        bundle.refuse_inexpressible(model | {field: value}, "Marian")
+    with pytest.raises(UserError, match="whose d_model is a multiple of h only; here h=3, d_model=16"):
+        bundle.refuse_inexpressible(model | {"num_heads": 3}, "Marian")
+
+
 # Sentences and batches
 
 
@@ -166,10 +248,20 @@ def test_batches_by_length_hold_every_sentence_once_an_epoch(update, parts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
-@pytest.mark.parametrize("endpoint", [True, False])
-def test_weights_under_plain_names(tmp_path, layout, endpoint):
-    config = tiny.config(model__sinusoid_layout=layout, model__sinusoid_endpoint=endpoint)
+@pytest.mark.parametrize(
+    "positions",
+    [
+        {"model__sinusoid_layout": "concatenated", "model__sinusoid_endpoint": True},
+        {"model__sinusoid_layout": "concatenated", "model__sinusoid_endpoint": False},
+        {"model__sinusoid_layout": "interleaved", "model__sinusoid_endpoint": True},
+        {"model__sinusoid_layout": "interleaved", "model__sinusoid_endpoint": False},
+        {"model__positions": "learned", "model__scale_positions": True},
+        {"model__positions": "learned", "model__scale_positions": False},
+    ],
+    ids=lambda fields: "-".join(map(str, fields.values())),
+)
+def test_weights_under_plain_names(tmp_path, positions):
+    config = tiny.config(**positions)
     module, params = tiny.init(config)
     bundle.save(tmp_path, config.to_dict(), params, [np.array([5, 1])])
     loaded_config, found, sources = bundle.load(str(tmp_path))
@@ -227,11 +319,10 @@ def test_a_contestant_that_breaks_off_shows_its_log(trainer):
 
 
 def test_a_contestants_user_errors_are_ours(tmp_path):
-    config = tiny.config().to_dict()  # h x d_k is not d_model
-    bundle.save(tmp_path, config, {"embedding": np.zeros((40, 16))}, [np.array([5, 1])])
-    arguments = {"folder": str(tmp_path), "threads": 1, "compute_type": "float32"}
-    with pytest.raises(UserError, match="CT2: CTranslate2 holds models with h x d_k = h x d_v = d_model only"):
-        Contestant("CT2", "ctranslate2_decoding:Decoding", arguments, 1)
+    sentences.save(sentences.invent(5, 40, 32), tmp_path)
+    config = tiny.config(data__row_length=1).to_dict()  # too short for any sentence
+    with pytest.raises(UserError, match=r"ours: no training sentence fits into data\.row_length=1;"):
+        Contestant("ours", "our_training:Training", {"config": config, "folder": str(tmp_path)}, 1)
 
 
 # Seeds
@@ -324,12 +415,13 @@ class Counted:
 def test_guarded_and_unguarded_loops_advance_in_turns_from_checkpoint_to_checkpoint(monkeypatch):
     monkeypatch.setattr(guards, "Contestant", Counted)
     monkeypatch.setattr(Counted, "made", [], raising=False)
-    config = tiny.config(train__checkpoint_every=24)
+    config = tiny.config(train__checkpoint_every=24, train__eval_every=48, train__select="best")
     result = guards.measure_guards(config, turns=2, threads=1)
     one_round = [("advance", guarded, steps) for steps in (10, 10, 4) for guarded in (True, False)]
     warm = [("advance", guarded, guards.WARM) for guarded in (True, False)]
     assert Counted.made == warm + 2 * one_round
     assert result["config"]["train"]["steps"] > guards.WARM + 2 * 24  # so that neither comes to its end
+    assert result["config"]["train"]["select"] == "last"  # nothing is evaluated to select by
     assert result["contestants"]["tx"]["rounds"][0] == {
         "seconds": 24.0,
         "target_tokens": 240,
@@ -341,7 +433,9 @@ def test_guarded_and_unguarded_loops_advance_in_turns_from_checkpoint_to_checkpo
 @pytest.mark.slow  # the corpus, and two processes that compile
 def test_the_loop_trains_with_its_guards_and_without():
     settings = {"model.d_model": "16", "model.d_ff": "32", "model.num_layers": "1", "data.batch_rows": "2"}
-    config = sentences.config_of("smoke", settings | {"train.checkpoint_every": "4", "train.log_every": "2"})
+    config = sentences.config_of(
+        "smoke", settings | {"train.checkpoint_every": "4", "train.eval_every": "4", "train.log_every": "2"}
+    )
     result = guards.measure_guards(config, turns=1, threads=1)
     guarded, bare = (one["rounds"][0] for one in result["contestants"].values())
     assert guarded["target_tokens"] == bare["target_tokens"]  # of the same batches
@@ -389,8 +483,10 @@ def test_who_is_better(ratio, more_is_better, text):
 
 def test_the_table_says_where_a_peer_is_faster(tmp_path, capsys):
     results(tmp_path, ratio=0.8)
-    results(tmp_path, ratio=0.5, figure="peak_mib", kind="memory", config={"train": {"micro_batches": 4}})
-    results(tmp_path, ratio=3.0, figure="sentences_per_s", kind="decode", beam=4)
+    size = {"num_layers": 3, "d_model": 128, "d_ff": 512, "num_heads": 8, "d_k": 16, "d_v": 16, "norm": "post"}
+    config = {"name": "table3/base@multi30k", "model": size, "train": {"micro_batches": 4}}
+    results(tmp_path, ratio=0.5, figure="peak_mib", kind="memory", config=config)
+    results(tmp_path, ratio=3.0, figure="sentences_per_s", kind="decode", beam=4, config=config)
     assert command.main(["table", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
@@ -409,6 +505,13 @@ def test_the_table_says_where_a_peer_is_faster(tmp_path, capsys):
     assert r"A\|B, 2 cores" in text
     assert "share of a matrix product's 100 GFLOP/s: tx 50%, PyTorch eager 25%" in text
     assert "tx computes an update in 4 micro-batches, PyTorch in one unless its label says otherwise" in text
+    assert "base@multi30k (1.9M parameters): N=3 d_model=128 d_ff=512 h=8 d_k=16 d_v=16 norm=post." in text
+    beside = "Beside other programs models have h x d_k = h x d_v = d_model and the norm after the sub-layer"
+    assert beside in text
+    wider = config | {"model": size | {"d_k": 32}}
+    results(tmp_path / "wider", ratio=3.0, figure="sentences_per_s", kind="decode", beam=4, config=wider)
+    assert command.main(["table", str(tmp_path / "wider")]) == 0
+    assert beside not in capsys.readouterr().out
     assert "PyTorch eager: BLEU 34.5, 100.0% of the translations identical to ours" in text
 
 

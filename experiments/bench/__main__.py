@@ -58,6 +58,14 @@ figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
                           when only the libraries were loaded
 
+sizes:
+  The peers split d_model among the heads, and here have the norm after the sub-layer. A scale whose heads shrink less
+  than its model, or that puts the norm first, is therefore measured by train and memory with heads that shrink alike
+  (at multi30k d_k 16 rather than 32, so that h x d_k = h x d_v = d_model) and the norm after, unless --set says
+  otherwise. decode takes a run as it was trained, and refuses one that a peer cannot hold; at multi30k one that all can
+  hold is trained with --set model.norm=post --set model.d_k=16 --set model.d_v=16. seeds and guards compare tx with
+  itself, at what the scale has.
+
 PyTorch's modes (--modes): `eager` and `compiled` train the library's nn.Transformer as its users have it; `tuned` and
 `tuned-compiled` the same model written for speed, which may also keep freed memory as ours does.
 
@@ -142,7 +150,7 @@ def _config(args):
         if not equals:
             raise UserError(f"--set takes FIELD=VALUE, got {each!r}")
         overrides[field] = value
-    return config_of(args.size, overrides)
+    return config_of(args.size, overrides, beside_peers=args.command in table.BESIDE_PEERS)
 
 
 def _modes(args):

@@ -9,6 +9,20 @@ from experiments.bench import weights
 from tx.errors import UserError
 
 Sentences = list[list[int]]
+# Fields of config.model with the one value that can be handed to the peers, which besides have h x d_k = h x d_v =
+# d_model; and the positions that can.
+HELD = {
+    "norm": "post",
+    "normalization": "layer",
+    "residual": True,
+    "feed_forward": "relu",
+    "mixer": "attention",
+    "similarity": "scaled",
+    "num_kv_heads": 0,
+    "tying": "three",
+    "dtype": "float32",
+}
+POSITIONS = ("sinusoidal", "learned", "none")
 
 
 def save(folder: pathlib.Path, config: dict, params: dict, sources: list[np.ndarray]) -> None:
@@ -32,16 +46,19 @@ def load(folder: str) -> tuple[dict, weights.Weights, Sentences]:
 
 
 def refuse_inexpressible(model: dict, peer: str) -> None:
-    """Raises UserError for a model that programs with one width of head cannot hold."""
-    if not model["num_heads"] * model["d_k"] == model["num_heads"] * model["d_v"] == model["d_model"]:
+    """Raises UserError for a model that the peers' programs cannot hold; it says how to train one that they can."""
+    heads, width = model["num_heads"], model["d_model"]
+    if width % heads:
+        raise UserError(f"{peer} holds models whose d_model is a multiple of h only; here h={heads}, d_model={width}")
+    wanted = HELD | {"d_k": width // heads, "d_v": width // heads}
+    if model["positions"] not in POSITIONS:
+        wanted["positions"] = POSITIONS[0]
+    found = ", ".join(f"model.{name}={model[name]}" for name in wanted if model[name] != wanted[name])
+    if found:
+        settings = " ".join(f"--set model.{name}={value}" for name, value in wanted.items() if model[name] != value)
         raise UserError(
-            f"{peer} holds models with h x d_k = h x d_v = d_model only; here "
-            f"h={model['num_heads']}, d_k={model['d_k']}, d_v={model['d_v']}, d_model={model['d_model']}"
+            f"{peer} cannot hold {found} (h={heads}, d_model={width}); train a run that it can hold with {settings}"
         )
-    if model["norm"] != "post":
-        raise UserError(f"{peer} is compared with model.norm=post only, not {model['norm']!r}")
-    if model["dtype"] != "float32":
-        raise UserError(f"{peer} is compared with model.dtype=float32 only, not {model['dtype']!r}")
 
 
 def longest_output(config: dict, sources: Sentences) -> int:

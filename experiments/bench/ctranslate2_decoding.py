@@ -20,7 +20,6 @@ class Decoding:
 
     def __init__(self, folder: str, *, threads: int, compute_type: str):
         self._config, weights, sources = bundle.load(folder)
-        bundle.refuse_inexpressible(self._config["model"], "CTranslate2")
         self._threads, self._compute_type = threads, compute_type
         self._longest = bundle.longest_output(self._config, sources)
         self._sources = [list(map(str, source)) for source in sources]

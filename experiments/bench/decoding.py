@@ -48,6 +48,8 @@ def measure_decoding(
       count: sentences, from the first; 0: all.
       threads: of every contestant.
       turns: rounds.
+
+    Raises UserError, before anything is measured, for a peer that is not there and a model that a peer cannot hold.
     """
     cores(threads)
     check_peers(peers)
@@ -55,7 +57,9 @@ def measure_decoding(
     from tx.evaluate import split_names
 
     options = {"beam": beam, "alpha": 0.0} | ({"splits": split} if split else {})
-    config, params, data = open_run(RunDir(run), options)
+    config, (params, *_), data = open_run(RunDir(run), options)
+    for peer in peers:
+        bundle.refuse_inexpressible(config.model.to_dict(), PEERS[peer][1])
     split = split_names(config, data)[0]
     ids = data.splits[split]
     sources = [ids.source(i) for i in range(count or len(ids))][: len(ids)]

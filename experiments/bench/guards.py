@@ -30,6 +30,7 @@ def measure_guards(config: ConfigDict, *, turns: int, threads: int) -> dict:
     steps = config.train.checkpoint_every
     with config.unlocked():
         config.train.steps = config.train.eval_every = WARM + turns * steps + 1
+        config.train.select = "last"  # nothing is evaluated that a best one could be chosen by
         config.train.steps_per_dispatch = 1
         config.parallel.threads = threads
     with contextlib.ExitStack() as stack:

@@ -30,7 +30,6 @@ class Decoding:
         torch.set_num_threads(threads)
         self._torch = torch
         self._config, weights, sources = bundle.load(folder)
-        bundle.refuse_inexpressible(self._config["model"], "MarianMTModel")
         self._longest = bundle.longest_output(self._config, sources)
         self._sources = sources
         self._order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))

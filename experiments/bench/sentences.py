@@ -1,11 +1,13 @@
 """The sentences that training is measured on: chosen once, written to a folder, read by every contestant."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import registry
+from experiments.scales import PAPER
 from tx.data.tokens import TokenizedSplit
 from tx.data.vocabulary import EOS
 
@@ -15,19 +17,26 @@ _ARRAYS = ("src_ids", "src_offsets", "tgt_ids", "tgt_offsets")
 MEDIAN, SPREAD, SIDES = 24, 0.6, 0.15
 
 
-def config_of(size: str, overrides: dict[str, str]) -> ConfigDict:
+def config_of(size: str, overrides: dict[str, str], *, beside_peers: bool = False) -> ConfigDict:
     """Returns the configuration that is measured.
 
     Args:
       size: a scale (the base of table3 at it) or SWEEP/VARIANT@SCALE.
       overrides: {dotted field: value} on top.
+      beside_peers: whether it is one that other programs can hold. They split d_model among the heads and put the norm
+        after the sub-layer, so a scale whose heads shrink less than the model, or that puts the norm first, is
+        measured with heads that shrink as the model does, h x d_k = h x d_v = d_model in base, and the paper's norm.
 
     At scale `paper` a batch is 4,096 tokens rather than 24,576 unless `overrides` say otherwise, so that a step on a
     processor takes seconds.
     """
-    name = size if "@" in size else f"table3/base@{size}"
-    small = {"data.batch_rows": "16"} if registry.parse(name).scale.name == "paper" else {}
-    return registry.get_config(name, small | overrides)
+    run = registry.parse(size if "@" in size else f"table3/base@{size}")
+    scale = run.scale
+    if beside_peers:
+        fields = {**scale.fields, "model.norm": PAPER["model.norm"]}
+        scale = dataclasses.replace(scale, heads=scale.width, fields=fields)
+    small = {"data.batch_rows": "16"} if scale.name == "paper" else {}
+    return registry.resolve(run.sweep, run.variant, scale, small | overrides)
 
 
 def choose(config: ConfigDict, count: int, log=print) -> tuple[TokenizedSplit, str]:

@@ -4,13 +4,15 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from experiments import markers
+from experiments import markers, symbols
 from experiments.tables import Column, Table, to_markdown
 from tx.errors import UserError
 from tx.run import from_json
 
 NAME = "bench"  # between the markers of a README
 FORMAT = 1  # of the JSON files
+SIZE = ("num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "norm")  # what of a model the notes give
+BESIDE_PEERS = ("train", "decode", "memory")  # kinds of result that compare with other programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +156,7 @@ def _caption(results):
 
 
 def _notes(result, name):
+    yield from _size(result)
     if result["kind"] == "train":
         peak = result["matmul_peak"]
         shares = ", ".join(
@@ -175,6 +178,21 @@ def _notes(result, name):
         for label, one in result["contestants"].items():
             alike = f", {one['identical']:.1%} of the translations identical to ours" if "identical" in one else ""
             yield f"{name}, beam {result['beam']}, no length penalty, {label}: BLEU {one['bleu']:.1f}{alike}."
+
+
+def _size(result):
+    """Says what model was measured, which beside peers is not always its scale's own."""
+    if "config" not in result:
+        return
+    model = result["config"]["model"]
+    size = symbols.changes({f"model.{name}": model[name] for name in SIZE})
+    yield f"{result['config']['name']} ({result['parameters'] / 1e6:.1f}M parameters): {size}."
+    split = model["num_heads"] * model["d_k"] == model["num_heads"] * model["d_v"] == model["d_model"]
+    if result["kind"] in BESIDE_PEERS and split and model["norm"] == "post":
+        yield (
+            "Beside other programs models have h x d_k = h x d_v = d_model and the norm after the sub-layer, whatever "
+            "heads and norm their scale has: not all of the others can hold another."
+        )
 
 
 def _micro_batches(result):

@@ -60,6 +60,8 @@ class Weights:
         """
         if self.model["positions"] == "learned":
             table = self._arrays[f"{side}_position/table"][:length]
+            if self.model["scale_positions"]:
+                table = table * np.float32(self.model["d_model"] ** 0.5)
         elif self.model["positions"] == "none":
             table = np.zeros((length, self.model["d_model"]), np.float32)
         else:
