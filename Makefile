@@ -6,13 +6,19 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs
 SMOKE_ARGS ?=
 PYTEST_ARGS ?=
+GPU_BUNDLE_ARGS ?=
+GPU_MINUTES ?= 9
+# A small model waits for the host otherwise.
+GPU_ARGS ?= --set=train.steps_per_dispatch=50
+OUT ?= gpu-out
+GPU_RESULTS ?= gpu-results
 UV ?= uv
 INSTALL := -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 # Slow ones that are many and small; the others take the whole machine, one after the other.
 MANY := tests/test_catalogue.py
 
-.PHONY: smoke test test-slow wmt-venv lint constraints
+.PHONY: smoke test test-slow wmt-venv lint constraints gpu-bundle gpu gpu-take
 
 # Every row of Table 3 on the built-in corpus, through to the printed table.
 smoke: $(VENV)/.installed
@@ -33,6 +39,18 @@ wmt-venv: $(VENV)-wmt/.installed
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# Minutes on a borrowed GPU (launch/README.md). Here: what the machine lacks, and what came back from it.
+gpu-bundle: $(VENV)/.installed
+	$(BIN)/python -m launch.gpu_bundle $(GPU_BUNDLE_ARGS)
+
+gpu-take: $(VENV)/.installed
+	$(BIN)/python -m launch.take $(GPU_RESULTS)
+
+# There, with that machine's own JAX and without network.
+gpu:
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target build/gpu/site gpu-bundle/wheels/*.whl
+	PYTHONPATH=$(abspath build/gpu/site) $(PYTHON) -m launch.gpu --minutes=$(GPU_MINUTES) --out=$(OUT) $(GPU_ARGS)
 
 # Pins one version of everything for every Python and platform; accelerators' wheels are for the machine to choose.
 constraints:

@@ -1,0 +1,83 @@
+"""Results on their way between machines: the result.json of every run, packed as the runs end.
+
+An archive is closed when it is full, so that a few files of bounded size hold everything, and what has just ended is
+packed in a moment.
+"""
+
+import io
+import os
+import pathlib
+import re
+import tarfile
+from collections.abc import Iterator
+
+from tx.errors import UserError
+from tx.run import write_atomically
+
+PATTERN = "results-*.tar.gz"
+FULL = 8 << 20  # bytes of an archive to which nothing is added any more
+AT_ONCE = 20  # results between looks at the size: about half a megabyte packed
+LARGEST = 16 << 20  # bytes of a result.json that is taken out of an archive
+# SWEEP@SCALE/VARIANT/seedK/result.json; no part of it leads up.
+_MEMBER = re.compile(r"[\w.-]+@[\w.-]+(?:/(?!\.)[\w.,=+-]+)+/seed\d+/result\.json")
+
+
+class Packer:
+    """Packs the results of a work folder.
+
+    Args:
+      runs: the work folder.
+      folder: where the archives go; what `PATTERN` matches in it is written over.
+    """
+
+    def __init__(self, runs: pathlib.Path, folder: pathlib.Path):
+        self._runs, self._folder = runs, folder
+        self._packed: set[pathlib.Path] = set()
+        self._number, self._open = 1, []  # the archive that is not full, and what is in it
+
+    def pack(self) -> list[str]:
+        """Adds the results that are new; returns SWEEP@SCALE/VARIANT/seedK of each."""
+        new = sorted(set(self._runs.glob("*@*/**/seed*/result.json")) - self._packed)
+        for start in range(0, len(new), AT_ONCE):
+            self._open += new[start : start + AT_ONCE]
+            if self._write() >= FULL:
+                self._number, self._open = self._number + 1, []
+        self._packed.update(new)
+        return [path.parent.relative_to(self._runs).as_posix() for path in new]
+
+    def _write(self):
+        """Writes the open archive, whole or not at all; returns its size."""
+        path = self._folder / f"results-{self._number}.tar.gz"
+        half = path.with_name(f".{path.name}")
+        with tarfile.open(half, "w:gz") as archive:
+            for result in self._open:
+                archive.add(result, result.relative_to(self._runs).as_posix(), recursive=False)
+        os.replace(half, path)
+        return path.stat().st_size
+
+
+def unpack(folder: pathlib.Path, runs: pathlib.Path) -> int:
+    """Puts the results of all archives of a folder into a work folder, where it has none; returns how many.
+
+    Raises UserError for a file that is no such archive.
+    """
+    count = 0
+    for path in sorted(folder.glob(PATTERN)):
+        for name, text in _members(path):
+            if not (runs / name).exists():
+                (runs / name).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(runs / name, text)
+                count += 1
+    return count
+
+
+def _members(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Yields (name, contents) of the results in an archive; anything else in it is an error."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(path.read_bytes()), mode="r:gz") as archive:
+            for member in archive:
+                if not (member.isfile() and member.size <= LARGEST and _MEMBER.fullmatch(member.name)):
+                    raise UserError(f"{path} holds {member.name!r}, which is no run's result; take another archive")
+                yield member.name, archive.extractfile(member).read().decode()
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        raise UserError(f"{path} is no archive of results ({error}); fetch it again") from None

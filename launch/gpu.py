@@ -1,0 +1,238 @@
+"""Measures and trains for some minutes on a borrowed GPU, and packs what is done as it is done.
+
+    python -m launch.gpu [--minutes=9] [--out=DIR] [--sweep=SWEEP@SCALE:SEEDS ...] [ARGUMENTS OF launch.local ...]
+
+First the training step of the paper's base and big is timed, then the sweeps are run one after the other, each row's
+seeds stacked in one process, several processes on the card at once. Rows that by the estimate do not fit into the time
+that is left are not started; what still runs when it is over is lost. The same command goes on with what is missing,
+there or, with the archives of the call before in gpu-results/, on another machine. `make gpu-bundle` makes what the
+machine lacks, `make gpu` runs this there, `make gpu-take` takes what came back; see launch/README.md.
+
+Exit status: 0, whether or not the time sufficed; 1 where something failed; 2 for what the caller has to mend.
+"""
+
+import argparse
+import multiprocessing
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from experiments.bench.contestant import PLATFORMS
+from launch import archives, plan
+from launch.budget import Card
+from launch.plan import PlannedRun
+from launch.timed import Diary, run_until
+from tx.errors import UserError, one_line_errors
+
+SWEEPS = ("table3@multi30k:5", "table3@tatoeba:3")
+BUNDLE = pathlib.Path("gpu-bundle")
+MARGIN = 30.0  # seconds at the end, for processes to end and the last results to be packed
+PAPER_STEP = ("data.batch_rows=96", "model.dtype=bfloat16", "model.attention=cudnn")
+BENCH = {  # by platform: the sizes that are timed by default, and how (README.md, "Speed")
+    "gpu": (
+        ("paper", "table3/big@paper"),
+        ["--sentences=20000", "--rounds=3", *(f"--set={field}" for field in PAPER_STEP)],
+    ),
+    "cpu": (("multi30k",), ["--sentences=100", "--rounds=1"]),
+}
+
+Command = Callable[[list[str]], list[str]]
+"""The command line of a Python module, given its name and arguments."""
+
+
+def python(arguments: list[str]) -> list[str]:
+    """The command line of `python -m`."""
+    return [sys.executable, "-m", *arguments]
+
+
+class Session:
+    """One call: its time, its folders, its diary.
+
+    Args:
+      args: parsed.
+      rest: arguments for launch.local.
+      command: takes the place of Python in tests.
+    """
+
+    def __init__(self, args: argparse.Namespace, rest: list[str], command: Command):
+        seconds = 60 * args.minutes
+        self.deadline = time.monotonic() + seconds - min(MARGIN, seconds / 4)
+        self.args, self.rest, self.command = args, rest, command
+        self.runs = args.work.resolve() / "runs"
+        self.runs.mkdir(parents=True, exist_ok=True)
+        args.out.mkdir(parents=True, exist_ok=True)
+        self.diary = Diary(args.out / "log.txt")
+        for folder in (args.earlier, args.out):
+            if count := archives.unpack(folder, self.runs):
+                self.diary.write(f"{count} results of an earlier call, from {folder}")
+        self._packer, self.card = archives.Packer(self.runs, args.out), Card(args.rate, args.overhead, args.jobs)
+        self.failed = False
+        self.pack()
+
+    def left(self) -> float:
+        """Seconds until what runs is ended."""
+        return self.deadline - time.monotonic()
+
+    def pack(self) -> None:
+        """Packs what is done."""
+        if done := self._packer.pack():
+            self.diary.write(f"{len(done)} more packed, up to {done[-1]}")
+
+    def module(self, arguments: list[str], deadline: float) -> None:
+        """Runs a Python module, at the latest until the deadline, packing what is done meanwhile."""
+        status = run_until(self.command(arguments), min(deadline, self.deadline), self.diary, self.pack)
+        if status:
+            self.failed = True
+            self.diary.write(f"{arguments[0]}: exit status {status}; the end of what it said:", self.diary.tail())
+
+    def bench(self) -> None:
+        """Times the training step at every size, so far as --bench_seconds suffice."""
+        args, until = self.args, time.monotonic() + self.args.bench_seconds
+        sizes, settings = BENCH[args.platform]
+        for size in args.bench or sizes:
+            name = f"bench-{re.sub(r'[^A-Za-z0-9_.-]', '-', size)}.json"
+            if not (args.out / name).exists() and (args.earlier / name).exists():
+                shutil.copyfile(args.earlier / name, args.out / name)
+            if (args.out / name).exists() or time.monotonic() >= until:
+                continue
+            fixed = [f"--platform={args.platform}", f"--size={size}", f"--out={args.out / name}", "--peer=none"]
+            self.module(["experiments.bench", "train", *fixed, *settings, *shlex.split(args.bench_args)], until)
+            self.diary.write(f"{name}: {'done' if (args.out / name).exists() else 'not done'}")
+
+    def sweep(self, sweep: str, seeds: int) -> None:
+        """Runs the rows of a sweep that fit, again and again until none is left that does."""
+        runs = planned(sweep, seeds, self.runs, self.rest)
+        for run in runs:
+            if run.state.name == "stale":  # of other code or another recipe, which would be in the way
+                self.diary.write(f"{run.label} is left out: {run.state.why}")
+                shutil.rmtree(run.folder.path)
+        began, tried, before = time.monotonic(), set(), _done(runs)
+        while self.left() > 0:
+            rows = self._missing(planned(sweep, seeds, self.runs, self.rest))
+            if not (chosen := self.card.choose({row: rows[row] for row in rows if row not in tried}, self.left())):
+                break
+            tried.update(chosen)
+            estimate = self.card.seconds(rows[row] for row in chosen)
+            self.diary.write(f"{sweep}: {', '.join(chosen)}: about {estimate:.0f} s, {self.left():.0f} s are left")
+            self.module(self._launch(sweep, seeds, chosen), self.deadline)
+        self._tell(sweep, runs, before, time.monotonic() - began)
+
+    def _launch(self, sweep, seeds, rows):
+        # One process a row: what is lost at the end is then a row, and no row waits for all that share its program.
+        return [
+            *("launch.local", sweep, f"--workdir={self.runs}", f"--seeds={seeds}", f"--only={','.join(rows)}"),
+            *(f"--jobs={self.args.jobs}", *_without_only(self.rest), f"--stack={seeds}"),
+        ]
+
+    def _tell(self, sweep, runs, before, seconds):
+        now, flops = _done(runs), 0.0
+        for run in runs:
+            if run.folder.error.exists():
+                error = run.folder.read("error")
+                self.diary.write(f"{run.label} failed: {error['error']}", error.get("traceback", ""))
+            flops += run.flops if run.label in now - before else 0.0
+        made = f", {flops:.2g} operations of them in {seconds:.0f} s" if flops else ""
+        missing = ", ".join(self._missing(runs)) or "none"
+        self.diary.write(f"{sweep}: {len(now)} of {len(runs)} runs are done{made}; rows not done: {missing}")
+
+    def _missing(self, runs):
+        """{variant: operations of its runs that are not done}."""
+        rows = {}
+        for run in runs:
+            if not run.folder.result.exists():
+                variant = run.folder.path.parent.relative_to(self.runs / run.sweep).as_posix()
+                rows[variant] = rows.get(variant, 0.0) + run.flops
+        return rows
+
+
+def planned(sweep: str, seeds: int, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
+    """Returns the runs of a sweep, with their states as they are now; UserError as `launch.plan.make`."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    plan.add_arguments(parser)
+    args, _ = parser.parse_known_args([sweep, f"--workdir={workdir}", f"--seeds={seeds}", *rest])
+    if args.tune:
+        raise UserError("--tune cannot be estimated beforehand; tune with launch.local, or --set what was found")
+    return plan.make(args)
+
+
+def _done(runs):
+    return {run.label for run in runs if run.folder.result.exists()}
+
+
+def _without_only(rest):
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--only", action="append")
+    return parser.parse_known_args(rest)[1]
+
+
+def _prepare(sweeps, workdir, rest):
+    from launch import local
+
+    for sweep, seeds in sweeps:
+        local.prepare(planned(sweep, seeds, workdir, rest))
+
+
+def _sweep(text: str) -> tuple[str, int]:
+    sweep, _, seeds = text.rpartition(":")
+    if not sweep or not seeds.isdigit():
+        raise argparse.ArgumentTypeError(f"takes SWEEP@SCALE:SEEDS, e.g. {SWEEPS[0]}; got {text!r}")
+    return sweep, int(seeds)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.gpu",
+        description=__doc__.splitlines()[0],
+        epilog="What is not listed is passed on to launch.local; a value then comes after '=': --set=train.steps=20.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--minutes", type=float, default=9, help="of all, start to end (default: %(default)s)")
+    add("--sweep", type=_sweep, action="append", metavar="SWEEP@SCALE:SEEDS", help=f"default: {' '.join(SWEEPS)}")
+    add("--out", type=pathlib.Path, default="gpu-out", help="where archives and log go (default: %(default)s)")
+    add("--bundle", type=pathlib.Path, default=BUNDLE, help="what gpu-bundle made (default: %(default)s)")
+    add("--earlier", type=pathlib.Path, default="gpu-results", help="archives of earlier calls (default: %(default)s)")
+    add("--work", type=pathlib.Path, default="build/gpu", help="folder for runs and caches (default: %(default)s)")
+    add("--platform", choices=tuple(PLATFORMS), default="gpu")
+    add("--jobs", type=int, default=4, help="processes at once (default: %(default)s)")
+    add("--rate", type=float, default=2e13, help="operations a second that they make (default: %(default)g)")
+    add("--overhead", type=float, default=60, help="seconds of a process without its training (default: %(default)s)")
+    add("--bench", action="append", metavar="SIZE", help="what is timed, as for experiments.bench; repeatable")
+    add("--bench_seconds", type=float, default=140, help="for that; 0 for none (default: %(default)s)")
+    add("--bench_args", default="", help="more arguments of experiments.bench train")
+    return parser
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, *, command: Command = python, prepare: Callable = _prepare) -> int:
+    """Runs everything; returns the exit status. The keywords take the place of the real things in tests."""
+    args, rest = _parser().parse_known_args(argv)
+    sweeps = args.sweep or [_sweep(text) for text in SWEEPS]
+    if not (args.bundle / "text").is_dir():
+        raise UserError(f"{args.bundle} holds no text; run `make gpu-bundle` first, and bring that folder here")
+    os.environ["TX_DATA_DIR"] = str((args.bundle / "text").resolve())
+    os.environ["TX_CACHE_DIR"] = str(args.work.resolve() / "cache")
+    os.environ["JAX_PLATFORMS"] = PLATFORMS[args.platform]  # no GPU is an error, and not a day on a CPU
+    for sweep, seeds in sweeps:
+        planned(sweep, seeds, args.work.resolve() / "runs", rest)  # what is wrong with a name is said at once
+    session = Session(args, rest, command)
+    # Text becomes tokens while the first benchmark compiles; the launcher makes what is not ready when it starts.
+    preparing = multiprocessing.get_context("spawn").Process(
+        target=prepare, args=(sweeps, session.runs, rest), daemon=True
+    )
+    preparing.start()
+    session.bench()
+    for sweep, seeds in sweeps:
+        session.sweep(sweep, seeds)
+    session.pack()
+    session.diary.write(f"the end; {max(0.0, session.left()):.0f} s were left")
+    return 1 if session.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Takes results that came back from another machine into a folder of results.
+
+    python -m launch.take FOLDER [--into=experiments/results] [--other_code]
+
+FOLDER holds the archives. A result is put in its place if it is whole, means today what its name says, and was made by
+code that computes what this does. Exit status: 0; 1 where a result was not taken.
+"""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+
+from experiments import results
+from experiments.results import Row, SeedRun
+from launch import archives
+from tx import fingerprint, provenance
+from tx.errors import UserError, one_line_errors
+from tx.run import RunDir, to_json, write_atomically
+
+INTO = pathlib.Path(results.__file__).with_name("results")
+
+
+def why_not(row: Row, run: SeedRun, there: RunDir, any_code: bool) -> str:
+    """Returns why a run's result is not to be put `there`; "" where nothing speaks against it."""
+    if run.state != "done":
+        return run.error or run.state
+    if run.stale:
+        return "; ".join(run.stale)
+    made, now = run.result.get("numerics"), fingerprint.numerics(run.result["config"])
+    if made != now and not any_code:
+        return f"other code made it (its fingerprint is {made}, this code's {now}); --other_code takes it"
+    if there.result.exists():
+        old = there.read("result")
+        if old.get("numerics") == made and not row.changes(old["config"]) and not _same(old, run.result):
+            return f"{there.result} is another result of the same; delete one of them"
+    return ""
+
+
+def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tuple[int, list[str]]:
+    """Puts the results of a folder's archives in their places; returns (how many are new, a line for each refused).
+
+    Raises UserError where the folder has no archives, or one is damaged.
+    """
+    if not list(folder.glob(archives.PATTERN)):
+        raise UserError(f"no {archives.PATTERN} in {folder}; give the folder that holds what came back")
+    new, refused = 0, []
+    with tempfile.TemporaryDirectory() as temporary:
+        unpacked = pathlib.Path(temporary)
+        archives.unpack(folder, unpacked)
+        for found in results.read([unpacked]):
+            for row, run in ((one, run) for one in found.rows for run in one.runs):
+                there = RunDir(into / run.path.relative_to(unpacked))
+                if why := why_not(row, run, there, any_code):
+                    refused.append(f"{found.name_of(row)} seed {run.seed}: {why}")
+                elif not (there.result.exists() and _same(there.read("result"), run.result)):
+                    there.path.mkdir(parents=True, exist_ok=True)
+                    write_atomically(there.result, to_json(_with_code(run.result)))
+                    new += 1
+    return new, refused
+
+
+def _same(one, other):
+    return one | {"code": ""} == other | {"code": ""}
+
+
+def _with_code(result):
+    """Names the revision where the other machine had no git: this one's, if its code computes the same."""
+    if result["code"] or result.get("numerics") != fingerprint.numerics(result["config"]):
+        return result
+    return result | {"code": provenance.revision()}
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m launch.take", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path, help="holds the archives that came back")
+    parser.add_argument("--into", type=pathlib.Path, default=INTO, help="default: %(default)s")
+    parser.add_argument("--other_code", action="store_true", help="also what was made by code that computes otherwise")
+    args = parser.parse_args(argv)
+    new, refused = take(args.folder, args.into, args.other_code)
+    print("\n".join([*refused, f"{new} new results in {args.into}, {len(refused)} refused"]))
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,392 @@
+"""Minutes on a borrowed GPU: what fits, what is packed when, what is taken back; with fake commands."""
+
+import gzip
+import io
+import json
+import os
+import sys
+import tarfile
+import textwrap
+import time
+
+import fabricated
+import pytest
+
+from experiments import registry
+from launch import archives, gpu, gpu_bundle, take, timed
+from launch.budget import Card
+from tx import fingerprint, provenance
+from tx.data import textfiles
+from tx.errors import UserError
+
+# Takes the place of `python -m`: what it would write lies in FAKE_RESULTS. FAKE_LOG gets a line a call.
+FAKE = textwrap.dedent(
+    """
+    import json, os, pathlib, shutil, sys, time
+
+    with open(os.environ["FAKE_LOG"], "a") as log:
+        log.write(json.dumps(sys.argv[1:]) + "\\n")
+    options = dict(one.removeprefix("--").split("=", 1) for one in sys.argv if one.startswith("--"))
+    if sys.argv[1] == "experiments.bench":
+        pathlib.Path(options["out"]).write_text("{}")
+        sys.exit()
+    print("said by the launcher", flush=True)
+    sweep, slow = sys.argv[2], os.environ.get("FAKE_SLOW")
+    for row in options["only"].split(","):
+        if row == slow:
+            time.sleep(600)
+        for seed in range(1, int(options["seeds"]) + 1):
+            run = f"{sweep}/{row}/seed{seed}"
+            shutil.copytree(pathlib.Path(os.environ["FAKE_RESULTS"], run), pathlib.Path(options["workdir"], run))
+    sys.exit(int(os.environ.get("FAKE_STATUS", 0)))
+    """
+)
+ROWS = ("base", "A/h=1", "C/N=2")
+SEEDS = 2
+
+
+NOW = fingerprint.numerics(registry.get_config("table3/base@smoke"))  # rows of one sweep need the same code
+
+
+def put(folder, row="base", seed=1, numerics=NOW, **changes):
+    """Writes a result as this code would."""
+    return fabricated.put(folder, f"table3/{row}@smoke", seed, numerics=numerics, **changes)
+
+
+class Machine:
+    """A machine with a bundle and without a GPU, whose sessions last a quarter of a minute."""
+
+    def __init__(self, folder):
+        self.folder, self.work, self.out = folder, folder / "work", folder / "out"
+        (folder / "fake.py").write_text(FAKE)
+        (folder / "bundle" / "text").mkdir(parents=True)
+        for row in ROWS:
+            for seed in range(1, SEEDS + 1):
+                put(folder / "results", row, seed)
+
+    def __call__(self, *arguments, minutes=0.25):
+        fixed = {"work": self.work, "out": self.out, "bundle": self.folder / "bundle", "minutes": minutes}
+        fixed |= {"earlier": self.folder / "earlier", "platform": "cpu", "overhead": 0.001, "rate": 1e30}
+        options = [f"--{name}={value}" for name, value in fixed.items()]
+        return gpu.main(
+            [f"--sweep=table3@smoke:{SEEDS}", f"--only={','.join(ROWS)}", *options, *arguments],
+            command=lambda arguments: [sys.executable, str(self.folder / "fake.py"), *arguments],
+            prepare=print,
+        )
+
+    def calls(self):
+        log = self.folder / "log.jsonl"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def launched(self):
+        """The rows of every launch."""
+        calls = [call for call in self.calls() if call[0] == "launch.local"]
+        return [next(one for one in call if one.startswith("--only=")).removeprefix("--only=") for call in calls]
+
+    def packed(self):
+        return {name.removesuffix("/result.json").removeprefix("table3@smoke/") for name in members(self.out)}
+
+
+def members(folder):
+    names = []
+    for path in sorted(folder.glob(archives.PATTERN)):
+        with tarfile.open(path) as archive:
+            names += archive.getnames()
+    return names
+
+
+def runs_of(*rows):
+    return {f"{row}/seed{seed}" for row in rows for seed in range(1, SEEDS + 1)}
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(timed, "POLL", 0.02)
+    for name in ("TX_DATA_DIR", "TX_CACHE_DIR", "JAX_PLATFORMS"):  # set by it, so put back afterwards
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log.jsonl"))
+    monkeypatch.setenv("FAKE_RESULTS", str(tmp_path / "results"))
+    return Machine(tmp_path)
+
+
+# What fits
+
+
+def test_one_job_takes_the_sum():
+    assert Card(rate=10.0, overhead=3.0, jobs=1).seconds([50, 20, 30]) == pytest.approx(3 * 3 + 100 / 10)
+
+
+@pytest.mark.parametrize("waves", [1, 2, 5])
+def test_equal_rows_go_in_waves_that_share_the_card(waves):
+    assert Card(10.0, 3.0, jobs=4).seconds([20] * 4 * waves) == pytest.approx(waves * (3 + 4 * 20 / 10))
+
+
+def test_the_longest_row_goes_first():
+    # Two at a time at half the rate: 8 s, and 2, 2 and 2 s beside it.
+    assert Card(2.0, 0.0, jobs=2).seconds([2, 2, 8, 2]) == pytest.approx(8)
+
+
+def test_no_row_takes_no_time():
+    assert Card(2.0, 5.0, jobs=2).seconds([]) == 0
+
+
+def test_what_does_not_fit_is_left_out_and_a_shorter_one_behind_it_is_not():
+    card = Card(1.0, 0.0, jobs=1)
+    assert card.choose({"base": 4, "long": 9, "short": 3, "last": 2}, seconds=7) == ["base", "short"]
+    assert card.choose({"base": 4}, seconds=3.9) == []
+
+
+# A session
+
+
+def test_everything_is_timed_trained_and_packed(machine, capsys):
+    assert machine() == 0
+    assert [call[:2] for call in machine.calls()] == [["experiments.bench", "train"], ["launch.local", "table3@smoke"]]
+    assert (machine.out / "bench-multi30k.json").exists()
+    assert machine.packed() == runs_of(*ROWS)
+    assert f"{len(ROWS) * SEEDS} of {len(ROWS) * SEEDS} runs are done" in capsys.readouterr().out
+    assert "said by the launcher" in (machine.out / "log.txt").read_text()
+
+
+def test_a_row_is_a_process_and_further_arguments_are_passed_on(machine):
+    machine("--jobs=3", "--set=train.log_every=50", "--bench_seconds=0")
+    (call,) = machine.calls()
+    assert {"--stack=2", "--seeds=2", "--jobs=3", "--set=train.log_every=50"} <= set(call)
+    assert [one for one in call if one.startswith("--only")] == [f"--only={','.join(ROWS)}"]
+
+
+def test_a_second_call_does_nothing_again(machine):
+    machine()
+    before = machine.calls()
+    assert machine() == 0
+    assert machine.calls() == before
+    assert machine.packed() == runs_of(*ROWS)
+
+
+def test_what_came_back_is_not_done_again_on_another_machine(machine):
+    put(machine.folder / "runs", "base", 1)
+    put(machine.folder / "runs", "base", 2)
+    put(machine.folder / "runs", "A/h=1", 1)
+    (machine.folder / "earlier").mkdir()
+    archives.Packer(machine.folder / "runs", machine.folder / "earlier").pack()
+    (machine.folder / "earlier" / "bench-multi30k.json").write_text('{"from": "the first call"}')
+    assert machine() == 1  # the fake does not skip what is there
+    assert [call[0] for call in machine.calls()] == ["launch.local"]
+    assert machine.launched()[0] == "A/h=1,C/N=2"
+    assert runs_of("base") <= machine.packed()
+    assert "the first call" in (machine.out / "bench-multi30k.json").read_text()
+
+
+def test_what_other_code_made_is_made_anew(machine, capsys):
+    run = put(machine.work / "runs", "base", 1, numerics="0" * 12)
+    assert machine() == 0
+    assert machine.packed() == runs_of(*ROWS)
+    assert json.loads((run / "result.json").read_text())["numerics"] == NOW
+    assert "other code made it" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_waits_until_it_is_seen_that_it_does(machine):
+    base = sum(run.flops for run in gpu.planned("table3@smoke", SEEDS, machine.work, ["--only=base"]))
+    # 11.25 s until the end, of which base would take 9, C/N=2 half as long; the fake takes none.
+    machine("--jobs=1", f"--rate={base / 9}", "--bench_seconds=0")
+    assert machine.launched() == ["base", "A/h=1", "C/N=2"]
+
+
+def test_rows_without_time_are_not_started(machine, capsys):
+    assert machine("--rate=1", "--bench_seconds=0") == 0
+    assert not machine.calls()
+    assert "rows not done: base, A/h=1, C/N=2" in capsys.readouterr().out
+
+
+def test_what_runs_at_the_end_is_ended_and_what_was_done_is_packed(machine, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_SLOW", "A/h=1")
+    began = time.monotonic()
+    assert machine("--bench_seconds=0", minutes=0.04) == 0
+    assert time.monotonic() - began < 10
+    assert machine.packed() == runs_of("base")
+    out = capsys.readouterr().out
+    assert "time is over" in out
+    assert "rows not done: A/h=1, C/N=2" in out
+
+
+def test_a_failed_launch_is_told_with_its_last_words(machine, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_STATUS", "1")
+    assert machine("--bench_seconds=0") == 1
+    assert machine.packed() == runs_of(*ROWS)
+    out = capsys.readouterr().out
+    assert "launch.local: exit status 1" in out
+    assert "said by the launcher" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--bundle=nowhere"], "gpu-bundle"),
+        (["--only=nonsense"], "nonsense"),
+        (["--tune=optim.lr_factor=1,2"], "--tune"),
+    ],
+)
+def test_what_the_caller_has_to_mend_is_said_before_anything_starts(machine, capsys, arguments, wanted):
+    with pytest.raises(SystemExit) as ended:
+        machine(*arguments)
+    assert ended.value.code == 2
+    assert wanted in capsys.readouterr().err
+    assert not machine.calls()
+
+
+# Archives
+
+
+def test_only_what_is_new_is_packed(tmp_path):
+    (tmp_path / "out").mkdir()
+    packer = archives.Packer(tmp_path / "runs", tmp_path / "out")
+    assert packer.pack() == []
+    put(tmp_path / "runs", "base", 1)
+    assert packer.pack() == ["table3@smoke/base/seed1"]
+    run = put(tmp_path / "runs", "A/h=1", 1)
+    (run / "checkpoints").mkdir()
+    (run / "stale" / "0").mkdir(parents=True)
+    (run / "stale" / "0" / "result.json").write_text("{}")
+    assert packer.pack() == ["table3@smoke/A/h=1/seed1"]
+    assert packer.pack() == []
+    assert members(tmp_path / "out") == [f"table3@smoke/{row}/seed1/result.json" for row in ("base", "A/h=1")]
+
+
+def test_a_full_archive_is_closed_and_all_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "FULL", 1)
+    monkeypatch.setattr(archives, "AT_ONCE", 2)
+    (tmp_path / "out").mkdir()
+    runs = [put(tmp_path / "runs", row, seed) for row in ROWS for seed in range(1, 4)]
+    archives.Packer(tmp_path / "runs", tmp_path / "out").pack()
+    assert len(list((tmp_path / "out").iterdir())) == 5  # nine, two at a time
+    assert archives.unpack(tmp_path / "out", tmp_path / "there") == len(runs)
+    for run in runs:
+        there = tmp_path / "there" / run.relative_to(tmp_path / "runs")
+        assert (there / "result.json").read_bytes() == (run / "result.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["../table3@smoke/base/seed1/result.json", "table3@smoke/../../seed1/result.json",
+             "/table3@smoke/base/seed1/result.json", "table3@smoke/base/seed1/config.json", "base/seed1/result.json"],
+)  # fmt: skip
+def test_an_archive_of_anything_else_is_refused(tmp_path, name):
+    with tarfile.open(tmp_path / "results-1.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 2
+        archive.addfile(member, io.BytesIO(b"{}"))
+    with pytest.raises(UserError, match="no run's result"):
+        archives.unpack(tmp_path, tmp_path / "runs")
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_link_in_an_archive_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "results-1.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("table3@smoke/base/seed1/result.json")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    with pytest.raises(UserError, match="no run's result"):
+        archives.unpack(tmp_path, tmp_path / "runs")
+
+
+def test_a_cut_archive_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    put(tmp_path / "runs")
+    archives.Packer(tmp_path / "runs", tmp_path / "out").pack()
+    path = tmp_path / "out" / "results-1.tar.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="fetch it again"):
+        archives.unpack(tmp_path / "out", tmp_path / "there")
+
+
+# What came back
+
+
+def back(folder):
+    """Packs what was put into folder/runs, and takes it."""
+    (folder / "out").mkdir(exist_ok=True)
+    archives.Packer(folder / "runs", folder / "out").pack()
+    return take.take(folder / "out", folder / "into")
+
+
+def test_a_result_is_put_in_its_place_with_the_code_that_made_it(tmp_path):
+    put(tmp_path / "runs", "A/h=1", 2, code="")
+    assert back(tmp_path) == (1, [])
+    (path,) = (tmp_path / "into").rglob("*.*")
+    assert path == tmp_path / "into" / "table3@smoke" / "A" / "h=1" / "seed2" / "result.json"
+    made = json.loads((tmp_path / "runs" / path.relative_to(tmp_path / "into")).read_text())
+    assert json.loads(path.read_text()) == made | {"code": provenance.revision()}
+    assert back(tmp_path) == (0, [])
+
+
+def test_a_result_that_is_no_longer_what_its_name_says_is_refused(tmp_path):
+    put(tmp_path / "runs", "base", 1, overrides={"train.steps": 20})
+    put(tmp_path / "runs", "base", 2, numerics="0" * 12)
+    put(tmp_path / "runs", "base", 3, dev="none")
+    put(tmp_path / "runs", "base", 4)
+    new, refused = back(tmp_path)
+    assert new == 1
+    assert len(refused) == 3
+    assert "train.steps was 20" in refused[0]
+    assert "other code made it" in refused[1]
+    assert "damaged" in refused[2]
+    assert [path.parent.name for path in (tmp_path / "into").rglob("result.json")] == ["seed4"]
+    assert take.take(tmp_path / "out", tmp_path / "into", any_code=True)[0] == 1
+
+
+def test_another_result_of_the_same_is_kept_and_one_of_other_code_is_not(tmp_path):
+    put(tmp_path / "runs", "base", 1, bleu=31.0)
+    put(tmp_path / "runs", "base", 2, bleu=32.0)
+    put(tmp_path / "into", "base", 1, bleu=11.0)
+    put(tmp_path / "into", "base", 2, bleu=12.0, numerics="0" * 12)
+    new, refused = back(tmp_path)
+    assert new == 1
+    assert "another result" in refused[0]
+    there = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "into").rglob("result.json")}
+    assert {seed: result["tests"]["test"]["bleu"] for seed, result in there.items()} == {"seed1": 11.0, "seed2": 32.0}
+
+
+def test_a_folder_without_archives_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no results"):
+        take.take(tmp_path, tmp_path / "into")
+
+
+# The bundle
+
+
+def write_lines(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+
+
+def test_text_comes_out_of_the_bundle_as_it_went_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("TX_DATA_DIR", str(tmp_path / "data"))
+    # Every third sentence twice, so that what is held out drops some; a separator that is no end of line.
+    english = [f"Sentence number {i - i % 3 // 2}\u2028." for i in range(600)]
+    write_lines(tmp_path / "data" / "tatoeba" / "all.en-de.en.gz", english)
+    write_lines(tmp_path / "data" / "tatoeba" / "all.en-de.de.gz", [f"Satz {i}" for i in range(600)])
+    for split in ("train", "val", "test_2016_flickr", "test_2017_flickr", "test_2017_mscoco"):
+        for language in ("en", "de"):
+            write_lines(tmp_path / "data" / "multi30k" / f"{split}.{language}.gz", [f"{split} {i}" for i in range(9)])
+    for name, source, target in (("tatoeba", "en", "de"), ("multi30k", "de", "en")):
+        pairs = textfiles.read(name, source, target, "")
+        gpu_bundle.put_text(name, source, target, tmp_path / "bundle")
+        assert textfiles.read(name, source, target, str(tmp_path / "bundle")) == pairs
+    with pytest.raises(UserError, match="numbers"):
+        gpu_bundle.put_text("numbers", "en", "de", tmp_path / "bundle")
+
+
+def test_too_large_a_bundle_is_an_error_and_leaves_the_last_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_bundle, "put_wheels", lambda folder, python: (folder / "one.whl").write_bytes(b"0" * 900))
+    monkeypatch.setattr(gpu_bundle, "put_text", lambda *arguments: arguments[-1].mkdir(exist_ok=True))
+    assert gpu_bundle.bundle(tmp_path / "bundle", "3.12", ["table3@multi30k"])["wheels"] == 900
+    monkeypatch.setattr(gpu_bundle, "LIMIT", 899)
+    with pytest.raises(UserError, match="more than"):
+        gpu_bundle.bundle(tmp_path / "bundle", "3.12", ["table3@multi30k"])
+    assert [path.name for path in (tmp_path / "bundle" / "wheels").iterdir()] == ["one.whl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_every_wheel_has_a_version_of_its_own():
+    pinned = {line.partition("==")[0] for line in (gpu_bundle.ROOT / "constraints.txt").read_text().splitlines()}
+    assert set(gpu_bundle.WHEELS) <= pinned
+    assert set(gpu_bundle.SOURCES) <= set(gpu_bundle.WHEELS)
