@@ -1,0 +1,1 @@
+"""Analyses of components and of trained models, beside the tables of results."""

@@ -1,0 +1,1 @@
+"""What measures: turns, processes, the machine, sentences."""

@@ -1,0 +1,1 @@
+"""Tables of results: reading result files, the tables, their captions and notes."""

@@ -1,0 +1,1 @@
+"""Decoding: beam search, and the translator made of it."""

@@ -1,0 +1,1 @@
+"""Evaluation of trained parameters: perplexity, translations and their scores, attention."""

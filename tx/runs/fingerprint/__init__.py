@@ -1,0 +1,5 @@
+"""Fingerprint of the code that a run's results depend on."""
+
+from tx.runs.fingerprint.code import APART, ENTRIES, Code, covered, numerics
+
+__all__ = ["APART", "ENTRIES", "Code", "covered", "numerics"]

@@ -1,0 +1,1 @@
+"""The process that a run is: other processes, determinism, memory, signals."""
