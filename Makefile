@@ -42,10 +42,10 @@ lint: $(VENV)/.installed-test
 
 # Minutes on a borrowed GPU (launch/README.md). Here: what the machine lacks, and what came back from it.
 gpu-bundle: $(VENV)/.installed
-	$(BIN)/python -m launch.gpu_bundle $(GPU_BUNDLE_ARGS)
+	$(BIN)/python -m launch.gpu.bundle $(GPU_BUNDLE_ARGS)
 
 gpu-take: $(VENV)/.installed
-	$(BIN)/python -m launch.take $(GPU_RESULTS)
+	$(BIN)/python -m launch.gpu.take $(GPU_RESULTS)
 
 # There, with that machine's own JAX and without network.
 gpu:

@@ -7,15 +7,16 @@ import sys
 
 import rich.console
 
-from experiments import comparison, listing, registry, report
-from tx import extensions
+from experiments import listing, registry
+from experiments.report import compare, write
+from tx import plugins
 from tx.errors import one_line_errors, printable
-from tx.run import RunDir, to_json
+from tx.runs.run_dir import RunDir, to_json
 
 
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
-    parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
+    parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("list", help="sweeps and scales, or the variants of one sweep")
     one.add_argument("sweep", nargs="?", help="SWEEP[@SCALE], e.g. table3@paper (the default scale)")
@@ -23,7 +24,7 @@ def _parser():
     one = commands.add_parser("report", help="the tables of a sweep, from its result.json files")
     one.add_argument("dirs", nargs="+", type=pathlib.Path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
     one.add_argument("--out", type=pathlib.Path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
-    one.add_argument("--show", choices=report.TABLES, default="table", help="which to print; all are written")
+    one.add_argument("--show", choices=write.TABLES, default="table", help="which to print; all are written")
     one.add_argument("--readme", type=pathlib.Path, help="instead, renew the tables in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
     one = commands.add_parser("compare", help="two sweeps side by side, or one sweep made twice")
@@ -72,30 +73,30 @@ def _console():
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
-    args = parser.parse_args(extensions.take(sys.argv[1:] if argv is None else argv))
+    args = parser.parse_args(plugins.take(sys.argv[1:] if argv is None else argv))
     console = _console()
     if args.command == "list":
         _list(args, console)
         return 0
     if args.command == "table1":
-        from experiments import mixing  # JAX is slow to import
+        from experiments.analysis import layer_costs  # JAX is slow to import
 
-        mixing.run(args.lengths or mixing.LENGTHS, args.out, console)
+        layer_costs.run(args.lengths or layer_costs.LENGTHS, args.out, console)
         return 0
     if args.command == "figures":
-        from experiments import figures  # matplotlib and JAX are slow to import
+        from experiments.analysis import figures  # matplotlib and JAX are slow to import
 
         for path in figures.draw(RunDir(args.run), args.sentence, args.kind, args.layer, args.heads, args.out):
             print(f"Written: {printable(str(path))}")
         return 0
     if args.command == "compare":
-        comparison.compare(args.a, args.b, console)
+        compare.compare(args.a, args.b, console)
         return 0
     if args.check and args.readme is None:
         parser.error("--check needs --readme")
     if args.readme is not None:
-        return report.renew_readme(args.readme, args.dirs, check=args.check)
-    report.report(args.dirs, args.out, console, args.show)
+        return write.renew_readme(args.readme, args.dirs, check=args.check)
+    write.report(args.dirs, args.out, console, args.show)
     return 0
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from experiments import registry
 from experiments.registry import PaperRow
 from experiments.scales import PAPER, SCALES
-from tx.data import recall
+from tx.data.synthetic import recall
 
 NO_DIFFERENCE = {"ppl": 0.05, "bleu": 0.2}  # what is smaller than that counts as none, in the paper's numbers
 TRANSLATED = tuple(name for name, scale in SCALES.items() if "decode.asks" not in scale.fields)

@@ -5,18 +5,18 @@ import rich.console
 import rich.table
 import rich.text
 
-import tx.flops
+import tx.model.flops
 from experiments import registry
 from experiments.registry import Run, Scale, Sweep
+from experiments.report.symbols import changes
 from experiments.scales import SCALES
-from experiments.symbols import changes
 
 
 def entries(sweep: Sweep, scale: Scale) -> list[dict]:
     """Returns one dict a variant, in the table's order.
 
     Keys: name, sweep, variant, scale, diff ({dotted field: value} against the base at this scale), params
-    (exact), params_paper (millions), flops (of the whole training, `tx.flops.training_flops`), ppl_paper,
+    (exact), params_paper (millions), flops (of the whole training, `tx.model.flops.training_flops`), ppl_paper,
     bleu_paper; None where the paper prints nothing.
     """
     base = registry.base_config(sweep, scale)
@@ -32,9 +32,9 @@ def _entry(run, base):
         "variant": run.variant.name,
         "scale": run.scale.label,
         "diff": registry.diff(config, base),
-        "params": tx.flops.parameter_count(config.model),
+        "params": tx.model.flops.parameter_count(config.model),
         "params_paper": paper.params,
-        "flops": tx.flops.training_flops(config),
+        "flops": tx.model.flops.training_flops(config),
         "ppl_paper": paper.ppl,
         "bleu_paper": paper.bleu,
     }

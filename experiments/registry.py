@@ -58,7 +58,7 @@ class Sweep:
       base: {dotted field: value} against `tx.config.get_config()`, for every row; empty for the paper's base.
       variants: the rows in order; the first is the base and has an empty diff.
       doc: one line for listings and captions.
-      measures: names of what its table shows beside perplexity and BLEU (experiments/measures.py).
+      measures: names of what its table shows beside perplexity and BLEU (experiments/report/metrics.py).
     """
 
     name: str

@@ -24,15 +24,16 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compiled, plan, status, tuning
+from launch import compilation_cache, plan, status, tuning
+from launch.display import View, plan_table, say
 from launch.plan import PlannedRun
 from launch.pool import Command, Pool, default_jobs, outcome
 from launch.queue import Queue
 from launch.tuning import Stage
-from launch.view import View, plan_table, say
-from tx import extensions, flops
+from tx import plugins
 from tx.errors import UserError, one_line_errors
-from tx.run import RunDir
+from tx.model import flops
+from tx.runs.run_dir import RunDir
 
 MEMORY_PER_RUN = 2 << 30  # bytes that a small run is given, so that processes side by side do not swap
 TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether there are so many
@@ -51,11 +52,11 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
 
     What is wrong with the text, or with a component's name, raises UserError here and not in every run.
     """
-    from tx.data import tokens  # slow to import, and not needed to plan
+    from tx.data import tokenized  # slow to import, and not needed to plan
     from tx.evaluate import split_names
-    from tx.model import check_components
-    from tx.optim import schedules
-    from tx.positions import check_length
+    from tx.model.positions import check_length
+    from tx.model.transformer import check_components
+    from tx.training.optimizer import schedules
 
     for run in runs:
         model = run.config.model
@@ -65,7 +66,7 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
     configs = [run.config for run in runs]
     shared = {(c.data.to_json(), c.decode.splits, c.model.vocab_size): c for c in configs}
     for config in shared.values():
-        data = tokens.prepare(config.data, config.model.vocab_size)
+        data = tokenized.prepare(config.data, config.model.vocab_size)
         for split in ("train", "validation", *split_names(config, data)):
             _ = data.splits[split]  # made when first asked for
 
@@ -124,7 +125,7 @@ def launch(
     """
     queue, failed = Queue(groups, retries), 0
     cache = workdir / ".jax_cache"
-    compiled.check(cache)
+    compilation_cache.check(cache)
     defaults = {  # the seeds of a variant, and its relaunches, compile once
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
@@ -140,7 +141,7 @@ def launch(
                 view.elsewhere(run)
             view.held(queue.held)
             for ended in pool.finished():
-                compiled.seal(cache)
+                compilation_cache.seal(cache)
                 for run in ended.runs:
                     became = outcome(ended, run)
                     if became.name == "held":
@@ -216,7 +217,7 @@ def main(
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    argv = extensions.take(list(sys.argv[1:] if argv is None else argv))
+    argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
     if (found := _status_parser().parse_known_args(argv)[0].status) is not None:
         status.show(found, console)
         return 0

@@ -20,9 +20,10 @@ import tx.config
 from experiments import points, registry
 from launch import states
 from launch.states import State
-from tx import extensions, flops
+from tx import plugins
 from tx.errors import UserError
-from tx.run import RunDir, to_json
+from tx.model import flops
+from tx.runs.run_dir import RunDir, to_json
 
 _OWNED = {  # fields that --set, --grid and --tune may not touch, and why
     "name": "the launcher names the runs",
@@ -94,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say which runs; they are the same wherever the runs happen."""
     parser.add_argument("selector", nargs="+", help="table3@smoke, 'table3/A/*@smoke' or table3/A/h=1@smoke")
     parser.add_argument("--workdir", type=_folder, default="runs", help="folder for all runs (default: %(default)s)")
-    parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
+    parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
     parser.add_argument(
         "--seeds",
         type=int,
@@ -278,7 +279,7 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
 def _program(run, most):
     if most == 1:
         return run.label
-    from tx.step import program  # slow to import, and not needed to run one by one
+    from tx.training.step import program  # slow to import, and not needed to run one by one
 
     return program(run.config)
 

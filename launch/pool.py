@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.plan import PlannedRun
-from tx.interruption import PARENT, STATUS
-from tx.lease import HELD_STATUS, LOST_STATUS
-from tx.run import to_json, write_atomically
+from tx.runs.lease import HELD_STATUS, LOST_STATUS
+from tx.runs.run_dir import to_json, write_atomically
+from tx.runtime.signals import PARENT, STATUS
 
 Command = Callable[[Sequence[PlannedRun]], list[str]]
 """The command line of a process, given the runs that it makes side by side."""

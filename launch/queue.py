@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from launch.plan import PlannedRun
-from tx import lease
+from tx.runs import lease
 
 PATIENCE = 2.0  # seconds between looks at runs that others hold
 

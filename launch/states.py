@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-from tx import fingerprint, lease
-from tx.run import RunDir
+from tx.runs import fingerprint, lease
+from tx.runs.run_dir import RunDir
 
 NAMES = ("pending", "running", "done", "failed", "interrupted", "stale")
 

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments import results
+from experiments.report import results
 from launch import states
+from launch.display import progress
 from launch.states import State
-from launch.view import progress
 from tx.errors import UserError, printable
-from tx.run import RunDir
+from tx.runs.run_dir import RunDir
 
 
 @dataclasses.dataclass(frozen=True)

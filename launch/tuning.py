@@ -7,13 +7,14 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from experiments import points, registry, results, tuning
-from experiments.symbols import show
+from experiments import points, registry, tuning
+from experiments.report import results
+from experiments.report.symbols import show
 from experiments.tuning import Asked
 from launch import plan
 from launch.plan import PlannedRun, Row
 from launch.states import State
-from tx.run import RunDir
+from tx.runs.run_dir import RunDir
 
 
 class Stage(NamedTuple):

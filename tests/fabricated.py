@@ -3,8 +3,9 @@
 import json
 import math
 
-from experiments import registry, results
-from experiments.rows import build
+from experiments import registry
+from experiments.report import results
+from experiments.report.main_table import build
 
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 

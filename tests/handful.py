@@ -2,7 +2,7 @@
 
 import functools
 
-from tx.data import tokens
+from tx.data import tokenized
 from tx.data.corpora import Corpus
 from tx.data.vocabulary import Vocabulary
 
@@ -28,7 +28,7 @@ class Records(list):
 
 
 @functools.cache
-def prepared(copies: int = 1) -> tokens.PreparedData:
+def prepared(copies: int = 1) -> tokenized.PreparedData:
     """The pairs as data of a run; training repeats them `copies` times."""
     pairs = {"train": TRAIN * copies, "validation": VALIDATION, "test": TRAIN}
     records = {
@@ -36,5 +36,5 @@ def prepared(copies: int = 1) -> tokens.PreparedData:
     }
     corpus = Corpus("handful", "en", "de", "f", tuple(pairs), lambda: records)
     vocabulary = Vocabulary.learn([side for pair in TRAIN + VALIDATION for side in pair], VOCAB_SIZE)
-    splits = {split: tokens.tokenize(vocabulary, rows) for split, rows in pairs.items()}
-    return tokens.PreparedData(corpus, vocabulary, splits, "t")
+    splits = {split: tokenized.tokenize(vocabulary, rows) for split, rows in pairs.items()}
+    return tokenized.PreparedData(corpus, vocabulary, splits, "t")

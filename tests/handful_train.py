@@ -3,9 +3,9 @@
 import handful
 
 from tx import train
-from tx.data import tokens
+from tx.data import tokenized
 
 
 def main(*argv):
-    tokens.prepare = lambda *_: handful.prepared(copies=2)
+    tokenized.prepare = lambda *_: handful.prepared(copies=2)
     train.main(list(argv))

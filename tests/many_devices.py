@@ -10,8 +10,8 @@ import numpy as np
 import tiny
 
 from tx.data.packing import FIELDS
-from tx.parallel import Layout, gather, make_train_step
-from tx.step import Values, batch_loss, init_state
+from tx.training.sharding import Layout, gather, make_train_step
+from tx.training.step import Values, batch_loss, init_state
 
 STEPS = 3
 ROWS, LENGTH = 8, 24

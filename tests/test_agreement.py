@@ -8,7 +8,8 @@ import pytest
 from fabricated import cells, put
 
 from experiments import __main__ as command
-from experiments import agreement, registry, results
+from experiments import registry
+from experiments.report import agreement_table, results
 
 
 def tau_b(ours, papers):
@@ -23,15 +24,15 @@ def tau_b(ours, papers):
 
 def test_kendall():
     # Pairs: (1,2) in order, (1,3) in order, (2,3) tied on one side: 2 of sqrt(3 x 2).
-    assert agreement.kendall([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]) == pytest.approx(2 / math.sqrt(6))
-    assert agreement.kendall([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == -1
-    assert agreement.kendall([1.0, 2.0, math.inf], [1.0, 2.0, 3.0]) == 1
+    assert agreement_table.kendall([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]) == pytest.approx(2 / math.sqrt(6))
+    assert agreement_table.kendall([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == -1
+    assert agreement_table.kendall([1.0, 2.0, math.inf], [1.0, 2.0, 3.0]) == 1
     for nothing in (([], []), ([1.0], [2.0]), ([1.0, 1.0], [1.0, 2.0])):
-        assert agreement.kendall(*nothing) is None
+        assert agreement_table.kendall(*nothing) is None
     rng = random.Random(3)
     for _ in range(20):
         ours, papers = ([float(rng.randrange(5)) for _ in range(12)] for _ in range(2))
-        assert agreement.kendall(ours, papers) == pytest.approx(tau_b(ours, papers))
+        assert agreement_table.kendall(ours, papers) == pytest.approx(tau_b(ours, papers))
 
 
 def fill(tmp_path, left_out=("C/N=8", "E"), seeds=2):
@@ -52,7 +53,7 @@ def fill(tmp_path, left_out=("C/N=8", "E"), seeds=2):
 def test_the_table_of_all_rows_and_of_each_group(tmp_path):
     losses, bleus = fill(tmp_path)
     (found,) = results.read([tmp_path])
-    table = agreement.build(found)
+    table = agreement_table.build(found)
     groups = {
         "all": list(losses),
         "A": ["base", *(f"A/h={h}" for h in (1, 4, 16, 32))],
@@ -83,7 +84,7 @@ def test_what_equals_base_here_has_not_the_papers_direction(tmp_path):
     for name in ("base", "A/h=1", "C/N=2"):
         put(tmp_path, f"table3/{name}@smoke", 1, ppl=3.0 + (name == "C/N=2"), bleu=30.0)
     (found,) = results.read([tmp_path])
-    record = agreement.build(found).records[0]
+    record = agreement_table.build(found).records[0]
     assert (record["ppl_same"], record["ppl_told"], record["bleu_same"], record["bleu_told"]) == (1, 2, 0, 2)
     assert record["bleu_tau_b"] is None
 
@@ -92,14 +93,14 @@ def test_a_run_that_diverged_is_worse_than_any_other(tmp_path):
     for name, ppl in (("base", 3.0), ("A/h=1", float("nan")), ("A/h=4", 4.0)):
         put(tmp_path, f"table3/{name}@smoke", 1, ppl=ppl)
     (found,) = results.read([tmp_path])
-    record = agreement.build(found).records[0]
+    record = agreement_table.build(found).records[0]
     assert (record["ppl_tau_b"], record["ppl_same"], record["ppl_told"]) == (1, 2, 2)
 
 
 def test_without_base_there_are_no_directions(tmp_path):
     fill(tmp_path, left_out=("base",))
     (found,) = results.read([tmp_path])
-    for record in agreement.build(found).records:
+    for record in agreement_table.build(found).records:
         assert (record["ppl_told"], record["left_out"]) == (0, 1)
 
 
@@ -109,7 +110,7 @@ def test_what_has_nothing_to_compare_has_no_table(tmp_path):
     put(tmp_path / "other", "heads/h=1@smoke", 1)
     for folder in ("one", "other"):
         (found,) = results.read([tmp_path / folder])
-        assert agreement.build(found).rows == ()
+        assert agreement_table.build(found).rows == ()
 
 
 def test_it_is_printed_written_and_put_into_a_readme(tmp_path, capsys):

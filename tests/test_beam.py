@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tx import beam
+from tx.decoding import beam_search
 from tx.errors import UserError
 
 EOS, PAD, ROWS = 1, 0, 2039
@@ -53,7 +53,7 @@ class HashModel:
                 "zeros": jnp.zeros((rows + 1, 2)),
             }
             vocab = table.shape[1]
-            return beam.search(step, cache, sentences, limits, beam=width, vocab_size=vocab, **options)
+            return beam_search.search(step, cache, sentences, limits, beam=width, vocab_size=vocab, **options)
 
         return run
 
@@ -202,7 +202,7 @@ def test_halvings_spare_work():
     def run():
         ends = jnp.array([0, 0, 9, 0, 0, 5, 0, 0])
         options = {"beam": 2, "alpha": 0.6, "vocab_size": 9, "max_length": 12, "nbest": 1, "halvings": 3}
-        return beam.search(step, {}, ends, jnp.full(8, 12, jnp.int32), **options)
+        return beam_search.search(step, {}, ends, jnp.full(8, 12, jnp.int32), **options)
 
     found = run()
     jax.effects_barrier()
@@ -235,7 +235,7 @@ def test_stops_early():
     def run():
         limits = jnp.full(3, 60, jnp.int32)
         options = {"beam": 4, "alpha": 0.6, "vocab_size": 9, "max_length": 60, "nbest": 1}
-        return beam.search(step, {}, (), limits, **options)
+        return beam_search.search(step, {}, (), limits, **options)
 
     found = run()
     jax.effects_barrier()
@@ -249,7 +249,9 @@ def test_columns_beyond_the_vocabulary_are_not_chosen():
 
     @jax.jit
     def run():
-        return beam.search(step, {}, (), jnp.full(1, 4, jnp.int32), beam=2, alpha=0.0, vocab_size=5, max_length=4)
+        return beam_search.search(
+            step, {}, (), jnp.full(1, 4, jnp.int32), beam=2, alpha=0.0, vocab_size=5, max_length=4
+        )
 
     found = run()
     assert found.tokens[0, 0].tolist() == [EOS, 0, 0, 0]
@@ -263,7 +265,7 @@ def test_selection_equals_a_stable_sort(columns, k):
     # The whole numbers are full of ties.
     for x in (random.normal(size=(20, columns)), random.integers(0, columns, size=(20, columns))):
         x = x.astype(np.float32)
-        values, places = jax.jit(beam._top_k, static_argnums=1)(jnp.asarray(x), k)
+        values, places = jax.jit(beam_search._top_k, static_argnums=1)(jnp.asarray(x), k)
         expected = np.argsort(-x, axis=-1, kind="stable")[:, :k]
         np.testing.assert_array_equal(places, expected)
         np.testing.assert_array_equal(values, np.take_along_axis(x, expected, axis=-1))

@@ -18,9 +18,11 @@ import tiny
 
 from experiments import __main__ as experiments_command
 from experiments.bench import __main__ as command
-from experiments.bench import bundle, contestant, decoding, guards, rounds, seeds, sentences, table, training, weights
-from experiments.bench.contestant import Contestant
-from experiments.bench.length_batches import LengthBatches
+from experiments.bench import decoding, guards, seeds, table, training
+from experiments.bench.contestants import bundle, weights
+from experiments.bench.contestants.length_batches import LengthBatches
+from experiments.bench.harness import contestant, rounds, sentences
+from experiments.bench.harness.contestant import Contestant
 from tx import config as tx_config
 from tx.errors import UserError
 
@@ -294,7 +296,7 @@ def trainer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sentences")
     sentences.save(sentences.invent(60, 40, 32), folder)
     config = tiny.config(model__num_layers=1).to_dict()
-    with Contestant("tx", "our_training:Training", {"config": config, "folder": str(folder)}, 1) as one:
+    with Contestant("tx", "tx_training:Training", {"config": config, "folder": str(folder)}, 1) as one:
         yield one
 
 
@@ -322,7 +324,7 @@ def test_a_contestants_user_errors_are_ours(tmp_path):
     sentences.save(sentences.invent(5, 40, 32), tmp_path)
     config = tiny.config(data__row_length=1).to_dict()  # too short for any sentence
     with pytest.raises(UserError, match=r"ours: no training sentence fits into data\.row_length=1;"):
-        Contestant("ours", "our_training:Training", {"config": config, "folder": str(tmp_path)}, 1)
+        Contestant("ours", "tx_training:Training", {"config": config, "folder": str(tmp_path)}, 1)
 
 
 # Seeds
@@ -625,8 +627,8 @@ def peer(*modules):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("layers", ["Library", "Tuned"])
 def test_pytorchs_model_is_ours_and_learns(tmp_path, layers):
-    from experiments.bench.torch_training import Training
-    from tx.step import Values, batch_loss
+    from experiments.bench.contestants.torch_training import Training
+    from tx.training.step import Values, batch_loss
 
     diff = {"model__dropout": 0.0, "loss__smooth_over": "all", "model__num_layers": 1, "optim__lr_factor": 2.0}
     config = tiny.config(**diff, **(WHOLE if layers == "Library" else {}))
@@ -657,7 +659,7 @@ def test_pytorchs_model_is_ours_and_learns(tmp_path, layers):
 
 @peer("torch")
 def test_pytorchs_library_cannot_express_row_b():
-    from experiments.bench.torch_model import Library
+    from experiments.bench.contestants.torch_model import Library
 
     with pytest.raises(UserError, match=r"nn.Transformer has h x d_k = h x d_v = d_model"):
         Library(tiny.config(**(WHOLE | {"model__d_k": 2})).model.to_dict())
@@ -703,7 +705,7 @@ def load_into(model, found):
 @pytest.fixture(scope="module")
 def translated(tmp_path_factory):
     """(folder of a bundle, our translations) of a small random model."""
-    from experiments.bench.our_decoding import Decoding
+    from experiments.bench.contestants.tx_decoding import Decoding
 
     diff = {"model__d_k": 8, "model__d_v": 8, "model__num_layers": 1, "model__sinusoid_layout": "interleaved"}
     diff |= {"decode__beam": 3, "decode__alpha": 0.0, "decode__extra_length": 12, "decode__batch_tokens": 256}
@@ -730,7 +732,7 @@ def translated(tmp_path_factory):
 @peer("ctranslate2")
 @pytest.mark.filterwarnings("default")
 def test_ctranslate2_translates_as_ours_does(translated):
-    from experiments.bench.ctranslate2_decoding import Decoding
+    from experiments.bench.contestants.ctranslate2_decoding import Decoding
 
     folder, ours = translated
     theirs = Decoding(folder, threads=1, compute_type="float32")
@@ -744,7 +746,7 @@ def test_ctranslate2_translates_as_ours_does(translated):
 @peer("torch", "transformers")
 @pytest.mark.filterwarnings("default")
 def test_marian_translates_as_ours_does(translated):
-    from experiments.bench.marian_decoding import Decoding
+    from experiments.bench.contestants.marian_decoding import Decoding
 
     folder, ours = translated
     theirs = Decoding(folder, threads=1, keep_memory=False)

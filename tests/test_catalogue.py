@@ -10,17 +10,17 @@ import tiny
 
 from experiments import registry
 from tx import config as config_lib
-from tx import flops
 from tx.data.packing import FIELDS
 from tx.decode import Translator
-from tx.feed_forward import feed_forwards
-from tx.mixers import mixers
-from tx.model import Transformer
-from tx.norms import norms
-from tx.optim import schedules
-from tx.positions import positions
-from tx.similarity import similarities
-from tx.step import init_state, make_train_step
+from tx.model import flops
+from tx.model.feed_forward import feed_forwards
+from tx.model.mixers import mixers
+from tx.model.norms import norms
+from tx.model.positions import positions
+from tx.model.similarity import similarities
+from tx.model.transformer import Transformer
+from tx.training.optimizer import schedules
+from tx.training.step import init_state, make_train_step
 
 SWEEPS = [sweep.name for sweep in registry.sweeps() if sweep.name != "decoding"]
 NAMES = [name for sweep in SWEEPS for name in registry.select(f"{sweep}@paper")]

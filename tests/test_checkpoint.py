@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tiny
 
-from tx import digests
-from tx.checkpoint import APART, Checkpoints
+from tx import files
 from tx.errors import UserError
-from tx.step import init_state
+from tx.runs.checkpoints import APART, Checkpoints
+from tx.training.step import init_state
 
 SEED = 20261123  # of the places that are damaged
 PLACES = 50
@@ -46,7 +46,7 @@ def files_of(folder):
 
 
 def damage(folder):
-    return digests.damage(folder, apart=APART)
+    return files.damage(folder, apart=APART)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b'{"item_handlers": {}}', b"garbage", None])
@@ -106,7 +106,7 @@ def test_files_that_are_missing_or_do_not_belong(saved, tmp_path):
     lost = files_of(copy)[0]
     lost.unlink()
     assert damage(copy) == f"{lost.relative_to(copy).as_posix()} is missing"
-    (copy / digests.NAME).unlink()
+    (copy / files.NAME).unlink()
     assert damage(copy) == "it has no digests.json: writing it was cut off"
     assert damage(tmp_path / "nowhere") == "it has no digests.json: writing it was cut off"
 
@@ -114,7 +114,7 @@ def test_files_that_are_missing_or_do_not_belong(saved, tmp_path):
 def test_one_that_is_damaged_is_set_aside_with_a_warning(saved, tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved[0], folder)
-    (folder / "2" / digests.NAME).unlink()  # killed between writing a checkpoint and sealing it
+    (folder / "2" / files.NAME).unlink()  # killed between writing a checkpoint and sealing it
     checkpoints = Checkpoints(folder)
     like = jax.eval_shape(lambda: saved[1])
     with pytest.raises(UserError, match=r"checkpoints/2 is damaged \(it has no digests.json: .*\); train again"):

@@ -8,8 +8,8 @@ import pytest
 
 from experiments import claims, registry
 from experiments.claims import CLAIMS, Claim
-from experiments.measures import NAMED
 from experiments.registry import PaperRow
+from experiments.report.metrics import NAMED
 from experiments.scales import SCALES
 from tx.errors import UserError
 
@@ -122,7 +122,7 @@ def test_a_claim_of_a_row_that_there_is_not_is_refused():
 
 
 def test_neither_jax_nor_scipy_is_imported_for_them():
-    code = "import sys, experiments.claims, experiments.agreement, experiments.flags; print(*sys.modules)"
+    code = "import sys, experiments.claims; from experiments.report import agreement_table, flags; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "experiments.claims" in modules
     assert not {"jax", "scipy"} & set(modules)

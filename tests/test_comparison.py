@@ -5,11 +5,12 @@ import statistics
 import pytest
 from fabricated import cells, fail, put
 
-from experiments import __main__, comparison, registry, results
+from experiments import __main__, registry
+from experiments.report import compare, results
 
 
 def beside(a, b):
-    return comparison.build(*(results.read([folder])[0] for folder in (a, b)))
+    return compare.build(*(results.read([folder])[0] for folder in (a, b)))
 
 
 def test_means_differences_and_their_standard_errors(tmp_path):

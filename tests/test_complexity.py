@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tx import complexity
-from tx.attention import Place, Rows
-from tx.mixers import mixers
-from tx.positions import positions
+from experiments.analysis import complexity
+from tx.model.attention import Place, Rows
+from tx.model.mixers import mixers
+from tx.model.positions import positions
 
 WIDTH, NEAR, TAPS = 8, 4, 3
 

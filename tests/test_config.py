@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tx import commandline
+from tx import cli
 from tx import config as config_lib
 from tx.errors import UserError
-from tx.run import to_json
+from tx.runs.run_dir import to_json
 
 
 def refused(call, *wanted):
@@ -318,7 +318,7 @@ def test_what_is_printed_parses_back(diff):
         [f"--config.{name}={value}" for name, value in diff.items()],
         [part for name, value in diff.items() for part in (f"--config.{name}", str(value))],
     ):
-        _, parsed, rest = commandline.split_config_arguments(argv)
+        _, parsed, rest = cli.split_config_arguments(argv)
         assert rest == []
         assert config_lib.fields(updated_by(parsed)) == wanted
 
@@ -340,14 +340,14 @@ def test_differences_are_those_of_the_leaves_whichever_comes_first(one, other):
 
 def test_configuration_arguments_are_told_from_others():
     argv = ["--config=f.py:a/h=1@s", "--workdir", "w", "--config.train.steps", "5", "--config.model.norm=pre", "--x=1"]
-    spec, diff, rest = commandline.split_config_arguments(argv)
+    spec, diff, rest = cli.split_config_arguments(argv)
     assert spec == "f.py:a/h=1@s"
     assert diff == {"train.steps": "5", "model.norm": "pre"}
     assert rest == ["--workdir", "w", "--x=1"]
-    assert commandline.split_config_arguments(["--config", "f.py", "--configs=1"]) == ("f.py", {}, ["--configs=1"])
-    assert commandline.split_config_arguments([]) == (None, {}, [])
+    assert cli.split_config_arguments(["--config", "f.py", "--configs=1"]) == ("f.py", {}, ["--configs=1"])
+    assert cli.split_config_arguments([]) == (None, {}, [])
     for argument in ("--config", "--config.train.steps"):
-        refused(lambda a=argument: commandline.split_config_arguments([a]), f"{argument} needs a value")
+        refused(lambda a=argument: cli.split_config_arguments([a]), f"{argument} needs a value")
 
 
 @pytest.fixture
@@ -371,17 +371,17 @@ def config_file(tmp_path):
 
 def test_a_configuration_file_with_overrides(config_file):
     argv = [f"--config={config_file}:a/h=1@s", "--config.train.steps=5", "--config.model.dropout", "0", "--workdir=w"]
-    config, rest = commandline.config_from(argv)
+    config, rest = cli.config_from(argv)
     assert rest == ["--workdir=w"]
     assert (config.name, config.model.d_model) == ("a/h=1@s", 32)
     assert (config.train.steps, config.model.dropout) == (5, 0.0)
-    config, _ = commandline.config_from([f"--config={config_file}"])
+    config, _ = cli.config_from([f"--config={config_file}"])
     assert config.name == "base"
 
 
 def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
     def read(*argv):
-        return lambda: commandline.config_from(list(argv))
+        return lambda: cli.config_from(list(argv))
 
     refused(read("--workdir=w"), "--config is missing")
     refused(read(f"--config={tmp_path}/none.py:x"), "no Python file", "none.py")

@@ -20,7 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tx import config
-from tx.data import builders, cache, corpora, numbers, textfiles
+from tx.data import cache, corpora, text_files, tfds
+from tx.data.synthetic import numbers
 from tx.errors import UserError
 
 PROJECT = pathlib.Path(__file__).parents[1]
@@ -133,22 +134,22 @@ def plainly_read(data):
 @pytest.fixture(scope="module")
 def one_file():
     """A corpus of nothing but a training split, so that an example is two files; tatoeba's archive, unsplit."""
-    plain = textfiles.TextFiles(pairs=("en-de",), splits={"train": "train"}, licence="")
+    plain = text_files.TextFiles(pairs=("en-de",), splits={"train": "train"}, licence="")
     archive = dataclasses.replace(plain, splits={"all": "all"}, archives={"en-de": ("both.zip", "both.txt")})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(textfiles.CORPORA._components, "plain", plain)
-        patch.setitem(textfiles.CORPORA._components, "archive", archive)
+        patch.setitem(text_files.CORPORA._components, "plain", plain)
+        patch.setitem(text_files.CORPORA._components, "archive", archive)
         yield
 
 
 def read_or_refusal(corpus, files):
-    """What `textfiles.read` gives for files of these contents, or its one line of refusal."""
+    """What `text_files.read` gives for files of these contents, or its one line of refusal."""
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / corpus).mkdir()
         for name, data in files.items():
             (pathlib.Path(folder) / corpus / name).write_bytes(data)
         try:
-            return textfiles.read(corpus, "en", "de", folder)
+            return text_files.read(corpus, "en", "de", folder)
         except UserError as error:
             message = str(error)
         assert len(message.splitlines()) == 1
@@ -282,7 +283,7 @@ def test_folders_are_looked_in_in_turn(tmp_path, monkeypatch):
     for place in ("dir", "environment", "cache/text"):
         write(tmp_path / place, **{"val.en": place.encode(), "val.de": place.encode()})
         wanted[place] = [(place, place)]
-    read = functools.partial(textfiles.read, "multi30k", "en", "de")
+    read = functools.partial(text_files.read, "multi30k", "en", "de")
     assert read("")["validation"] == wanted["cache/text"]
     monkeypatch.setenv("TX_DATA_DIR", str(tmp_path / "environment"))
     assert read("")["validation"] == wanted["environment"]
@@ -303,7 +304,7 @@ def test_folders_are_looked_in_in_turn(tmp_path, monkeypatch):
         ),
         (
             ("wmt14_translate/de-en",),
-            r"not prepared.*/nowhere.*pip install 'tx\[wmt\]'.*python -m tx\.data\.builders wmt14_translate",
+            r"not prepared.*/nowhere.*pip install 'tx\[wmt\]'.*python -m tx\.data\.tfds wmt14_translate",
         ),
     ],
 )
@@ -328,7 +329,7 @@ def tatoeba(n=4000):
 
 
 def test_translations_of_one_sentence_stay_together():
-    splits = textfiles.split_by_hash(tatoeba(), 0)
+    splits = text_files.split_by_hash(tatoeba(), 0)
     number = {split: [en.strip(".!").split()[1] for en, _ in pairs] for split, pairs in splits.items()}
     everywhere = [set(numbers) for numbers in number.values()]
     assert sum(map(len, everywhere)) == len(set.union(*everywhere)) == 4000
@@ -347,15 +348,15 @@ def test_either_direction_has_the_same_split(tmp_path):
     for side, language in enumerate(("en", "de")):
         lines = "".join(f"{pair[side]}\n" for pair in tatoeba(500))
         (tmp_path / "tatoeba" / f"all.en-de.{language}").write_text(lines)
-    there = textfiles.read("tatoeba", "en", "de", str(tmp_path))
-    back = textfiles.read("tatoeba", "de", "en", str(tmp_path))
+    there = text_files.read("tatoeba", "en", "de", str(tmp_path))
+    back = text_files.read("tatoeba", "de", "en", str(tmp_path))
     assert back == {split: [(b, a) for a, b in pairs] for split, pairs in there.items()}
     # The archive of the same sentences, as it is published, will do as well.
     (tmp_path / "zip" / "tatoeba").mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "zip" / "tatoeba" / "deu-eng.zip", "w") as archive:
         archive.writestr("deu.txt", "".join(f"{a}\t{b}\tCC-BY 2.0\n" for a, b in tatoeba(500)))
         archive.writestr("_about.txt", "no sentences")
-    assert textfiles.read("tatoeba", "de", "en", str(tmp_path / "zip")) == back
+    assert text_files.read("tatoeba", "de", "en", str(tmp_path / "zip")) == back
     assert "tensorflow" not in sys.modules
 
 
@@ -364,7 +365,7 @@ def test_a_file_too_small_for_its_splits_is_named(tmp_path):
     for language in ("en", "de"):
         (tmp_path / "tatoeba" / f"all.en-de.{language}").write_text("Go.\n")
     with pytest.raises(UserError, match=r"all\.en-de\.en has too few sentences: none falls into validation, test;"):
-        textfiles.read("tatoeba", "en", "de", str(tmp_path))
+        text_files.read("tatoeba", "en", "de", str(tmp_path))
 
 
 def test_a_malformed_archive_is_named(tmp_path):
@@ -372,11 +373,11 @@ def test_a_malformed_archive_is_named(tmp_path):
     path.parent.mkdir()
     path.write_bytes(b"PK, but not for long")
     with pytest.raises(UserError, match=r"deu-eng\.zip is not an archive with deu\.txt"):
-        textfiles.read("tatoeba", "en", "de", str(tmp_path))
+        text_files.read("tatoeba", "en", "de", str(tmp_path))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("deu.txt", "Go.\tGeh.\nno tab\n")
     with pytest.raises(UserError, match=r"deu\.txt, line 2: not two sentences"):
-        textfiles.read("tatoeba", "en", "de", str(tmp_path))
+        text_files.read("tatoeba", "en", "de", str(tmp_path))
 
 
 # Downloads, from a server on this machine.
@@ -394,8 +395,8 @@ def upstream(tmp_path, monkeypatch):
         for path in folder.iterdir()
     }
     url = f"http://127.0.0.1:{server.server_port}/{{stem}}.{{language}}.gz"
-    table = dataclasses.replace(textfiles.CORPORA["multi30k"], url=url, checksums=checksums)
-    monkeypatch.setitem(textfiles.CORPORA._components, "multi30k", table)
+    table = dataclasses.replace(text_files.CORPORA["multi30k"], url=url, checksums=checksums)
+    monkeypatch.setitem(text_files.CORPORA._components, "multi30k", table)
     yield folder, checksums
     server.shutdown()
     server.server_close()
@@ -403,11 +404,11 @@ def upstream(tmp_path, monkeypatch):
 
 def test_missing_text_is_downloaded_once(upstream):
     folder, _ = upstream
-    expected = textfiles.read("multi30k", "en", "de", str(folder.parent))
-    assert textfiles.read("multi30k", "en", "de", "") == expected
+    expected = text_files.read("multi30k", "en", "de", str(folder.parent))
+    assert text_files.read("multi30k", "en", "de", "") == expected
     for path in folder.iterdir():
         path.unlink()
-    assert textfiles.read("multi30k", "en", "de", "") == expected
+    assert text_files.read("multi30k", "en", "de", "") == expected
     assert "tensorflow" not in sys.modules
 
 
@@ -432,7 +433,7 @@ def test_a_file_that_upstream_lacks_is_reported(upstream):
 
 
 def test_the_checksum_table_is_complete():
-    corpus = textfiles.CORPORA["multi30k"]
+    corpus = text_files.CORPORA["multi30k"]
     assert set(corpus.checksums) == {
         f"{s}.{language}" for s in corpus.splits.values() for language in ("de", "en", "fr")
     }
@@ -441,13 +442,13 @@ def test_the_checksum_table_is_complete():
 
 
 def test_a_second_pair_downloads_what_the_first_did_not(upstream):
-    textfiles.read("multi30k", "en", "de", "")
+    text_files.read("multi30k", "en", "de", "")
     folder, checksums = upstream
     for split, n in SIZES.items():
         data = gzip.compress("".join(f"{s}\n" for s in sentences("fr", split, n)).encode())
         (folder / f"{split}.fr.gz").write_bytes(data)
         checksums[f"{split}.fr"] = (len(data), hashlib.sha256(data).hexdigest())
-    assert textfiles.read("multi30k", "en", "fr", "")["validation"][0][1].startswith("fr val")
+    assert text_files.read("multi30k", "en", "fr", "")["validation"][0][1].startswith("fr val")
 
 
 # TFDS's own sets, stood in for by one that this project's builder makes.
@@ -457,8 +458,8 @@ def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path):
     old = {"train": [("ein Satz", "a sentence")], "test": [("noch einer", "one more")]}
     new = {split: [(a, b + ", really") for a, b in rows] for split, rows in old.items()}
     for version, pairs in (("1.9.0", old), ("1.10.0", new)):
-        builder = builders.ParallelText("de", "en", version, functools.partial(dict, pairs), data_dir=tmp_path / "set")
-        builders.prepare(builder, tmp_path / "set")
+        builder = tfds.ParallelText("de", "en", version, functools.partial(dict, pairs), data_dir=tmp_path / "set")
+        tfds.prepare(builder, tmp_path / "set")
     corpus = corpora.load(data_config("set/parallel_text", "en", "de", tmp_path))
     assert corpus.pairs("test") == [("one more, really", "noch einer")]  # the newest version
     assert set(corpus.split_names) == {"train", "test"}
@@ -506,9 +507,9 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 @pytest.mark.skipif(not SHARED, reason="TX_DATA_DIR names no folder with the text of multi30k and tatoeba")
 def test_the_real_text_is_well_formed():
     for target in ("de", "fr"):
-        splits = textfiles.read("multi30k", "en", target, SHARED)
+        splits = text_files.read("multi30k", "en", target, SHARED)
         assert [len(pairs) for pairs in splits.values()] == [29000, 1014, 1000, 1000, 461]
-        splits = textfiles.read("tatoeba", "en", target, SHARED)
+        splits = text_files.read("tatoeba", "en", target, SHARED)
         assert 1100 < len(splits["validation"]) < 1500
         assert 1100 < len(splits["test"]) < 1500
         assert not {en for en, _ in splits["train"]} & {en for s in ("validation", "test") for en, _ in splits[s]}

@@ -12,8 +12,8 @@ import pytest
 from experiments import __main__ as experiments_command
 from launch import local
 from tx import decode, evaluate, train
-from tx.data import numbers
-from tx.run import RunDir
+from tx.data.synthetic import numbers
+from tx.runs.run_dir import RunDir
 
 CONFIG = "experiments/config.py:table3/base@smoke"
 SHRUNK = {

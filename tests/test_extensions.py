@@ -11,8 +11,9 @@ import pytest
 
 from experiments import __main__ as command
 from experiments import registry
-from tx import extensions, fingerprint
+from tx import plugins
 from tx.errors import UserError
+from tx.runs import fingerprint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SWEEP = """
@@ -24,7 +25,7 @@ register(Sweep(name="{name}", base={{}}, doc="Mine", variants=(Variant("base"), 
 
 @pytest.fixture(autouse=True)
 def _nothing_imported(monkeypatch):
-    monkeypatch.setenv(extensions.VARIABLE, "")
+    monkeypatch.setenv(plugins.VARIABLE, "")
     monkeypatch.setattr(registry, "_SWEEPS", dict(registry._SWEEPS))
 
 
@@ -32,22 +33,22 @@ def test_a_file_adds_a_sweep(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(SWEEP.format(name="mine"))
     assert command.main(["list", "mine@paper", "--import", str(tmp_path / "mine.py")]) == 0
     assert "norm=pre" in capsys.readouterr().out
-    assert os.environ[extensions.VARIABLE] == str(tmp_path / "mine.py")  # for the processes that it starts
+    assert os.environ[plugins.VARIABLE] == str(tmp_path / "mine.py")  # for the processes that it starts
     assert command.main(["list", "mine@paper"]) == 0  # once is enough
 
 
 def test_several_files_and_an_equals_sign(tmp_path):
     for name in ("one", "two"):
         (tmp_path / f"{name}.py").write_text(SWEEP.format(name=f"their_{name}"))
-    rest = extensions.take(["a", f"--import={tmp_path}/one.py", "b", "--import", f"{tmp_path}/two.py"])
+    rest = plugins.take(["a", f"--import={tmp_path}/one.py", "b", "--import", f"{tmp_path}/two.py"])
     assert rest == ["a", "b"]
-    assert extensions.files() == [tmp_path / "one.py", tmp_path / "two.py"]
+    assert plugins.files() == [tmp_path / "one.py", tmp_path / "two.py"]
     assert registry.sweep("their_one").doc == registry.sweep("their_two").doc == "Mine"
 
 
 def test_only_what_names_a_component_of_a_file_depends_on_it(tmp_path, monkeypatch):
     component = """
-        from tx.positions import PositionEncoding, positions
+        from tx.model.positions import PositionEncoding, positions
 
 
         @positions.register("mine")
@@ -60,7 +61,7 @@ def test_only_what_names_a_component_of_a_file_depends_on_it(tmp_path, monkeypat
     for factor in (2, 3):
         path = tmp_path / f"mine_{factor}.py"
         path.write_text(SWEEP.format(name=f"mine_{factor}") + textwrap.dedent(component.format(factor)))
-        monkeypatch.setenv(extensions.VARIABLE, str(path))
+        monkeypatch.setenv(plugins.VARIABLE, str(path))
         found.append([fingerprint.numerics(config) for config in configs])
     without, mine = zip(*found, strict=True)
     assert len(set(without)) == 1
@@ -80,12 +81,12 @@ def test_files_that_cannot_be_imported(tmp_path, text, message):
     if text is not None:
         (tmp_path / "mine.py").write_text(text)
     with pytest.raises(UserError, match=message):
-        extensions.take(["--import", str(tmp_path / "mine.py")])
+        plugins.take(["--import", str(tmp_path / "mine.py")])
 
 
 def test_an_option_without_a_file():
     with pytest.raises(UserError, match="--import needs a file"):
-        extensions.take(["list", "--import"])
+        plugins.take(["list", "--import"])
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import figures
+from experiments.analysis import figures
 from tx.errors import UserError
 
 

@@ -10,57 +10,61 @@ import pytest
 
 import tx
 from experiments import registry
-from tx import fingerprint
-from tx.fingerprint import APART, ENTRIES, Code
+from tx.runs import fingerprint
+from tx.runs.fingerprint import APART, ENTRIES, Code
 
 ROOT = pathlib.Path(tx.__file__).parent
 BASE = registry.get_config("table3/base@smoke")
 # (file, what is there, what is written instead).
 SAME = [
-    ("loss.py", "CHUNK = 512  # tokens whose logits exist at a time", "\n\nCHUNK = (\n  512\n)  # another word"),
-    ("loss.py", '"""The smoothed cross-entropy', '"""What is the smoothed cross-entropy'),
-    ("loss.py", "    label_smoothing: Any,\n", "    label_smoothing: float,\n"),
-    ("step.py", "from tx.loss import cross_entropy\n", "from tx.loss import cross_entropy\nfrom tx import beam\n"),
+    ("model/loss.py", "CHUNK = 512  # tokens whose logits exist at a time", "\n\nCHUNK = (\n  512\n)  # another word"),
+    ("model/loss.py", '"""The smoothed cross-entropy', '"""What is the smoothed cross-entropy'),
+    ("model/loss.py", "    label_smoothing: Any,\n", "    label_smoothing: float,\n"),
+    (
+        "training/step.py",
+        "from tx.model.loss import cross_entropy\n",
+        "from tx.model.loss import cross_entropy\nfrom tx.decoding import beam_search\n",
+    ),
     ("data/packing.py", 'f"no training sentence fits', 'f"none of the sentences fits'),
     ("train.py", "print(layout)", "print(layout, layout)"),
-    ("positions.py", "10000.0 ** (-np.arange(half) / half)", "10000.0 ** (-np.arange(half) / half + 1)"),
-    ("positions.py", "BUCKETS, FARTHEST = 32, 128", "BUCKETS, FARTHEST = 64, 256"),
-    ("norms.py", "return (y * scale.reshape(*(1,) * (x.ndim - 1), width))", "return (y * scale.reshape(-1))"),
-    ("data/recall.py", "SEED = 2017", "SEED = 2018"),
-    ("scores.py", "def bleu_from_stats(", "def unreached():\n    return 1\n\n\ndef bleu_from_stats("),
+    ("model/positions.py", "10000.0 ** (-np.arange(half) / half)", "10000.0 ** (-np.arange(half) / half + 1)"),
+    ("model/positions.py", "BUCKETS, FARTHEST = 32, 128", "BUCKETS, FARTHEST = 64, 256"),
+    ("model/norms.py", "return (y * scale.reshape(*(1,) * (x.ndim - 1), width))", "return (y * scale.reshape(-1))"),
+    ("data/synthetic/recall.py", "SEED = 2017", "SEED = 2018"),
+    ("evaluation/scores.py", "def bleu_from_stats(", "def unreached():\n    return 1\n\n\ndef bleu_from_stats("),
     ("decode.py", 'OPTIONS = ("beam",', 'OPTIONS = ("another", "beam",'),
-    ("flops.py", "return sum(parameter_groups", "return 1 + sum(parameter_groups"),
+    ("model/flops.py", "return sum(parameter_groups", "return 1 + sum(parameter_groups"),
     ("config.py", "c.optim.beta2 = 0.98", "c.optim.beta2 = 0.99"),
 ]
 OTHER = [
-    ("loss.py", "CHUNK = 512", "CHUNK = 256"),
-    ("loss.py", "parts: int = 1,", "parts: int = 2,"),
-    ("loss.py", "nondiff_argnums=(5,)", "nondiff_argnums=(4,)"),
-    ("loss.py", "_sums.defvjp(_sums_forward, _sums_backward)", "_sums.defvjp(_sums_backward, _sums_forward)"),
-    ("layers.py", "_product.defvjp(lambda x, w: (x @ w, (x, w))", "_product.defvjp(lambda x, w: (x @ w, (w, x))"),
-    ("layers.py", "    bias: bool = True\n", "    bias: bool = False\n"),
-    ("layers.py", "    rate: Any\n", "    rate: Any\n    seed: Any\n"),
+    ("model/loss.py", "CHUNK = 512", "CHUNK = 256"),
+    ("model/loss.py", "parts: int = 1,", "parts: int = 2,"),
+    ("model/loss.py", "nondiff_argnums=(5,)", "nondiff_argnums=(4,)"),
+    ("model/loss.py", "_sums.defvjp(_sums_forward, _sums_backward)", "_sums.defvjp(_sums_backward, _sums_forward)"),
+    ("model/layers.py", "_product.defvjp(lambda x, w: (x @ w, (x, w))", "_product.defvjp(lambda x, w: (x @ w, (w, x))"),
+    ("model/layers.py", "    bias: bool = True\n", "    bias: bool = False\n"),
+    ("model/layers.py", "    rate: Any\n", "    rate: Any\n    seed: Any\n"),
     ("data/packing.py", "POOL = 4096", "POOL = 4097"),
-    ("data/ahead.py", "epoch, pool = plan.after(epoch, pool)", "epoch, pool = epoch, pool + 1"),
+    ("data/prefetch.py", "epoch, pool = plan.after(epoch, pool)", "epoch, pool = epoch, pool + 1"),
     (
-        "data/tokens.py",
+        "data/tokenized.py",
         "block := list(itertools.islice(pairs, 10_000))",
         "block := list(itertools.islice(pairs, 9))",
     ),
     ("data/vocabulary.py", 'model_type="bpe"', 'model_type="unigram"'),
-    ("data/number_sentences.py", "ADJECTIVE_SHARE = ", "ADJECTIVE_SHARE = 1 + "),
-    ("beam.py", "candidates = 2 * beam if beam > 1 else 1", "candidates = 3 * beam if beam > 1 else 1"),
-    ("scores.py", 'sacrebleu.BLEU(tokenize="none"', 'sacrebleu.BLEU(tokenize="13a"'),
-    ("scores.py", "json.dump(score(*json.load(sys.stdin)), sys.stdout)", "json.dump({}, sys.stdout)"),
-    ("kernels.py", "MASKED = -1e9", "MASKED = -1e8"),
-    ("attention.py", "weights.astype(value.dtype), value, preferred_element_type=jnp.float32", "weights, value"),
-    ("positions.py", "jnp.stack([jnp.sin(angle), jnp.cos(angle)]", "jnp.stack([jnp.cos(angle), jnp.sin(angle)]"),
-    ("norms.py", "EPSILON = 1e-6", "EPSILON = 1e-5"),
-    ("norms.py", "y = y - y.mean(-1, keepdims=True)", "y = y - y.min(-1, keepdims=True)"),
-    ("optim.py", "return step**-0.5", "return step**-0.6"),
-    ("randomness.py", "np.uint32(0x9E3779B9)", "np.uint32(0x9E3779B1)"),
-    ("probe.py", "entropy = -(weights", "entropy = (weights"),
-    ("completion.py", "argmax(-1)", "argmin(-1)"),
+    ("data/synthetic/number_sentences.py", "ADJECTIVE_SHARE = ", "ADJECTIVE_SHARE = 1 + "),
+    ("decoding/beam_search.py", "candidates = 2 * beam if beam > 1 else 1", "candidates = 3 * beam if beam > 1 else 1"),
+    ("evaluation/scores.py", 'sacrebleu.BLEU(tokenize="none"', 'sacrebleu.BLEU(tokenize="13a"'),
+    ("evaluation/scores.py", "json.dump(score(*json.load(sys.stdin)), sys.stdout)", "json.dump({}, sys.stdout)"),
+    ("model/attention_kernels.py", "MASKED = -1e9", "MASKED = -1e8"),
+    ("model/attention.py", "weights.astype(value.dtype), value, preferred_element_type=jnp.float32", "weights, value"),
+    ("model/positions.py", "jnp.stack([jnp.sin(angle), jnp.cos(angle)]", "jnp.stack([jnp.cos(angle), jnp.sin(angle)]"),
+    ("model/norms.py", "EPSILON = 1e-6", "EPSILON = 1e-5"),
+    ("model/norms.py", "y = y - y.mean(-1, keepdims=True)", "y = y - y.min(-1, keepdims=True)"),
+    ("training/optimizer.py", "return step**-0.5", "return step**-0.6"),
+    ("model/prng.py", "np.uint32(0x9E3779B9)", "np.uint32(0x9E3779B1)"),
+    ("evaluation/attention_probe.py", "entropy = -(weights", "entropy = (weights"),
+    ("decoding/last_token.py", "argmax(-1)", "argmin(-1)"),
 ]
 
 
@@ -90,7 +94,7 @@ def edited(tmp_path_factory):
     code = """
         import pathlib, sys
         from experiments import registry
-        from tx.fingerprint import Code
+        from tx.runs.fingerprint.code import Code
         config = registry.get_config("table3/base@smoke")
         print(*(Code(pathlib.Path(folder)).numerics(config) for folder in sys.argv[1:]))
     """
@@ -112,29 +116,29 @@ def test_a_difference(edited, case):
 def test_another_component_or_module_makes_no_difference(tmp_path, edited):
     copied = copy(tmp_path)
     mine = '\n\n@positions.register("mine")\nclass Mine(Sinusoidal):\n    """Mine."""\n'
-    with (copied / "positions.py").open("a") as file:
+    with (copied / "model/positions.py").open("a") as file:
         file.write(mine)
     (copied / "mine.py").write_text(
-        "from tx.norms import norms\n\nprint(norms)\n@norms.register('mine')\ndef f(): pass\n"
+        "from tx.model.norms import norms\n\nprint(norms)\n@norms.register('mine')\ndef f(): pass\n"
     )
     assert Code(copied).numerics(BASE) == edited[None]
     mine = BASE.to_dict()
     mine["model"]["positions"] = "mine"
-    assert {"tx.positions.Mine", "tx.positions.Sinusoidal"} <= set(Code(copied).covered(mine))
+    assert {"tx.model.positions.Mine", "tx.model.positions.Sinusoidal"} <= set(Code(copied).covered(mine))
 
 
 def test_where_a_definition_lies_makes_no_difference(tmp_path, edited):
     copied = copy(tmp_path)
-    text = (copied / "loss.py").read_text()
+    text = (copied / "model/loss.py").read_text()
     start, end = text.index("def smoothing("), text.index("def cross_entropy(")
-    (copied / "loss.py").write_text(f"from tx import labels\n{text[:start]}{text[end:]}")
-    edit(copied, "loss.py", "= smoothing(", "= labels.smoothing(")
+    (copied / "model/loss.py").write_text(f"from tx import labels\n{text[:start]}{text[end:]}")
+    edit(copied, "model/loss.py", "= smoothing(", "= labels.smoothing(")
     words = "from typing import Any\n\nimport jax\nfrom jax import numpy\nfrom jax.scipy.special import xlogy\n\n\n"
     (copied / "labels.py").write_text(words + text[start:end].replace("jnp.", "numpy."))
-    text = (copied / "positions.py").read_text()
+    text = (copied / "model/positions.py").read_text()
     start, end = text.index('@positions.register("sinusoidal")'), text.index('@positions.register("learned")')
-    (copied / "positions.py").write_text(text[:start] + text[end:])
-    words = "import jax.numpy as jnp\nimport numpy as np\n\nfrom tx import positions as p\n\n\n@p."
+    (copied / "model/positions.py").write_text(text[:start] + text[end:])
+    words = "import jax.numpy as jnp\nimport numpy as np\n\nfrom tx.model import positions as p\n\n\n@p."
     (copied / "sines.py").write_text(
         words + text[start + 1 : end].replace("(PositionEncoding)", "(p.PositionEncoding)")
     )
@@ -146,27 +150,38 @@ def test_where_a_definition_lies_makes_no_difference(tmp_path, edited):
 def test_everything_that_makes_a_number_is_reached():
     reached = set(Code(ROOT).covered(BASE))
     expected = """
-        train.run_experiments train.train again.translate_again group.take_up group.finish_all members.Member
-        step.update step.batch_loss step.init_state step.make_train_step step.make_eval step.Values step.TrainState
-        loss.cross_entropy loss.smoothing loss.CHUNK loss.LOGITS loss._sums_backward optim.optimizer optim.schedule
-        optim.inverse_sqrt parallel.Layout parallel.make_train_step parallel.gather randomness.random_bits
-        randomness._GENERATOR randomness._fold_in model.Transformer model.EncoderLayer model.DecoderLayer
-        model.projection attention.MultiHeadAttention attention.Rows attention.Place attention.BLOCK
-        kernels.attend_heads kernels._attend_backward kernels.dot_product_attention kernels.accumulate kernels.MASKED
-        layers.Dense layers.Dropout layers.Residual layers._product_backward layers.unit_scaling
-        mixers.self_attention similarity.Scaled similarity.Similarity positions.Sinusoidal positions.PositionEncoding
-        norms.LayerNorm norms._normalise_half_backward norms.EPSILON feed_forward.Rectified feed_forward.FeedForward
-        data.corpora.load data.generated.read data.numbers.generate data.numbers.SEED data.number_sentences.sentence
-        data.tokens.prepare data.tokens.tokenize data.vocabulary.Vocabulary data.vocabulary.training_sentences
+        train.run_experiments train.train training.reevaluation.translate_again training.experiment.take_up
+        training.experiment.finish_all training.training_run.Member training.step.update training.step.batch_loss
+        training.step.init_state training.step.make_train_step training.step.make_eval training.step.Values
+        training.step.TrainState model.loss.cross_entropy model.loss.smoothing model.loss.CHUNK model.loss.LOGITS
+        model.loss._sums_backward training.optimizer.optimizer training.optimizer.schedule
+        training.optimizer.inverse_sqrt training.sharding.Layout training.sharding.make_train_step
+        training.sharding.gather model.prng.random_bits model.prng._GENERATOR model.prng._fold_in
+        model.transformer.Transformer model.transformer.EncoderLayer model.transformer.DecoderLayer
+        model.transformer.projection model.attention.MultiHeadAttention model.attention.Rows model.attention.Place
+        model.attention.BLOCK model.attention_kernels.attend_heads model.attention_kernels._attend_backward
+        model.attention_kernels.dot_product_attention model.attention_kernels.accumulate
+        model.attention_kernels.MASKED model.layers.Dense model.layers.Dropout model.layers.Residual
+        model.layers._product_backward model.layers.unit_scaling model.mixers.self_attention model.similarity.Scaled
+        model.similarity.Similarity model.positions.Sinusoidal model.positions.PositionEncoding model.norms.LayerNorm
+        model.norms._normalise_half_backward model.norms.EPSILON model.feed_forward.Rectified
+        model.feed_forward.FeedForward data.corpora.load data.synthetic.generate.read data.synthetic.numbers.generate
+        data.synthetic.numbers.SEED data.synthetic.number_sentences.sentence data.tokenized.prepare
+        data.tokenized.tokenize data.vocabulary.Vocabulary data.vocabulary.training_sentences
         data.packing.TrainBatches data.packing.best_fit data.packing.fill data.packing.eval_batches data.packing.POOL
-        data.ahead.Ahead data.ahead.main checkpoint.Checkpoints outcome.finish evaluate.evaluate_translations
-        decode.Translator decode._search decode.batches beam.search beam._top_k completion.complete
-        scores.score scores.score_apart scores.__main__ scores.multi_bleu scores.moses scores.split_compounds
-        probe.measure_attention probe._sums
+        data.prefetch.Ahead data.prefetch.main runs.checkpoints.Checkpoints runs.state.finish
+        evaluate.evaluate_translations decode.Translator decode._search decode.batches decoding.beam_search.search
+        decoding.beam_search._top_k decoding.last_token.complete evaluation.scores.score evaluation.scores.score_apart
+        evaluation.scores.__main__ evaluation.scores.multi_bleu evaluation.scores.moses
+        evaluation.scores.split_compounds evaluation.attention_probe.measure_attention
+        evaluation.attention_probe._sums
     """
     assert {f"tx.{name}" for name in expected.split()} - reached == set()
-    other = """positions.Rotary positions.Learned mixers.Recurrent mixers.Mixer similarity.Additive norms.RMSNorm
-        feed_forward.SwiGLU optim.cosine data.recall.generate flops.training_flops decode.main train.main train.*"""
+    other = """
+        model.positions.Rotary model.positions.Learned model.mixers.Recurrent model.mixers.Mixer
+        model.similarity.Additive model.norms.RMSNorm model.feed_forward.SwiGLU training.optimizer.cosine
+        data.synthetic.recall.generate model.flops.training_flops decode.main train.main train.*
+    """
     assert {f"tx.{name}" for name in other.split()} & reached == set()
     assert set(ENTRIES) <= reached
 
@@ -178,12 +193,12 @@ def test_what_is_set_apart_is_there():
 @pytest.mark.parametrize(
     ("field", "name", "there", "gone"),
     [
-        ("model.positions", "rotary", "positions.Rotary", "positions.Sinusoidal"),
-        ("model.mixer", "dilated", "mixers.Convolution", "mixers.self_attention"),
-        ("model.feed_forward", "none", "feed_forward.feed_forwards.none", "feed_forward.FeedForward"),
-        ("optim.schedule", "cosine", "optim.cosine", "optim.inverse_sqrt"),
-        ("data.corpus", "recall", "data.recall.generate", "data.numbers.generate"),
-        ("data.corpus", "multi30k", "data.textfiles.read", "data.number_sentences.sentence"),
+        ("model.positions", "rotary", "model.positions.Rotary", "model.positions.Sinusoidal"),
+        ("model.mixer", "dilated", "model.mixers.Convolution", "model.mixers.self_attention"),
+        ("model.feed_forward", "none", "model.feed_forward.feed_forwards.none", "model.feed_forward.FeedForward"),
+        ("optim.schedule", "cosine", "training.optimizer.cosine", "training.optimizer.inverse_sqrt"),
+        ("data.corpus", "recall", "data.synthetic.recall.generate", "data.synthetic.numbers.generate"),
+        ("data.corpus", "multi30k", "data.text_files.read", "data.synthetic.number_sentences.sentence"),
     ],
 )
 def test_a_component_counts_where_it_is_named(field, name, there, gone):
@@ -203,7 +218,7 @@ def test_a_configuration_as_it_is_read_from_a_file(edited):
     assert fingerprint.numerics(written) != edited[None]
     for odd in ("of no such name", 3, ["sinusoidal"], None):
         written["model"]["positions"] = odd
-        assert "tx.positions.Sinusoidal" not in fingerprint.covered(written)
+        assert "tx.model.positions.Sinusoidal" not in fingerprint.covered(written)
     for odd in ({"model": 3}, {"model": []}, {"data": "corpus"}):
         assert fingerprint.numerics(odd) == fingerprint.numerics({})
 
@@ -212,7 +227,7 @@ def test_it_is_quick_and_needs_no_jax():
     code = """
         import sys, time
         from experiments import registry
-        from tx import fingerprint
+        from tx.runs import fingerprint
         config = registry.get_config("table3/base@smoke")
         began = time.perf_counter()
         fingerprint.numerics(config)
@@ -228,10 +243,12 @@ def test_it_is_quick_and_needs_no_jax():
 
 # Small packages, made up: a registry in `parts`, an entry in `train`.
 
+EXPERIMENT, REEVALUATION = (entry.rpartition(".")[0] for entry in ENTRIES)
+PLACES = {"train": EXPERIMENT, "again": REEVALUATION}  # the others lie on the top level of the package
 PACKAGE = {
     "__init__": "",
     "again": "def translate_again(): pass",
-    "components": "class Registry: pass",
+    "registry": "class Registry: pass",
     "errors": "class UserError(Exception): pass",
     "train": """
         from tx.parts import parts
@@ -239,7 +256,7 @@ PACKAGE = {
             return parts[config.part](1)
         """,
     "parts": """
-        from tx.components import Registry
+        from tx.registry import Registry
         parts = Registry("model.part")
         RATE = 2
         @parts.register("one")
@@ -258,7 +275,9 @@ def package(tmp_path):
         folder = tmp_path / str(next(made)) / "tx"
         folder.mkdir(parents=True)
         for name, text in (PACKAGE | modules).items():
-            (folder / f"{name}.py").write_text(textwrap.dedent(text))
+            file = folder.parent / f"{PLACES.get(name, f'tx.{name}').replace('.', '/')}.py"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(textwrap.dedent(text))
         for i, text in enumerate(added):
             (folder.parent / f"added{i}.py").write_text(textwrap.dedent(text))
         files = [folder.parent / f"added{i}.py" for i in range(len(added))]
@@ -277,7 +296,10 @@ def train(body, head=""):
         (train("return a.f(x)", "from tx import a"), train("return f(x)", "from tx.a import f")),
         (train("return a.f(x)", "from tx import a"), train("import tx.a\nreturn tx.a.f(x)")),
         (train("return a.f(x)", "from tx import a"), train("from .a import f as g\nreturn g(x)")),
-        (train("return a.f(x)", "from tx import a"), train("return f(x)", "from tx.again import f")),  # handed on
+        (
+            train("return a.f(x)", "from tx import a"),
+            train("return f(x)", f"from {REEVALUATION} import f"),  # handed on
+        ),
         (train("return np.exp(x)", "import jax.numpy as np"), train("return exp(x)", "from jax.numpy import exp")),
         (train("y: int = 1\nz: str\nreturn y"), train("'Words'\ny = 1\nreturn y")),
         (train("pass"), train("print(x)", "print(1)")),
@@ -472,7 +494,7 @@ def test_what_an_added_file_changes_elsewhere_always_counts(package, more):
 
 
 def test_the_same_in_every_version_of_python(package):
-    """The digits are those of any version; they change with the words that tx/references.py makes."""
+    """The digits are those of any version; they change with the words that tx/runs/fingerprint/references.py makes."""
     text = """
         async def run_experiments(x, /, y=1, *z, w, v=2, **u) -> int:
             global G

@@ -6,7 +6,8 @@ import statistics
 import pytest
 from fabricated import cells, put, table_of
 
-from experiments import flags, results, tuning
+from experiments import tuning
+from experiments.report import flags, results
 
 STEPS = 1000
 

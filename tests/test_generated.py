@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tx.data import cache, generated, numbers, recall
+from tx.data import cache
+from tx.data.synthetic import generate, numbers, recall
 from tx.errors import UserError
 
 
@@ -33,47 +34,47 @@ def entries():
 
 def test_what_is_kept_is_what_was_made():
     for _ in ("made", "kept"):
-        assert generated.read("numbers", "de", "en") == numbers.generate("de", "en")
-        assert generated.read("recall", "en", "de") == recall.generate()
+        assert generate.read("numbers", "de", "en") == numbers.generate("de", "en")
+        assert generate.read("recall", "en", "de") == recall.generate()
 
 
 def test_it_is_made_once_for_each_pair_of_languages(made):
     for _ in range(2):
-        assert generated.read("numbers", "en", "de") == {"train": [("en 1", "de é\u2028")], "test": []}
-        assert generated.read("numbers", "de", "en") == {"train": [("de 1", "en é\u2028")], "test": []}
+        assert generate.read("numbers", "en", "de") == {"train": [("en 1", "de é\u2028")], "test": []}
+        assert generate.read("numbers", "de", "en") == {"train": [("de 1", "en é\u2028")], "test": []}
     assert made == [("en", "de"), ("de", "en")]
 
 
 def test_it_is_made_again_when_its_modules_or_its_libraries_have_changed(made, monkeypatch):
-    generated.read("numbers", "en", "de")
+    generate.read("numbers", "en", "de")
     with monkeypatch.context() as patch:
-        patch.setattr(generated, "_source", lambda module: "edited" if module == "number_sentences" else "")
-        generated.read("numbers", "en", "de")
+        patch.setattr(generate, "_source", lambda module: "edited" if module == "number_sentences" else "")
+        generate.read("numbers", "en", "de")
     with monkeypatch.context() as patch:
-        patch.setattr(generated.importlib.metadata, "version", lambda library: "999")
-        generated.read("numbers", "en", "de")
-    generated.read("numbers", "en", "de")
+        patch.setattr(generate.importlib.metadata, "version", lambda library: "999")
+        generate.read("numbers", "en", "de")
+    generate.read("numbers", "en", "de")
     assert len(made) == len(entries()) == 3
 
 
 def test_it_is_made_again_when_it_is_damaged(made):
-    generated.read("numbers", "en", "de")
+    generate.read("numbers", "en", "de")
     file = entries()[0] / "pairs.json"
     file.write_text(file.read_text(encoding="utf-8").replace("en 1", "en 2"), encoding="utf-8")
-    assert generated.read("numbers", "en", "de")["train"] == [("en 1", "de é\u2028")]
+    assert generate.read("numbers", "en", "de")["train"] == [("en 1", "de é\u2028")]
     assert len(made) == 2
 
 
 def test_a_pair_of_languages_that_it_does_not_have_leaves_nothing():
     with pytest.raises(UserError, match="en-de or de-en, not en-fr"):
-        generated.read("numbers", "en", "fr")
+        generate.read("numbers", "en", "fr")
     assert not entries()
 
 
 def test_what_is_kept_needs_no_libraries():
-    generated.read("numbers", "en", "de")
+    generate.read("numbers", "en", "de")
     code = (
-        "import sys; from tx.data import generated; generated.read('numbers', 'en', 'de')\n"
-        "print(*{'num2words', 'babel', 'tx.data.numbers'} & set(sys.modules))"
+        "import sys; from tx.data.synthetic import generate; generate.read('numbers', 'en', 'de')\n"
+        "print(*{'num2words', 'babel', 'tx.data.synthetic.numbers'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

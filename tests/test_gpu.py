@@ -13,11 +13,11 @@ import fabricated
 import pytest
 
 from experiments import registry
-from launch import archives, gpu, gpu_bundle, take, timed
-from launch.budget import Card
-from tx import fingerprint, provenance
-from tx.data import textfiles
+from launch.gpu import archives, bundle, session, take, timed
+from launch.gpu.budget import Card
+from tx.data import text_files
 from tx.errors import UserError
+from tx.runs import fingerprint, provenance
 
 # Takes the place of `python -m`: what it would write lies in FAKE_RESULTS. FAKE_LOG gets a line a call.
 FAKE = textwrap.dedent(
@@ -68,7 +68,7 @@ class Machine:
         fixed = {"work": self.work, "out": self.out, "bundle": self.folder / "bundle", "minutes": minutes}
         fixed |= {"earlier": self.folder / "earlier", "platform": "cpu", "overhead": 0.001, "rate": 1e30}
         options = [f"--{name}={value}" for name, value in fixed.items()]
-        return gpu.main(
+        return session.main(
             [f"--sweep=table3@smoke:{SEEDS}", f"--only={','.join(ROWS)}", *options, *arguments],
             command=lambda arguments: [sys.executable, str(self.folder / "fake.py"), *arguments],
             prepare=print,
@@ -186,7 +186,7 @@ def test_what_other_code_made_is_made_anew(machine, capsys):
 
 
 def test_what_does_not_fit_waits_until_it_is_seen_that_it_does(machine):
-    base = sum(run.flops for run in gpu.planned("table3@smoke", SEEDS, machine.work, ["--only=base"]))
+    base = sum(run.flops for run in session.planned("table3@smoke", SEEDS, machine.work, ["--only=base"]))
     # 11.25 s until the end, of which base would take 9, C/N=2 half as long; the fake takes none.
     machine("--jobs=1", f"--rate={base / 9}", "--bench_seconds=0")
     assert machine.launched() == ["base", "A/h=1", "C/N=2"]
@@ -368,25 +368,25 @@ def test_text_comes_out_of_the_bundle_as_it_went_in(tmp_path, monkeypatch):
         for language in ("en", "de"):
             write_lines(tmp_path / "data" / "multi30k" / f"{split}.{language}.gz", [f"{split} {i}" for i in range(9)])
     for name, source, target in (("tatoeba", "en", "de"), ("multi30k", "de", "en")):
-        pairs = textfiles.read(name, source, target, "")
-        gpu_bundle.put_text(name, source, target, tmp_path / "bundle")
-        assert textfiles.read(name, source, target, str(tmp_path / "bundle")) == pairs
+        pairs = text_files.read(name, source, target, "")
+        bundle.put_text(name, source, target, tmp_path / "bundle")
+        assert text_files.read(name, source, target, str(tmp_path / "bundle")) == pairs
     with pytest.raises(UserError, match="numbers"):
-        gpu_bundle.put_text("numbers", "en", "de", tmp_path / "bundle")
+        bundle.put_text("numbers", "en", "de", tmp_path / "bundle")
 
 
 def test_too_large_a_bundle_is_an_error_and_leaves_the_last_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_bundle, "put_wheels", lambda folder, python: (folder / "one.whl").write_bytes(b"0" * 900))
-    monkeypatch.setattr(gpu_bundle, "put_text", lambda *arguments: arguments[-1].mkdir(exist_ok=True))
-    assert gpu_bundle.bundle(tmp_path / "bundle", "3.12", ["table3@multi30k"])["wheels"] == 900
-    monkeypatch.setattr(gpu_bundle, "LIMIT", 899)
+    monkeypatch.setattr(bundle, "put_wheels", lambda folder, python: (folder / "one.whl").write_bytes(b"0" * 900))
+    monkeypatch.setattr(bundle, "put_text", lambda *arguments: arguments[-1].mkdir(exist_ok=True))
+    assert bundle.bundle(tmp_path / "bundle", "3.12", ["table3@multi30k"])["wheels"] == 900
+    monkeypatch.setattr(bundle, "LIMIT", 899)
     with pytest.raises(UserError, match="more than"):
-        gpu_bundle.bundle(tmp_path / "bundle", "3.12", ["table3@multi30k"])
+        bundle.bundle(tmp_path / "bundle", "3.12", ["table3@multi30k"])
     assert [path.name for path in (tmp_path / "bundle" / "wheels").iterdir()] == ["one.whl"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_every_wheel_has_a_version_of_its_own():
-    pinned = {line.partition("==")[0] for line in (gpu_bundle.ROOT / "constraints.txt").read_text().splitlines()}
-    assert set(gpu_bundle.WHEELS) <= pinned
-    assert set(gpu_bundle.SOURCES) <= set(gpu_bundle.WHEELS)
+    pinned = {line.partition("==")[0] for line in (bundle.ROOT / "constraints.txt").read_text().splitlines()}
+    assert set(bundle.WHEELS) <= pinned
+    assert set(bundle.SOURCES) <= set(bundle.WHEELS)

@@ -10,11 +10,11 @@ import tiny
 from test_parallel import started
 
 from tx import train as training
-from tx.checkpoint import Checkpoints
-from tx.interruption import STATUS, Interrupted, Interruption
-from tx.logs import read_metrics
-from tx.run import RunDir
-from tx.step import TrainState, init_state
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.metrics_log import read_metrics
+from tx.runs.run_dir import RunDir
+from tx.runtime.signals import STATUS, Interrupted, Interruption
+from tx.training.step import TrainState, init_state
 
 SETTINGS = {
     "model__vocab_size": handful.VOCAB_SIZE,

@@ -19,19 +19,20 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from experiments import points, registry
-from launch import local, plan, pool, queue, states, view
-from tx import flops, lease
-from tx.interruption import STATUS
-from tx.lease import HELD_STATUS
-from tx.run import RunDir, to_json
+from launch import display, local, plan, pool, queue, states
+from tx.model import flops
+from tx.runs import lease
+from tx.runs.lease import HELD_STATUS
+from tx.runs.run_dir import RunDir, to_json
+from tx.runtime.signals import STATUS
 
 # It reads its command line as tx.train does, so a launcher that passed the wrong configuration would not find
 # its own runs done. FAKE_LOG gets a line when a run starts and one when it ends.
 TRAINER = textwrap.dedent(
     """
     import fnmatch, itertools, json, os, pathlib, sys, time
-    from tx.commandline import config_from
-    from tx.run import RunDir, to_json
+    from tx.cli import config_from
+    from tx.runs.run_dir import RunDir, to_json
 
     def note(event):
         keys = ("JAX_COMPILATION_CACHE_DIR",)
@@ -319,7 +320,7 @@ def test_a_failure_is_tried_again_so_many_times(launcher, capsys, monkeypatch):
 def test_what_fails_once_is_done_in_the_end(launcher, capsys):
     launcher.script.write_text(
         TRAINER.replace(
-            "failed = False", 'import tx.run\nmark = os.environ["FAKE_LOG"] + ".mark"\nfailed = False'
+            "failed = False", 'import tx.runs.run_dir\nmark = os.environ["FAKE_LOG"] + ".mark"\nfailed = False'
         ).replace("fails = ", "first = not os.path.exists(mark)\n    open(mark, 'w')\n    fails = first or ")
     )
     assert launcher("table3/base@smoke", retries=1) == 0
@@ -363,7 +364,7 @@ def hold(folder):
     """A process that holds a run's folder until its input ends."""
     code = """
         import sys, pathlib
-        from tx.lease import Lease
+        from tx.runs.lease import Lease
         with Lease(pathlib.Path(sys.argv[1])) as held:
             held.tell("training after step 5")
             print("in", flush=True)
@@ -741,11 +742,11 @@ def test_a_gpu_takes_a_process_and_several_share_what_there_is(monkeypatch):
 
 def test_progress_reads_the_newest_whole_line(tmp_path):
     folder = RunDir(tmp_path)
-    assert view.progress(folder) == {}
+    assert display.progress(folder) == {}
     lines = [{"step": k, "loss": 1.0 / k, "timing": {"target_tokens_per_s": 10.0 * k}} for k in range(1, 200)]
     text = "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 200, "dev_ppl": 3.0, "timing": {}}])
     folder.metrics.write_text(text + '{"step": 201, "lo')
-    assert view.progress(folder) == {"step": 200, "loss": 1.0 / 199, "target_tokens_per_s": 1990.0}
+    assert display.progress(folder) == {"step": 200, "loss": 1.0 / 199, "target_tokens_per_s": 1990.0}
 
 
 def test_an_unwritable_workdir_is_an_error_before_anything(launcher, capsys, tmp_path):
@@ -866,7 +867,7 @@ def test_time_left_counts_trainings_by_flops_and_decodings_by_number(tmp_path):
 
     def said(*ended, running=()):
         out = io.StringIO()
-        shown = view.View(runs, runs, running, Console(file=out))
+        shown = display.View(runs, runs, running, Console(file=out))
         for job in ended:
             shown.ended(job, job.runs[0], pool.Outcome("done"))
         return out.getvalue().splitlines()[-1].partition(", ")[2]

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tx import lease
 from tx.errors import UserError
-from tx.lease import EXPIRY, LOST_STATUS, Held, Lease, Lost, holder
-from tx.run import to_json
+from tx.runs import lease
+from tx.runs.lease import EXPIRY, LOST_STATUS, Held, Lease, Lost, holder
+from tx.runs.run_dir import to_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def started(code, *arguments):
     """A process of its own that runs some code with `Lease`, `lease` and others at hand."""
-    head = "import os, pathlib, signal, sys\nfrom tx import lease\nfrom tx.lease import Held, Lease, holder\n"
+    head = "import os, pathlib, signal, sys\nfrom tx.runs import lease\nfrom tx.runs.lease import Held, Lease, holder\n"
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", head + textwrap.dedent(code), *map(str, arguments)],
         env=dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},

@@ -5,13 +5,14 @@ from fabricated import cells, put, table_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import lengths, registry, results
-from experiments.lengths import Band
+from experiments import registry
+from experiments.report import lengths_table, results
+from experiments.report.lengths_table import Band
 
 
 @given(st.lists(st.integers(1, 60), min_size=1), st.integers(1, 60))
 def test_every_sentence_is_in_one_band_and_none_spans_the_trained_lengths(of_sentences, longest):
-    made = lengths.bands(of_sentences, longest)
+    made = lengths_table.bands(of_sentences, longest)
     assert all(sum(band.covers(length) for band in made) == 1 for length in of_sentences)
     assert made == sorted(made)
     assert sum(band.most <= longest for band in made) <= 3
@@ -20,9 +21,9 @@ def test_every_sentence_is_in_one_band_and_none_spans_the_trained_lengths(of_sen
 
 
 def test_bands_share_the_sentences():
-    assert lengths.bands(range(1, 11), 6) == [Band(1, 2), Band(3, 4), Band(5, 6), Band(7, 8), Band(9, 10)]
-    assert lengths.bands([4] * 7 + [5, 9], 9) == [Band(4, 4), Band(5, 9)]
-    assert list(map(str, lengths.bands([4, 4, 8, 9], 4))) == ["4", "8", "9"]
+    assert lengths_table.bands(range(1, 11), 6) == [Band(1, 2), Band(3, 4), Band(5, 6), Band(7, 8), Band(9, 10)]
+    assert lengths_table.bands([4] * 7 + [5, 9], 9) == [Band(4, 4), Band(5, 9)]
+    assert list(map(str, lengths_table.bands([4, 4, 8, 9], 4))) == ["4", "8", "9"]
 
 
 def _scored(of_sentences, matches):
@@ -39,7 +40,7 @@ def test_each_band_is_scored_by_its_own_sentences(tmp_path):
         put(tmp_path, "table3/base@smoke", seed, tests=_scored([5, 6, 10, 30], matches), train=train)
     put(tmp_path, "table3/E@smoke", 1)  # of before lengths were recorded
     (found,) = results.read([tmp_path])
-    table = lengths.build(found)
+    table = lengths_table.build(found)
     shown = cells(table)
     assert [c.title for c in table.columns[1:5]] == ["BLEU 5", "BLEU 6", "BLEU 10", "BLEU 30"]
     assert shown["base"]["exact % 5"] == "100.0 ± 0.0"
@@ -54,7 +55,7 @@ def test_each_band_is_scored_by_its_own_sentences(tmp_path):
 def test_without_lengths_there_is_no_table(tmp_path):
     put(tmp_path, "table3/base@smoke", 1)
     (found,) = results.read([tmp_path])
-    assert lengths.build(found).rows == ()
+    assert lengths_table.build(found).rows == ()
 
 
 def test_what_is_recalled_has_shares_within_and_beyond_but_no_bands(tmp_path):
@@ -64,4 +65,4 @@ def test_what_is_recalled_has_shares_within_and_beyond_but_no_bands(tmp_path):
     shown = cells(table_of(tmp_path))[name]
     assert (shown["exact % within"], shown["exact % beyond"]) == ("66.7", "100.0")
     (found,) = results.read([tmp_path])
-    assert lengths.build(found).rows == ()
+    assert lengths_table.build(found).rows == ()

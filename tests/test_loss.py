@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tx import loss
-from tx.loss import cross_entropy, smoothing
+from tx.model import loss
+from tx.model.loss import cross_entropy, smoothing
 
 V, D = 11, 6
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import tiny
 
-from tx import flops, memory, rehearsal
-from tx.data import tokens
+from tx.data import tokenized
 from tx.data.packing import FIELDS
 from tx.errors import UserError
-from tx.step import Values, init_state, update
+from tx.model import flops
+from tx.runtime import memory
+from tx.training import memory_check
+from tx.training.step import Values, init_state, update
 
 
 @pytest.mark.parametrize(
@@ -52,17 +54,17 @@ SETTINGS = {
 
 @pytest.fixture
 def in_memory(monkeypatch):
-    monkeypatch.setattr(tokens, "prepare", lambda *_: handful.prepared(copies=2))
+    monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared(copies=2))
 
 
 def test_a_rehearsal_runs_everything_and_leaves_nothing(in_memory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     called = []
     for name in ("make_train_step", "make_eval", "Translator"):
-        real = getattr(rehearsal, name)
-        monkeypatch.setattr(rehearsal, name, lambda *args, name=name, real=real: called.append(name) or real(*args))
+        real = getattr(memory_check, name)
+        monkeypatch.setattr(memory_check, name, lambda *args, name=name, real=real: called.append(name) or real(*args))
     seeds = [tiny.config(**SETTINGS, train__seed=seed) for seed in (1, 2)]
-    rehearsal.rehearse(*seeds)
+    memory_check.rehearse(*seeds)
     assert called == ["make_train_step", "make_eval", "Translator"]
     assert list(tmp_path.iterdir()) == []
 
@@ -70,7 +72,7 @@ def test_a_rehearsal_runs_everything_and_leaves_nothing(in_memory, tmp_path, mon
 @pytest.mark.slow
 def test_a_rehearsal_finds_what_does_not_fit(in_memory):
     with pytest.raises(UserError, match=r"out of memory training with data\.batch_rows=2, data\.row_length=32, "):
-        rehearsal.rehearse(tiny.config(**SETTINGS | {"model__d_ff": 2**31 - 1}))
+        memory_check.rehearse(tiny.config(**SETTINGS | {"model__d_ff": 2**31 - 1}))
 
 
 @pytest.mark.slow

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from experiments import __main__ as command
-from experiments import mixing
+from experiments.analysis import layer_costs
 
 COMMITTED = pathlib.Path(__file__).parent.parent / "experiments" / "results" / "table1.json"
 LENGTHS = [4, 9, 16, 28, 64]
-each_layer = pytest.mark.parametrize("layer", mixing.LAYERS, ids=lambda layer: layer.kind)
+each_layer = pytest.mark.parametrize("layer", layer_costs.LAYERS, ids=lambda layer: layer.kind)
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +21,16 @@ def measured():
 
 @pytest.fixture(scope="module")
 def measured_now():
-    return mixing.measure(LENGTHS, say=lambda line: None)
+    return layer_costs.measure(LENGTHS, say=lambda line: None)
 
 
 @each_layer
 def test_what_is_committed_agrees_with_the_formulas(measured, layer):
     one = measured["layers"][layer.kind]
-    assert one["n"] == list(mixing.LENGTHS)
+    assert one["n"] == list(layer_costs.LENGTHS)
     assert one["path"] == [layer.path_of(n) for n in one["n"]]
-    assert mixing.fit(one, "flops") == pytest.approx(layer.exponents[0], abs=0.15)
-    assert mixing.fit(one, "chain") == pytest.approx(layer.exponents[1], abs=0.15)
+    assert layer_costs.fit(one, "flops") == pytest.approx(layer.exponents[0], abs=0.15)
+    assert layer_costs.fit(one, "chain") == pytest.approx(layer.exponents[1], abs=0.15)
 
 
 @pytest.mark.slow
@@ -38,12 +38,12 @@ def test_what_is_committed_agrees_with_the_formulas(measured, layer):
 def test_what_was_measured_is_what_the_paper_states(measured_now, measured, layer):
     one, committed = measured_now["layers"][layer.kind], measured["layers"][layer.kind]
     assert one["path"] == [layer.path_of(n) for n in LENGTHS]
-    long = [n >= mixing.NEIGHBOURHOOD for n in LENGTHS]  # shorter ones a neighbourhood covers
+    long = [n >= layer_costs.NEIGHBOURHOOD for n in LENGTHS]  # shorter ones a neighbourhood covers
     lengths, flops, chain = (
         [value for value, keep in zip(one[key], long, strict=True) if keep] for key in ("n", "flops", "chain")
     )
-    assert mixing.exponent(lengths, flops) == pytest.approx(layer.exponents[0], abs=0.15)
-    assert mixing.exponent(lengths, chain) == pytest.approx(layer.exponents[1], abs=0.15)
+    assert layer_costs.exponent(lengths, flops) == pytest.approx(layer.exponents[0], abs=0.15)
+    assert layer_costs.exponent(lengths, chain) == pytest.approx(layer.exponents[1], abs=0.15)
     assert all(seconds > 0 for seconds in one["seconds"])
     for key in ("flops", "chain", "path"):
         known = dict(zip(committed["n"], committed[key], strict=True))
@@ -51,23 +51,23 @@ def test_what_was_measured_is_what_the_paper_states(measured_now, measured, laye
 
 
 def test_exponents():
-    assert mixing.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
-    assert mixing.exponent([1, 10, 100], [7, 7, 7]) == pytest.approx(0)
+    assert layer_costs.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
+    assert layer_costs.exponent([1, 10, 100], [7, 7, 7]) == pytest.approx(0)
 
 
 def test_the_table_says_where_a_path_is_not_the_formulas(measured):
-    table = mixing.build(measured)
+    table = layer_costs.build(measured)
     titles = [column.title for column in table.columns]
     rows = {row[0]: dict(zip(titles, row, strict=True)) for row in table.rows}
     assert [row["so measured"] for row in rows.values()] == ["yes"] * 5
     assert rows["self-attention"]["operations measured"] == "n^2.00"
     wrong = json.loads(json.dumps(measured))
     wrong["layers"]["dilated"]["path"][-1] += 1
-    assert dict((row[0], row[8]) for row in mixing.build(wrong).rows)["convolutional, dilated"] == "no"
+    assert dict((row[0], row[8]) for row in layer_costs.build(wrong).rows)["convolutional, dilated"] == "no"
 
 
 def test_the_command_writes_table_and_plot(tmp_path, monkeypatch, measured, capsys):
-    monkeypatch.setattr(mixing, "measure", lambda lengths, say: measured)
+    monkeypatch.setattr(layer_costs, "measure", lambda lengths, say: measured)
     assert command.main(["table1", "--lengths=4,9", f"--out={tmp_path / 'made'}"]) == 0
     names = sorted(path.name for path in (tmp_path / "made").iterdir())
     assert names == [f"table1.{form}" for form in ("csv", "json", "md", "png", "svg", "tex")]

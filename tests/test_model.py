@@ -7,15 +7,15 @@ import pytest
 import reference
 import tiny
 
-from tx import flops, layers
 from tx.data.packing import FIELDS
 from tx.errors import UserError
-from tx.kernels import dot_product_attention
-from tx.layers import Dense, Dropout
-from tx.model import Transformer
-from tx.norms import norms
-from tx.positions import alibi_slopes, bucket, positions
-from tx.similarity import similarities
+from tx.model import flops, layers
+from tx.model.attention_kernels import dot_product_attention
+from tx.model.layers import Dense, Dropout
+from tx.model.norms import norms
+from tx.model.positions import alibi_slopes, bucket, positions
+from tx.model.similarity import similarities
+from tx.model.transformer import Transformer
 
 VARIANTS = {
     "base": {},

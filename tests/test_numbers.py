@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from tx.data import number_sentences as sentences
-from tx.data import numbers
+from tx.data.synthetic import number_sentences as sentences
+from tx.data.synthetic import numbers
 from tx.errors import UserError
 
 _MONTHS = "Januar Februar März April Mai Juni Juli August September Oktober November Dezember"
@@ -116,7 +116,7 @@ def by_split(corpus):
 
 
 def test_same_text_whatever_the_hash_seed():
-    program = "from tx.data import numbers; print(*numbers.examples(), sep='\\n')"
+    program = "from tx.data.synthetic import numbers; print(*numbers.examples(), sep='\\n')"
     digests = set()
     for seed in ("0", "4711"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"}

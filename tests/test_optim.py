@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tx import config as config_lib
-from tx.optim import optimizer, schedule
+from tx.training.optimizer import optimizer, schedule
 
 
 def test_schedule_is_equation_3():

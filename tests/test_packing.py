@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tx import config as config_lib
 from tx.data import packing
 from tx.data.packing import FIELDS, TrainBatches, best_fit, eval_batches
-from tx.data.tokens import TokenizedSplit
+from tx.data.tokenized import TokenizedSplit
 from tx.errors import UserError
 
 
@@ -219,11 +219,11 @@ def test_an_evaluation_sentence_longer_than_a_row_is_kept():
 @pytest.mark.skipif("TX_DATA_DIR" not in os.environ, reason="TX_DATA_DIR is not set: no real text")
 def test_padding_of_real_text_is_at_most_six_percent():
     from experiments import registry
-    from tx.data import tokens
+    from tx.data import tokenized
 
     config = registry.get_config("table3/base@multi30k")
     config_lib.validate(config)
-    data = tokens.prepare(config.data, config.model.vocab_size)
+    data = tokenized.prepare(config.data, config.model.vocab_size)
     batches = TrainBatches(
         data.splits["train"],
         seed=1,

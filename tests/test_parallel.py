@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import tiny
 
-from tx import processes
 from tx import train as training
-from tx.checkpoint import Checkpoints
 from tx.errors import UserError
-from tx.logs import read_metrics
-from tx.loss import cross_entropy
-from tx.parallel import Layout
-from tx.run import RunDir
-from tx.step import init_state
+from tx.model.loss import cross_entropy
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.metrics_log import read_metrics
+from tx.runs.run_dir import RunDir
+from tx.runtime import distributed
+from tx.training.sharding import Layout
+from tx.training.step import init_state
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -37,7 +37,7 @@ def started(module, *arguments, devices=1, **variables):
     code = "import jaxtyping; jaxtyping.install_import_hook('tx', 'typechecker.checked'); "
     code += f"import sys, {module}; {module}.main(*sys.argv[1:])"
     path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    inherited = {name: value for name, value in os.environ.items() if name not in processes.VARIABLES}
+    inherited = {name: value for name, value in os.environ.items() if name not in distributed.VARIABLES}
     own = {
         "PYTHONPATH": path,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
@@ -299,27 +299,27 @@ def test_an_environment_that_says_it_by_halves(monkeypatch, values, words):
         raise AssertionError("nothing is to be joined")
 
     monkeypatch.setattr(jax.distributed, "initialize", never)
-    for name, value in zip(processes.VARIABLES, values, strict=True):
+    for name, value in zip(distributed.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as caught:
-        processes.join()
+        distributed.join()
     assert words in str(caught.value)
 
 
 def test_how_processes_are_joined(monkeypatch):
     asked = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **settings: asked.append(settings))
-    for name in processes.VARIABLES:
+    for name in distributed.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    processes.join()
+    distributed.join()
     assert asked == []
     monkeypatch.setenv("TX_COORDINATOR", "auto")
-    processes.join()
+    distributed.join()
     assert set(asked.pop()) == {"shutdown_timeout_seconds"}
     monkeypatch.setenv("TX_COORDINATOR", "node1:1234")
     monkeypatch.setenv("TX_PROCESSES", "4")
     monkeypatch.setenv("TX_PROCESS", "3")
-    processes.join()
+    distributed.join()
     (settings,) = asked
     assert settings["cluster_detection_method"] == "deactivate"
     assert [settings[name] for name in ("coordinator_address", "num_processes", "process_id")] == ["node1:1234", 4, 3]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from tx import probe
 from tx.data.packing import FIELDS
-from tx.step import batch_loss
+from tx.evaluation import attention_probe
+from tx.training.step import batch_loss
 
 CONFIG = {"model__num_layers": 1, "model__num_heads": 2}
 
@@ -31,7 +31,7 @@ def measured():
     config = tiny.config(**CONFIG)
     _, params = tiny.init(config)
     batches = [two_rows(), {field: array[:1] for field, array in two_rows().items()}]
-    found = probe.measure_attention(config, params, batches)
+    found = attention_probe.measure_attention(config, params, batches)
     return config, params, batches, {(o["stack"], o["layer"], o["kind"], o["head"]): o for o in found}
 
 

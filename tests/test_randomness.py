@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from tx import randomness
-from tx.randomness import random_bits
+from tx.model import prng
+from tx.model.prng import random_bits
 
 
 def mix(x):
@@ -14,7 +14,7 @@ def mix(x):
     return x ^ (x >> np.uint32(16))
 
 
-@pytest.mark.parametrize("key", [jax.random.key(5), randomness.key(5)], ids=["threefry", "own"])
+@pytest.mark.parametrize("key", [jax.random.key(5), prng.key(5)], ids=["threefry", "own"])
 def test_bits_are_what_plain_numpy_makes_of_the_key(key):
     low, high = np.asarray(jax.random.key_data(key))
     wanted = mix(mix(np.arange(60, dtype=np.uint32) ^ low) ^ high)
@@ -24,10 +24,10 @@ def test_bits_are_what_plain_numpy_makes_of_the_key(key):
 def related(kind):
     """Three keys that have much in common."""
     if kind == "seeds":
-        return [randomness.key(i) for i in range(3)]
+        return [prng.key(i) for i in range(3)]
     if kind == "split":
-        return list(jax.random.split(randomness.key(1), 3))
-    start = jax.random.key(1) if kind == "threefry" else randomness.key(1)
+        return list(jax.random.split(prng.key(1), 3))
+    start = jax.random.key(1) if kind == "threefry" else prng.key(1)
     return [jax.random.fold_in(start, i) for i in range(3)]
 
 
@@ -57,18 +57,18 @@ def test_bits_look_random(kind):
 
 def test_keys_serve_the_functions_of_jax():
     """Also under jit and vmap; keys made of one another differ."""
-    draw = jax.jit(lambda seed: jax.random.normal(randomness.key(seed), (4096,)))
+    draw = jax.jit(lambda seed: jax.random.normal(prng.key(seed), (4096,)))
     one = np.asarray(draw(np.uint32(1)))
     assert abs(one.mean()) < 5 / 64
     assert one.std() == pytest.approx(1, abs=0.05)
     both = jax.vmap(draw)(np.arange(1, 3, dtype=np.uint32))
     np.testing.assert_array_equal(both[0], one)
     assert abs(np.corrcoef(both)[0, 1]) < 5 / 64
-    keys = [randomness.key(1), *jax.random.split(randomness.key(1), 3)]
+    keys = [prng.key(1), *jax.random.split(prng.key(1), 3)]
     keys += [jax.random.fold_in(key, i) for key in keys for i in range(50)]
     assert len({tuple(np.asarray(jax.random.key_data(key))) for key in keys}) == len(keys)
 
 
 def test_only_words_of_32_bits():
     with pytest.raises(NotImplementedError, match="draws 32 bits an element, not 16"):
-        jax.random.bits(randomness.key(0), (2,), "uint16")
+        jax.random.bits(prng.key(0), (2,), "uint16")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import measures, registry
-from tx.completion import complete
-from tx.data import recall, tokens
+from experiments import registry
+from experiments.report import metrics
+from tx.data import tokenized
+from tx.data.synthetic import recall
+from tx.decoding.last_token import complete
 from tx.evaluate import evaluate_translations
 
 
@@ -39,7 +41,7 @@ def test_every_target_ends_with_the_value_that_it_began_with_at_the_distance_of_
 
 def test_the_scale_gives_a_token_to_every_word():
     config = registry.get_config("table1/self-attention@recall")
-    data = tokens.prepare(config.data, config.model.vocab_size)
+    data = tokenized.prepare(config.data, config.model.vocab_size)
     for split in ("train", "test"):
         lengths = [len(target.split()) + 1 for _, target in data.pairs(split)]
         assert data.splits[split].tgt_lengths.tolist() == lengths
@@ -73,7 +75,7 @@ def test_what_is_asked_for_last_is_scored_as_the_whole_sentence_with_that_token(
         decode__asks="last",
         decode__splits="test",
     )
-    data = tokens.prepare(config.data, config.model.vocab_size)
+    data = tokenized.prepare(config.data, config.model.vocab_size)
     _, params = tiny.init(config)
     split = data.splits["test"]
     completed = complete(config, params, [(split.source(i), split.target(i)) for i in range(len(split))])
@@ -104,4 +106,4 @@ def test_of_other_corpora_nothing_is_recalled(tmp_path):
     fabricated.put(tmp_path, "table1/self-attention@smoke", 1)
     table = fabricated.table_of(tmp_path)
     assert not any("back" in column.title for column in table.columns)
-    assert all(f"{distance} back" in measures.NAMED for distance in recall.DISTANCES)
+    assert all(f"{distance} back" in metrics.NAMED for distance in recall.DISTANCES)

@@ -9,8 +9,9 @@ import rich.console
 from fabricated import cells, fail, put, table_of
 
 from experiments import __main__ as command
-from experiments import registry, results, tables
-from experiments.rows import build
+from experiments import registry
+from experiments.report import results, tables
+from experiments.report.main_table import build
 from tx.errors import UserError
 
 

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from tx.scores import bleu_from_stats
+from tx.evaluation.scores import bleu_from_stats
 
 RESULTS = pathlib.Path(__file__).parent.parent / "experiments" / "results"
 SMOKE = RESULTS / "table3@smoke"

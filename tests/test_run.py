@@ -13,11 +13,11 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tx import provenance
-from tx.components import Registry
 from tx.errors import UserError, one_line_errors, writing
-from tx.logs import Log, read_metrics
-from tx.run import RunDir, to_json, write_atomically
+from tx.registry import Registry
+from tx.runs import provenance
+from tx.runs.metrics_log import Log, read_metrics
+from tx.runs.run_dir import RunDir, to_json, write_atomically
 
 
 def test_a_file_is_written_whole(tmp_path):
@@ -83,7 +83,7 @@ exit $status
 """
 WRITE = """
 from tx.errors import one_line_errors, writing
-from tx.run import write_atomically
+from tx.runs.run_dir import write_atomically
 @one_line_errors
 def main():
     with writing("result.json"):
@@ -92,8 +92,8 @@ main()
 """
 LOG = """
 from tx.errors import one_line_errors
-from tx.logs import Log
-from tx.run import RunDir
+from tx.runs.metrics_log import Log
+from tx.runs.run_dir import RunDir
 @one_line_errors
 def main():
     with Log(RunDir("."), 9) as log:
@@ -264,7 +264,7 @@ def events(run):
 def test_events_are_those_of_the_lines(tmp_path, monkeypatch):
     run = RunDir(tmp_path)
     clock = iter(range(1000, 2000))
-    monkeypatch.setattr("tx.logs.time.time", lambda: float(next(clock)))
+    monkeypatch.setattr("tx.runs.metrics_log.time.time", lambda: float(next(clock)))
 
     def write(first, steps):
         with Log(run, 6, first) as log:
@@ -367,6 +367,6 @@ def test_provenance(monkeypatch):
 
 
 def test_provenance_outside_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "tx" / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "tx" / "runs" / "provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     assert provenance.revision() == ""

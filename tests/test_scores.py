@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from tx import scores
 from tx.errors import UserError
+from tx.evaluation import scores
 
 REFERENCES = [
     "Der Zug nach Köln-Deutz fährt heute 3,5 Stunden später ab, sagt der Schaffner.",

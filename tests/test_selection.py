@@ -10,12 +10,12 @@ import pytest
 import tiny
 
 from tx import train as training
-from tx.checkpoint import Checkpoints
-from tx.data import tokens
+from tx.data import tokenized
 from tx.errors import UserError
-from tx.run import RunDir
-from tx.selection import select_parameters
-from tx.step import TrainState, make_eval
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.run_dir import RunDir
+from tx.runs.selection import select_parameters
+from tx.training.step import TrainState, make_eval
 
 NLL = {2: 5.0, 4: 3.0, 6: 4.0, 8: 3.5, 10: 3.2, 12: 3.1}  # by step: the lowest is neither the last nor of the newest
 
@@ -155,7 +155,7 @@ def test_a_best_that_is_gone_is_no_other(plant, tmp_path, capsys):
 
 
 def test_a_result_tells_what_is_shown_and_the_others(plant, tmp_path, monkeypatch):
-    monkeypatch.setattr(tokens, "prepare", lambda *_: handful.prepared())
+    monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared())
     run, config = RunDir(tmp_path / "run"), little()
     training.run_experiments([(config, run)])
     result = run.read("result")

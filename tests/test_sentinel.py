@@ -10,13 +10,13 @@ import pytest
 import tiny
 
 from tx import train as training
-from tx.checkpoint import Checkpoints
-from tx.data import tokens
+from tx.data import tokenized
 from tx.data.packing import TrainBatches
-from tx.logs import read_metrics
-from tx.run import RunDir
-from tx.sentinel import LAG, Diverged, Sentinel
-from tx.step import batch_loss, init_state, layers, make_train_step, stack
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.metrics_log import read_metrics
+from tx.runs.run_dir import RunDir
+from tx.training.loss_monitor import LAG, Diverged, Sentinel
+from tx.training.step import batch_loss, init_state, layers, make_train_step, stack
 
 STEPS = 8
 
@@ -84,7 +84,7 @@ def poisoned(monkeypatch):
 def test_a_run_ends_at_the_step_that_is_not_finite(tmp_path, poisoned, monkeypatch):
     given = poisoned(6)
     run, data = RunDir(tmp_path), handful.prepared(copies=2)
-    monkeypatch.setattr(tokens, "prepare", lambda *_: data)
+    monkeypatch.setattr(tokenized, "prepare", lambda *_: data)
     with pytest.raises(
         Diverged, match=r"the loss is nan at step 6, the gradient not finite in .*the last checkpoint is of"
     ):

@@ -14,17 +14,17 @@ import pytest
 import tiny
 
 from launch import local, plan
-from tx import outcome
 from tx import train as training
-from tx.checkpoint import Checkpoints
-from tx.data import tokens
+from tx.data import tokenized
 from tx.errors import UserError
-from tx.group import Chosen
-from tx.logs import read_metrics
-from tx.outcome import refuse_other_configuration
-from tx.run import RunDir, to_json
-from tx.sentinel import Diverged
-from tx.step import TrainState, init_state, program, stack
+from tx.runs import state
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.metrics_log import read_metrics
+from tx.runs.run_dir import RunDir, to_json
+from tx.runs.state import refuse_other_configuration
+from tx.training.experiment import Chosen
+from tx.training.loss_monitor import Diverged
+from tx.training.step import TrainState, init_state, program, stack
 
 STEPS = 6
 
@@ -66,7 +66,7 @@ FINE = ("plain", "other", "last")
 def in_memory():
     """Experiments on the handful of pairs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokens, "prepare", lambda *_: handful.prepared(copies=2))
+        patch.setattr(tokenized, "prepare", lambda *_: handful.prepared(copies=2))
         yield
 
 
@@ -321,7 +321,7 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
             raise ArithmeticError("no BLEU today")
         return {}
 
-    monkeypatch.setattr(outcome, "evaluate_translations", translate)
+    monkeypatch.setattr(state, "evaluate_translations", translate)
     names = ["plain", "other", "last"]
     with pytest.raises(ArithmeticError, match="no BLEU today"):
         experiments(tmp_path, names)
@@ -329,14 +329,14 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
     assert [RunDir(tmp_path / name).error.exists() for name in names] == [False, True, False]
     error = RunDir(tmp_path / "other").read("error")
     assert (error["seed"], error["error"]) == (2, "ArithmeticError: no BLEU today")
-    monkeypatch.setattr(outcome, "evaluate_translations", lambda *_: {})
+    monkeypatch.setattr(state, "evaluate_translations", lambda *_: {})
     experiments(tmp_path, names)
     assert RunDir(tmp_path / "other").result.exists()
     assert not RunDir(tmp_path / "other").error.exists()
 
 
 def test_training_that_fails_fails_for_all_that_were_in_it(untrained, monkeypatch, tmp_path):
-    monkeypatch.setattr(outcome, "evaluate_translations", lambda *_: {})
+    monkeypatch.setattr(state, "evaluate_translations", lambda *_: {})
     experiments(tmp_path, ["plain"])
 
     def train(members, interruption):
@@ -358,8 +358,8 @@ def test_a_launch_trains_side_by_side_in_one_process(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})\n"
-        "import handful\nfrom tx import train\nfrom tx.data import tokens\n"
-        "tokens.prepare = lambda *_: handful.prepared()\ntrain.main(sys.argv[1:])\n"
+        "import handful\nfrom tx import train\nfrom tx.data import tokenized\n"
+        "tokenized.prepare = lambda *_: handful.prepared()\ntrain.main(sys.argv[1:])\n"
     )
     sizes = {
         "model.vocab_size": handful.VOCAB_SIZE,

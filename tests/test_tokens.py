@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_corpora import SIZES, data_config, sentences, write
 
-from tx.data import cache, tokens
+from tx.data import cache, tokenized
 from tx.data.vocabulary import EOS, Vocabulary
 from tx.errors import UserError
 
@@ -29,7 +29,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(folder):
-    return tokens.prepare(data_config(folder=folder), V, log=lambda line: None)
+    return tokenized.prepare(data_config(folder=folder), V, log=lambda line: None)
 
 
 def test_tokens_are_the_encoded_text_with_eos(data):
@@ -62,14 +62,14 @@ def test_text_survives(data):
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(*[st.text(st.characters(exclude_characters="\u2581", exclude_categories=["Cs"]))] * 2)))
 def test_any_pairs_in_any_number(data, pairs):
-    split = tokens.tokenize(data.vocabulary, iter(pairs))
+    split = tokenized.tokenize(data.vocabulary, iter(pairs))
     decode = data.vocabulary.decode
     assert [(decode(split.source(i)), decode(split.target(i))) for i in range(len(split))] == pairs
 
 
 def test_more_pairs_than_a_block(data):
     pairs = [(f"{i}", f"{i} {i}") for i in range(20_001)]
-    split = tokens.tokenize(data.vocabulary, pairs)
+    split = tokenized.tokenize(data.vocabulary, pairs)
     assert len(split) == 20_001
     assert data.vocabulary.decode(split.target(20_000)) == "20000 20000"
 
@@ -81,10 +81,10 @@ def test_the_vocabulary_is_learned_from_the_training_text_alone(data, folder):
 
 def test_what_is_cached_is_not_made_again(own_cache, folder):
     said = []
-    first = tokens.prepare(data_config(folder=folder), V, log=said.append)
+    first = tokenized.prepare(data_config(folder=folder), V, log=said.append)
     train = first.splits["train"]
     assert said == ["learning 320 subwords from multi30k (once)", "tokenizing multi30k train (once)"]
-    again = tokens.prepare(data_config(folder=folder), V, log=said.append)
+    again = tokenized.prepare(data_config(folder=folder), V, log=said.append)
     np.testing.assert_array_equal(again.splits["train"].src_ids, train.src_ids)
     assert len(said) == 2
     assert again.fingerprint == first.fingerprint
@@ -93,10 +93,10 @@ def test_what_is_cached_is_not_made_again(own_cache, folder):
 
 def test_the_fingerprint_follows_text_and_size(own_cache, data, folder, tmp_path):
     quiet = {"log": lambda line: None}
-    other_size = tokens.prepare(data_config(folder=folder), V - 10, **quiet)
+    other_size = tokenized.prepare(data_config(folder=folder), V - 10, **quiet)
     other_test = "\n".join(["neu", *sentences("de", "test_2017_mscoco", 10)[1:]]).encode()
     changed = write(tmp_path / "changed", **{"test_2017_mscoco.de": other_test})
-    other_text = tokens.prepare(data_config(folder=changed), V, **quiet)
+    other_text = tokenized.prepare(data_config(folder=changed), V, **quiet)
     assert len({data.fingerprint, other_size.fingerprint, other_text.fingerprint}) == 3
     assert other_text.vocabulary.fingerprint == data.vocabulary.fingerprint
     split = other_text.splits["test_2017_mscoco"]
@@ -107,11 +107,11 @@ def test_the_fingerprint_follows_text_and_size(own_cache, data, folder, tmp_path
 @pytest.mark.parametrize("kind", ["tokens", "vocabularies"])
 def test_a_damaged_cache_file_is_made_again(own_cache, folder, data, kind, damage):
     config = data_config(folder=folder)
-    whole = np.array(tokens.prepare(config, V, log=lambda line: None).splits["validation"].tgt_ids)
+    whole = np.array(tokenized.prepare(config, V, log=lambda line: None).splits["validation"].tgt_ids)
     file = next((cache.root() / kind).rglob("model" if kind == "vocabularies" else "tgt_ids.npy"))
     file.write_bytes(damage(file.read_bytes()))
     said = []
-    again = tokens.prepare(config, V, log=said.append)
+    again = tokenized.prepare(config, V, log=said.append)
     np.testing.assert_array_equal(again.splits["validation"].tgt_ids, whole)
     assert again.fingerprint == data.fingerprint
     assert len(said) == 1
@@ -135,10 +135,10 @@ def test_an_unknown_split_is_refused(data):
 CODE = """
 import sys
 from tx import config
-from tx.data import tokens
+from tx.data import tokenized
 c = config.get_config()
 config.update(c, {"data.corpus": "multi30k", "data.dir": sys.argv[1]})
-data = tokens.prepare(c.data, 320, log=lambda line: print("made", file=sys.stderr))
+data = tokenized.prepare(c.data, 320, log=lambda line: print("made", file=sys.stderr))
 print(data.fingerprint, int(data.splits["validation"].tgt_ids.sum()), "tensorflow_datasets" in sys.modules)
 """
 

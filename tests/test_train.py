@@ -12,15 +12,15 @@ import reference
 import tiny
 
 from tx import train as training
-from tx.data import tokens
+from tx.data import tokenized
 from tx.data.packing import FIELDS, eval_batches
 from tx.decode import Translator
 from tx.errors import UserError
-from tx.logs import read_metrics
-from tx.optim import optimizer
-from tx.outcome import refuse_other_configuration, thinned_curve
-from tx.run import RunDir, to_json
-from tx.step import TrainState, init_state, make_eval, make_train_step
+from tx.runs.metrics_log import read_metrics
+from tx.runs.run_dir import RunDir, to_json
+from tx.runs.state import refuse_other_configuration, thinned_curve
+from tx.training.optimizer import optimizer
+from tx.training.step import TrainState, init_state, make_eval, make_train_step
 
 # Two rows of packed pairs, by hand: (source, target) lengths of each pair.
 ROWS = (((5, 4), (3, 6), (4, 3)), ((7, 7), (2, 5)))
@@ -353,7 +353,7 @@ def test_what_is_done_is_not_done_again(made, monkeypatch, capsys):
     def never(*_):
         raise AssertionError("nothing is to be prepared")
 
-    monkeypatch.setattr(tokens, "prepare", never)
+    monkeypatch.setattr(tokenized, "prepare", never)
     training.run_experiments([(config, run)])
     assert run.result.read_text() == "kept"
     assert "nothing to do" in capsys.readouterr().out
@@ -363,7 +363,7 @@ def test_what_is_done_is_not_done_again(made, monkeypatch, capsys):
 
 def test_an_experiment_leaves_every_file(made, unlearning, monkeypatch):
     run, data = made("run"), handful.prepared()
-    monkeypatch.setattr(tokens, "prepare", lambda *_: data)
+    monkeypatch.setattr(tokenized, "prepare", lambda *_: data)
     config = little(train__steps=2, decode__splits="test, validation", decode__extra_length=1, decode__beam=1)
     run.error.write_text("{}")
     training.run_experiments([(config, run)])
@@ -384,7 +384,7 @@ def test_an_experiment_leaves_every_file(made, unlearning, monkeypatch):
 
 
 def test_a_split_that_is_not_there_is_said_before_training(monkeypatch, tmp_path):
-    monkeypatch.setattr(tokens, "prepare", lambda *_: handful.prepared())
+    monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared())
     run = RunDir(tmp_path / "run")
     with pytest.raises(UserError, match=r"no split 'tset'; there are train, validation, test"):
         training.run_experiments([(little(decode__splits="test,tset"), run)])

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from test_launch import fails, launcher  # noqa: F401, a fixture
 
 from experiments import __main__ as experiments
-from experiments import registry, results, rows, tuned, tuning
+from experiments import registry, tuning
+from experiments.report import main_table, results, tuned_table
 from experiments.tuning import Asked
 from launch import local, plan
 from launch import tuning as stages_of
@@ -36,8 +37,8 @@ BASE, SMALL = "table3/base@smoke", "table3/C/N=2@smoke"
 TRAINER = textwrap.dedent(
     """
     import itertools, json, os, sys, time
-    from tx.commandline import config_from
-    from tx.run import RunDir, to_json
+    from tx.cli import config_from
+    from tx.runs.run_dir import RunDir, to_json
 
     losses = json.loads(os.environ.get("FAKE_LOSSES", "{}"))
     failed = False
@@ -419,7 +420,7 @@ def workdir(tmp_path):
 
 def table_of(workdir):
     (found,) = results.read([workdir])
-    return found, tuned.build(found)
+    return found, tuned_table.build(found)
 
 
 def test_the_tuned_rows_are_read_over_their_fresh_seeds(workdir):
@@ -449,9 +450,9 @@ def test_the_tuned_rows_are_read_over_their_fresh_seeds(workdir):
 
 def test_the_untuned_table_has_no_point_of_a_tuning(workdir):
     (found,) = results.read([workdir])
-    listed = list(cells(rows.build(found)))
+    listed = list(cells(main_table.build(found)))
     assert listed == [*(variant.name for variant in registry.variants("table3")), "base+num_heads=2"]
-    assert cells(rows.build(found))["base"]["PPL ours"] == "6.50 ± 0.71"
+    assert cells(main_table.build(found))["base"]["PPL ours"] == "6.50 ± 0.71"
     assert {run.path.parent.name for row in found.all_rows for run in row.runs} >= {"base+lr_factor=0.5", "base"}
     wanted = {row.variant.name: found.seeds(row) for row in found.points}
     assert wanted["base+lr_factor=1"] == [1, 2, 3]
@@ -472,7 +473,7 @@ def test_without_the_record_the_points_are_those_of_a_plain_grid(workdir):
     (workdir / "table3@smoke" / "tuning.json").unlink()
     found, table = table_of(workdir)
     assert table.rows == ()
-    assert "base+lr_factor=0.5" in cells(rows.build(found))
+    assert "base+lr_factor=0.5" in cells(main_table.build(found))
 
 
 def test_a_row_says_why_it_has_no_choice_or_not_all_of_its_runs(tmp_path):

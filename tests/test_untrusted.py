@@ -16,15 +16,16 @@ from fabricated import cells, fail, put, table_of
 from tensorflow_datasets.core.download import extractor, resource
 
 from experiments import __main__ as command
-from experiments.bench import sentences, weights
 from experiments.bench import table as bench_table
+from experiments.bench.contestants import weights
+from experiments.bench.harness import sentences
 from launch import plan
-from tx import decode, digests
-from tx.checkpoint import Checkpoints
-from tx.data import builders, corpora, downloads, textfiles
+from tx import decode, files
+from tx.data import corpora, downloads, text_files, tfds
 from tx.errors import UserError, one_line_errors, printable
-from tx.run import RunDir, from_json
-from tx.selection import Selected
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.run_dir import RunDir, from_json
+from tx.runs.selection import Selected
 
 # A terminal's sequences (8-bit ones too), text turned around, half of a pair, rich's markup, HTML, Markdown.
 HOSTILE = "\x1b]0;t\x07\x9b2J\u202e\ud800 [red]a[/] <img src=x>|`b`\r\n<!-- end table -->\n# c ![d](http://e) $\\f"
@@ -156,7 +157,7 @@ def test_nesting_without_end_is_damage(tmp_path, depth):
     with pytest.raises(UserError, match=r"config\.json is not JSON \(nested too deeply\)"):
         RunDir(path).read("config")
     (path / "digests.json").write_text(deep)
-    assert digests.damage(path) == "digests.json cannot be read"
+    assert files.damage(path) == "digests.json cannot be read"
 
 
 @pytest.mark.parametrize(
@@ -251,14 +252,14 @@ def test_a_grids_values_stay_in_the_workdir(tmp_path, value):
 )
 def test_a_name_of_tfds_is_no_path(tmp_path, name):
     with pytest.raises(UserError, match="is no name of a TFDS set; write SET or SET/CONFIG"):
-        builders.tfds_set(name, str(tmp_path))
+        tfds.tfds_set(name, str(tmp_path))
 
 
 @pytest.mark.parametrize("split", ["../../x", "/x", "a/b", "", "."])
 def test_a_split_of_tfds_is_no_path(monkeypatch, tmp_path, split):
     info = types.SimpleNamespace(features=types.SimpleNamespace(languages=("en", "de")), splits={"train": 0, split: 0})
     builder = types.SimpleNamespace(info=info, data_dir=tmp_path)
-    monkeypatch.setattr(builders, "tfds_set", lambda *_: builder)
+    monkeypatch.setattr(tfds, "tfds_set", lambda *_: builder)
     with pytest.raises(UserError, match="no name for a file"):
         corpora.load(types.SimpleNamespace(corpus="a/b", source="en", target="de", dir=""))
 
@@ -268,7 +269,7 @@ def test_a_damaged_description_of_a_set_is_named(tmp_path, text):
     (tmp_path / "a" / "b" / "1.0.0").mkdir(parents=True)
     (tmp_path / "a" / "b" / "1.0.0" / "dataset_info.json").write_text(text)
     with pytest.raises(UserError, match=r"dataset_info\.json is damaged; delete .*1\.0\.0 and prepare the set again"):
-        builders.tfds_set("a/b", str(tmp_path))
+        tfds.tfds_set("a/b", str(tmp_path))
 
 
 # Archives, downloads, sealed folders.
@@ -306,7 +307,7 @@ def test_an_archive_that_cannot_be_unpacked_is_named(tmp_path, field, value):
         archive.writestr("deu.txt", "Go.\tGeh.\n")
         setattr(archive.infolist()[0], field, value)  # in the directory, which is written last
     with pytest.raises(UserError, match=r"deu-eng\.zip is not an archive with deu\.txt"):
-        textfiles.read("tatoeba", "en", "de", str(tmp_path))
+        text_files.read("tatoeba", "en", "de", str(tmp_path))
 
 
 def test_a_download_without_end_is_cut_off(monkeypatch, tmp_path):
@@ -327,15 +328,15 @@ def test_a_sealed_folder_is_of_files(tmp_path, capsys):
     folder.mkdir(parents=True)
     (folder / "file").write_text("text")
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
-        digests.seal(folder)
-        sealed = json.loads((folder / digests.NAME).read_text())
+        files.seal(folder)
+        sealed = json.loads((folder / files.NAME).read_text())
         make(folder / "other")
-        (folder / digests.NAME).write_text(json.dumps(sealed | {"other": "0"}))
-        assert digests.damage(folder) == "other is no file"
+        (folder / files.NAME).write_text(json.dumps(sealed | {"other": "0"}))
+        assert files.damage(folder) == "other is no file"
         (folder / "other").unlink()
-    (folder / digests.NAME).write_text(json.dumps(sealed | {"/etc/passwd": "0", "../../x": "0"}))
-    assert digests.damage(folder) == "../../x is missing"
-    digests.seal(folder)
+    (folder / files.NAME).write_text(json.dumps(sealed | {"/etc/passwd": "0", "../../x": "0"}))
+    assert files.damage(folder) == "../../x is missing"
+    files.seal(folder)
     (folder / "\x1b[2J").touch()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert not checkpoints.sound(2)

@@ -28,13 +28,13 @@ import json, sys
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.translate import wmt, wmt14
 from tx import config
-from tx.data import builders, corpora
+from tx.data import corpora, tfds
 mirror, checksums = json.loads(sys.argv[1])
 for subset in wmt.DATASET_MAP.values():
     subset._urls = [url.replace("http://", mirror) for url in subset._urls]
 infos = {mirror + url: UrlInfo(size, sha256, None) for url, (size, sha256) in checksums.items()}
 wmt14.Wmt14Translate.url_infos = infos
-builders.main(["wmt14_translate/de-en"])
+tfds.main(["wmt14_translate/de-en"])
 c = config.get_config()
 corpus = corpora.load(c.data)
 print(json.dumps({split: corpus.pairs(split) for split in corpus.splits}))
@@ -52,9 +52,9 @@ except ModuleNotFoundError:
 else:
     raise AssertionError("TensorFlow is here after all")
 from tx import config
-from tx.data import tokens
+from tx.data import tokenized
 c = config.get_config()
-data = tokens.prepare(c.data, 400, log=lambda line: None)
+data = tokenized.prepare(c.data, 400, log=lambda line: None)
 texts = {split: data.pairs(split) for split in data.splits}
 for split, pairs in texts.items():
     ids = data.splits[split]
@@ -184,7 +184,4 @@ def test_an_unprepared_set_says_what_to_do(tmp_path):
     read = run(sys.executable, code, tmp_path)
     assert read.returncode == 2
     assert read.stderr.startswith("error: wmt14_translate/de-en is not prepared")
-    assert (
-        "pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.builders wmt14_translate/de-en"
-        in read.stderr
-    )
+    assert "pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.tfds wmt14_translate/de-en" in read.stderr

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tx import config as config_lib
-from tx.model import Transformer
+from tx.model.transformer import Transformer
 
 SIZES = {
     "model.vocab_size": 40,

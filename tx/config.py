@@ -40,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.relu_dropout = 0.0  # after the ReLU; likewise
     c.model.drop_residual = True  # whether P_drop acts on each sub-layer's output
     c.model.drop_embedding = True  # whether it acts on embedding + position
-    c.model.positions = "sinusoidal"  # sinusoidal, learned, none, relative, t5, alibi, rotary (tx/positions.py)
+    c.model.positions = "sinusoidal"  # sinusoidal, learned, none, relative, t5, alibi, rotary (tx/model/positions.py)
     c.model.sinusoid_layout = "concatenated"  # all sines, then all cosines (code); or interleaved (section 3.5)
     c.model.sinusoid_endpoint = True  # slowest frequency exactly 1/10000 (code), or one step short of it (text)
     c.model.scale_positions = True  # multiply the learned position table by sqrt(d_model), as the code does

@@ -16,17 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from tx import beam, determinism, extensions
 from tx import config as config_lib
-from tx.attention import BLOCK
-from tx.data import tokens
+from tx import plugins
+from tx.data import tokenized
 from tx.data.vocabulary import EOS
+from tx.decoding import beam_search
 from tx.errors import UserError, one_line_errors, printable
-from tx.memory import keep_freed_memory
-from tx.model import Transformer
-from tx.positions import check_length
-from tx.run import RunDir
-from tx.selection import Selected, select_parameters
+from tx.model.attention import BLOCK
+from tx.model.positions import check_length
+from tx.model.transformer import Transformer
+from tx.runs.run_dir import RunDir
+from tx.runs.selection import Selected, select_parameters
+from tx.runtime import determinism
+from tx.runtime.memory import keep_freed_memory
 
 # On a CPU; elsewhere a step takes as long for many sentences as for few, and compilations weigh more.
 SHAPES = 4  # source lengths that batches are padded to, hence compilations, at most
@@ -144,7 +146,7 @@ def _search(config, eos_rank, params, src, *, length, halvings):
     cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     # The source's end of sentence is not counted: the output is at most input + extra_length tokens.
     limits = jnp.maximum((src != 0).sum(1) - 1, 0).astype(jnp.int32) + config.decode.extra_length
-    found = beam.search(
+    found = beam_search.search(
         step,
         cache,
         context,
@@ -160,7 +162,7 @@ def _search(config, eos_rank, params, src, *, length, halvings):
     return found.tokens[:, 0]
 
 
-def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokens.PreparedData]:
+def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokenized.PreparedData]:
     """Returns (configuration, parameters, data) of a trained run, decoding options replaced where they are given.
 
     Raises UserError where the folder holds no trained run, or the text is not the one it was trained on.
@@ -174,7 +176,7 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokens.P
         raise UserError(f"{run.path} has no checkpoints; train it first, or copy them beside its config.json")
     selected = select_parameters(config, run)
     log = functools.partial(print, file=sys.stderr)  # standard output is for translations and scores
-    data = tokens.prepare(config.data, config.model.vocab_size, log)
+    data = tokenized.prepare(config.data, config.model.vocab_size, log)
     if config_lib.fields(head).get("data.vocabulary_fingerprint") != data.vocabulary.fingerprint:
         raise UserError(
             f"{run.path} was trained with other subwords: the text of {data.corpus.name} is not what it was; "
@@ -188,7 +190,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@smoke/base/seed1")
     for name in OPTIONS:
         parser.add_argument(f"--{name}", help=f"instead of the run's own decode.{name}")
-    parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
+    parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
 
 
 def options_of(arguments: argparse.Namespace) -> dict:
@@ -201,7 +203,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tx.decode", description=__doc__.splitlines()[0])
     add_decoding_options(parser)
     parser.add_argument("file", nargs="?", type=pathlib.Path, help="sentences, one a line (default: standard input)")
-    arguments = parser.parse_args(extensions.take(argv))
+    arguments = parser.parse_args(plugins.take(argv))
     keep_freed_memory()
     try:
         text = arguments.file.read_bytes() if arguments.file else sys.stdin.buffer.read()

@@ -12,29 +12,29 @@ import threading
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx import extensions
-from tx.completion import complete
-from tx.data import tokens
+from tx import plugins
+from tx.data import tokenized
 from tx.decode import Translator, add_decoding_options, open_run, options_of
+from tx.decoding.last_token import complete
 from tx.errors import UserError, one_line_errors, writing
-from tx.memory import keep_freed_memory
-from tx.perplexity import described_dev, measure_dev
-from tx.run import RunDir, to_json, write_atomically
-from tx.scores import score, score_apart
+from tx.evaluation.perplexity import described_dev, measure_dev
+from tx.evaluation.scores import score, score_apart
+from tx.runs.run_dir import RunDir, to_json, write_atomically
+from tx.runtime.memory import keep_freed_memory
 
 _device = threading.Lock()
 
 
 def evaluate_translations(
-    config: ConfigDict, params: dict, data: tokens.PreparedData, run: RunDir | None = None, apart: bool = False
+    config: ConfigDict, params: dict, data: tokenized.PreparedData, run: RunDir | None = None, apart: bool = False
 ) -> dict[str, dict]:
     """Translates and scores every split of `decode.splits`; keeps the translations in `run` if there is one.
 
     Where `decode.asks` is "last", a translation is the reference with its last token chosen by the model. Threads that
     call this translate one after the other; with `apart` each scores in a process of its own.
 
-    Returns {split: scores} (tx/scores.py), in the order of decode.splits, each with the "lengths" of its sentences: in
-    subwords, of source or reference, whichever has more.
+    Returns {split: scores} (tx/evaluation/scores.py), in the order of decode.splits, each with the "lengths" of its
+    sentences: in subwords, of source or reference, whichever has more.
     """
     names, scores = split_names(config, data), {}
     pairs = [
@@ -62,7 +62,7 @@ def evaluate_translations(
     return scores
 
 
-def split_names(config: ConfigDict, data: tokens.PreparedData) -> list[str]:
+def split_names(config: ConfigDict, data: tokenized.PreparedData) -> list[str]:
     """Returns decode.splits as a list; UserError for one that the corpus lacks."""
     names = [name.strip() for name in config.decode.splits.split(",")]
     for name in names:
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tx.evaluate", description=__doc__.splitlines()[0])
     add_decoding_options(parser)
     parser.add_argument("--splits", help="comma-separated, instead of the run's own decode.splits")
-    arguments = parser.parse_args(extensions.take(argv))
+    arguments = parser.parse_args(plugins.take(argv))
     keep_freed_memory()
     config, selected, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
     (dev,) = measure_dev(config, data, [selected.params])

@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 from collections.abc import Collection
 
-from tx.run import from_json, to_json, write_atomically
+from tx.runs.run_dir import from_json, to_json, write_atomically
 
 NAME = "digests.json"
 

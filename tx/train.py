@@ -4,8 +4,8 @@ The command line names a configuration and may change its fields:
 
     python -m tx.train --config=experiments/config.py:table3/A/h=1@multi30k --workdir=DIR [--config.train.steps=500 ...]
 
-Runs that differ in nothing but numbers (`tx.step.program`), such as seeds, train side by side as a group, in one
-compiled program, when --and stands between their arguments. A run alone is a group of one.
+Runs that differ in nothing but numbers (`tx.training.step.program`), such as seeds, train side by side as a group, in
+one compiled program, when --and stands between their arguments. A run alone is a group of one.
 
 SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, and the same command goes on from there.
 """
@@ -23,22 +23,23 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from tx import commandline, determinism, extensions, processes
-from tx.again import translate_again
+from tx import cli, plugins
 from tx.errors import UserError, one_line_errors, writing
-from tx.group import finish_all, select_all, take_up
-from tx.interruption import STATUS, Interrupted, Interruption
-from tx.lease import HELD_STATUS, LOST_STATUS, Held, Lost
-from tx.logs import Log, progress_bar
-from tx.members import SIDES, Member, Window
-from tx.memory import keep_freed_memory, named_training, one_step_at_a_time
-from tx.outcome import Run, record, recorded
-from tx.parallel import Layout, gather, make_train_step
-from tx.perplexity import dev_batches
-from tx.rehearsal import rehearse
-from tx.run import RunDir
-from tx.sentinel import Diverged, Sentinel
-from tx.step import TrainState, make_eval, member, stack
+from tx.evaluation.perplexity import dev_batches
+from tx.runs.lease import HELD_STATUS, LOST_STATUS, Held, Lost
+from tx.runs.metrics_log import Log, progress_bar
+from tx.runs.run_dir import RunDir
+from tx.runs.state import Run, record, recorded
+from tx.runtime import determinism, distributed
+from tx.runtime.memory import keep_freed_memory, named_training, one_step_at_a_time
+from tx.runtime.signals import STATUS, Interrupted, Interruption
+from tx.training.experiment import finish_all, select_all, take_up
+from tx.training.loss_monitor import Diverged, Sentinel
+from tx.training.memory_check import rehearse
+from tx.training.reevaluation import translate_again
+from tx.training.sharding import Layout, gather, make_train_step
+from tx.training.step import TrainState, make_eval, member, stack
+from tx.training.training_run import SIDES, Member, Window
 
 
 def train(members: Sequence[Member], interruption: Interruption | None = None) -> tuple[TrainState, list[dict | None]]:
@@ -159,7 +160,7 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
                 return
             state, told = train(members, interruption)
             chosen = select_all(members, state)
-        if processes.part():
+        if distributed.part():
             finish_all(members, heads, chosen, told)
 
 
@@ -176,25 +177,25 @@ def main(argv: list[str]) -> None:
         "--trained_in", type=pathlib.Path, help="train nothing: take the parameters of that run, which was trained so"
     )
     parser.add_argument("--rehearse", action="store_true", help="only try whether the memory suffices; leave nothing")
-    parser.add_argument(extensions.OPTION, metavar="FILE", help=extensions.HELP)
-    argv = extensions.take(argv)
+    parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
+    argv = plugins.take(argv)
     asked, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
     for part in parts or [[]]:
-        _, _, rest = commandline.split_config_arguments(part)
+        _, _, rest = cli.split_config_arguments(part)
         arguments = parser.parse_args(rest)
-        asked.append((commandline.config_from(part)[0], arguments.workdir, arguments.trained_in))
+        asked.append((cli.config_from(part)[0], arguments.workdir, arguments.trained_in))
     keep_freed_memory()
     gc.freeze()  # the imports' objects stay: looking through them again and again took half a second of a short run
     determinism.fix(asked[0][0].parallel)
     one_step_at_a_time()
-    processes.join()
+    distributed.join()
     if arguments.rehearse:
         rehearse(*(config for config, _, trained_in in asked if trained_in is None))
         return
     with contextlib.ExitStack() as closing:
         runs, others = [], []
         for config, workdir, trained_in in asked:
-            run = RunDir(closing.enter_context(processes.one_voice(workdir)))
+            run = RunDir(closing.enter_context(distributed.one_voice(workdir)))
             if trained_in is None:
                 runs.append((config, run))
             else:

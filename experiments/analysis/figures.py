@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from tx.errors import UserError, printable
-from tx.run import RunDir
+from tx.runs.run_dir import RunDir
 
 KINDS = {"encoder": ("encoder", "self"), "decoder": ("decoder", "self"), "cross": ("decoder", "cross")}
 FORMS = ("png", "svg")
@@ -99,9 +99,9 @@ def draw(
 
     from tx.data.vocabulary import EOS
     from tx.decode import Translator, open_run
-    from tx.model import Transformer
-    from tx.optim import schedule
-    from tx.probe import attention_weights
+    from tx.evaluation.attention_probe import attention_weights
+    from tx.model.transformer import Transformer
+    from tx.training.optimizer import schedule
 
     config, (params, *_), data = open_run(run, {})
     layers, count = config.model.num_layers, config.model.num_heads

@@ -14,10 +14,10 @@ import numpy as np
 import rich.console
 import rich.text
 
-from experiments import tables
-from experiments.tables import Column, Table
+from experiments.report import tables
+from experiments.report.tables import Column, Table
 from tx.errors import UserError, writing
-from tx.run import to_json, write_atomically
+from tx.runs.run_dir import to_json, write_atomically
 
 NAME = "table1"
 
@@ -108,10 +108,10 @@ def _measured(kind, length):
     import jax
     import jax.numpy as jnp
 
-    from tx import complexity
-    from tx.attention import Place, Rows
-    from tx.mixers import mixers
-    from tx.positions import positions
+    from experiments.analysis import complexity
+    from tx.model.attention import Place, Rows
+    from tx.model.mixers import mixers
+    from tx.model.positions import positions
 
     attention = {"d_model": WIDTH, "num_heads": 1, "kv_heads": 1, "d_k": WIDTH, "d_v": WIDTH, "similarity": "scaled"}
     attention |= {"projection_bias": False, "attention_dropout": 0.0, "kernel": "xla", "dtype": "float32"}
@@ -156,7 +156,7 @@ def _steps(mixer, params, x, other, wanted):
     """
     import jax.numpy as jnp
 
-    from tx import complexity
+    from experiments.analysis import complexity
 
     def state(module, inputs, before):
         return module._advance(0, module.inputs[0](inputs), (before, before))[0][0]

@@ -6,12 +6,13 @@ import sys
 
 import rich.console
 
-from experiments.bench import machine, table
-from experiments.bench.contestant import PLATFORMS, cores
+from experiments.bench import table
+from experiments.bench.harness import machine
+from experiments.bench.harness.contestant import PLATFORMS, cores
 from experiments.bench.training import MODES
-from experiments.tables import print_table
+from experiments.report.tables import print_table
 from tx.errors import UserError, one_line_errors
-from tx.run import to_json, write_atomically
+from tx.runs.run_dir import to_json, write_atomically
 
 _ABOUT = """\
 Every contestant is a process of its own with the same number of threads, bound to the same cores; they take turns,
@@ -23,8 +24,8 @@ figures of train:
   target_tokens_per_s  target tokens, padding not counted, per second of whole updates: batches made, forward and
                        backward pass with dropout, Adam
   tokens_per_s         the same, source and target tokens together
-  flops_per_s          operations of the weight products per second by tx/flops.py's count (3 forward passes a step),
-                       for the tokens that are no padding
+  flops_per_s          operations of the weight products per second by tx/model/flops.py's count (3 forward passes a
+                       step), for the tokens that are no padding
   share_of_peak        flops_per_s divided by the fastest plain float32 matrix product measured in the same run
   padding_share        share of the positions that hold no token
   mfu                  the same divided by what the maker prints for dense bfloat16, on GPUs where that is known
@@ -142,7 +143,7 @@ def _positive(text):
 
 def _config(args):
     """Returns the configuration that --size and --set ask for; UserError as in registry.get_config."""
-    from experiments.bench.sentences import config_of
+    from experiments.bench.harness.sentences import config_of
 
     overrides = {}
     for each in args.set:

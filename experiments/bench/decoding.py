@@ -6,12 +6,13 @@ import itertools
 import pathlib
 import tempfile
 
-from experiments.bench import bundle, rounds
-from experiments.bench.contestant import Contestant, cores, need
-from experiments.bench.rounds import say
+from experiments.bench.contestants import bundle
+from experiments.bench.harness import rounds
+from experiments.bench.harness.contestant import Contestant, cores, need
+from experiments.bench.harness.rounds import say
 from tx.errors import UserError
-from tx.flops import parameter_count
-from tx.run import RunDir
+from tx.model.flops import parameter_count
+from tx.runs.run_dir import RunDir
 
 OURS = "tx"
 BATCHES = (16, 32, 64, 128)  # sentences of a batch, tried by the peers
@@ -68,7 +69,7 @@ def measure_decoding(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         bundle.save(pathlib.Path(folder), config.to_dict(), params, sources)
-        contestants[OURS] = stack.enter_context(Contestant(OURS, "our_decoding:Decoding", {"folder": folder}, threads))
+        contestants[OURS] = stack.enter_context(Contestant(OURS, "tx_decoding:Decoding", {"folder": folder}, threads))
         first = {OURS: contestants[OURS]("translate")}
         for peer in peers:
             label = PEERS[peer][1]

@@ -4,10 +4,10 @@ import contextlib
 
 from ml_collections import ConfigDict
 
-from experiments.bench import rounds
-from experiments.bench.contestant import Contestant
+from experiments.bench.harness import rounds
+from experiments.bench.harness.contestant import Contestant
 from experiments.bench.training import OURS
-from tx.flops import parameter_count
+from tx.model.flops import parameter_count
 
 BARE = "tx, unguarded"
 TURN = 10  # steps: a few seconds, in which a machine's speed hardly drifts
@@ -37,7 +37,7 @@ def measure_guards(config: ConfigDict, *, turns: int, threads: int) -> dict:
         loops = {}
         for label in (OURS, BARE):
             arguments = {"config": config.to_dict(), "guarded": label == OURS}
-            loops[label] = stack.enter_context(Contestant(label, "our_loop:Loop", arguments, threads))
+            loops[label] = stack.enter_context(Contestant(label, "tx_loop:Loop", arguments, threads))
             loops[label]("advance", steps=WARM)
         measured = {label: [] for label in loops}
         for number in range(1, turns + 1):

@@ -12,12 +12,12 @@ import time
 
 from ml_collections import ConfigDict
 
-from experiments.bench import rounds
-from experiments.bench.contestant import cores, variables
+from experiments.bench.harness import rounds
+from experiments.bench.harness.contestant import cores, variables
 from experiments.bench.training import OURS
 from tx import config as config_lib
 from tx.errors import UserError
-from tx.flops import parameter_count
+from tx.model.flops import parameter_count
 
 CONFIG = pathlib.Path(__file__).parent.parent / "config.py"
 ONE_BY_ONE = "tx, one by one"

@@ -7,13 +7,13 @@ import tempfile
 
 from ml_collections import ConfigDict
 
-from experiments.bench import machine, rounds, sentences
-from experiments.bench.contestant import Contestant, cores, need
-from experiments.bench.rounds import say
-from tx.flops import forward_flops, parameter_count
+from experiments.bench.harness import machine, rounds, sentences
+from experiments.bench.harness.contestant import Contestant, cores, need
+from experiments.bench.harness.rounds import say
+from tx.model.flops import forward_flops, parameter_count
 
 OURS = "tx"
-MODES = {  # of PyTorch: (label, layers of `experiments/bench/torch_model.py`, whether torch.compile is used)
+MODES = {  # of PyTorch: (label, layers of `contestants/torch_model.py`, whether torch.compile is used)
     "eager": ("nn.Transformer", "Library", False),
     "compiled": ("nn.Transformer compiled", "Library", True),
     "tuned": ("PyTorch tuned", "Tuned", False),
@@ -51,7 +51,7 @@ def measure_training(
     with contextlib.ExitStack() as stack:
         folder, target, text = _write_sentences(stack, config, count)
         arguments = {"config": config.to_dict(), "folder": folder}
-        ours = Contestant(OURS, "our_training:Training", arguments, threads, platform)
+        ours = Contestant(OURS, "tx_training:Training", arguments, threads, platform)
         contestants = {OURS: stack.enter_context(ours)}
         settings = {OURS: {"rows": config.data.batch_rows, "row_length": config.data.row_length}}
         first = {OURS: contestants[OURS]("run", target_tokens=target)}
@@ -123,7 +123,7 @@ def measure_memory(
         folder, _, text = _write_sentences(stack, config, 100 + tokens // 4)
         arguments = {"config": config.to_dict(), "folder": folder}
         wanted = max(1, (steps - 1) * tokens)
-        with Contestant(OURS, "our_training:Training", arguments, threads, platform) as ours:
+        with Contestant(OURS, "tx_training:Training", arguments, threads, platform) as ours:
             ran = ours("run", target_tokens=wanted)
             results[OURS] = {"settings": {"update_tokens": ran["target_tokens"] / ran["steps"]}}
             results[OURS] |= {"rounds": [ours("memory") | {"steps": ran["steps"]}]}

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.captions import caption
 from experiments.claims import NO_DIFFERENCE, direction
-from experiments.measures import BLEU, NLL, Measure, number
-from experiments.results import Results, Row
-from experiments.tables import Column, Table
+from experiments.report.captions import caption
+from experiments.report.metrics import BLEU, NLL, Measure, number
+from experiments.report.results import Results, Row
+from experiments.report.tables import Column, Table
 
 _SCORES = {"ppl": ("PPL", NLL), "bleu": ("BLEU", BLEU)}
 _APART = ("D",)  # a group whose rows change two things that have nothing to do with each other

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
-from experiments.results import Results, is_translated, split_of, test_of
+from experiments.report.results import Results, is_translated, split_of, test_of
 from experiments.scales import PAPER
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import rich.console
 
-from experiments import results, tables
-from experiments.captions import caption, seeds_note, texts_notes
-from experiments.measures import BLEU, EXACT, NAMED, PPL, Measure, number
-from experiments.results import KINDS, Results, Row, SeedRun, test_of
-from experiments.states import Footnotes, state_of
-from experiments.tables import Column, Table
+from experiments.report import results, tables
+from experiments.report.captions import caption, seeds_note, texts_notes
+from experiments.report.metrics import BLEU, EXACT, NAMED, PPL, Measure, number
+from experiments.report.results import KINDS, Results, Row, SeedRun, test_of
+from experiments.report.row_status import Footnotes, state_of
+from experiments.report.tables import Column, Table
 from tx.errors import UserError
 
 _SCORES = {"PPL": PPL, "BLEU": BLEU, "exact %": EXACT}

@@ -1,9 +1,9 @@
 """A table of what runs cost: epochs, tokens, speed and device hours of each row of a sweep, and of all."""
 
-from experiments.captions import caption, seeds_note
-from experiments.measures import Measure, number
-from experiments.results import Results, Row
-from experiments.tables import Column, Table
+from experiments.report.captions import caption, seeds_note
+from experiments.report.metrics import Measure, number
+from experiments.report.results import Results, Row
+from experiments.report.tables import Column, Table
 
 _MEASURES = {
     "params 10^6": Measure(lambda r: r["params"] / 1e6, ".2f", ".2f"),

@@ -7,8 +7,8 @@ loss is held against is its standard deviation between seeds: the row's own, or 
 import math
 
 from experiments import tuning
-from experiments.measures import NLL, Measure
-from experiments.results import Results, Row, is_translated
+from experiments.report.metrics import NLL, Measure
+from experiments.report.results import Results, Row, is_translated
 
 LAST_PART = 0.2  # of the training: where dev loss still falls, a row has not finished
 # On the plateau is a row whose source explains less of its loss than this share of what it explains in the row where it

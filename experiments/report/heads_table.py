@@ -2,9 +2,9 @@
 
 import statistics
 
-from experiments.captions import caption, seeds_note
-from experiments.results import Results
-from experiments.tables import Column, Table
+from experiments.report.captions import caption, seeds_note
+from experiments.report.results import Results
+from experiments.report.tables import Column, Table
 
 _FIGURES = {
     "entropy": ("entropy", ".2f"),

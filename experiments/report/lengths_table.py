@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from experiments.captions import caption, seeds_note
-from experiments.measures import Measure, bleu_of, by_length, exact_of, says_lengths
-from experiments.results import Results, is_translated, test_of
-from experiments.tables import Column, Table
+from experiments.report.captions import caption, seeds_note
+from experiments.report.metrics import Measure, bleu_of, by_length, exact_of, says_lengths
+from experiments.report.results import Results, is_translated, test_of
+from experiments.report.tables import Column, Table
 
 _WITHIN, _BEYOND = 3, 2  # bands
 _SCORES = {"BLEU": (bleu_of, ".1f", ".2f"), "exact %": (exact_of, ".1f", ".1f")}

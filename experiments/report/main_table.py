@@ -3,13 +3,14 @@
 from typing import NamedTuple
 
 import tx.config
-from experiments import flags, registry
-from experiments.captions import caption, standing_notes
-from experiments.measures import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
-from experiments.results import KINDS, Results, Row, test_of
-from experiments.states import Footnotes, state_of
-from experiments.symbols import in_order, show, symbol
-from experiments.tables import Column, Table
+from experiments import registry
+from experiments.report import flags
+from experiments.report.captions import caption, standing_notes
+from experiments.report.metrics import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
+from experiments.report.results import KINDS, Results, Row, test_of
+from experiments.report.row_status import Footnotes, state_of
+from experiments.report.symbols import in_order, show, symbol
+from experiments.report.tables import Column, Table
 
 _SCORES = {"PPL": PPL, "BLEU": BLEU}
 # For CSV only.

@@ -5,9 +5,9 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from experiments.results import Row, is_translated, test_of
-from tx.data import recall
-from tx.scores import bleu_from_stats
+from experiments.report.results import Row, is_translated, test_of
+from tx.data.synthetic import recall
+from tx.evaluation.scores import bleu_from_stats
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,11 @@ from experiments import registry, tuning
 from experiments.registry import Scale, Sweep, Variant
 from experiments.tuning import Asked
 from tx.errors import UserError
-from tx.run import RunDir
+from tx.runs.run_dir import RunDir
 
 # Where a run lies and which of the seeds it is do not make it another experiment.
 _NOT_COMPARED = {"name", "train.seed", "data.dir"}
-# The scores of a test split (tx/scores.py) that tables show, and their titles.
+# The scores of a test split (tx/evaluation/scores.py) that tables show, and their titles.
 KINDS = {
     "bleu": "sacreBLEU",
     "bleu_tokenized": "tokenised",

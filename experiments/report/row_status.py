@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from experiments.measures import DIVERGED, is_diverged
-from experiments.results import Row
+from experiments.report.metrics import DIVERGED, is_diverged
+from experiments.report.results import Row
 
 
 class Footnotes:
@@ -36,7 +36,7 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple
       row: the row.
       seeds: those that it should have.
       notes: where footnotes are added.
-      flags: what else is said of it, and the footnote of each (`experiments.flags.of`).
+      flags: what else is said of it, and the footnote of each (`experiments.report.flags.of`).
     """
     expected = max(1, len(seeds))
     counts = Counter(run.state for run in row.runs)

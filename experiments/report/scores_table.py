@@ -1,9 +1,9 @@
 """A table of translation scores: every test split by every kind of score, for each row of a sweep."""
 
-from experiments.captions import caption, seeds_note
-from experiments.measures import Measure
-from experiments.results import KINDS, Results, is_translated
-from experiments.tables import Column, Table
+from experiments.report.captions import caption, seeds_note
+from experiments.report.metrics import Measure
+from experiments.report.results import KINDS, Results, is_translated
+from experiments.report.tables import Column, Table
 
 _HOW = ("Scale", "steps", "seeds", "beam", "alpha", "checkpoints averaged", "sacreBLEU", "code")
 

@@ -5,13 +5,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments import flags, registry, tuning
-from experiments.captions import caption, standing_notes
-from experiments.measures import BLEU, EXACT, PPL, Measure, number
-from experiments.results import Results, Row, SeedRun, loss_of
-from experiments.states import Footnotes, state_of
-from experiments.symbols import in_order, show, symbol
-from experiments.tables import Column, Table
+from experiments import registry, tuning
+from experiments.report import flags
+from experiments.report.captions import caption, standing_notes
+from experiments.report.metrics import BLEU, EXACT, PPL, Measure, number
+from experiments.report.results import Results, Row, SeedRun, loss_of
+from experiments.report.row_status import Footnotes, state_of
+from experiments.report.symbols import in_order, show, symbol
+from experiments.report.tables import Column, Table
 from experiments.tuning import Asked, Choice
 
 _MEASURES = {"PPL": PPL, "BLEU": BLEU, "exact %": EXACT}

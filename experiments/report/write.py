@@ -6,18 +6,30 @@ from collections.abc import Iterable
 import rich.console
 import rich.text
 
-from experiments import agreement, attention, costs, lengths, markers, mixing, results, rows, scores, tables, tuned
+from experiments.analysis import layer_costs
+from experiments.report import (
+    agreement_table,
+    costs_table,
+    heads_table,
+    lengths_table,
+    main_table,
+    markers,
+    results,
+    scores_table,
+    tables,
+    tuned_table,
+)
 from tx.errors import UserError, printable
-from tx.run import from_json, write_atomically
+from tx.runs.run_dir import from_json, write_atomically
 
 TABLES = {
-    "table": rows.build,
-    "agreement": agreement.build,
-    "tuned": tuned.build,
-    "scores": scores.build,
-    "lengths": lengths.build,
-    "costs": costs.build,
-    "attention": attention.build,
+    "table": main_table.build,
+    "agreement": agreement_table.build,
+    "tuned": tuned_table.build,
+    "scores": scores_table.build,
+    "lengths": lengths_table.build,
+    "costs": costs_table.build,
+    "attention": heads_table.build,
 }
 MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "tex": tables.to_latex}
@@ -58,7 +70,7 @@ def _table1(dirs):
     """The table of `python -m experiments table1`, from the table1.json in one of the folders."""
     for folder in dirs:
         if (file := folder / "table1.json").is_file():
-            return mixing.build(from_json(file.read_text(encoding="utf-8")))
+            return layer_costs.build(from_json(file.read_text(encoding="utf-8")))
     raise UserError(f"no table1.json in {', '.join(map(str, dirs))}; make it with python -m experiments table1")
 
 

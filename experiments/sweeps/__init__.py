@@ -1,9 +1,9 @@
-"""What to run: sweeps of variants, each a diff against one base, at some scale; and the tables of results.
+"""Sweeps of variants, each a diff against one base.
 
 Importing the package registers every sweep; a new sweep is a module of its own, named here.
 """
 
-from experiments import (
+from experiments.sweeps import (
     add_norm,
     decoding,
     embeddings,
@@ -11,7 +11,6 @@ from experiments import (
     heads,
     positions,
     recipe,
-    registry,
     regularisation,
     regularised,
     schedule,
@@ -28,7 +27,6 @@ __all__ = [
     "heads",
     "positions",
     "recipe",
-    "registry",
     "regularisation",
     "regularised",
     "schedule",

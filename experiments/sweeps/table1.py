@@ -11,7 +11,7 @@ learns fast, a small neighbourhood or kernel falls behind where a sentence needs
 """
 
 from experiments.registry import Sweep, Variant, register
-from tx.data import recall
+from tx.data.synthetic import recall
 
 TABLE1 = register(
     Sweep(

@@ -10,7 +10,7 @@ class Card:
     """A GPU, or whatever takes its place, that several processes share.
 
     Attributes:
-      rate: floating-point operations per second that they make of it together (operations as in `tx.flops`).
+      rate: floating-point operations per second that they make of it together (operations as in `tx.model.flops`).
       overhead: seconds of a process before and after its training: start, compilation, translation.
       jobs: how many processes at once.
     """

@@ -1,6 +1,6 @@
 """Puts into one folder what a machine without network lacks to run sweeps: wheels and text.
 
-    python -m launch.gpu_bundle [--folder=gpu-bundle] [--python=3.12] [--sweep=SWEEP@SCALE:SEEDS ...]
+    python -m launch.gpu.bundle [--folder=gpu-bundle] [--python=3.12] [--sweep=SWEEP@SCALE:SEEDS ...]
 
 What that machine has itself is JAX for its GPU, Flax, Optax, Orbax, sacreBLEU, sentencepiece, TensorBoard, Matplotlib,
 pandas, pyarrow and what these need. `python -m launch.gpu` there uses the folder.
@@ -17,11 +17,11 @@ import tempfile
 from collections.abc import Iterable
 
 from experiments import registry
-from launch.gpu import BUNDLE, SWEEPS
-from tx.data import textfiles
+from launch.gpu.session import BUNDLE, SWEEPS
+from tx.data import text_files
 from tx.errors import UserError, one_line_errors
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT = 24 << 20  # bytes of the whole folder
 # What training, translating, scoring and reporting import, and what of it is not found beside JAX: TFDS with the part
 # of its needs that reading array_record files takes, in the versions that constraints.txt names.
@@ -51,13 +51,13 @@ def put_wheels(folder: pathlib.Path, python: str) -> None:
 
 
 def put_text(name: str, source: str, target: str, folder: pathlib.Path) -> None:
-    """Writes a corpus of text files as compressed files that `tx.data.textfiles` reads the same sentences from.
+    """Writes a corpus of text files as compressed files that `tx.data.text_files` reads the same sentences from.
 
     Raises UserError for a corpus that is made otherwise, and where its text is not found.
     """
-    if name not in textfiles.CORPORA:
-        raise UserError(f"corpus {name!r} cannot be bundled; those of text files can: {', '.join(textfiles.CORPORA)}")
-    pairs, corpus = textfiles.read(name, source, target, ""), textfiles.CORPORA[name]
+    if name not in text_files.CORPORA:
+        raise UserError(f"corpus {name!r} cannot be bundled; those of text files can: {', '.join(text_files.CORPORA)}")
+    pairs, corpus = text_files.read(name, source, target, ""), text_files.CORPORA[name]
     pair = next(pair for pair in corpus.pairs if sorted(pair.split("-")) == sorted((source, target)))
     (folder / name).mkdir(parents=True, exist_ok=True)
     for split, stem in corpus.splits.items():
@@ -67,7 +67,7 @@ def put_text(name: str, source: str, target: str, folder: pathlib.Path) -> None:
             text = "".join(f"{one[side]}\n" for part in parts for one in pairs[part]).encode()
             path = folder / name / f"{stem.format(pair=pair)}.{language}.gz"
             path.write_bytes(gzip.compress(text, 9, mtime=0))
-    if textfiles.read(name, source, target, str(folder)) != pairs:
+    if text_files.read(name, source, target, str(folder)) != pairs:
         raise UserError(f"{name} cannot be bundled: written and read again its sentences differ")
 
 
@@ -102,7 +102,7 @@ def _mib(sizes):
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m launch.gpu_bundle", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m launch.gpu.bundle", description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=pathlib.Path, default=BUNDLE, help="default: %(default)s")
     parser.add_argument("--python", default="3.12", help="that machine's version (default: %(default)s)")
     parser.add_argument("--sweep", action="append", metavar="SWEEP@SCALE:SEEDS", help=f"default: {' '.join(SWEEPS)}")

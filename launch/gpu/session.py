@@ -22,11 +22,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from experiments.bench.contestant import PLATFORMS
-from launch import archives, plan
-from launch.budget import Card
+from experiments.bench.harness.contestant import PLATFORMS
+from launch import plan
+from launch.gpu import archives
+from launch.gpu.budget import Card
+from launch.gpu.timed import Diary, run_until
 from launch.plan import PlannedRun
-from launch.timed import Diary, run_until
 from tx.errors import UserError, one_line_errors
 
 SWEEPS = ("table3@multi30k:5", "table3@tatoeba:3")
@@ -232,7 +233,3 @@ def main(argv: Sequence[str] | None = None, *, command: Command = python, prepar
     session.pack()
     session.diary.write(f"the end; {max(0.0, session.left()):.0f} s were left")
     return 1 if session.failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

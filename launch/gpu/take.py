@@ -1,6 +1,6 @@
 """Takes results that came back from another machine into a folder of results.
 
-    python -m launch.take FOLDER [--into=experiments/results] [--other_code]
+    python -m launch.gpu.take FOLDER [--into=experiments/results] [--other_code]
 
 FOLDER holds the archives. A result is put in its place if it is whole, means today what its name says, and was made by
 code that computes what this does. Exit status: 0; 1 where a result was not taken.
@@ -11,14 +11,15 @@ import pathlib
 import sys
 import tempfile
 
-from experiments import results
-from experiments.results import Row, SeedRun
-from launch import archives
-from tx import fingerprint, provenance
+from experiments import registry
+from experiments.report import results
+from experiments.report.results import Row, SeedRun
+from launch.gpu import archives
 from tx.errors import UserError, one_line_errors
-from tx.run import RunDir, to_json, write_atomically
+from tx.runs import fingerprint, provenance
+from tx.runs.run_dir import RunDir, to_json, write_atomically
 
-INTO = pathlib.Path(results.__file__).with_name("results")
+INTO = pathlib.Path(registry.__file__).with_name("results")
 
 
 def why_not(row: Row, run: SeedRun, there: RunDir, any_code: bool) -> str:
@@ -73,7 +74,7 @@ def _with_code(result):
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.take", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m launch.gpu.take", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path, help="holds the archives that came back")
     parser.add_argument("--into", type=pathlib.Path, default=INTO, help="default: %(default)s")
     parser.add_argument("--other_code", action="store_true", help="also what was made by code that computes otherwise")

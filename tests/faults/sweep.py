@@ -72,13 +72,13 @@ def launch(*argv: str) -> None:
 
 
 def train(*argv: str) -> None:
-    from tx import group, members
     from tx import train as training
-    from tx.data import tokens
+    from tx.data import tokenized
+    from tx.training import experiment, training_run
 
     data = handful.prepared(copies=2)
-    tokens.prepare = lambda *_: data
-    make, start, finish = training.make_train_step, members.init_state, group._finish
+    tokenized.prepare = lambda *_: data
+    make, start, finish = training.make_train_step, training_run.init_state, experiment._finish
 
     def step_of(*configs):
         step, count = make(*configs), iter(range(5))
@@ -105,5 +105,5 @@ def train(*argv: str) -> None:
             with open(log, "a", encoding="utf-8") as file:
                 file.write(f"{m.label}\n")
 
-    training.make_train_step, members.init_state, group._finish = step_of, state_of, finished
+    training.make_train_step, training_run.init_state, experiment._finish = step_of, state_of, finished
     training.main(list(argv))

@@ -8,8 +8,8 @@ import pytest
 from test_checkpoint import damaged, files_of
 from test_corpora import data_config, write
 
-from launch import compiled
-from tx.data import tokens
+from launch import compilation_cache
+from tx.data import tokenized
 from tx.errors import UserError
 
 PLACES, SEED = 50, 1
@@ -18,7 +18,7 @@ V = 320
 
 def content(config):
     """Everything that training and scoring take from a prepared corpus."""
-    data = tokens.prepare(config, V, log=lambda line: None)
+    data = tokenized.prepare(config, V, log=lambda line: None)
     arrays = [
         getattr(data.splits[name], field)
         for name in data.splits
@@ -58,7 +58,7 @@ def programs(tmp_path):
     for i in range(5):
         (tmp_path / f"jit_step-{i}-cache").write_bytes(random.Random(i).randbytes(1000 + i))
         (tmp_path / f"jit_step-{i}-atime").write_bytes(b"12345678")
-    compiled.seal(tmp_path)
+    compilation_cache.seal(tmp_path)
     return tmp_path
 
 
@@ -68,23 +68,23 @@ def names(folder):
 
 def test_a_damaged_program_is_compiled_again(programs, tmp_path_factory):
     rng = random.Random(SEED)
-    assert compiled.check(programs) == []
+    assert compilation_cache.check(programs) == []
     for _ in range(PLACES):
         copy = tmp_path_factory.mktemp("copy")
         shutil.copytree(programs, copy, dirs_exist_ok=True)
         file = copy / rng.choice(names(copy))
         damaged(file, rng)
-        assert compiled.check(copy) == [file.name]
+        assert compilation_cache.check(copy) == [file.name]
         assert names(copy) == [name for name in names(programs) if name != file.name]
 
 
 def test_what_nobody_has_sealed_is_not_trusted(programs):
     (programs / "jit_step-9-cache").write_bytes(b"half")
-    assert compiled.check(programs) == ["jit_step-9-cache"]
+    assert compilation_cache.check(programs) == ["jit_step-9-cache"]
     (programs / "jit_step-9-cache").write_bytes(b"whole")
-    compiled.seal(programs)
-    assert compiled.check(programs) == []
-    (programs / compiled.NAME).write_text("[")
-    assert len(compiled.check(programs)) == 6
-    compiled.seal(programs)
-    assert compiled.check(programs) == compiled.check(programs / "none") == []
+    compilation_cache.seal(programs)
+    assert compilation_cache.check(programs) == []
+    (programs / compilation_cache.NAME).write_text("[")
+    assert len(compilation_cache.check(programs)) == 6
+    compilation_cache.seal(programs)
+    assert compilation_cache.check(programs) == compilation_cache.check(programs / "none") == []

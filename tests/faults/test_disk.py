@@ -8,8 +8,8 @@ import sys
 import pytest
 import sweep
 
-from tx.lease import holder
-from tx.run import RunDir
+from tx.runs.lease import holder
+from tx.runs.run_dir import RunDir
 
 # In a user and mount namespace of its own a process may mount what it alone sees. What is left there goes to $2.
 SCRIPT = """

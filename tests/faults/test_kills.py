@@ -18,11 +18,11 @@ import pytest
 import sweep
 
 from tx import config as config_lib
-from tx import lease
-from tx.checkpoint import Checkpoints
-from tx.logs import read_metrics
-from tx.run import RunDir
-from tx.step import init_state
+from tx.runs import lease
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.metrics_log import read_metrics
+from tx.runs.run_dir import RunDir
+from tx.training.step import init_state
 
 ROWS = ("base", "A/h=1")
 PHASES = ("training", "saving", "evaluating", "translating")

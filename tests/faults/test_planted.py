@@ -6,7 +6,7 @@ import handful
 import pytest
 import sweep
 
-from tx.run import RunDir
+from tx.runs.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 

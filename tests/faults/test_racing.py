@@ -7,8 +7,8 @@ import time
 import pytest
 import sweep
 
-from tx import lease
-from tx.run import RunDir
+from tx.runs import lease
+from tx.runs.run_dir import RunDir
 
 ROWS = ("base", "A/h=1", "A/h=4", "A/h=16", "D/P_drop=0.2")
 

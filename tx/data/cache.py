@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 
-from tx import digests
+from tx import files
 from tx.errors import UserError
 
 
@@ -61,13 +61,13 @@ def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib
       build: writes the entry's files into the empty folder it is given.
     """
     path = root() / kind / key
-    if not digests.damage(path):
+    if not files.damage(path):
         return path
     with locked(path):
-        if digests.damage(path):  # nobody built it while we waited
+        if files.damage(path):  # nobody built it while we waited
             with temporary_folder(path.parent) as folder:
                 build(folder)
-                digests.seal(folder)
+                files.seal(folder)
                 shutil.rmtree(path, ignore_errors=True)
                 os.replace(folder, path)
     return path

@@ -1,7 +1,7 @@
 """Parallel corpora by name, each read through TFDS as random-access array_record splits, without TensorFlow.
 
-`numbers` and `recall` are generated (tx/data/generated.py), `multi30k` and `tatoeba` are text files
-(tx/data/textfiles.py), and a name with a slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`,
+`numbers` and `recall` are generated (tx/data/synthetic/generate.py), `multi30k` and `tatoeba` are text files
+(tx/data/text_files.py), and a name with a slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`,
 ...).
 """
 
@@ -12,7 +12,8 @@ import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tx.data import cache, generated, textfiles
+from tx.data import cache, text_files
+from tx.data.synthetic import generate
 from tx.errors import UserError
 
 _BLOCK = 4096  # records read at once: one by one is thirty times slower
@@ -70,12 +71,12 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     name, source, target = data_config.corpus, data_config.source, data_config.target
     if "/" in name:
         return _from_tfds(name, source, target, data_config.dir, log)
-    if name in generated.generators:
-        read = functools.partial(generated.read, name, source, target)
-    elif name in textfiles.CORPORA:
-        read = functools.partial(textfiles.read, name, source, target, data_config.dir)
+    if name in generate.generators:
+        read = functools.partial(generate.read, name, source, target)
+    elif name in text_files.CORPORA:
+        read = functools.partial(text_files.read, name, source, target, data_config.dir)
     else:
-        near = difflib.get_close_matches(name, [*generated.generators, *textfiles.CORPORA], n=1, cutoff=0.0)
+        near = difflib.get_close_matches(name, [*generate.generators, *text_files.CORPORA], n=1, cutoff=0.0)
         raise UserError(f"no corpus {name!r}; the nearest is {near[0]!r} (names of TFDS hold a slash)")
     pairs = read()
     digest = hashlib.sha256()
@@ -84,23 +85,23 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     fingerprint = digest.hexdigest()
 
     def open_splits():
-        from tx.data import builders
+        from tx.data import tfds
 
-        return builders.data_sources(name, source, target, fingerprint, read)
+        return tfds.data_sources(name, source, target, fingerprint, read)
 
     return Corpus(name, source, target, fingerprint, tuple(pairs), open_splits)
 
 
 def _from_tfds(name, source, target, folder, log) -> Corpus:
     """A translation set of TFDS's own, in the order of its files: a fixed shuffle of TFDS's."""
-    from tx.data import builders
+    from tx.data import tfds
 
-    builder = builders.tfds_set(name, folder, log)
+    builder = tfds.tfds_set(name, folder, log)
     languages = getattr(builder.info.features, "languages", ())
     if {source, target} - set(languages):
         has = ", ".join(languages) or "no sentence pairs"
         raise UserError(f"{name} has no pair {source}-{target}; it has {has}")
-    if wrong := [split for split in builder.info.splits if not builders.NAME.fullmatch(split)]:
+    if wrong := [split for split in builder.info.splits if not tfds.NAME.fullmatch(split)]:
         raise UserError(f"{name} has a split {wrong[0]!r}: no name for a file; prepare the set again")
     # It states version, records and bytes of every shard.
     info = (pathlib.Path(builder.data_dir) / "dataset_info.json").read_text()

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tx.data.ahead import Ahead
-from tx.data.tokens import TokenizedSplit
+from tx.data.prefetch import Ahead
+from tx.data.tokenized import TokenizedSplit
 from tx.errors import UserError
 
 POOL = 4096  # sentence pairs packed together: enough that the rows left half empty hardly count

@@ -1,6 +1,6 @@
 """Plans pools ahead of the training, in a process of its own: a fast device must not wait for Python.
 
-    python -m tx.data.ahead
+    python -m tx.data.prefetch
 
 reads a plan and a pool from standard input, pickled, and writes the rows of that pool and of all that follow to
 standard output, until nobody reads them. A pipe holds a few pools at most, and so much is planned ahead.
@@ -29,7 +29,7 @@ class Ahead:
         if self._next != (epoch, pool):
             self.close()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tx.data.ahead"],
+                [sys.executable, "-m", "tx.data.prefetch"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # what interrupts this process is not meant for that one

@@ -12,9 +12,9 @@ import re
 import zipfile
 import zlib
 
-from tx.components import Registry
 from tx.data import cache, downloads
 from tx.errors import UserError
+from tx.registry import Registry
 
 Pairs = dict[str, list[tuple[str, str]]]  # split -> (source, target) sentences in the data set's order
 

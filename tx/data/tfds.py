@@ -1,6 +1,6 @@
 """TFDS, the one way to data: a builder of our own for pairs at hand, and the sets that TFDS itself defines.
 
-Both are array_record files, read at random without TensorFlow. `python -m tx.data.builders NAME` prepares one
+Both are array_record files, read at random without TensorFlow. `python -m tx.data.tfds NAME` prepares one
 of TFDS's own where TensorFlow is installed.
 """
 
@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from tx import digests
+from tx import files
 from tx.data import cache
-from tx.data.textfiles import Pairs
+from tx.data.text_files import Pairs
 from tx.errors import UserError, one_line_errors
-from tx.run import from_json
+from tx.runs.run_dir import from_json
 
 # Of a set, a config or a split: a part of a path that leads nowhere else.
 NAME = re.compile(r"\w[\w.:+-]*")
@@ -65,7 +65,7 @@ def data_sources(
     version = f"1.0.{int(fingerprint[:12], 16)}"
     folder = cache.root() / "tfds" / f"{name}.{source}-{target}"
     with cache.locked(folder):
-        if digests.damage(folder / ParallelText.name / version):
+        if files.damage(folder / ParallelText.name / version):
             shutil.rmtree(folder / ParallelText.name / version, ignore_errors=True)
             prepare(ParallelText(source, target, version, read, data_dir=folder, file_format="array_record"), folder)
         builder = ParallelText(source, target, version, read, data_dir=folder, file_format="array_record")
@@ -80,7 +80,7 @@ def prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
         builder.download_and_prepare(
             download_dir=folder / "downloads", download_config=config, file_format="array_record"
         )
-    digests.seal(pathlib.Path(builder.data_dir))
+    files.seal(pathlib.Path(builder.data_dir))
 
 
 def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds.core.DatasetBuilder:
@@ -102,7 +102,7 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             f"{name} is not prepared as array_record in {', '.join(map(str, roots))}, and preparing it needs "
-            f"TensorFlow: pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.builders {name}"
+            f"TensorFlow: pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.tfds {name}"
         )
     try:
         with cache.locked(home / name.replace("/", ".")):
@@ -120,7 +120,7 @@ def _newest(folder):
     infos = [p for p in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
     ready = [p.parent for p in infos if _format(p) == "array_record"]
     newest = max(ready, key=lambda path: tfds.core.Version(path.name), default=None)
-    if newest and (newest / digests.NAME).exists() and (found := digests.damage(newest)):  # others' have no seal
+    if newest and (newest / files.NAME).exists() and (found := files.damage(newest)):  # others' have no seal
         raise UserError(f"{newest} is damaged ({found}); delete it and prepare the set again")
     return tfds.builder_from_directory(newest) if newest else None
 
@@ -137,7 +137,7 @@ def _format(path):
 @one_line_errors
 def main(arguments: list[str] | None = None) -> None:
     """Prepares a translation set of TFDS's own, as array_record, and prints where it is."""
-    parser = argparse.ArgumentParser(prog="python -m tx.data.builders", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tx.data.tfds", description=main.__doc__)
     parser.add_argument("name", help="a translation set of TFDS, for instance wmt14_translate/de-en")
     parser.add_argument("--dir", default="", help="folder to look in first")
     options = parser.parse_args(arguments)

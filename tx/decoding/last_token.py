@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx.decode import batches
-from tx.model import Transformer, projection
+from tx.model.transformer import Transformer, projection
 
 
 def complete(config: ConfigDict, params: dict, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:

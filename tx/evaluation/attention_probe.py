@@ -8,9 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx.data.packing import Batch
-from tx.kernels import MASKED
-from tx.loss import cross_entropy
-from tx.model import Transformer, projection
+from tx.model.attention_kernels import MASKED
+from tx.model.loss import cross_entropy
+from tx.model.transformer import Transformer, projection
 
 KINDS = {"self_attention": "self", "cross_attention": "cross"}
 

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from tx.data import tokens
+from tx.data import tokenized
 from tx.data.packing import Batch, eval_batches
-from tx.selection import Selected
-from tx.step import make_eval, stack
+from tx.runs.selection import Selected
+from tx.training.step import make_eval, stack
 
 
-def dev_batches(config: ConfigDict, data: tokens.PreparedData) -> list[Batch]:
+def dev_batches(config: ConfigDict, data: tokenized.PreparedData) -> list[Batch]:
     """Returns the packed sentences that dev perplexity is of."""
     return eval_batches(data.splits["validation"], row_length=config.data.row_length, batch_rows=config.data.batch_rows)
 
 
-def measure_dev(config: ConfigDict, data: tokens.PreparedData, params: Sequence[dict]) -> list[dict]:
+def measure_dev(config: ConfigDict, data: tokenized.PreparedData, params: Sequence[dict]) -> list[dict]:
     """Returns {"nll", "ppl", "tokens", "nll_without_source"} of dev for each of some models of one shape.
 
     The last is the loss of what is left where the encoder's output is zero: of a model of the target language.

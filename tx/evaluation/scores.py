@@ -68,7 +68,7 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
 def score_apart(hypotheses: list[str], references: list[str], target_language: str) -> dict[str, object]:
     """As `score`, in a process of its own: threads that score at the same time would take turns."""
     done = subprocess.run(
-        [sys.executable, "-m", "tx.scores"],
+        [sys.executable, "-m", "tx.evaluation.scores"],
         input=json.dumps([hypotheses, references, target_language]),
         capture_output=True,
         encoding="utf-8",

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from tx.kernels import MASKED, accumulate, attend_heads, dot_product_attention, masked
-from tx.layers import Dense, Dropout, dense_each
-from tx.positions import PositionEncoding
-from tx.similarity import Similarity, similarities
+from tx.model.attention_kernels import MASKED, accumulate, attend_heads, dot_product_attention, masked
+from tx.model.layers import Dense, Dropout, dense_each
+from tx.model.positions import PositionEncoding
+from tx.model.similarity import Similarity, similarities
 
 BLOCK = 8  # positions of the decoding cache that are attended to at a time
 
@@ -127,7 +127,7 @@ class MultiHeadAttention(nn.Module):
         return self._merge(heads.transpose(0, 2, 1, 3))
 
     def mix(self, x: Float[Array, "b n d"], rows: Rows, place: Place, *, train: bool) -> Float[Array, "b n d"]:
-        """Self-attention in sentences (`tx.mixers.Mixer`)."""
+        """Self-attention in sentences (`tx.model.mixers.Mixer`)."""
         if not self.neighbourhood:
             return self(x, x, rows.mask, train=train, place=place, causal=rows.causal)
         query, key, value = self._self_projections(x)

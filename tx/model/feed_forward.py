@@ -5,8 +5,8 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from tx.components import Registry
-from tx.layers import Dense, Dropout, dense_each
+from tx.model.layers import Dense, Dropout, dense_each
+from tx.registry import Registry
 
 feed_forwards = Registry("model.feed_forward")
 feed_forwards.register("none")(None)  # a layer without this sub-layer, and without the residual around it

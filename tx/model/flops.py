@@ -79,7 +79,7 @@ def _all_known(model):
 def _traced_groups(model):
     import jax  # slow, and of no use elsewhere here
 
-    from tx.model import Transformer
+    from tx.model.transformer import Transformer
 
     empty = jax.ShapeDtypeStruct((1, 1), "int32")
     params = jax.eval_shape(Transformer(**model).init, jax.random.key(0), empty, empty)["params"]

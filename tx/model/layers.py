@@ -9,8 +9,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from tx.norms import norms
-from tx.randomness import random_bits
+from tx.model.norms import norms
+from tx.model.prng import random_bits
 
 # Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
 unit_scaling = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")

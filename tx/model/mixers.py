@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from tx.attention import MultiHeadAttention, Place, Rows
-from tx.components import Registry
-from tx.layers import Dense
+from tx.model.attention import MultiHeadAttention, Place, Rows
+from tx.model.layers import Dense
+from tx.registry import Registry
 
 mixers = Registry("model.mixer")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from tx.components import Registry
+from tx.registry import Registry
 
 norms = Registry("model.normalization")
 EPSILON = 1e-6  # as in the June 2017 code

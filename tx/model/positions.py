@@ -7,8 +7,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from tx.components import Registry
 from tx.errors import UserError
+from tx.registry import Registry
 
 positions = Registry("model.positions")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from tx.components import Registry
+from tx.registry import Registry
 
 similarities = Registry("model.similarity")
 

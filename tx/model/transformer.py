@@ -8,13 +8,13 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from tx.attention import MultiHeadAttention, Place, Rows
-from tx.feed_forward import feed_forwards
-from tx.layers import Dropout, Residual
-from tx.mixers import mixers
-from tx.norms import norms
-from tx.positions import check_length, positions
-from tx.similarity import similarities
+from tx.model.attention import MultiHeadAttention, Place, Rows
+from tx.model.feed_forward import feed_forwards
+from tx.model.layers import Dropout, Residual
+from tx.model.mixers import mixers
+from tx.model.norms import norms
+from tx.model.positions import check_length, positions
+from tx.model.similarity import similarities
 
 # A run translates into one language, so one row of the target-space table is ever used; the code of 2017 chose it by
 # language, and the others are counted all the same.

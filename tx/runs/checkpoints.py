@@ -19,8 +19,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from tx import digests, processes
+from tx import files
 from tx.errors import UserError, printable
+from tx.runtime import distributed
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 # What orbax writes after the seal; it restores the same whatever they hold.
@@ -58,7 +59,7 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, keep: int | None = None):
         self._folder, self._best = folder.resolve(), {}
-        if not processes.first():
+        if not distributed.first():
             self._manager = None
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,9 +104,9 @@ class Checkpoints:
         Args:
           like: a state, or its jax.eval_shape, with the shapes to expect.
         """
-        found = self._read(like, step) if processes.first() else None
-        position = processes.agreed(lambda: found and found[1])
-        return None if position is None else (processes.shared(found[0] if found else like), position)
+        found = self._read(like, step) if distributed.first() else None
+        position = distributed.agreed(lambda: found and found[1])
+        return None if position is None else (distributed.shared(found[0] if found else like), position)
 
     def _read(self, like, step):
         step = self._manager.latest_step() if step is None else step
@@ -130,23 +131,23 @@ class Checkpoints:
 
     def best_of(self, step: int) -> int | None:
         """Returns the step of the checkpoint with the lowest dev loss as of `step`; None where none was recorded."""
-        return processes.agreed(lambda: self._best.get(step))
+        return distributed.agreed(lambda: self._best.get(step))
 
     def steps(self) -> list[int]:
         """Returns the steps that there are checkpoints of, in order."""
-        return processes.agreed(lambda: sorted(self._manager.all_steps()))
+        return distributed.agreed(lambda: sorted(self._manager.all_steps()))
 
     def _seal(self):
         """Called by orbax when all files of a checkpoint are written, just before it is given its final name."""
         for folder in self._folder.glob(_UNFINISHED):
-            digests.seal(folder, apart=APART)
+            files.seal(folder, apart=APART)
 
     def sound(self, step: int) -> bool:
         """Returns whether a checkpoint, and the best as of it, are as they were written.
 
         One that is not, or whose best is not, is set aside, with a warning.
         """
-        return processes.agreed(lambda: self._sound(step))
+        return distributed.agreed(lambda: self._sound(step))
 
     def _sound(self, step):
         best, found = self._best.get(step, step), self._damage(step)
@@ -162,7 +163,7 @@ class Checkpoints:
         return not found
 
     def _damage(self, step):
-        return digests.damage(self._folder / str(step), apart=APART)
+        return files.damage(self._folder / str(step), apart=APART)
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, so that these can be saved anew."""
@@ -183,7 +184,7 @@ class Checkpoints:
     def parameters(self, like, steps: Sequence[int]):
         """Returns the mean of the parameters of some checkpoints; UserError where one of them is damaged."""
         for step in steps:
-            if found := processes.agreed(functools.partial(self._damage, step)):
+            if found := distributed.agreed(functools.partial(self._damage, step)):
                 raise UserError(f"{self._folder / str(step)} is damaged ({found}); train again from what is left")
         trees = [self.restore(like, step)[0].params for step in steps]
         return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)

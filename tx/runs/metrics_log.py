@@ -6,9 +6,9 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tx import events
 from tx.errors import UserError, writing
-from tx.run import RunDir, from_json, write_atomically
+from tx.runs import tensorboard
+from tx.runs.run_dir import RunDir, from_json, write_atomically
 
 FOLDER = "tensorboard"  # of the events
 
@@ -30,7 +30,7 @@ class Log:
         with writing(self._file):
             kept = _kept(run, first)
             self._lines = self._file.open("a", encoding="utf-8")
-            self._events = events.Events(run.path / FOLDER)
+            self._events = tensorboard.Events(run.path / FOLDER)
             for line in kept:
                 self._add(line)
             self._events.flush()
@@ -113,5 +113,5 @@ def _kept(run, first):
         return []
     kept = [line for line in read_metrics(run) if line["step"] <= first]
     write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
-    events.delete(run.path / FOLDER)
+    tensorboard.delete(run.path / FOLDER)
     return kept

@@ -7,7 +7,8 @@ import subprocess
 
 from ml_collections import ConfigDict
 
-from tx import determinism, fingerprint
+from tx.runs import fingerprint
+from tx.runtime import determinism
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "sacrebleu")
 
@@ -37,7 +38,7 @@ def describe(config: ConfigDict | None = None) -> dict:
 
 def revision() -> str:
     """Returns the git commit of this code, with "+" where files differ from it; "" outside a checkout."""
-    root = pathlib.Path(__file__).resolve().parent.parent
+    root = pathlib.Path(__file__).resolve().parents[2]
 
     def git(*arguments):
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout

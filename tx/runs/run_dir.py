@@ -13,7 +13,7 @@ import re
 
 from tx.errors import UserError
 
-LEASE = "lease"  # see tx/lease.py
+LEASE = "lease"  # see tx/runs/lease.py
 DEEPEST = 100  # levels of JSON that is read; what this project writes has fewer than ten
 
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from tx.checkpoint import Checkpoints
-from tx.run import RunDir
-from tx.step import init_state
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.run_dir import RunDir
+from tx.training.step import init_state
 
 
 class Selected(NamedTuple):

@@ -9,15 +9,15 @@ import jax
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
-from tx.data import tokens
+from tx.data import tokenized
 from tx.errors import UserError
 from tx.evaluate import evaluate_translations
-from tx.logs import read_metrics
-from tx.memory import named_decoding
-from tx.perplexity import dev_batches
-from tx.probe import measure_attention
-from tx.run import RunDir, to_json, write_atomically
-from tx.sentinel import Diverged
+from tx.evaluation.attention_probe import measure_attention
+from tx.evaluation.perplexity import dev_batches
+from tx.runs.metrics_log import read_metrics
+from tx.runs.run_dir import RunDir, to_json, write_atomically
+from tx.runtime.memory import named_decoding
+from tx.training.loss_monitor import Diverged
 
 Run = tuple[ConfigDict, RunDir]
 
@@ -45,7 +45,7 @@ def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
         )
 
 
-def described(data: tokens.PreparedData) -> dict[str, str]:
+def described(data: tokenized.PreparedData) -> dict[str, str]:
     """Returns what config.json and result.json say of the data."""
     return {
         "corpus": data.corpus.name,
@@ -57,7 +57,7 @@ def described(data: tokens.PreparedData) -> dict[str, str]:
 def finish(
     config: ConfigDict,
     run: RunDir,
-    data: tokens.PreparedData,
+    data: tokenized.PreparedData,
     params: dict,
     known: dict,
     train_s: float,

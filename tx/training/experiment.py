@@ -7,22 +7,23 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tx import processes, provenance
-from tx.data import tokens
+from tx.data import tokenized
 from tx.decode import padded
 from tx.errors import UserError
 from tx.evaluate import split_names
-from tx.lease import Lease
-from tx.members import Member
-from tx.model import check_components
-from tx.optim import schedules
-from tx.outcome import Run, described, finish, is_done, recorded, thinned_curve
-from tx.parallel import Layout
-from tx.perplexity import described_dev, measure_dev
-from tx.positions import check_length
-from tx.run import to_json, write_atomically
-from tx.selection import Selected, select_parameters
-from tx.step import TrainState, member, program
+from tx.evaluation.perplexity import described_dev, measure_dev
+from tx.model.positions import check_length
+from tx.model.transformer import check_components
+from tx.runs import provenance
+from tx.runs.lease import Lease
+from tx.runs.run_dir import to_json, write_atomically
+from tx.runs.selection import Selected, select_parameters
+from tx.runs.state import Run, described, finish, is_done, recorded, thinned_curve
+from tx.runtime import distributed
+from tx.training.optimizer import schedules
+from tx.training.sharding import Layout
+from tx.training.step import TrainState, member, program
+from tx.training.training_run import Member
 
 
 def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Member], list[dict]]:
@@ -54,29 +55,29 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
         )
     if len(runs) > 1 and config.model.attention == "cudnn":  # jax.vmap wants a mask for every head of it
         raise UserError("runs side by side cannot use model.attention=cudnn; set it to xla, or train them one by one")
-    done = [processes.agreed(functools.partial(is_done, other, run)) for other, run in runs]
+    done = [distributed.agreed(functools.partial(is_done, other, run)) for other, run in runs]
     pending = [pair for pair, over in zip(runs, done, strict=True) if not over]
     if not pending:
         return [], []
-    data = tokens.prepare(config.data, config.model.vocab_size)
+    data = tokenized.prepare(config.data, config.model.vocab_size)
     # What translating would refuse is refused before the training, not after it.
     longest = max(int(data.splits[split].src_lengths.max()) for split in split_names(config, data))
     check_length(config.model.positions, padded(longest) + config.decode.extra_length, config.model.max_positions)
     origin["data"] = described(data)
     members, heads = [], []
     for other, run in pending:
-        processes.agreed(run.create)
+        distributed.agreed(run.create)
         lease = Lease(run.path)
-        processes.agreed(functools.partial(_take, lease, held))
-        if processes.agreed(run.result.exists):  # another process has just done it
+        distributed.agreed(functools.partial(_take, lease, held))
+        if distributed.agreed(run.result.exists):  # another process has just done it
             continue
-        processes.agreed(run.tidy)
-        processes.agreed(functools.partial(_set_aside_other_code, run, origin["numerics"]))
+        distributed.agreed(run.tidy)
+        distributed.agreed(functools.partial(_set_aside_other_code, run, origin["numerics"]))
         head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         heads.append(head)
-        members.append(Member(other, run, data, lease if processes.first() else None))
+        members.append(Member(other, run, data, lease if distributed.first() else None))
     return members, heads
 
 

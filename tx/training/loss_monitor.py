@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from tx.data.packing import Batch
-from tx.members import Member
-from tx.step import layers
+from tx.training.step import layers
+from tx.training.training_run import Member
 
 LAG = 2  # dispatches that an accelerator may work ahead of being looked at
 ENOUGH = 30  # losses of earlier steps, below which nothing counts as a spike

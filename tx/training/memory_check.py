@@ -4,19 +4,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx.data import tokens
+from tx.data import tokenized
 from tx.data.packing import TrainBatches, eval_batches
 from tx.decode import Translator
 from tx.evaluate import split_names
-from tx.memory import named_decoding, named_training
-from tx.parallel import Layout, gather, make_train_step
-from tx.step import init_state, make_eval, stack
+from tx.runtime.memory import named_decoding, named_training
+from tx.training.sharding import Layout, gather, make_train_step
+from tx.training.step import init_state, make_eval, stack
 
 
 def rehearse(*configs: ConfigDict) -> None:
     """Runs what a group would run at its largest; UserError, naming the sizes, where memory does not suffice."""
     config = configs[0]
-    data = tokens.prepare(config.data, config.model.vocab_size)
+    data = tokenized.prepare(config.data, config.model.vocab_size)
     shape = {"row_length": config.data.row_length, "batch_rows": config.data.batch_rows}
     with named_training(config):
         batches = TrainBatches(data.splits["train"], seed=config.train.seed, **shape)

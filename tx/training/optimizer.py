@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from tx.components import Registry
+from tx.registry import Registry
 
 schedules = Registry("optim.schedule")
 PAPER_WIDTH = 512  # d_model of the paper's base

@@ -5,14 +5,14 @@ import os
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
-from tx import provenance
-from tx.data import tokens
+from tx.data import tokenized
 from tx.errors import UserError
-from tx.lease import Lease
-from tx.outcome import described, finish, is_done, recorded
-from tx.perplexity import described_dev, measure_dev
-from tx.run import RunDir, to_json, write_atomically
-from tx.selection import select_parameters
+from tx.evaluation.perplexity import described_dev, measure_dev
+from tx.runs import provenance
+from tx.runs.lease import Lease
+from tx.runs.run_dir import RunDir, to_json, write_atomically
+from tx.runs.selection import select_parameters
+from tx.runs.state import described, finish, is_done, recorded
 
 
 def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
@@ -34,7 +34,7 @@ def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
         raise UserError(f"--trained_in: {trained.path} was trained otherwise, in {', '.join(differing)}")
     run.create()
     with Lease(run.path) as lease, recorded([(config, run)]):
-        data = tokens.prepare(config.data, config.model.vocab_size)
+        data = tokenized.prepare(config.data, config.model.vocab_size)
         head = {"format": 1, "name": config.name, "seed": config.train.seed, "config": config.to_dict()}
         head |= provenance.describe(config) | {"data": described(data)}
         head["trained_in"] = os.path.relpath(trained.path, run.path)

@@ -21,10 +21,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from tx import step as one_device
 from tx.data.packing import Batch
 from tx.errors import UserError
-from tx.step import TrainState, Values, init_state, update
+from tx.training import step as one_device
+from tx.training.step import TrainState, Values, init_state, update
 
 SMALL = 1024  # elements: an array of no more is copied rather than cut
 
@@ -146,7 +146,7 @@ def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple
 
     The state is one that `Layout.place` placed, or a step returned; it is donated. The batch is the whole one, in
     memory. With many processes every one makes each step, with the same batch. Several configurations, or several steps
-    a dispatch, are for one device (`tx.step.make_train_step`).
+    a dispatch, are for one device (`tx.training.step.make_train_step`).
     """
     config, layout = configs[0], Layout(configs[0])
     if layout.one:

@@ -12,11 +12,11 @@ import optax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx import config as config_lib
-from tx import randomness
 from tx.data.packing import Batch
-from tx.loss import cross_entropy
-from tx.model import Transformer, projection
-from tx.optim import optimizer
+from tx.model import prng
+from tx.model.loss import cross_entropy
+from tx.model.transformer import Transformer, projection
+from tx.training.optimizer import optimizer
 
 
 @flax.struct.dataclass
@@ -97,7 +97,7 @@ def init_state(config: ConfigDict) -> TrainState:
 @functools.partial(jax.jit, static_argnums=0)
 def _parameters(model, seed):
     empty = jnp.zeros((1, 1), jnp.int32)
-    return model.init(randomness.key(seed), empty, empty)["params"]
+    return model.init(prng.key(seed), empty, empty)["params"]
 
 
 def batch_loss(

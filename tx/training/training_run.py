@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx.checkpoint import Checkpoints
-from tx.data import tokens
+from tx.data import tokenized
 from tx.data.packing import Batch, TrainBatches
-from tx.flops import training_flops
-from tx.lease import Lease
-from tx.optim import schedule
-from tx.run import RunDir
-from tx.step import TrainState, init_state, stack
+from tx.model.flops import training_flops
+from tx.runs.checkpoints import Checkpoints
+from tx.runs.lease import Lease
+from tx.runs.run_dir import RunDir
+from tx.training.optimizer import schedule
+from tx.training.step import TrainState, init_state, stack
 
 SIDES = {"source": "src", "target": "tgt"}
 LOGGED = ("loss", "nll", "grad_norm")
@@ -88,7 +88,7 @@ class Member:
       lost: the error that ended it while the others of its group went on, or None.
     """
 
-    def __init__(self, config: ConfigDict, run: RunDir, data: tokens.PreparedData, lease: Lease | None = None):
+    def __init__(self, config: ConfigDict, run: RunDir, data: tokenized.PreparedData, lease: Lease | None = None):
         self.config, self.run, self.data, self._lease = config, run, data, lease
         self.batches = TrainBatches(
             data.splits["train"],

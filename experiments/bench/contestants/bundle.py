@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.bench import weights
+from experiments.bench.contestants import weights
 from tx.errors import UserError
 
 Sentences = list[list[int]]

@@ -3,9 +3,9 @@
 import tempfile
 import time
 
-from experiments.bench import bundle
-from experiments.bench.machine import peak_memory
-from experiments.bench.weights import EPSILON, Weights
+from experiments.bench.contestants import bundle
+from experiments.bench.contestants.weights import EPSILON, Weights
+from experiments.bench.harness.machine import peak_memory
 from tx.data.vocabulary import EOS, PAD, UNK
 
 
@@ -43,7 +43,7 @@ class Decoding:
         return {"compute_type": self._translator.compute_type}
 
     def translate(self) -> dict:
-        """As Decoding.translate of `experiments/bench/our_decoding.py`; CTranslate2 sorts the sentences by length."""
+        """As Decoding.translate of `tx_decoding.py`; CTranslate2 sorts the sentences by length."""
         began = time.perf_counter()
         self._results = self._translator.translate_batch(
             self._sources,

@@ -5,11 +5,11 @@ import time
 
 import numpy as np
 
-from experiments.bench import bundle
-from experiments.bench.machine import peak_memory
-from experiments.bench.weights import EPSILON, Weights
+from experiments.bench.contestants import bundle
+from experiments.bench.contestants.weights import EPSILON, Weights
+from experiments.bench.harness.machine import peak_memory
 from tx.data.vocabulary import EOS, PAD
-from tx.memory import keep_freed_memory
+from tx.runtime.memory import keep_freed_memory
 
 
 class Decoding:
@@ -42,7 +42,7 @@ class Decoding:
         return {}
 
     def translate(self) -> dict:
-        """As Decoding.translate of `experiments/bench/our_decoding.py`; sentences are sorted by length."""
+        """As Decoding.translate of `tx_decoding.py`; sentences are sorted by length."""
         began = time.perf_counter()
         outputs = [None] * len(self._sources)
         for start in range(0, len(self._order), self._batch):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.bench.weights import sinusoids
+from experiments.bench.contestants.weights import sinusoids
 from tx.errors import UserError
 
 POSITIONS = 1024  # tokens of a sentence at most

@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
-from experiments.bench import sentences
-from experiments.bench.length_batches import LengthBatches
-from experiments.bench.machine import peak_memory
-from tx.memory import keep_freed_memory
+from experiments.bench.contestants.length_batches import LengthBatches
+from experiments.bench.harness import sentences
+from experiments.bench.harness.machine import peak_memory
+from tx.runtime.memory import keep_freed_memory
 
 
 class Training:
@@ -18,7 +18,7 @@ class Training:
     Args:
       config: a whole configuration as nested dicts.
       folder: of the sentences.
-      layers: "Library" or "Tuned", of `experiments/bench/torch_model.py`.
+      layers: "Library" or "Tuned", of `experiments/bench/contestants/torch_model.py`.
       compiled: whether torch.compile is used, with shapes that vary; otherwise PyTorch is eager.
       keep_memory: whether the C library keeps freed memory, as our training makes it do.
       threads: of PyTorch.
@@ -43,7 +43,7 @@ class Training:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", self._kernels.name)
         import torch
 
-        from experiments.bench import torch_model
+        from experiments.bench.contestants import torch_model
 
         torch.set_num_threads(threads)
         torch.manual_seed(config["train"]["seed"])
@@ -67,7 +67,7 @@ class Training:
         return {}
 
     def run(self, target_tokens: int) -> dict:
-        """As Training.run of `experiments/bench/our_training.py`; the smoothed targets' entropy stays in the loss."""
+        """As Training.run of `tx_training.py`; the smoothed targets' entropy stays in the loss."""
         steps = target = source = positions = 0
         batching, began = 0.0, time.perf_counter()
         while target < target_tokens:
@@ -93,7 +93,7 @@ class Training:
         }
 
     def memory(self) -> dict:
-        """As Training.memory of `experiments/bench/our_training.py`."""
+        """As Training.memory of `tx_training.py`."""
         peak = peak_memory() if self._device.type == "cpu" else self._torch.cuda.max_memory_allocated() / 2**20
         return {"peak_mib": peak, "started_mib": self._started}
 

@@ -5,10 +5,10 @@ import time
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.bench import bundle
-from experiments.bench.machine import peak_memory
+from experiments.bench.contestants import bundle
+from experiments.bench.harness.machine import peak_memory
 from tx.data.vocabulary import EOS
-from tx.memory import keep_freed_memory
+from tx.runtime.memory import keep_freed_memory
 
 
 class Decoding:
@@ -49,7 +49,7 @@ class Decoding:
         import jax
         import jax.numpy as jnp
 
-        from tx.model import Transformer
+        from tx.model.transformer import Transformer
 
         if not numbers:
             return []

@@ -11,8 +11,8 @@ from unittest import mock
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx import determinism
-from tx.memory import keep_freed_memory, one_step_at_a_time
+from tx.runtime import determinism
+from tx.runtime.memory import keep_freed_memory, one_step_at_a_time
 
 
 class Loop:
@@ -64,10 +64,10 @@ class Loop:
 
     def _begin(self, stack):
         from tx import train as training
-        from tx.data import tokens
-        from tx.lease import Lease
-        from tx.members import Member
-        from tx.run import RunDir
+        from tx.data import tokenized
+        from tx.runs.lease import Lease
+        from tx.runs.run_dir import RunDir
+        from tx.training.training_run import Member
 
         make = training.make_train_step
 
@@ -88,7 +88,7 @@ class Loop:
         lease = stack.enter_context(Lease(folder)) if self._guarded else None
         if not self._guarded:
             _remove_guards(stack)
-        data = tokens.prepare(self._config.data, self._config.model.vocab_size)
+        data = tokenized.prepare(self._config.data, self._config.model.vocab_size)
         training.train([Member(self._config, RunDir(folder), data, lease)])
 
 
@@ -99,10 +99,10 @@ class _Enough(BaseException):
 def _remove_guards(stack):
     import jax.numpy as jnp
 
-    from tx import step
     from tx import train as training
-    from tx.logs import Log
-    from tx.members import Member
+    from tx.runs.metrics_log import Log
+    from tx.training import step
+    from tx.training.training_run import Member
 
     blind = mock.Mock(look=mock.Mock(return_value=()), settle=mock.Mock(return_value=()))
     for target, name, value in (

@@ -5,10 +5,10 @@ import time
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.bench import sentences
-from experiments.bench.machine import device_memory, peak_memory
+from experiments.bench.harness import sentences
+from experiments.bench.harness.machine import device_memory, peak_memory
 from tx.data.packing import TrainBatches
-from tx.memory import keep_freed_memory, one_step_at_a_time
+from tx.runtime.memory import keep_freed_memory, one_step_at_a_time
 
 
 class Training:
@@ -24,7 +24,7 @@ class Training:
         one_step_at_a_time()
         import jax
 
-        from tx.step import init_state, make_train_step
+        from tx.training.step import init_state, make_train_step
 
         self._started = peak_memory()
         config = ConfigDict(config)

@@ -23,7 +23,7 @@ def variables(threads: int, platform: str) -> dict[str, str]:
 
 
 class Contestant:
-    """One process of `experiments/bench/worker.py`; a method call is a line to it and a line back.
+    """One process of `worker.py`; a method call is a line to it and a line back.
 
     Args:
       label: its name in messages and results.
@@ -39,7 +39,7 @@ class Contestant:
         self.label = label
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.bench.worker"],
+            [sys.executable, "-m", "experiments.bench.harness.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -6,9 +6,9 @@ import resource
 import sys
 import time
 
-from experiments.bench.contestant import Contestant, cores
-from experiments.bench.rounds import say
-from tx import provenance
+from experiments.bench.harness.contestant import Contestant, cores
+from experiments.bench.harness.rounds import say
+from tx.runs import provenance
 
 LIBRARIES = ("torch", "ctranslate2", "transformers")
 PEAK_SIZE = {"cpu": 2048, "gpu": 8192}  # rows and columns of the matrices whose product is timed
@@ -20,7 +20,7 @@ class Provenance:
     """What a process on a platform knows of itself."""
 
     def describe(self) -> dict:
-        """As tx.provenance.describe."""
+        """As tx.runs.provenance.describe."""
         return provenance.describe()
 
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import registry
 from experiments.scales import PAPER
-from tx.data.tokens import TokenizedSplit
+from tx.data.tokenized import TokenizedSplit
 from tx.data.vocabulary import EOS
 
 _ARRAYS = ("src_ids", "src_offsets", "tgt_ids", "tgt_offsets")
@@ -48,9 +48,9 @@ def choose(config: ConfigDict, count: int, log=print) -> tuple[TokenizedSplit, s
             f"noise (spread {SIDES}), at most {config.data.row_length}, end of sentence included"
         )
         return invent(count, config.model.vocab_size, config.data.row_length), text
-    from tx.data import tokens
+    from tx.data import tokenized
 
-    train = tokens.prepare(config.data, config.model.vocab_size, log).splits["train"]
+    train = tokenized.prepare(config.data, config.model.vocab_size, log).splits["train"]
     usable = np.flatnonzero(np.maximum(train.src_lengths, train.tgt_lengths) <= config.data.row_length)
     chosen = np.random.default_rng(config.train.seed).permutation(usable)[:count]
     return pick(train, chosen), f"{len(chosen)} training sentences of {config.data.corpus}, drawn at random"

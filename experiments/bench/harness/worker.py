@@ -1,7 +1,7 @@
 """The process of one contestant: makes the object it is told to, then calls its methods, a line of JSON each.
 
-Started by `experiments/bench/contestant.py`. Nothing that computes is imported before the process is bound to its
-cores, and what libraries print goes to standard error.
+Started by `contestant.py`. Nothing that computes is imported before the process is bound to its cores, and what
+libraries print goes to standard error.
 """
 
 import importlib
@@ -23,7 +23,8 @@ def main() -> None:
                 if hasattr(os, "sched_setaffinity"):
                     os.sched_setaffinity(0, message["cores"])
                 module, _, name = message["served"].partition(":")
-                served = getattr(importlib.import_module(f"experiments.bench.{module}"), name)(**message["arguments"])
+                module = importlib.import_module(f"experiments.bench.contestants.{module}")
+                served = getattr(module, name)(**message["arguments"])
                 answer = {"result": {}}
             else:
                 answer = {"result": getattr(served, message["method"])(**message["arguments"])}

@@ -7,9 +7,9 @@ import json
 import pathlib
 from collections.abc import Callable
 
-from tx.components import Registry
 from tx.data import cache
-from tx.data.textfiles import Pairs
+from tx.data.text_files import Pairs
+from tx.registry import Registry
 
 generators = Registry("data.corpus")
 _FORMAT, _FILE = 1, "pairs.json"
@@ -21,7 +21,7 @@ class Generator:
 
     Attributes:
       generate: returns the pairs of every split, given two language codes; what it imports may be slow to import.
-      modules: of tx.data, that it is made by.
+      modules: of tx.data.synthetic, that it is made by.
       libraries: those that have a say in it.
     """
 
@@ -31,13 +31,13 @@ class Generator:
 
 
 def _numbers(source, target):
-    from tx.data import numbers
+    from tx.data.synthetic import numbers
 
     return numbers.generate(source, target)
 
 
 def _recall(source, target):
-    from tx.data import recall
+    from tx.data.synthetic import recall
 
     return recall.generate(source, target)
 
@@ -67,4 +67,4 @@ def read(name: str, source: str, target: str) -> Pairs:
 
 def _source(module):
     """The text of a module, which is not imported."""
-    return pathlib.Path(importlib.util.find_spec(f"tx.data.{module}").origin).read_text(encoding="utf-8")
+    return pathlib.Path(importlib.util.find_spec(f"tx.data.synthetic.{module}").origin).read_text(encoding="utf-8")

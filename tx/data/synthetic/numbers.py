@@ -11,7 +11,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 
-from tx.data.number_sentences import TEMPLATES, choose, sentence
+from tx.data.synthetic.number_sentences import TEMPLATES, choose, sentence
 from tx.errors import UserError
 
 # The dials of the difficulty. SENTENCES is also the order of the splits.

@@ -1,7 +1,7 @@
 """A fingerprint of the code that a run's results depend on: what was made by other code is told from what was not.
 
 It goes by definitions, not by files: from the functions that make a run it follows every name to the function, class
-or constant that it stands for, and so on. Of the components in a registry (`tx.components`) only those count that the
+or constant that it stands for, and so on. Of the components in a registry (`tx.registry`) only those count that the
 configuration names; of the files that `--import` names, what such a component needs, and what they change elsewhere.
 """
 
@@ -14,18 +14,20 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
-from tx import extensions
-from tx.definitions import EFFECTS, WHOLE, Module, bound, only_text, path_of
-from tx.references import Reader, Reference
+from tx import plugins
+from tx.runs.fingerprint.definitions import EFFECTS, WHOLE, Module, bound, only_text, path_of
+from tx.runs.fingerprint.references import Reader, Reference
 
-ENTRIES = ("tx.train.run_experiments", "tx.again.translate_again")  # all that leaves a result
+ENTRIES = ("tx.train.run_experiments", "tx.training.reevaluation.translate_again")  # all that leaves a result
 # What says, shows, stores or guards, and computes no part of a result, is not followed. Nor is the configuration, whose
 # values are compared by themselves.
 APART = frozenset(
     (
-        *("commandline", "complexity", "components", "config", "definitions", "determinism", "digests", "errors"),
-        *("events", "extensions", "fingerprint", "flops", "interruption", "lease", "logs", "memory", "processes"),
-        *("provenance", "references", "rehearsal", "run", "sentinel", "data/cache", "data/downloads"),
+        *("cli", "config", "errors", "files", "plugins", "registry"),
+        *("data/cache", "data/downloads", "model/flops", "training/loss_monitor", "training/memory_check"),
+        *(f"runs/{name}" for name in ("lease", "metrics_log", "provenance", "run_dir", "tensorboard")),
+        *(f"runs/fingerprint/{name}" for name in ("__init__", "code", "definitions", "references")),
+        *(f"runtime/{name}" for name in ("determinism", "distributed", "memory", "signals")),
     )
 )
 
@@ -39,17 +41,17 @@ def numerics(config: ConfigDict | dict) -> str:
       config: whole, or as it was read from a file: a field that is missing has its default. Of a component that is
         not there, as where its file was not imported, nothing is followed.
     """
-    return _code(tuple(extensions.files())).numerics(config)
+    return _code(tuple(plugins.files())).numerics(config)
 
 
 def covered(config: ConfigDict | dict) -> list[str]:
     """Returns the dotted names of the definitions that `numerics` goes by."""
-    return _code(tuple(extensions.files())).covered(config)
+    return _code(tuple(plugins.files())).covered(config)
 
 
 @functools.cache
 def _code(files):
-    return Code(pathlib.Path(__file__).resolve().parent, files)
+    return Code(pathlib.Path(__file__).resolve().parents[2], files)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ class Module:
       imports: {name: what it stands for, dotted}.
       stars: modules of which everything is imported, dotted.
       rest: the statements that define nothing.
-      effects: those of `rest` that belong to no definition; `tx.fingerprint.Code` tells them.
+      effects: those of `rest` that belong to no definition; `tx.runs.fingerprint.code.Code` tells them.
       loose: the names that `effects` bind.
     """
 

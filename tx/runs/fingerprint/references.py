@@ -5,10 +5,14 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tx.definitions import PROGRAM, WHOLE, Module, bound, imported, is_idle, path_of
+from tx.runs.fingerprint.definitions import PROGRAM, WHOLE, Module, bound, imported, is_idle, path_of
 
 # Fields of a syntax tree that compute nothing; some are not there in every version of Python.
 _SILENT = frozenset({"annotation", "returns", "type_comment", "type_params", "kind", "ctx"})
+
+
+# Names of modules, in strings, are read as they were before the modules moved: where one lies is of no matter.
+_FORMER = {"tx.evaluation.scores": "tx.scores", "tx.data.prefetch": "tx.data.ahead", "tx.data.synthetic.": "tx.data."}
 
 
 class Reference(NamedTuple):
@@ -32,7 +36,7 @@ class Reader(ast.NodeVisitor):
 
     Args:
       module: that the statements are of.
-      code: what resolves names (`tx.fingerprint.Code`).
+      code: what resolves names (`tx.runs.fingerprint.code.Code`).
       effects: whether they are the module's `effects`: then the names that they bind, and import, are their own.
 
     Attributes:
@@ -190,7 +194,7 @@ class Reader(ast.NodeVisitor):
 
     def visit_Constant(self, node: ast.Constant) -> None:
         """The name of a module, in a string, takes it in."""
-        self.words.append(ascii(node.value))
+        self.words.append(ascii(_FORMER.get(node.value, node.value)))
         module = self._code.modules.get(node.value) if isinstance(node.value, str) else None
         if module:
             started = node in self._started and PROGRAM in module.definitions
@@ -204,7 +208,7 @@ class Reader(ast.NodeVisitor):
             if isinstance(part, ast.Constant):
                 text += part.value
                 continue
-            self.words += [ascii(text)] if text else []
+            self.words += [ascii(_FORMER.get(text, text))] if text else []
             text = ""
             self._several([part] if part else [])
         self.words.append(")")
