@@ -11,7 +11,8 @@ from experiments import listing, registry
 from experiments.report import compare, write
 from tx import plugins
 from tx.errors import one_line_errors, printable
-from tx.runs.run_dir import RunDir, to_json
+from tx.files import to_json
+from tx.runs.run_dir import RunDir
 
 
 def _parser():

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from experiments import points
 from tx.errors import UserError, writing
-from tx.runs.run_dir import from_json, to_json, write_atomically
+from tx.files import from_json, to_json, write_atomically
 
 FILE = "tuning.json"
 SEED = 1  # of every point of a grid

@@ -8,7 +8,7 @@ more is all that costs.
 import hashlib
 import pathlib
 
-from tx.runs.run_dir import from_json, to_json, write_atomically
+from tx.files import from_json, to_json, write_atomically
 
 NAME = "digests.json"
 

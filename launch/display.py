@@ -12,8 +12,9 @@ from rich.text import Text
 from launch.plan import PlannedRun
 from launch.pool import Job, Outcome
 from tx.errors import printable
+from tx.files import from_json
 from tx.runs.lease import Holder
-from tx.runs.run_dir import RunDir, from_json
+from tx.runs.run_dir import RunDir
 
 METRICS_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
 

@@ -22,8 +22,9 @@ from launch import states
 from launch.states import State
 from tx import plugins
 from tx.errors import UserError
+from tx.files import to_json
 from tx.model import flops
-from tx.runs.run_dir import RunDir, to_json
+from tx.runs.run_dir import RunDir
 
 _OWNED = {  # fields that --set, --grid and --tune may not touch, and why
     "name": "the launcher names the runs",

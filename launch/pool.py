@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.plan import PlannedRun
+from tx.files import to_json, write_atomically
 from tx.runs.lease import HELD_STATUS, LOST_STATUS
-from tx.runs.run_dir import to_json, write_atomically
 from tx.runtime.signals import PARENT, STATUS
 
 Command = Callable[[Sequence[PlannedRun]], list[str]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tx import cli
 from tx import config as config_lib
 from tx.errors import UserError
-from tx.runs.run_dir import to_json
+from tx.files import to_json
 
 
 def refused(call, *wanted):

@@ -20,10 +20,11 @@ from rich.console import Console
 
 from experiments import points, registry
 from launch import display, local, plan, pool, queue, states
+from tx.files import to_json
 from tx.model import flops
 from tx.runs import lease
 from tx.runs.lease import HELD_STATUS
-from tx.runs.run_dir import RunDir, to_json
+from tx.runs.run_dir import RunDir
 from tx.runtime.signals import STATUS
 
 # It reads its command line as tx.train does, so a launcher that passed the wrong configuration would not find

@@ -16,9 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tx.errors import UserError
+from tx.files import to_json
 from tx.runs import lease
 from tx.runs.lease import EXPIRY, LOST_STATUS, Held, Lease, Lost, holder
-from tx.runs.run_dir import to_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -14,10 +14,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tx.errors import UserError, one_line_errors, writing
+from tx.files import to_json, write_atomically
 from tx.registry import Registry
 from tx.runs import provenance
 from tx.runs.metrics_log import Log, read_metrics
-from tx.runs.run_dir import RunDir, to_json, write_atomically
+from tx.runs.run_dir import RunDir
 
 
 def test_a_file_is_written_whole(tmp_path):

@@ -16,14 +16,14 @@ import tiny
 from launch import local, plan
 from tx import train as training
 from tx.data import tokenized
-from tx.errors import UserError
+from tx.errors import Diverged, UserError
+from tx.files import to_json
 from tx.runs import state
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
-from tx.runs.run_dir import RunDir, to_json
+from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration
 from tx.training.experiment import Chosen
-from tx.training.loss_monitor import Diverged
 from tx.training.step import TrainState, init_state, program, stack
 
 STEPS = 6

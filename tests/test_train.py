@@ -16,8 +16,9 @@ from tx.data import tokenized
 from tx.data.packing import FIELDS, eval_batches
 from tx.decode import Translator
 from tx.errors import UserError
+from tx.files import to_json
 from tx.runs.metrics_log import read_metrics
-from tx.runs.run_dir import RunDir, to_json
+from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration, thinned_curve
 from tx.training.optimizer import optimizer
 from tx.training.step import TrainState, init_state, make_eval, make_train_step

@@ -23,8 +23,9 @@ from launch import plan
 from tx import decode, files
 from tx.data import corpora, downloads, text_files, tfds
 from tx.errors import UserError, one_line_errors, printable
+from tx.files import from_json
 from tx.runs.checkpoints import Checkpoints
-from tx.runs.run_dir import RunDir, from_json
+from tx.runs.run_dir import RunDir
 from tx.runs.selection import Selected
 
 # A terminal's sequences (8-bit ones too), text turned around, half of a pair, rich's markup, HTML, Markdown.

@@ -16,6 +16,23 @@ class UserError(Exception):
     """Something outside the program is wrong (a name, a value, a file); the message is one line."""
 
 
+class Diverged(ArithmeticError):
+    """A loss or a gradient is not finite; the text is one line.
+
+    Attributes:
+      report: {"step", "loss", "gradient_norms" by layer, "sentences" of the batch as (source, target), "checkpoint":
+        the step of the last one, None where there is none}; for error.json.
+    """
+
+    def __init__(self, report: dict):
+        self.report = report
+        layers = [layer for layer, norm in report["gradient_norms"].items() if isinstance(norm, str)]
+        gradient = f", the gradient not finite in {', '.join(layers)}" if layers else ""
+        last = report["checkpoint"]
+        kept = "there is no checkpoint" if last is None else f"the last checkpoint is of step {last}"
+        super().__init__(f"the loss is {report['loss']} at step {report['step']}{gradient}; {kept}")
+
+
 def one_line_errors(main):
     """Decorates a command's main: a UserError is printed as one line, and the exit status is 2."""
 

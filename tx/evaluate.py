@@ -19,7 +19,8 @@ from tx.decoding.last_token import complete
 from tx.errors import UserError, one_line_errors, writing
 from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.evaluation.scores import score, score_apart
-from tx.runs.run_dir import RunDir, to_json, write_atomically
+from tx.files import to_json, write_atomically
+from tx.runs.run_dir import RunDir
 from tx.runtime.memory import keep_freed_memory
 
 _device = threading.Lock()

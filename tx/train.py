@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from tx import cli, plugins
-from tx.errors import UserError, one_line_errors, writing
+from tx.errors import Diverged, UserError, one_line_errors, writing
 from tx.evaluation.perplexity import dev_batches
 from tx.runs.lease import HELD_STATUS, LOST_STATUS, Held, Lost
 from tx.runs.metrics_log import Log, progress_bar
@@ -34,7 +34,7 @@ from tx.runtime import determinism, distributed
 from tx.runtime.memory import keep_freed_memory, named_training, one_step_at_a_time
 from tx.runtime.signals import STATUS, Interrupted, Interruption
 from tx.training.experiment import finish_all, select_all, take_up
-from tx.training.loss_monitor import Diverged, Sentinel
+from tx.training.loss_monitor import Sentinel
 from tx.training.memory_check import rehearse
 from tx.training.reevaluation import translate_again
 from tx.training.sharding import Layout, gather, make_train_step

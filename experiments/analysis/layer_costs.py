@@ -17,7 +17,7 @@ import rich.text
 from experiments.report import tables
 from experiments.report.tables import Column, Table
 from tx.errors import UserError, writing
-from tx.runs.run_dir import to_json, write_atomically
+from tx.files import to_json, write_atomically
 
 NAME = "table1"
 

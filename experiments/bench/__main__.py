@@ -12,7 +12,7 @@ from experiments.bench.harness.contestant import PLATFORMS, cores
 from experiments.bench.training import MODES
 from experiments.report.tables import print_table
 from tx.errors import UserError, one_line_errors
-from tx.runs.run_dir import to_json, write_atomically
+from tx.files import to_json, write_atomically
 
 _ABOUT = """\
 Every contestant is a process of its own with the same number of threads, bound to the same cores; they take turns,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from experiments.report import markers, symbols
 from experiments.report.tables import Column, Table, to_markdown
 from tx.errors import UserError
-from tx.runs.run_dir import from_json
+from tx.files import from_json
 
 NAME = "bench"  # between the markers of a README
 FORMAT = 1  # of the JSON files

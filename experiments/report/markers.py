@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from tx.errors import UserError, writing
-from tx.runs.run_dir import write_atomically
+from tx.files import write_atomically
 
 _MARKED = re.compile(r"^(<!-- table: (\S+) -->\n)(.*?)^(<!-- end table -->)$", re.DOTALL | re.MULTILINE)
 _MARKER = re.compile(r"^<!-- (?:table: |end table)", re.MULTILINE)

@@ -20,7 +20,7 @@ from experiments.report import (
     tuned_table,
 )
 from tx.errors import UserError, printable
-from tx.runs.run_dir import from_json, write_atomically
+from tx.files import from_json, write_atomically
 
 TABLES = {
     "table": main_table.build,

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator
 
 from tx.errors import UserError
-from tx.runs.run_dir import write_atomically
+from tx.files import write_atomically
 
 PATTERN = "results-*.tar.gz"
 FULL = 8 << 20  # bytes of an archive to which nothing is added any more

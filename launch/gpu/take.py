@@ -16,8 +16,9 @@ from experiments.report import results
 from experiments.report.results import Row, SeedRun
 from launch.gpu import archives
 from tx.errors import UserError, one_line_errors
+from tx.files import to_json, write_atomically
 from tx.runs import fingerprint, provenance
-from tx.runs.run_dir import RunDir, to_json, write_atomically
+from tx.runs.run_dir import RunDir
 
 INTO = pathlib.Path(registry.__file__).with_name("results")
 

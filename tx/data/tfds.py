@@ -21,7 +21,7 @@ from tx import files
 from tx.data import cache
 from tx.data.text_files import Pairs
 from tx.errors import UserError, one_line_errors
-from tx.runs.run_dir import from_json
+from tx.files import from_json
 
 # Of a set, a config or a split: a part of a path that leads nowhere else.
 NAME = re.compile(r"\w[\w.:+-]*")

@@ -26,7 +26,8 @@ import uuid
 from collections.abc import Callable
 
 from tx.errors import UserError
-from tx.runs.run_dir import LEASE, to_json, write_atomically
+from tx.files import to_json, write_atomically
+from tx.runs.run_dir import LEASE
 
 BEAT = 10.0  # seconds between a holder's signs of life
 EXPIRY = 60.0  # seconds without one, after which a holder elsewhere is dead

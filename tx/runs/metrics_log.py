@@ -7,8 +7,9 @@ import time
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tx.errors import UserError, writing
+from tx.files import from_json, write_atomically
 from tx.runs import tensorboard
-from tx.runs.run_dir import RunDir, from_json, write_atomically
+from tx.runs.run_dir import RunDir
 
 FOLDER = "tensorboard"  # of the events
 

@@ -1,4 +1,4 @@
-"""The folder of one run: which file is what, written atomically, read back by every command and report.
+"""The folder of one run: which file is what, read back by every command and report.
 
 WORKDIR/SWEEP@SCALE/VARIANT/seedK/ holds config.json, metrics.jsonl, TensorBoard events, checkpoints/,
 translations.SPLIT.txt and result.json. result.json is written last: it is there exactly when the run is done.
@@ -6,55 +6,14 @@ A failed run has error.json. lease/ says which process writes all this; stale/ a
 """
 
 import itertools
-import json
 import os
 import pathlib
 import re
 
 from tx.errors import UserError
+from tx.files import from_json
 
 LEASE = "lease"  # see tx/runs/lease.py
-DEEPEST = 100  # levels of JSON that is read; what this project writes has fewer than ten
-
-
-def write_atomically(path: os.PathLike, text: str) -> None:
-    """Writes a whole file or none of it, a power cut included: to a temporary name beside it, then renamed.
-
-    Raises OSError (`tx.errors.writing` words it); then what was there is there still, and nothing beside it.
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)  # left by a killed process that had our number
-        with temporary.open("x", encoding="utf-8") as file:  # x: never through somebody's link of that name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # a rename may reach the disk before what it renames
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def to_json(value: object) -> str:
-    """The one JSON form of this project's files: sorted keys, indented, each list of numbers on a line of its own."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
-    # No string holds a line break as such, so what starts with one is no string.
-    return re.sub(r"\[\n([^\[\]{}\"]*)\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text) + "\n"
-
-
-def from_json(text: str) -> object:
-    """Parses JSON that others may have written; raises ValueError alone, for nesting without end too."""
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    level, depth = [value], 0
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        if depth > DEEPEST:  # what recurses over a configuration or a result need not look
-            raise ValueError("nested too deeply")
-        level = [child for one in level for child in (one.values() if isinstance(one, dict) else one)]
-    return value
 
 
 class RunDir:

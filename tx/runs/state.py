@@ -10,14 +10,14 @@ from ml_collections import ConfigDict
 
 from tx import config as config_lib
 from tx.data import tokenized
-from tx.errors import UserError
+from tx.errors import Diverged, UserError
 from tx.evaluate import evaluate_translations
 from tx.evaluation.attention_probe import measure_attention
 from tx.evaluation.perplexity import dev_batches
+from tx.files import to_json, write_atomically
 from tx.runs.metrics_log import read_metrics
-from tx.runs.run_dir import RunDir, to_json, write_atomically
+from tx.runs.run_dir import RunDir
 from tx.runtime.memory import named_decoding
-from tx.training.loss_monitor import Diverged
 
 Run = tuple[ConfigDict, RunDir]
 

@@ -12,11 +12,11 @@ from tx.decode import padded
 from tx.errors import UserError
 from tx.evaluate import split_names
 from tx.evaluation.perplexity import described_dev, measure_dev
+from tx.files import to_json, write_atomically
 from tx.model.positions import check_length
 from tx.model.transformer import check_components
 from tx.runs import provenance
 from tx.runs.lease import Lease
-from tx.runs.run_dir import to_json, write_atomically
 from tx.runs.selection import Selected, select_parameters
 from tx.runs.state import Run, described, finish, is_done, recorded, thinned_curve
 from tx.runtime import distributed

@@ -7,29 +7,13 @@ import jax
 import numpy as np
 
 from tx.data.packing import Batch
+from tx.errors import Diverged
 from tx.training.step import layers
 from tx.training.training_run import Member
 
 LAG = 2  # dispatches that an accelerator may work ahead of being looked at
 ENOUGH = 30  # losses of earlier steps, below which nothing counts as a spike
 SPIKE = 6.0  # standard deviations above their mean
-
-
-class Diverged(ArithmeticError):
-    """A loss or a gradient is not finite; the text is one line.
-
-    Attributes:
-      report: {"step", "loss", "gradient_norms" by layer, "sentences" of the batch as (source, target), "checkpoint":
-        the step of the last one, None where there is none}; for error.json.
-    """
-
-    def __init__(self, report: dict):
-        self.report = report
-        layers = [layer for layer, norm in report["gradient_norms"].items() if isinstance(norm, str)]
-        gradient = f", the gradient not finite in {', '.join(layers)}" if layers else ""
-        last = report["checkpoint"]
-        kept = "there is no checkpoint" if last is None else f"the last checkpoint is of step {last}"
-        super().__init__(f"the loss is {report['loss']} at step {report['step']}{gradient}; {kept}")
 
 
 class Sentinel:

@@ -8,9 +8,10 @@ from tx import config as config_lib
 from tx.data import tokenized
 from tx.errors import UserError
 from tx.evaluation.perplexity import described_dev, measure_dev
+from tx.files import to_json, write_atomically
 from tx.runs import provenance
 from tx.runs.lease import Lease
-from tx.runs.run_dir import RunDir, to_json, write_atomically
+from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
 from tx.runs.state import described, finish, is_done, recorded
 
