@@ -280,7 +280,7 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
 def _program(run, most):
     if most == 1:
         return run.label
-    from tx.training.step import program  # slow to import, and not needed to run one by one
+    from tx.training.stacking import program  # slow to import, and not needed to run one by one
 
     return program(run.config)
 

@@ -10,8 +10,10 @@ import numpy as np
 import tiny
 
 from tx.data.packing import FIELDS
+from tx.model.loss import batch_loss
 from tx.training.sharding import Layout, gather, make_train_step
-from tx.training.step import Values, batch_loss, init_state
+from tx.training.stacking import Values
+from tx.training.step import init_state
 
 STEPS = 3
 ROWS, LENGTH = 8, 24

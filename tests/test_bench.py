@@ -628,7 +628,8 @@ def peer(*modules):
 @pytest.mark.parametrize("layers", ["Library", "Tuned"])
 def test_pytorchs_model_is_ours_and_learns(tmp_path, layers):
     from experiments.bench.contestants.torch_training import Training
-    from tx.training.step import Values, batch_loss
+    from tx.model.loss import batch_loss
+    from tx.training.stacking import Values
 
     diff = {"model__dropout": 0.0, "loss__smooth_over": "all", "model__num_layers": 1, "optim__lr_factor": 2.0}
     config = tiny.config(**diff, **(WHOLE if layers == "Library" else {}))

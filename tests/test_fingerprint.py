@@ -25,7 +25,7 @@ SAME = [
         "from tx.model.loss import cross_entropy\n",
         "from tx.model.loss import cross_entropy\nfrom tx.decoding import beam_search\n",
     ),
-    ("data/packing.py", 'f"no training sentence fits', 'f"none of the sentences fits'),
+    ("data/loader.py", 'f"no training sentence fits', 'f"none of the sentences fits'),
     ("train.py", "print(layout)", "print(layout, layout)"),
     ("model/positions.py", "10000.0 ** (-np.arange(half) / half)", "10000.0 ** (-np.arange(half) / half + 1)"),
     ("model/positions.py", "BUCKETS, FARTHEST = 32, 128", "BUCKETS, FARTHEST = 64, 256"),
@@ -44,7 +44,7 @@ OTHER = [
     ("model/layers.py", "_product.defvjp(lambda x, w: (x @ w, (x, w))", "_product.defvjp(lambda x, w: (x @ w, (w, x))"),
     ("model/layers.py", "    bias: bool = True\n", "    bias: bool = False\n"),
     ("model/layers.py", "    rate: Any\n", "    rate: Any\n    seed: Any\n"),
-    ("data/packing.py", "POOL = 4096", "POOL = 4097"),
+    ("data/loader.py", "POOL = 4096", "POOL = 4097"),
     ("data/prefetch.py", "epoch, pool = plan.after(epoch, pool)", "epoch, pool = epoch, pool + 1"),
     (
         "data/tokenized.py",
@@ -151,29 +151,29 @@ def test_everything_that_makes_a_number_is_reached():
     reached = set(Code(ROOT).covered(BASE))
     expected = """
         train.run_experiments train.train training.reevaluation.translate_again training.experiment.take_up
-        training.experiment.finish_all training.training_run.Member training.step.update training.step.batch_loss
-        training.step.init_state training.step.make_train_step training.step.make_eval training.step.Values
-        training.step.TrainState model.loss.cross_entropy model.loss.smoothing model.loss.CHUNK model.loss.LOGITS
-        model.loss._sums_backward training.optimizer.optimizer training.optimizer.schedule
-        training.optimizer.inverse_sqrt training.sharding.Layout training.sharding.make_train_step
-        training.sharding.gather model.prng.random_bits model.prng._GENERATOR model.prng._fold_in
-        model.transformer.Transformer model.transformer.EncoderLayer model.transformer.DecoderLayer
-        model.transformer.projection model.attention.MultiHeadAttention model.attention.Rows model.attention.Place
-        model.attention.BLOCK model.attention_kernels.attend_heads model.attention_kernels._attend_backward
-        model.attention_kernels.dot_product_attention model.attention_kernels.accumulate
-        model.attention_kernels.MASKED model.layers.Dense model.layers.Dropout model.layers.Residual
-        model.layers._product_backward model.layers.unit_scaling model.mixers.self_attention model.similarity.Scaled
-        model.similarity.Similarity model.positions.Sinusoidal model.positions.PositionEncoding model.norms.LayerNorm
-        model.norms._normalise_half_backward model.norms.EPSILON model.feed_forward.Rectified
-        model.feed_forward.FeedForward data.corpora.load data.synthetic.generate.read data.synthetic.numbers.generate
-        data.synthetic.numbers.SEED data.synthetic.number_sentences.sentence data.tokenized.prepare
-        data.tokenized.tokenize data.vocabulary.Vocabulary data.vocabulary.training_sentences
-        data.packing.TrainBatches data.packing.best_fit data.packing.fill data.packing.eval_batches data.packing.POOL
-        data.prefetch.Ahead data.prefetch.main runs.checkpoints.Checkpoints runs.state.finish
-        evaluate.evaluate_translations decode.Translator decode._search decode.batches decoding.beam_search.search
-        decoding.beam_search._top_k decoding.last_token.complete evaluation.scores.score evaluation.scores.score_apart
-        evaluation.scores.__main__ evaluation.scores.multi_bleu evaluation.scores.moses
-        evaluation.scores.split_compounds evaluation.attention_probe.measure_attention
+        training.experiment.finish_all training.training_run.Member training.step.update model.loss.batch_loss
+        training.step.init_state training.step.make_train_step evaluation.perplexity.make_eval
+        training.stacking.Values training.step.TrainState model.loss.cross_entropy model.loss.smoothing
+        model.loss.CHUNK model.loss.LOGITS model.loss._sums_backward training.optimizer.optimizer
+        training.optimizer.schedule training.optimizer.inverse_sqrt training.sharding.Layout
+        training.sharding.make_train_step training.sharding.gather model.prng.random_bits model.prng._GENERATOR
+        model.prng._fold_in model.transformer.Transformer model.transformer.EncoderLayer
+        model.transformer.DecoderLayer model.transformer.projection model.attention.MultiHeadAttention
+        model.attention.Rows model.attention.Place model.attention.BLOCK model.attention_kernels.attend_heads
+        model.attention_kernels._attend_backward model.attention_kernels.dot_product_attention
+        model.attention_kernels.accumulate model.attention_kernels.MASKED model.layers.Dense model.layers.Dropout
+        model.layers.Residual model.layers._product_backward model.layers.unit_scaling model.mixers.self_attention
+        model.similarity.Scaled model.similarity.Similarity model.positions.Sinusoidal
+        model.positions.PositionEncoding model.norms.LayerNorm model.norms._normalise_half_backward
+        model.norms.EPSILON model.feed_forward.Rectified model.feed_forward.FeedForward data.corpora.load
+        data.synthetic.generate.read data.synthetic.numbers.generate data.synthetic.numbers.SEED
+        data.synthetic.number_sentences.sentence data.tokenized.prepare data.tokenized.tokenize
+        data.vocabulary.Vocabulary data.vocabulary.training_sentences data.loader.TrainBatches data.packing.best_fit
+        data.packing.fill data.loader.eval_batches data.loader.POOL data.prefetch.Ahead data.prefetch.main
+        runs.checkpoints.Checkpoints runs.state.finish evaluate.evaluate_translations decode.Translator decode._search
+        decode.batches decoding.beam_search.search decoding.beam_search._top_k decoding.last_token.complete
+        evaluation.scores.score evaluation.scores.score_apart evaluation.scores.__main__ evaluation.scores.multi_bleu
+        evaluation.scores.moses evaluation.scores.split_compounds evaluation.attention_probe.measure_attention
         evaluation.attention_probe._sums
     """
     assert {f"tx.{name}" for name in expected.split()} - reached == set()

@@ -15,7 +15,8 @@ from tx.errors import UserError
 from tx.model import flops
 from tx.runtime import memory
 from tx.training import memory_check
-from tx.training.step import Values, init_state, update
+from tx.training.stacking import Values
+from tx.training.step import init_state, update
 
 
 @pytest.mark.parametrize(

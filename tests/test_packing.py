@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tx import config as config_lib
 from tx.data import packing
-from tx.data.packing import FIELDS, TrainBatches, best_fit, eval_batches
+from tx.data.loader import TrainBatches, eval_batches
+from tx.data.packing import FIELDS, best_fit
 from tx.data.tokenized import TokenizedSplit
 from tx.errors import UserError
 

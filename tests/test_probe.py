@@ -8,7 +8,7 @@ import tiny
 
 from tx.data.packing import FIELDS
 from tx.evaluation import attention_probe
-from tx.training.step import batch_loss
+from tx.model.loss import batch_loss
 
 CONFIG = {"model__num_layers": 1, "model__num_heads": 2}
 

@@ -12,10 +12,11 @@ import tiny
 from tx import train as training
 from tx.data import tokenized
 from tx.errors import UserError
+from tx.evaluation.perplexity import make_eval
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
-from tx.training.step import TrainState, make_eval
+from tx.training.step import TrainState
 
 NLL = {2: 5.0, 4: 3.0, 6: 4.0, 8: 3.5, 10: 3.2, 12: 3.1}  # by step: the lowest is neither the last nor of the newest
 

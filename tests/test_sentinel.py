@@ -11,13 +11,15 @@ import tiny
 
 from tx import train as training
 from tx.data import tokenized
-from tx.data.packing import TrainBatches
+from tx.data.loader import TrainBatches
 from tx.errors import Diverged
+from tx.model.loss import batch_loss
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
+from tx.runtime.trees import stack
 from tx.training.loss_monitor import LAG, Sentinel
-from tx.training.step import batch_loss, init_state, layers, make_train_step, stack
+from tx.training.step import init_state, layers, make_train_step
 
 STEPS = 8
 

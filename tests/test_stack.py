@@ -23,8 +23,10 @@ from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration
+from tx.runtime.trees import stack
 from tx.training.experiment import Chosen
-from tx.training.step import TrainState, init_state, program, stack
+from tx.training.stacking import program
+from tx.training.step import TrainState, init_state
 
 STEPS = 6
 

@@ -13,15 +13,17 @@ import tiny
 
 from tx import train as training
 from tx.data import tokenized
-from tx.data.packing import FIELDS, eval_batches
+from tx.data.loader import eval_batches
+from tx.data.packing import FIELDS
 from tx.decode import Translator
 from tx.errors import UserError
+from tx.evaluation.perplexity import make_eval
 from tx.files import to_json
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration, thinned_curve
 from tx.training.optimizer import optimizer
-from tx.training.step import TrainState, init_state, make_eval, make_train_step
+from tx.training.step import TrainState, init_state, make_train_step
 
 # Two rows of packed pairs, by hand: (source, target) lengths of each pair.
 ROWS = (((5, 4), (3, 6), (4, 3)), ((7, 7), (2, 5)))

@@ -4,8 +4,8 @@ The command line names a configuration and may change its fields:
 
     python -m tx.train --config=experiments/config.py:table3/A/h=1@multi30k --workdir=DIR [--config.train.steps=500 ...]
 
-Runs that differ in nothing but numbers (`tx.training.step.program`), such as seeds, train side by side as a group, in
-one compiled program, when --and stands between their arguments. A run alone is a group of one.
+Runs that differ in nothing but numbers (`tx.training.stacking.program`), such as seeds, train side by side as a group,
+in one compiled program, when --and stands between their arguments. A run alone is a group of one.
 
 SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, and the same command goes on from there.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from tx import cli, plugins
 from tx.errors import Diverged, UserError, one_line_errors, writing
-from tx.evaluation.perplexity import dev_batches
+from tx.evaluation.perplexity import dev_batches, make_eval
 from tx.runs.lease import HELD_STATUS, LOST_STATUS, Held, Lost
 from tx.runs.metrics_log import Log, progress_bar
 from tx.runs.run_dir import RunDir
@@ -33,13 +33,15 @@ from tx.runs.state import Run, record, recorded
 from tx.runtime import determinism, distributed
 from tx.runtime.memory import keep_freed_memory, named_training, one_step_at_a_time
 from tx.runtime.signals import STATUS, Interrupted, Interruption
+from tx.runtime.trees import member, stack
 from tx.training.experiment import finish_all, select_all, take_up
 from tx.training.loss_monitor import Sentinel
 from tx.training.memory_check import rehearse
+from tx.training.metrics import SIDES, Window
 from tx.training.reevaluation import translate_again
 from tx.training.sharding import Layout, gather, make_train_step
-from tx.training.step import TrainState, make_eval, member, stack
-from tx.training.training_run import SIDES, Member, Window
+from tx.training.step import TrainState
+from tx.training.training_run import Member
 
 
 def train(members: Sequence[Member], interruption: Interruption | None = None) -> tuple[TrainState, list[dict | None]]:

@@ -1,21 +1,15 @@
 """Packs sentence pairs into rows of one fixed shape, so that a training step compiles once and little is padding.
 
-A row holds several pairs; both its sides have `row_length` tokens. Sentences are taken in pools; within a pool each
-goes, longest first, where it leaves the least room (best fit). Which sentences make which row is a function of
-(seed, epoch, pool) alone, so a position in the data is three numbers.
+A row holds several pairs; both its sides have `row_length` tokens. Each sentence of a pool goes, longest first, where
+it leaves the least room (best fit).
 """
 
 import bisect
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 
-from tx.data.prefetch import Ahead
 from tx.data.tokenized import TokenizedSplit
-from tx.errors import UserError
-
-POOL = 4096  # sentence pairs packed together: enough that the rows left half empty hardly count
 
 Batch = dict[str, np.ndarray]
 FIELDS = ("src", "tgt", "src_segments", "tgt_segments", "src_positions", "tgt_positions")
@@ -76,118 +70,3 @@ def fill(split: TokenizedSplit, rows: list[list[int]], batch_rows: int, row_leng
         batch[f"{side}_segments"].flat[there] = np.repeat(np.arange(len(row)) - first + 1, lengths)
         batch[f"{side}_positions"].flat[there] = position
     return batch
-
-
-class Plan:
-    """What makes the rows of every pool; a function of what it is made of, and of the pool, alone.
-
-    Args:
-      usable: the sentences that are packed.
-      src_lengths, tgt_lengths: of all sentences.
-      seed, row_length: as of `TrainBatches`.
-    """
-
-    def __init__(
-        self, usable: np.ndarray, src_lengths: np.ndarray, tgt_lengths: np.ndarray, *, seed: int, row_length: int
-    ):
-        self._usable, self._lengths = usable, (src_lengths, tgt_lengths)
-        self._seed, self._row_length, self._order = seed, row_length, (None, None)
-
-    def rows(self, epoch: int, pool: int) -> list[list[int]]:
-        """Returns the rows of a pool, as lists of sentences."""
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self._usable)
-        chosen = self._order[1][pool * POOL : (pool + 1) * POOL]
-        rows = best_fit(*(lengths[chosen] for lengths in self._lengths), self._row_length)
-        # Best fit makes full rows first: mix them, or the last batches of a pool would hold the short sentences.
-        shuffled = np.random.default_rng((self._seed, epoch, pool)).permutation(len(rows))
-        return [[int(chosen[i]) for i in rows[r]] for r in shuffled]
-
-    def after(self, epoch: int, pool: int) -> tuple[int, int]:
-        """Returns the pool that comes next."""
-        return (epoch, pool + 1) if (pool + 1) * POOL < len(self._usable) else (epoch + 1, 0)
-
-    def close(self) -> None:
-        """Does nothing; see `Ahead`."""
-
-
-class TrainBatches(Iterator[Batch]):
-    """An endless stream of packed training batches, every epoch in a new order.
-
-    Args:
-      split: the training sentences.
-      seed: of the order.
-      row_length, batch_rows: shape of a batch; a sentence longer than row_length on either side is left out.
-      shortest: the share of the others that is kept: those no longer, on either side, than that share of them.
-      ahead: whether another process plans the pools to come, which `close` ends.
-
-    Attributes:
-      too_long: how many sentences are longer than row_length.
-      longest: tokens of the longest sentence that is kept, on either side.
-      position: {"epoch", "pool", "row"} of the next row; setting it continues from there.
-
-    Raises:
-      UserError: every sentence is too long.
-    """
-
-    def __init__(
-        self,
-        split: TokenizedSplit,
-        *,
-        seed: int,
-        row_length: int,
-        batch_rows: int,
-        shortest: float = 1.0,
-        ahead: bool = False,
-    ):
-        self.split, self.row_length, self.batch_rows = split, row_length, batch_rows
-        lengths = split.src_lengths, split.tgt_lengths
-        longest = np.maximum(*lengths)
-        self.usable = np.flatnonzero(longest <= row_length)
-        self.too_long = len(split) - len(self.usable)
-        if not len(self.usable):
-            raise UserError(
-                f"no training sentence fits into data.row_length={row_length}; the shortest needs {longest.min()}"
-            )
-        self.longest = int(np.quantile(longest[self.usable], shortest, method="lower"))
-        self.usable = self.usable[longest[self.usable] <= self.longest]
-        self.position = {"epoch": 0, "pool": 0, "row": 0}
-        plan = Plan(self.usable, *lengths, seed=seed, row_length=row_length)
-        self._plan, self._planned, self._rows = Ahead(plan) if ahead else plan, None, []
-
-    def __next__(self) -> Batch:
-        rows = []
-        while len(rows) < self.batch_rows:
-            epoch, pool, row = (self.position[key] for key in ("epoch", "pool", "row"))
-            taken = self._pool(epoch, pool)[row : row + self.batch_rows - len(rows)]
-            rows += taken
-            row += len(taken)
-            if row == len(self._rows):
-                (epoch, pool), row = self._plan.after(epoch, pool), 0
-            self.position = {"epoch": epoch, "pool": pool, "row": row}
-        return fill(self.split, rows, self.batch_rows, self.row_length)
-
-    def epochs(self) -> float:
-        """Returns how many times the training text has been passed through."""
-        epoch, pool, row = (self.position[key] for key in ("epoch", "pool", "row"))
-        done = pool * POOL
-        if row:
-            done += min(POOL, len(self.usable) - done) * row / len(self._pool(epoch, pool))
-        return epoch + done / len(self.usable)
-
-    def close(self) -> None:
-        """Ends the process that plans ahead, if there is one; it would start again when it is needed."""
-        self._plan.close()
-
-    def _pool(self, epoch, pool):
-        if self._planned != (epoch, pool):
-            self._planned, self._rows = (epoch, pool), self._plan.rows(epoch, pool)
-        return self._rows
-
-
-def eval_batches(split: TokenizedSplit, *, row_length: int, batch_rows: int) -> list[Batch]:
-    """Returns every sentence of a split once, packed; rows are as long as its longest sentence asks for."""
-    lengths = np.maximum(split.src_lengths, split.tgt_lengths)
-    row_length = max(row_length, -32 * (-int(lengths.max()) // 32))
-    rows = best_fit(split.src_lengths, split.tgt_lengths, row_length)
-    return [fill(split, rows[i : i + batch_rows], batch_rows, row_length) for i in range(0, len(rows), batch_rows)]

@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Ahead:
-    """Stands for a plan (`tx.data.packing.Plan`); best asked for one pool after the other.
+    """Stands for a plan (`tx.data.loader.Plan`); best asked for one pool after the other.
 
     Args:
       plan: what makes the rows.

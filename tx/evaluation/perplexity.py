@@ -1,13 +1,59 @@
 """Dev perplexity of trained models, with the source and without it."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from ml_collections import ConfigDict
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx.data import tokenized
-from tx.data.packing import Batch, eval_batches
+from tx.data.loader import eval_batches
+from tx.data.packing import Batch
+from tx.model.loss import batch_loss
 from tx.runs.selection import Selected
-from tx.training.step import make_eval, stack
+from tx.runtime.trees import stack
+
+
+def make_eval(config: ConfigDict, batches: list[Batch], members: int = 1) -> Callable[..., list[dict]]:
+    """Returns a function of parameters: for each member {"nll", "ppl", "tokens"} over the batches.
+
+    ppl is exp of the mean negative log-likelihood per target subword, end of sentence included, without smoothing. With
+    `source=0.0` it is that of a model of the target language alone, for which the encoder's output is zero.
+
+    Args:
+      config: of any of the members.
+      batches: the same for all.
+      members: how many there are; the parameters are a `stack` of so many.
+    """
+    nll = _nll(FrozenConfigDict({"model": config.model.to_dict(), "loss": config.loss.to_dict()}), members > 1)
+    count = sum(int((batch["tgt"] != 0).sum()) for batch in batches)
+
+    def evaluate(params: Any, source: float = 1.0) -> list[dict]:
+        scale = np.float32(source)
+        sums = [np.asarray(nll(params, batch, scale), np.float64).reshape(members) for batch in batches]
+        means = [row.sum() / count for row in np.stack(sums, axis=1)]
+        with np.errstate(over="ignore"):  # what has diverged may have an infinite perplexity
+            return [{"nll": float(mean), "ppl": float(np.exp(mean)), "tokens": count} for mean in means]
+
+    return evaluate
+
+
+@functools.lru_cache
+def _nll(config: FrozenConfigDict, stacked: bool) -> Callable:
+    """Returns the jitted sum over a batch; one for all runs of equal `config` (frozen: "model" and "loss")."""
+
+    def nll(params, batch, source):
+        return batch_loss(config, params, batch, source=source)[1] * _tokens(batch)
+
+    return jax.jit(jax.vmap(nll, in_axes=(0, None, None)) if stacked else nll)
+
+
+def _tokens(batch):
+    """The target tokens of rows."""
+    return (batch["tgt"] != 0).sum().astype(jnp.float32)
 
 
 def dev_batches(config: ConfigDict, data: tokenized.PreparedData) -> list[Batch]:

@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from tx.model.transformer import Transformer, projection
 
 CHUNK = 512  # tokens whose logits exist at a time, on a CPU
 # Logits that exist at a time elsewhere: each chunk reads and writes the gradient of the whole table once more.
@@ -135,3 +138,44 @@ def _chunk_sums(h, table, y, logits, low, peak):
     real = (y != 0).astype(jnp.float32)
     loss = (real * (log_normaliser - peak * at_target - low * total)).sum()
     return (loss, (real * (log_normaliser - at_target)).sum()), log_normaliser
+
+
+def batch_loss(
+    config: ConfigDict,
+    params: dict,
+    batch: dict[str, jax.Array],
+    values: Any = None,
+    rng: jax.Array | None = None,
+    parts: int = 1,
+    source: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns (loss, negative log-likelihood), means over the batch's target tokens.
+
+    Args:
+      config: shapes and structure.
+      params: the model's parameters.
+      batch: packed sentences.
+      values: dropout and label smoothing (`tx.training.stacking.Values`); None for neither, as in evaluation.
+      rng: of the dropout; not used without values.
+      parts: how many equal parts of the batch lie on different devices.
+      source: what the encoder's output is multiplied by, as in `Transformer.hidden`.
+    """
+    model = dict(config.model)
+    if values is not None:
+        model |= {name: getattr(values, name) for name in model if "dropout" in name and model[name] > 0}
+    hidden = Transformer(**model).apply(
+        {"params": params},
+        **batch,
+        source=source,
+        train=values is not None,
+        rngs=None if values is None else {"dropout": rng},
+        method="hidden",
+    )
+    return cross_entropy(
+        hidden.reshape(-1, config.model.d_model),
+        projection(params),
+        batch["tgt"].reshape(-1),
+        label_smoothing=0.0 if values is None else values.label_smoothing,
+        smooth_over=config.loss.smooth_over,
+        parts=parts,
+    )

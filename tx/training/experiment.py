@@ -20,9 +20,11 @@ from tx.runs.lease import Lease
 from tx.runs.selection import Selected, select_parameters
 from tx.runs.state import Run, described, finish, is_done, recorded, thinned_curve
 from tx.runtime import distributed
+from tx.runtime.trees import member
 from tx.training.optimizer import schedules
 from tx.training.sharding import Layout
-from tx.training.step import TrainState, member, program
+from tx.training.stacking import program
+from tx.training.step import TrainState
 from tx.training.training_run import Member
 
 

@@ -5,12 +5,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tx.data import tokenized
-from tx.data.packing import TrainBatches, eval_batches
+from tx.data.loader import TrainBatches, eval_batches
 from tx.decode import Translator
 from tx.evaluate import split_names
+from tx.evaluation.perplexity import make_eval
 from tx.runtime.memory import named_decoding, named_training
+from tx.runtime.trees import stack
 from tx.training.sharding import Layout, gather, make_train_step
-from tx.training.step import init_state, make_eval, stack
+from tx.training.step import init_state
 
 
 def rehearse(*configs: ConfigDict) -> None:

@@ -24,7 +24,8 @@ from ml_collections import ConfigDict
 from tx.data.packing import Batch
 from tx.errors import UserError
 from tx.training import step as one_device
-from tx.training.step import TrainState, Values, init_state, update
+from tx.training.stacking import Values
+from tx.training.step import TrainState, init_state, update
 
 SMALL = 1024  # elements: an array of no more is copied rather than cut
 

@@ -1,71 +1,25 @@
-"""The runs of a group that trains side by side: what each keeps for itself, and what a step leaves of them all."""
+"""One run of a group that trains side by side: what it keeps for itself."""
 
 import collections
 import math
-import time
-from collections.abc import Sequence
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from tx.data import tokenized
-from tx.data.packing import Batch, TrainBatches
+from tx.data.loader import TrainBatches
+from tx.data.packing import Batch
 from tx.model.flops import training_flops
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
+from tx.runtime.trees import stack
+from tx.training.metrics import SIDES
 from tx.training.optimizer import schedule
-from tx.training.step import TrainState, init_state, stack
+from tx.training.step import TrainState, init_state
 
-SIDES = {"source": "src", "target": "tgt"}
-LOGGED = ("loss", "nll", "grad_norm")
 RECENT = 100  # steps whose losses say what is usual
-
-
-class Window:
-    """Losses and tokens of a group since the last line of its logs; losses stay on the device until they are read.
-
-    Args:
-      members: how many.
-      earlier: of each member, what is LOGGED by step that an earlier process left unread; {} for none.
-    """
-
-    def __init__(self, members: int, earlier: Sequence[dict[str, list[float]]] = ()):
-        self.members, self.metrics, self.start = members, [], time.monotonic()
-        self.earlier = earlier or [{}] * members
-        self.tokens = {side: np.zeros(members, int) for side in SIDES}
-
-    def add(self, metrics: dict, batch: Batch) -> None:
-        """Takes what a step was given and gave, for one member or for a stack of all."""
-        self.metrics.append({key: metrics[key] for key in LOGGED})
-        for side, name in SIDES.items():
-            self.tokens[side] += np.count_nonzero(batch[name].reshape(self.members, -1), axis=1)
-
-    def losses(self) -> list[dict[str, list[float]]]:
-        """Returns each member's {"loss", "nll", "grad_norm"} by step; waits for the last step."""
-        host, found = jax.device_get(self.metrics), []
-        for i, earlier in enumerate(self.earlier):
-            found.append(dict(earlier))
-            for key in host[0] if host else ():
-                new = [x for m in host for x in np.reshape(m[key], (self.members, -1))[i].tolist()]
-                found[i][key] = [*earlier.get(key, ()), *new]
-        return found
-
-    def read(self) -> list[tuple[dict, dict]]:
-        """Returns each member's (means of what is LOGGED, tokens per second of its share); waits for the last step."""
-        losses = self.losses()
-        share = (time.monotonic() - self.start) / self.members
-        return [
-            (
-                {key: float(np.mean(np.float32(each))) for key, each in losses[i].items()},
-                {
-                    "target_tokens_per_s": float(self.tokens["target"][i] / share),
-                    "tokens_per_s": float((self.tokens["source"][i] + self.tokens["target"][i]) / share),
-                },
-            )
-            for i in range(self.members)
-        ]
 
 
 class Member:
@@ -80,7 +34,7 @@ class Member:
       tokens: {"source", "target"}: tokens trained on up to the last line of the log.
       seconds: its share of the time that earlier processes trained it.
       padding: positions that hold no token, and all positions, of the batches so far.
-      unread: what is LOGGED of the steps that came after the last line of the log; see `Window`.
+      unread: what is LOGGED of the steps that came after the last line of the log; see `tx.training.metrics.Window`.
       losses: those of the last line of the log, {} before the first.
       dev: {"last", "best"}: what dev perplexity was at the last evaluation, and at the one with the lowest loss, as
         {"step", "nll", "ppl"}; None before.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tx.data.packing import POOL
+from tx.data.loader import POOL
 from tx.data.tokenized import TokenizedSplit
 
 Part = tuple[np.ndarray, np.ndarray]  # int64 (sentences, length) of either side

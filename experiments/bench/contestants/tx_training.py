@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments.bench.harness import sentences
 from experiments.bench.harness.machine import device_memory, peak_memory
-from tx.data.packing import TrainBatches
+from tx.data.loader import TrainBatches
 from tx.runtime.memory import keep_freed_memory, one_step_at_a_time
 
 

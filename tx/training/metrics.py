@@ -1,0 +1,57 @@
+"""What the steps of a group leave: losses and tokens since the last line of the logs."""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from tx.data.packing import Batch
+
+SIDES = {"source": "src", "target": "tgt"}
+LOGGED = ("loss", "nll", "grad_norm")
+
+
+class Window:
+    """Losses and tokens of a group since the last line of its logs; losses stay on the device until they are read.
+
+    Args:
+      members: how many.
+      earlier: of each member, what is LOGGED by step that an earlier process left unread; {} for none.
+    """
+
+    def __init__(self, members: int, earlier: Sequence[dict[str, list[float]]] = ()):
+        self.members, self.metrics, self.start = members, [], time.monotonic()
+        self.earlier = earlier or [{}] * members
+        self.tokens = {side: np.zeros(members, int) for side in SIDES}
+
+    def add(self, metrics: dict, batch: Batch) -> None:
+        """Takes what a step was given and gave, for one member or for a stack of all."""
+        self.metrics.append({key: metrics[key] for key in LOGGED})
+        for side, name in SIDES.items():
+            self.tokens[side] += np.count_nonzero(batch[name].reshape(self.members, -1), axis=1)
+
+    def losses(self) -> list[dict[str, list[float]]]:
+        """Returns each member's {"loss", "nll", "grad_norm"} by step; waits for the last step."""
+        host, found = jax.device_get(self.metrics), []
+        for i, earlier in enumerate(self.earlier):
+            found.append(dict(earlier))
+            for key in host[0] if host else ():
+                new = [x for m in host for x in np.reshape(m[key], (self.members, -1))[i].tolist()]
+                found[i][key] = [*earlier.get(key, ()), *new]
+        return found
+
+    def read(self) -> list[tuple[dict, dict]]:
+        """Returns each member's (means of what is LOGGED, tokens per second of its share); waits for the last step."""
+        losses = self.losses()
+        share = (time.monotonic() - self.start) / self.members
+        return [
+            (
+                {key: float(np.mean(np.float32(each))) for key, each in losses[i].items()},
+                {
+                    "target_tokens_per_s": float(self.tokens["target"][i] / share),
+                    "tokens_per_s": float((self.tokens["source"][i] + self.tokens["target"][i]) / share),
+                },
+            )
+            for i in range(self.members)
+        ]
