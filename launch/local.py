@@ -53,7 +53,7 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
     What is wrong with the text, or with a component's name, raises UserError here and not in every run.
     """
     from tx.data import tokenized  # slow to import, and not needed to plan
-    from tx.evaluate import split_names
+    from tx.evaluation.translation import split_names
     from tx.model.positions import check_length
     from tx.model.transformer import check_components
     from tx.training.optimizer import schedules

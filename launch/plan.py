@@ -18,13 +18,13 @@ import ml_collections
 
 import tx.config
 from experiments import points, registry
-from launch import states
-from launch.states import State
 from tx import plugins
 from tx.errors import UserError
 from tx.files import to_json
 from tx.model import flops
+from tx.runs import state
 from tx.runs.run_dir import RunDir
+from tx.runs.state import State
 
 _OWNED = {  # fields that --set, --grid and --tune may not touch, and why
     "name": "the launcher names the runs",
@@ -243,8 +243,8 @@ def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
     for seed in seeds:
         config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
         folder = RunDir(workdir / sweep / variant.name / f"seed{seed}")
-        state = states.of(folder, _changes(config))
-        planned.append(PlannedRun(full, row.name, sweep, overrides, seed, config, folder, state))
+        found = state.of(folder, _changes(config))
+        planned.append(PlannedRun(full, row.name, sweep, overrides, seed, config, folder, found))
     return planned
 
 

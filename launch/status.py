@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.report import results
-from launch import states
 from launch.display import progress
-from launch.states import State
 from tx.errors import UserError, printable
+from tx.runs import state
 from tx.runs.run_dir import RunDir
+from tx.runs.state import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _state(row, run):
     if run.state == "failed" and run.result is None and RunDir(run.path).result.exists():
         return State("failed", run.error)  # a damaged result
     try:
-        return states.of(RunDir(run.path), lambda config: "; ".join(row.changes(config)))
+        return state.of(RunDir(run.path), lambda config: "; ".join(row.changes(config)))
     except UserError as error:
         return State("failed", str(error))
 
@@ -69,4 +69,4 @@ def show(folder: pathlib.Path, console: Console) -> None:
         table.add_row(run.name, str(run.seed), run.state.name, step, Text(printable(run.state.why)))
     console.print(table)
     counts = collections.Counter(run.state.name for run in found)
-    console.print(", ".join(f"{counts[name]} {name}" for name in states.NAMES if counts[name]), markup=False)
+    console.print(", ".join(f"{counts[name]} {name}" for name in state.NAMES if counts[name]), markup=False)

@@ -13,8 +13,8 @@ from experiments.report.symbols import show
 from experiments.tuning import Asked
 from launch import plan
 from launch.plan import PlannedRun, Row
-from launch.states import State
 from tx.runs.run_dir import RunDir
+from tx.runs.state import State
 
 
 class Stage(NamedTuple):

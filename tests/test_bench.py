@@ -178,7 +178,7 @@ def test_what_was_measured_is_still_what_would_be():
 
 def test_a_run_that_a_peer_cannot_hold_is_refused_before_anything_is_measured(monkeypatch, capsys, tmp_path):
     config = sentences.config_of("multi30k", {"model.dtype": "bfloat16"})
-    monkeypatch.setattr("tx.decode.open_run", lambda run, options: (config, ({}, 1, "last"), None))
+    monkeypatch.setattr("tx.decoding.trained_model.open_run", lambda run, options: (config, ({}, 1, "last"), None))
     monkeypatch.setattr(decoding, "need", lambda *_: None)
     for peer, label in (("ctranslate2", "CTranslate2"), ("marian", "Hugging Face Marian")):
         assert refused(capsys, "decode", tmp_path, f"--peers={peer}") == (

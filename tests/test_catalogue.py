@@ -11,7 +11,7 @@ import tiny
 from experiments import registry
 from tx import config as config_lib
 from tx.data.packing import FIELDS
-from tx.decode import Translator
+from tx.decoding.translator import Translator
 from tx.model import flops
 from tx.model.feed_forward import feed_forwards
 from tx.model.mixers import mixers

@@ -7,8 +7,8 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tx import decode
-from tx.decode import SHAPES, Translator, batches
+from tx.decoding import translator
+from tx.decoding.translator import SHAPES, Translator, batches
 from tx.errors import UserError
 
 EOS = 1
@@ -37,10 +37,10 @@ def test_translations_come_in_the_order_of_their_sentences(lengths, batch_tokens
         return src[:, ::-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "_compiled", lambda program, eos_rank: backwards)
-        translator = Translator(tiny.config(decode__batch_tokens=batch_tokens), {})
+        patch.setattr(translator, "_compiled", lambda program, eos_rank: backwards)
+        translate = Translator(tiny.config(decode__batch_tokens=batch_tokens), {})
     sources = [np.array([*range(100 * i + 2, 100 * i + 1 + n), EOS], np.int32) for i, n in enumerate(lengths)]
-    assert [out.tolist() for out in translator(sources)] == [source[-2::-1].tolist() for source in sources]
+    assert [out.tolist() for out in translate(sources)] == [source[-2::-1].tolist() for source in sources]
 
 
 def test_batches_share_shapes_evenly_and_take_the_shortest_that_fits():
@@ -102,8 +102,8 @@ def test_a_translation_does_not_depend_on_the_size_of_batches(model, together):
 
 def test_many_sentences_and_several_workers_translate_the_same(model, together, monkeypatch):
     config, _, params, sources = model
-    monkeypatch.setattr(decode, "MANY", 4)
-    monkeypatch.setattr(decode.determinism, "threads", lambda: 2)
+    monkeypatch.setattr(translator, "MANY", 4)
+    monkeypatch.setattr(translator.determinism, "threads", lambda: 2)
     same(together[1], Translator(config, params)(sources))
 
 
@@ -111,9 +111,9 @@ def test_an_accelerator_translates_the_same_with_fewer_shapes(model, together, m
     config, _, params, sources = model
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     asked = []
-    monkeypatch.setattr(decode, "batches", lambda *a: asked.append(a[2]) or batches(*a))
+    monkeypatch.setattr(translator, "batches", lambda *a: asked.append(a[2]) or batches(*a))
     same(together[1], Translator(config, params)(sources))
-    assert asked == [decode.FEW]
+    assert asked == [translator.FEW]
 
 
 def test_translations_end_within_the_limit(model, together):

@@ -22,17 +22,17 @@ SAME = [
     ("model/loss.py", "    label_smoothing: Any,\n", "    label_smoothing: float,\n"),
     (
         "training/step.py",
-        "from tx.model.loss import cross_entropy\n",
-        "from tx.model.loss import cross_entropy\nfrom tx.decoding import beam_search\n",
+        "from tx.model.loss import batch_loss\n",
+        "from tx.model.loss import batch_loss\nfrom tx.decoding import beam_search\n",
     ),
     ("data/loader.py", 'f"no training sentence fits', 'f"none of the sentences fits'),
-    ("train.py", "print(layout)", "print(layout, layout)"),
+    ("training/loop.py", "print(layout)", "print(layout, layout)"),
     ("model/positions.py", "10000.0 ** (-np.arange(half) / half)", "10000.0 ** (-np.arange(half) / half + 1)"),
     ("model/positions.py", "BUCKETS, FARTHEST = 32, 128", "BUCKETS, FARTHEST = 64, 256"),
     ("model/norms.py", "return (y * scale.reshape(*(1,) * (x.ndim - 1), width))", "return (y * scale.reshape(-1))"),
     ("data/synthetic/recall.py", "SEED = 2017", "SEED = 2018"),
     ("evaluation/scores.py", "def bleu_from_stats(", "def unreached():\n    return 1\n\n\ndef bleu_from_stats("),
-    ("decode.py", 'OPTIONS = ("beam",', 'OPTIONS = ("another", "beam",'),
+    ("runs/state.py", 'NAMES = ("pending",', 'NAMES = ("another", "pending",'),
     ("model/flops.py", "return sum(parameter_groups", "return 1 + sum(parameter_groups"),
     ("config.py", "c.optim.beta2 = 0.98", "c.optim.beta2 = 0.99"),
 ]
@@ -150,9 +150,9 @@ def test_where_a_definition_lies_makes_no_difference(tmp_path, edited):
 def test_everything_that_makes_a_number_is_reached():
     reached = set(Code(ROOT).covered(BASE))
     expected = """
-        train.run_experiments train.train training.reevaluation.translate_again training.experiment.take_up
-        training.experiment.finish_all training.training_run.Member training.step.update model.loss.batch_loss
-        training.step.init_state training.step.make_train_step evaluation.perplexity.make_eval
+        training.experiment.run_experiments training.loop.train training.reevaluation.translate_again
+        training.experiment.take_up training.experiment.finish_all training.training_run.Member training.step.update
+        model.loss.batch_loss training.step.init_state training.step.make_train_step evaluation.perplexity.make_eval
         training.stacking.Values training.step.TrainState model.loss.cross_entropy model.loss.smoothing
         model.loss.CHUNK model.loss.LOGITS model.loss._sums_backward training.optimizer.optimizer
         training.optimizer.schedule training.optimizer.inverse_sqrt training.sharding.Layout
@@ -170,10 +170,11 @@ def test_everything_that_makes_a_number_is_reached():
         data.synthetic.number_sentences.sentence data.tokenized.prepare data.tokenized.tokenize
         data.vocabulary.Vocabulary data.vocabulary.training_sentences data.loader.TrainBatches data.packing.best_fit
         data.packing.fill data.loader.eval_batches data.loader.POOL data.prefetch.Ahead data.prefetch.main
-        runs.checkpoints.Checkpoints runs.state.finish evaluate.evaluate_translations decode.Translator decode._search
-        decode.batches decoding.beam_search.search decoding.beam_search._top_k decoding.last_token.complete
-        evaluation.scores.score evaluation.scores.score_apart evaluation.scores.__main__ evaluation.scores.multi_bleu
-        evaluation.scores.moses evaluation.scores.split_compounds evaluation.attention_probe.measure_attention
+        runs.checkpoints.Checkpoints training.outcome.finish evaluation.translation.evaluate_translations
+        decoding.translator.Translator decoding.translator._search decoding.translator.batches
+        decoding.beam_search.search decoding.beam_search._top_k decoding.last_token.complete evaluation.scores.score
+        evaluation.scores.score_apart evaluation.scores.__main__ evaluation.scores.multi_bleu evaluation.scores.moses
+        evaluation.scores.split_compounds evaluation.attention_probe.measure_attention
         evaluation.attention_probe._sums
     """
     assert {f"tx.{name}" for name in expected.split()} - reached == set()
@@ -295,7 +296,7 @@ def train(body, head=""):
     [
         (train("return a.f(x)", "from tx import a"), train("return f(x)", "from tx.a import f")),
         (train("return a.f(x)", "from tx import a"), train("import tx.a\nreturn tx.a.f(x)")),
-        (train("return a.f(x)", "from tx import a"), train("from .a import f as g\nreturn g(x)")),
+        (train("return a.f(x)", "from tx import a"), train("from ..a import f as g\nreturn g(x)")),
         (
             train("return a.f(x)", "from tx import a"),
             train("return f(x)", f"from {REEVALUATION} import f"),  # handed on

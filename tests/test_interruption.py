@@ -9,12 +9,13 @@ import pytest
 import tiny
 from test_parallel import started
 
-from tx import train as training
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime.signals import STATUS, Interrupted, Interruption
+from tx.training import loop
 from tx.training.step import TrainState, init_state
+from tx.training.training_run import Member
 
 SETTINGS = {
     "model__vocab_size": handful.VOCAB_SIZE,
@@ -55,10 +56,10 @@ def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGTERM)
         return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics()
 
-    monkeypatch.setattr(training, "make_train_step", lambda *_: step)
-    member = training.Member(config, run, handful.prepared(copies=2))
+    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    member = Member(config, run, handful.prepared(copies=2))
     with Interruption() as interruption, pytest.raises(Interrupted, match="after step 7"):
-        training.train([member], interruption)
+        loop.train([member], interruption)
     checkpoints = Checkpoints(run.checkpoints)
     state, position = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
     checkpoints.close()

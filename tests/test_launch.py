@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from experiments import points, registry
-from launch import display, local, plan, pool, queue, states
+from launch import display, local, plan, pool, queue
 from tx.files import to_json
 from tx.model import flops
-from tx.runs import lease
+from tx.runs import lease, state
 from tx.runs.lease import HELD_STATUS
 from tx.runs.run_dir import RunDir
 from tx.runtime.signals import STATUS
@@ -338,7 +338,7 @@ def test_an_interrupted_run_is_no_failure_and_not_tried_again(launcher, capsys, 
     assert "interrupted: the same command goes on from there" in capsys.readouterr().out
     folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
     assert not folder.error.exists()
-    assert states.of(folder, lambda _: "").name == "interrupted"
+    assert state.of(folder, lambda _: "").name == "interrupted"
 
 
 def test_the_largest_run_is_tried_before_anything_starts(launcher, capsys, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tx import config as config_lib
-from tx.data import packing
+from tx.data import loader
 from tx.data.loader import TrainBatches, eval_batches
 from tx.data.packing import FIELDS, best_fit
 from tx.data.tokenized import TokenizedSplit
@@ -152,7 +152,7 @@ def test_training_batches_are_the_plain_ones_epoch_after_epoch(lengths, shape, p
     rows = list(plain_rows(lengths, seed, row_length, pool, epochs=3))
     whole = rows[: len(rows) // shape["batch_rows"] * shape["batch_rows"]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "POOL", pool)
+        patch.setattr(loader, "POOL", pool)
         stream = TrainBatches(split, seed=seed, **shape)
         assert stream.too_long == len(lengths) - len(usable)
         for expected in plain_batches(split, whole, **shape):
@@ -181,7 +181,7 @@ def equal(a, b):
 
 
 def test_order_is_the_seeds_and_changes_with_the_epoch(monkeypatch):
-    monkeypatch.setattr(packing, "POOL", 40)
+    monkeypatch.setattr(loader, "POOL", 40)
     first, again, other = stream(1), stream(1), stream(2)
     batches = [next(first) for _ in range(60)]
     assert all(equal(batch, next(again)) for batch in batches)
@@ -194,7 +194,7 @@ def test_order_is_the_seeds_and_changes_with_the_epoch(monkeypatch):
 def test_a_saved_position_continues_exactly(lengths, shape, pool, seed, stop):
     straight, after = (TrainBatches(split_of(lengths), seed=seed, **shape) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "POOL", pool)
+        patch.setattr(loader, "POOL", pool)
         for _ in range(stop):
             next(straight)
         after.position = json.loads(json.dumps(straight.position))  # as a checkpoint keeps it

@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 import tiny
 
-from tx import train as training
 from tx.errors import UserError
 from tx.model.loss import cross_entropy
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime import distributed
+from tx.training import experiment, loop
 from tx.training.sharding import Layout
 from tx.training.step import init_state
+from tx.training.training_run import Member
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -180,7 +181,7 @@ def test_what_the_devices_cannot_do(diff, words):
 def test_a_batch_that_cannot_be_split(mode, tmp_path):
     config = tiny.config(data__batch_rows=5, parallel__devices=0, parallel__mode=mode)
     with pytest.raises(UserError, match=r"batch_rows=5 .* 2 devices; make it a multiple of 2, or .* a divisor of 5"):
-        training.run_experiments([(config, RunDir(tmp_path / "run"))])
+        experiment.run_experiments([(config, RunDir(tmp_path / "run"))])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -242,7 +243,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     config, data = tiny.config(**SETTINGS), handful.prepared(copies=2)
     alone = RunDir(tmp_path / "alone")
     alone.create()
-    want, (told,) = training.train([training.Member(config, alone, data)])
+    want, (told,) = loop.train([Member(config, alone, data)])
     file, run = tmp_path / "config.py", RunDir(tmp_path / "run")
     file.write_text(f"import tiny\n\n\ndef get_config():\n    return tiny.config(**{SETTINGS})\n")
     arguments = [f"--config={file}", f"--workdir={run.path}", "--config.parallel.devices=0"]

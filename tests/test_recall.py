@@ -14,7 +14,7 @@ from experiments.report import metrics
 from tx.data import tokenized
 from tx.data.synthetic import recall
 from tx.decoding.last_token import complete
-from tx.evaluate import evaluate_translations
+from tx.evaluation.translation import evaluate_translations
 
 
 def test_every_target_ends_with_the_value_that_it_began_with_at_the_distance_of_its_length():

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import tiny
 
-from tx import train as training
 from tx.data import tokenized
 from tx.errors import UserError
 from tx.evaluation.perplexity import make_eval
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
+from tx.training import experiment, loop
 from tx.training.step import TrainState
+from tx.training.training_run import Member
 
 NLL = {2: 5.0, 4: 3.0, 6: 4.0, 8: 3.5, 10: 3.2, 12: 3.1}  # by step: the lowest is neither the last nor of the newest
 
@@ -42,8 +43,8 @@ def plant(monkeypatch):
             nll = losses[number(params)]
             return [{"nll": nll, "ppl": float(np.exp(nll)), "tokens": 9}]
 
-        monkeypatch.setattr(training, "make_train_step", lambda *_: step)
-        monkeypatch.setattr(training, "make_eval", lambda *_: evaluate)
+        monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+        monkeypatch.setattr(loop, "make_eval", lambda *_: evaluate)
 
     planted(NLL)
     return planted
@@ -57,7 +58,7 @@ def number(params):
 
 def trained(run, config):
     run.path.mkdir(exist_ok=True)
-    return training.train([training.Member(config, run, handful.prepared(copies=2))])[1][0]
+    return loop.train([Member(config, run, handful.prepared(copies=2))])[1][0]
 
 
 def steps(run):
@@ -110,7 +111,7 @@ def test_without_a_number_there_is_no_best(plant, tmp_path):
 def test_wherever_a_run_was_stopped_it_shows_the_same(plant, tmp_path, stop):
     """Stopped by force after a step: what came after the newest checkpoint is lost."""
     config, run = little(), RunDir(tmp_path)
-    made = training.make_train_step()
+    made = loop.make_train_step()
 
     def step(state, batch):
         if int(state.step) == stop:
@@ -118,7 +119,7 @@ def test_wherever_a_run_was_stopped_it_shows_the_same(plant, tmp_path, stop):
         return made(state, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "make_train_step", lambda *_: step)
+        patch.setattr(loop, "make_train_step", lambda *_: step)
         if stop < 12:
             with pytest.raises(KeyboardInterrupt):
                 trained(run, config)
@@ -158,7 +159,7 @@ def test_a_best_that_is_gone_is_no_other(plant, tmp_path, capsys):
 def test_a_result_tells_what_is_shown_and_the_others(plant, tmp_path, monkeypatch):
     monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared())
     run, config = RunDir(tmp_path / "run"), little()
-    training.run_experiments([(config, run)])
+    experiment.run_experiments([(config, run)])
     result = run.read("result")
     assert (result["dev"]["step"], result["dev"]["parameters"]) == (4, "best")
     assert (result["dev_last"]["step"], result["dev_last"]["nll"]) == (12, NLL[12])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tiny
 
-from tx import train as training
 from tx.data import tokenized
 from tx.data.loader import TrainBatches
 from tx.errors import Diverged
@@ -18,8 +17,10 @@ from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime.trees import stack
+from tx.training import experiment, loop
 from tx.training.loss_monitor import LAG, Sentinel
 from tx.training.step import init_state, layers, make_train_step
+from tx.training.training_run import Member
 
 STEPS = 8
 
@@ -40,7 +41,7 @@ def config(**diff):
 
 
 def member(folder, **diff):
-    return training.Member(config(**diff), RunDir(folder), handful.prepared(copies=2))
+    return Member(config(**diff), RunDir(folder), handful.prepared(copies=2))
 
 
 def test_the_norms_are_those_of_each_layers_gradient():
@@ -78,7 +79,7 @@ def poisoned(monkeypatch):
 
             return broken
 
-        monkeypatch.setattr(training, "make_train_step", make)
+        monkeypatch.setattr(loop, "make_train_step", make)
         return given
 
     return poison
@@ -91,7 +92,7 @@ def test_a_run_ends_at_the_step_that_is_not_finite(tmp_path, poisoned, monkeypat
     with pytest.raises(
         Diverged, match=r"the loss is nan at step 6, the gradient not finite in .*the last checkpoint is of"
     ):
-        training.run_experiments([(config(), run)])
+        experiment.run_experiments([(config(), run)])
     assert len(given) == 6
     error = run.read("error")
     assert (error["step"], error["loss"], error["checkpoint"]) == (6, "nan", 4)
@@ -112,7 +113,7 @@ def test_a_run_ends_at_the_step_that_is_not_finite(tmp_path, poisoned, monkeypat
 
 def test_divergence_itself_is_found(tmp_path):
     with pytest.raises(Diverged, match="at step 2"):
-        training.train([member(tmp_path, optim__lr_factor=1e30)])
+        loop.train([member(tmp_path, optim__lr_factor=1e30)])
 
 
 def looked(sentinel, losses, batch, start=1):

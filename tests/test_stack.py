@@ -14,19 +14,19 @@ import pytest
 import tiny
 
 from launch import local, plan
-from tx import train as training
 from tx.data import tokenized
 from tx.errors import Diverged, UserError
 from tx.files import to_json
-from tx.runs import state
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration
 from tx.runtime.trees import stack
+from tx.training import experiment, loop, outcome
 from tx.training.experiment import Chosen
 from tx.training.stacking import program
 from tx.training.step import TrainState, init_state
+from tx.training.training_run import Member
 
 STEPS = 6
 
@@ -75,7 +75,7 @@ def in_memory():
 def experiments(folder, names, **diff):
     runs = [(config(**(MEMBERS[name] | diff)), RunDir(folder / name)) for name in names]
     with in_memory():
-        training.run_experiments(runs)
+        experiment.run_experiments(runs)
     return {name: run for name, (_, run) in zip(names, runs, strict=True)}
 
 
@@ -229,7 +229,7 @@ def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other,
         for step in steps:
             saved.save(step, start.replace(step=np.int32(step)), {"epoch": step})
         saved.close()
-    members = [training.Member(config(**MEMBERS[n]), RunDir(tmp_path / n), handful.prepared(copies=2)) for n in names]
+    members = [Member(config(**MEMBERS[n]), RunDir(tmp_path / n), handful.prepared(copies=2)) for n in names]
     positions = []
 
     class Started(Exception):
@@ -242,10 +242,10 @@ def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other,
         positions.append(self.batches.position["epoch"])
         return {"src": np.zeros(1)}
 
-    monkeypatch.setattr(training, "make_train_step", lambda *_: step)
-    monkeypatch.setattr(training.Member, "draw", draw)
+    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(Member, "draw", draw)
     with pytest.raises(Started) as caught:
-        training.train(members)
+        loop.train(members)
     assert caught.value.args == ([first, first],)
     assert positions == [first, first]
     assert [m.checkpoints.steps() for m in members] == [[step for step in steps if step <= first] for steps in kept]
@@ -258,7 +258,7 @@ def test_several_steps_a_dispatch_are_the_same_steps(stacked, tmp_path):
     """Alone; of a group, resuming above says it."""
     wanted, run = stacked[0]["plain"], RunDir(tmp_path)
     two = config(**MEMBERS["plain"], train__steps_per_dispatch=2)
-    _, [found] = training.train([training.Member(two, run, handful.prepared(copies=2))])
+    _, [found] = loop.train([Member(two, run, handful.prepared(copies=2))])
     close(lines(run), lines(wanted))
     close_states(final_state(run)[0], final_state(wanted)[0])
     close({key: found[key] for key in found if key not in ("seconds", "dev")}, result(wanted)["train"])
@@ -287,7 +287,7 @@ def test_steps_per_dispatch_is_not_another_experiment(tmp_path):
 def test_what_cannot_train_side_by_side_is_refused(tmp_path):
     def refused(wanted, *runs):
         with in_memory(), pytest.raises(UserError) as caught:
-            training.run_experiments([(c, RunDir(tmp_path / name)) for c, name in runs])
+            experiment.run_experiments([(c, RunDir(tmp_path / name)) for c, name in runs])
         assert "\n" not in str(caught.value)
         assert wanted in str(caught.value)
         assert list(tmp_path.iterdir()) == []
@@ -312,8 +312,9 @@ def untrained(monkeypatch):
         each = TrainState(np.int32(9), {"w": np.zeros(3, np.float32)}, {})
         return stack([each] * len(members)), [dict(told) for _ in members]
 
-    monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(training, "select_all", lambda members, state: [Chosen({"w": np.ones(3)}, {}) for _ in members])
+    monkeypatch.setattr(experiment, "train", train)
+    chosen = Chosen({"w": np.ones(3)}, {})
+    monkeypatch.setattr(experiment, "select_all", lambda members, state: [chosen] * len(members))
 
 
 def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypatch, tmp_path):
@@ -323,7 +324,7 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
             raise ArithmeticError("no BLEU today")
         return {}
 
-    monkeypatch.setattr(state, "evaluate_translations", translate)
+    monkeypatch.setattr(outcome, "evaluate_translations", translate)
     names = ["plain", "other", "last"]
     with pytest.raises(ArithmeticError, match="no BLEU today"):
         experiments(tmp_path, names)
@@ -331,20 +332,20 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
     assert [RunDir(tmp_path / name).error.exists() for name in names] == [False, True, False]
     error = RunDir(tmp_path / "other").read("error")
     assert (error["seed"], error["error"]) == (2, "ArithmeticError: no BLEU today")
-    monkeypatch.setattr(state, "evaluate_translations", lambda *_: {})
+    monkeypatch.setattr(outcome, "evaluate_translations", lambda *_: {})
     experiments(tmp_path, names)
     assert RunDir(tmp_path / "other").result.exists()
     assert not RunDir(tmp_path / "other").error.exists()
 
 
 def test_training_that_fails_fails_for_all_that_were_in_it(untrained, monkeypatch, tmp_path):
-    monkeypatch.setattr(state, "evaluate_translations", lambda *_: {})
+    monkeypatch.setattr(outcome, "evaluate_translations", lambda *_: {})
     experiments(tmp_path, ["plain"])
 
     def train(members, interruption):
         raise MemoryError("of the device")
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(experiment, "train", train)
     with pytest.raises(MemoryError):
         experiments(tmp_path, ["plain", "other", "last"])
     found = [RunDir(tmp_path / name).error.exists() for name in ("plain", "other", "last")]

@@ -11,19 +11,21 @@ import pytest
 import reference
 import tiny
 
-from tx import train as training
 from tx.data import tokenized
 from tx.data.loader import eval_batches
 from tx.data.packing import FIELDS
-from tx.decode import Translator
+from tx.decoding.translator import Translator
 from tx.errors import UserError
 from tx.evaluation.perplexity import make_eval
 from tx.files import to_json
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
-from tx.runs.state import refuse_other_configuration, thinned_curve
+from tx.runs.state import refuse_other_configuration
+from tx.training import experiment, loop
 from tx.training.optimizer import optimizer
+from tx.training.outcome import thinned_curve
 from tx.training.step import TrainState, init_state, make_train_step
+from tx.training.training_run import Member
 
 # Two rows of packed pairs, by hand: (source, target) lengths of each pair.
 ROWS = (((5, 4), (3, 6), (4, 3)), ((7, 7), (2, 5)))
@@ -192,7 +194,7 @@ def made(tmp_path):
 
 def train(config, data, run):
     """Trains a run alone; returns its state and what is told of it."""
-    state, [told] = training.train([training.Member(config, run, data)])
+    state, [told] = loop.train([Member(config, run, data)])
     return state, told
 
 
@@ -244,8 +246,8 @@ def unlearning(monkeypatch):
         given.append(batch)
         return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics()
 
-    monkeypatch.setattr(training, "make_train_step", lambda config: step)
-    monkeypatch.setattr(training, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": math.e, "tokens": 9}])
+    monkeypatch.setattr(loop, "make_train_step", lambda config: step)
+    monkeypatch.setattr(loop, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": math.e, "tokens": 9}])
     return given
 
 
@@ -357,11 +359,11 @@ def test_what_is_done_is_not_done_again(made, monkeypatch, capsys):
         raise AssertionError("nothing is to be prepared")
 
     monkeypatch.setattr(tokenized, "prepare", never)
-    training.run_experiments([(config, run)])
+    experiment.run_experiments([(config, run)])
     assert run.result.read_text() == "kept"
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match="another configuration"):
-        training.run_experiments([(little(train__steps=9), run)])
+        experiment.run_experiments([(little(train__steps=9), run)])
 
 
 def test_an_experiment_leaves_every_file(made, unlearning, monkeypatch):
@@ -369,7 +371,7 @@ def test_an_experiment_leaves_every_file(made, unlearning, monkeypatch):
     monkeypatch.setattr(tokenized, "prepare", lambda *_: data)
     config = little(train__steps=2, decode__splits="test, validation", decode__extra_length=1, decode__beam=1)
     run.error.write_text("{}")
-    training.run_experiments([(config, run)])
+    experiment.run_experiments([(config, run)])
     result = run.read("result")
     assert not run.error.exists()
     assert set(result["tests"]) == {"test", "validation"}
@@ -390,5 +392,5 @@ def test_a_split_that_is_not_there_is_said_before_training(monkeypatch, tmp_path
     monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared())
     run = RunDir(tmp_path / "run")
     with pytest.raises(UserError, match=r"no split 'tset'; there are train, validation, test"):
-        training.run_experiments([(little(decode__splits="test,tset"), run)])
+        experiment.run_experiments([(little(decode__splits="test,tset"), run)])
     assert not run.path.exists()

@@ -22,6 +22,7 @@ from experiments.bench.harness import sentences
 from launch import plan
 from tx import decode, files
 from tx.data import corpora, downloads, text_files, tfds
+from tx.decoding import trained_model
 from tx.errors import UserError, one_line_errors, printable
 from tx.files import from_json
 from tx.runs.checkpoints import Checkpoints
@@ -67,12 +68,12 @@ def test_a_run_without_its_vocabulary_is_refused(monkeypatch, tmp_path):
     run.checkpoints.mkdir()
     corpus = types.SimpleNamespace(name="numbers")
     data = types.SimpleNamespace(vocabulary=types.SimpleNamespace(fingerprint="f"), corpus=corpus)
-    monkeypatch.setattr(decode, "select_parameters", lambda *_: Selected({}, 1, "last"))
-    monkeypatch.setattr(decode.tokens, "prepare", lambda *_: data)
+    monkeypatch.setattr(trained_model, "select_parameters", lambda *_: Selected({}, 1, "last"))
+    monkeypatch.setattr(trained_model.tokenized, "prepare", lambda *_: data)
     for given in ({}, {"data": 3}, {"data": []}, {"data": {"vocabulary_fingerprint": ["f"]}}):
         run.config.write_text(json.dumps({"config": {}, **given}))
         with pytest.raises(UserError, match="was trained with other subwords"):
-            decode.open_run(run, {})
+            trained_model.open_run(run, {})
 
 
 # Reports of results.

@@ -1,5 +1,6 @@
-"""The command line's `--config=FILE.py:NAME` and `--config.FIELD=VALUE`, turned into a checked configuration."""
+"""What command lines share: `--config=FILE.py:NAME` and `--config.FIELD=VALUE`, and the options of decoding."""
 
+import argparse
 import importlib.util
 import inspect
 import pathlib
@@ -8,7 +9,10 @@ import sys
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
+from tx import plugins
 from tx.errors import UserError
+
+DECODING_OPTIONS = ("beam", "alpha", "extra_length", "average_last")  # fields of config.decode
 
 
 def load_config(spec: str) -> ConfigDict:
@@ -68,3 +72,16 @@ def config_from(argv: list[str]) -> tuple[ConfigDict, list[str]]:
     config_lib.update(config, diff, where="command line")
     config_lib.validate(config)
     return config, rest
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --beam and the like; left out, the run's own configuration holds."""
+    parser.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@smoke/base/seed1")
+    for name in DECODING_OPTIONS:
+        parser.add_argument(f"--{name}", help=f"instead of the run's own decode.{name}")
+    parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
+
+
+def options_of(arguments: argparse.Namespace) -> dict:
+    """Returns the decoding options that were given."""
+    return {name: getattr(arguments, name) for name in DECODING_OPTIONS}

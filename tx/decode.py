@@ -6,196 +6,19 @@ RUN is a run's folder (".../seed1"); sentences come from FILE or standard input,
 """
 
 import argparse
-import concurrent.futures
-import functools
 import pathlib
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
 
-from tx import config as config_lib
 from tx import plugins
-from tx.data import tokenized
+from tx.cli import add_decoding_options, options_of
 from tx.data.vocabulary import EOS
-from tx.decoding import beam_search
+from tx.decoding.trained_model import open_run
+from tx.decoding.translator import Translator
 from tx.errors import UserError, one_line_errors, printable
-from tx.model.attention import BLOCK
-from tx.model.positions import check_length
-from tx.model.transformer import Transformer
 from tx.runs.run_dir import RunDir
-from tx.runs.selection import Selected, select_parameters
-from tx.runtime import determinism
 from tx.runtime.memory import keep_freed_memory
-
-# On a CPU; elsewhere a step takes as long for many sentences as for few, and compilations weigh more.
-SHAPES = 4  # source lengths that batches are padded to, hence compilations, at most
-HALVINGS = 2  # of a batch whose sentences are over, each another compilation (see `beam.search`), for
-MANY = 500  # sentences or more
-FEW = 2  # the SHAPES elsewhere, without HALVINGS
-WORKERS = 4  # batches at once on a CPU: together they hold decode.batch_tokens
-OPTIONS = ("beam", "alpha", "extra_length", "average_last")
-
-
-class Translator:
-    """Beam search with fixed parameters.
-
-    Args:
-      config: the run's configuration; `config.decode` sets beam, alpha, extra_length and batch_tokens.
-      params: the model's parameters.
-      eos_rank: see `beam.search`; only for comparisons with other programs.
-    """
-
-    def __init__(self, config: ConfigDict, params: dict, eos_rank: int | None = None):
-        self._config, self._params = config, params
-        # A dropout has no part in this: left as it is, it would only make runs compile apart that can share a program.
-        model = {name: 0.0 if "dropout" in name else value for name, value in config.model.items()}
-        program = FrozenConfigDict({"model": model, "decode": config.decode.to_dict()})
-        self._search = _compiled(program, eos_rank)
-
-    def __call__(self, sources: list[np.ndarray]) -> list[np.ndarray]:
-        """Returns the best translation of each sentence, in order, as tokens without end of sentence.
-
-        The fewer calls the better: what is short translates fast beside other short sentences, and the longer the list
-        the more shapes are worth their compilation.
-
-        Args:
-          sources: int32 tokens of each sentence, end of sentence included.
-        """
-        decode, outputs = self._config.decode, [None] * len(sources)
-        cpu = jax.default_backend() == "cpu"
-        # On a CPU several batches side by side, a thread each, beat one after the other with all threads.
-        workers = min(determinism.threads(), WORKERS) if cpu else 1
-        halvings = HALVINGS if cpu and len(sources) >= MANY else 0
-
-        def translate(batch):
-            length, rows, members = batch
-            check_length(self._config.model.positions, length + decode.extra_length, self._config.model.max_positions)
-            src = np.zeros((rows, length), np.int32)
-            for row, i in enumerate(members):
-                src[row, : len(sources[i])] = sources[i]
-            room = blocks(length + decode.extra_length)
-            best = jax.device_get(self._search(self._params, src, length=room, halvings=halvings))
-            for row, i in enumerate(members):
-                outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
-
-        lengths = [len(source) for source in sources]
-        cut = batches(lengths, decode.batch_tokens // workers, SHAPES if cpu else FEW)
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            # The longest first, so that none is left alone at the end.
-            for _ in pool.map(translate, reversed(cut)):
-                pass  # what a thread has raised is raised here
-        return outputs
-
-
-@functools.lru_cache
-def _compiled(program, eos_rank):
-    """One function for all translators of equal `program` (frozen: "model" and "decode")."""
-    options = {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else None
-    search = functools.partial(_search, program, eos_rank)
-    return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=options)
-
-
-def batches(lengths: list[int], batch_tokens: int, most: int = SHAPES) -> list[tuple[int, int, list[int]]]:
-    """Cuts sentences, sorted by length, into batches of at most batch_tokens // length rows.
-
-    Returns (padded length, rows, sentence indices) of each batch, at most as many sentences as rows. There are few
-    padded lengths, multiples of 8 that share the sentences evenly: at most `most`, and one for MANY / 2 sentences.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    shapes = min(most, max(1, 2 * len(order) // MANY))
-    cuts = [order[-(-len(order) * (part + 1) // shapes) - 1] for part in range(shapes)] if order else []
-    result, start = [], 0
-    for length in sorted({padded(lengths[i]) for i in cuts}):
-        end = start
-        while end < len(order) and lengths[order[end]] <= length:
-            end += 1
-        count = -(-(end - start) // max(1, batch_tokens // length))  # batches; equal ones leave the fewest rows empty
-        rows = -(-(end - start) // count)
-        result += [(length, rows, order[i : min(i + rows, end)]) for i in range(start, end, rows)]
-        start = end
-    return result
-
-
-def padded(length: int) -> int:
-    """Returns the length that a batch is padded to whose longest sentence has `length` tokens."""
-    return -8 * (-length // 8)
-
-
-def blocks(length: int) -> int:
-    """Returns the positions of a cache for `length` tokens: whole blocks."""
-    return -BLOCK * (-length // BLOCK)
-
-
-def _search(config, eos_rank, params, src, *, length, halvings):
-    """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
-    model, width = Transformer(**config.model), config.decode.beam
-    context = (model.apply({"params": params}, src, method="memory"), src != 0)
-
-    def step(token, index, slots, cache, context):
-        logits, new = model.apply(
-            {"params": params, "cache": cache}, token, index, slots, *context, method="step", mutable=["cache"]
-        )
-        return logits, new["cache"]
-
-    token = jnp.zeros((src.shape[0], width), jnp.int32)
-    slots = jnp.zeros((*token.shape, length), jnp.int32)
-    shapes = jax.eval_shape(lambda: step(token, jnp.int32(0), slots, {}, context)[1])
-    cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    # The source's end of sentence is not counted: the output is at most input + extra_length tokens.
-    limits = jnp.maximum((src != 0).sum(1) - 1, 0).astype(jnp.int32) + config.decode.extra_length
-    found = beam_search.search(
-        step,
-        cache,
-        context,
-        limits,
-        beam=width,
-        alpha=config.decode.alpha,
-        vocab_size=config.model.vocab_size,
-        max_length=length,
-        nbest=1,
-        eos_rank=eos_rank,
-        halvings=halvings,
-    )
-    return found.tokens[:, 0]
-
-
-def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokenized.PreparedData]:
-    """Returns (configuration, parameters, data) of a trained run, decoding options replaced where they are given.
-
-    Raises UserError where the folder holds no trained run, or the text is not the one it was trained on.
-    """
-    head, config = run.read("config"), config_lib.get_config()
-    config_lib.update(config, config_lib.fields(head["config"]), where=str(run.config))
-    given = {f"decode.{name}": value for name, value in options.items() if value is not None}
-    config_lib.update(config, given, where="command line")
-    config_lib.validate(config)
-    if not run.checkpoints.is_dir():
-        raise UserError(f"{run.path} has no checkpoints; train it first, or copy them beside its config.json")
-    selected = select_parameters(config, run)
-    log = functools.partial(print, file=sys.stderr)  # standard output is for translations and scores
-    data = tokenized.prepare(config.data, config.model.vocab_size, log)
-    if config_lib.fields(head).get("data.vocabulary_fingerprint") != data.vocabulary.fingerprint:
-        raise UserError(
-            f"{run.path} was trained with other subwords: the text of {data.corpus.name} is not what it was; "
-            "give the same text by TX_DATA_DIR"
-        )
-    return config, selected, data
-
-
-def add_decoding_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --beam and the like; left out, the run's own configuration holds."""
-    parser.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@smoke/base/seed1")
-    for name in OPTIONS:
-        parser.add_argument(f"--{name}", help=f"instead of the run's own decode.{name}")
-    parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
-
-
-def options_of(arguments: argparse.Namespace) -> dict:
-    """Returns the decoding options that were given."""
-    return {name: getattr(arguments, name) for name in OPTIONS}
 
 
 @one_line_errors

@@ -98,7 +98,8 @@ def draw(
     import jax.numpy as jnp
 
     from tx.data.vocabulary import EOS
-    from tx.decode import Translator, open_run
+    from tx.decoding.trained_model import open_run
+    from tx.decoding.translator import Translator
     from tx.evaluation.attention_probe import attention_weights
     from tx.model.transformer import Transformer
     from tx.training.optimizer import schedule

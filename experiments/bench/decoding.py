@@ -54,8 +54,8 @@ def measure_decoding(
     """
     cores(threads)
     check_peers(peers)
-    from tx.decode import open_run
-    from tx.evaluate import split_names
+    from tx.decoding.trained_model import open_run
+    from tx.evaluation.translation import split_names
 
     options = {"beam": beam, "alpha": 0.0} | ({"splits": split} if split else {})
     config, (params, *_), data = open_run(RunDir(run), options)

@@ -72,13 +72,13 @@ def launch(*argv: str) -> None:
 
 
 def train(*argv: str) -> None:
-    from tx import train as training
+    from tx import train
     from tx.data import tokenized
-    from tx.training import experiment, training_run
+    from tx.training import experiment, loop, training_run
 
     data = handful.prepared(copies=2)
     tokenized.prepare = lambda *_: data
-    make, start, finish = training.make_train_step, training_run.init_state, experiment._finish
+    make, start, finish = loop.make_train_step, training_run.init_state, experiment._finish
 
     def step_of(*configs):
         step, count = make(*configs), iter(range(5))
@@ -105,5 +105,5 @@ def train(*argv: str) -> None:
             with open(log, "a", encoding="utf-8") as file:
                 file.write(f"{m.label}\n")
 
-    training.make_train_step, training_run.init_state, experiment._finish = step_of, state_of, finished
-    training.main(list(argv))
+    loop.make_train_step, training_run.init_state, experiment._finish = step_of, state_of, finished
+    train.main(list(argv))

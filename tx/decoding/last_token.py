@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from tx.decode import batches
+from tx.decoding.translator import batches
 from tx.model.transformer import Transformer, projection
 
 

@@ -1,25 +1,20 @@
-"""What a run leaves: result.json when it is done, error.json when it has failed; and what is there already."""
+"""What has become of a run, read from its folder; and its error.json where it has failed."""
 
 import contextlib
-import time
+import dataclasses
 import traceback
 from collections.abc import Callable, Sequence
 
-import jax
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
-from tx.data import tokenized
 from tx.errors import Diverged, UserError
-from tx.evaluate import evaluate_translations
-from tx.evaluation.attention_probe import measure_attention
-from tx.evaluation.perplexity import dev_batches
 from tx.files import to_json, write_atomically
-from tx.runs.metrics_log import read_metrics
+from tx.runs import fingerprint, lease
 from tx.runs.run_dir import RunDir
-from tx.runtime.memory import named_decoding
 
 Run = tuple[ConfigDict, RunDir]
+NAMES = ("pending", "running", "done", "failed", "interrupted", "stale")
 
 
 def is_done(config: ConfigDict, run: RunDir) -> bool:
@@ -45,54 +40,6 @@ def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
         )
 
 
-def described(data: tokenized.PreparedData) -> dict[str, str]:
-    """Returns what config.json and result.json say of the data."""
-    return {
-        "corpus": data.corpus.name,
-        "fingerprint": data.corpus.fingerprint,
-        "vocabulary_fingerprint": data.vocabulary.fingerprint,
-    }
-
-
-def finish(
-    config: ConfigDict,
-    run: RunDir,
-    data: tokenized.PreparedData,
-    params: dict,
-    known: dict,
-    train_s: float,
-    tell: Callable[[str], None],
-    apart: bool = False,
-) -> None:
-    """Translates, scores and writes result.json.
-
-    Args:
-      config, run, data: of the run.
-      params: as they were trained.
-      known: what result.json says of where it comes from, of training and of dev perplexity.
-      train_s: the seconds of the training; 0 where it was another run's.
-      tell: called with what is being done.
-      apart: whether to score in processes of their own, so that threads that do this at the same time gain by it.
-    """
-    tell("translating")
-    began = time.monotonic()
-    with named_decoding(config):
-        tests = evaluate_translations(config, params, data, run, apart)
-    decode_s = time.monotonic() - began
-    result = known | {
-        "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "vocab_size": config.model.vocab_size,
-        "tests": tests,
-        "decode": config.decode.to_dict(),
-        "timing": {"train_s": train_s, "decode_s": decode_s, "total_s": train_s + decode_s} | known["timing"],
-    }
-    if config.probe.attention:
-        tell("looking into attention")
-        result["attention"] = measure_attention(config, params, dev_batches(config, data))
-    tell("writing the result")
-    write_atomically(run.result, to_json(result))
-
-
 @contextlib.contextmanager
 def recorded(runs: Sequence[Run]):
     """Leaves error.json in the folders of runs that an error keeps from being done; what a user has to mend aside."""
@@ -116,10 +63,44 @@ def record(config: ConfigDict, run: RunDir, error: Exception) -> None:
         write_atomically(run.error, to_json(report | getattr(error, "report", {})))
 
 
-def thinned_curve(run: RunDir, points: int = 100) -> list[dict]:
-    """Returns at most about `points` lines of losses, and every dev perplexity, for result.json."""
-    lines = [{k: v for k, v in line.items() if k != "timing"} for line in read_metrics(run)]
-    losses = [line for line in lines if "loss" in line]
-    stride = -(-len(losses) // points) or 1
-    kept = losses[::-1][::stride] + [line for line in lines if "loss" not in line]
-    return sorted(kept, key=lambda line: line["step"])
+@dataclasses.dataclass(frozen=True)
+class State:
+    """The state of a run.
+
+    Attributes:
+      name: one of NAMES. "interrupted": it was begun, and goes on where it is launched. "stale": made, or begun, by
+        code that computes something else, or with another configuration.
+      why: who runs it, what failed, what is not as it was.
+      finished: result.json is there.
+      clash: "stale" because of the configuration.
+    """
+
+    name: str
+    why: str = ""
+    finished: bool = False
+    clash: bool = False
+
+
+def of(folder: RunDir, changes: Callable[[dict], str]) -> State:
+    """Returns the state of a run; UserError where one of its files is damaged.
+
+    Args:
+      changes: says how a configuration, as it was written, differs from the one that the run is to have; "" for not.
+    """
+    finished, other = folder.result.exists(), ""
+    if begun := finished or folder.config.exists():
+        found = folder.read("result" if finished else "config")
+        if changed := changes(found.get("config", {})):
+            return State("stale", changed, finished, clash=True)
+        now = fingerprint.numerics(found.get("config", {}))
+        if (made := found.get("numerics", now)) != now:
+            other = f"other code made it: the fingerprint was {made}, is now {now}"
+    if finished:
+        return State("stale" if other else "done", other, finished)
+    if holder := lease.holder(folder.path):
+        return State("running", str(holder))
+    if folder.error.exists():
+        return State("failed", folder.read("error").get("error", ""))
+    if other:
+        return State("stale", other)
+    return State("interrupted") if begun else State("pending")

@@ -8,20 +8,23 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tx.data import tokenized
-from tx.decode import padded
+from tx.decoding.translator import padded
 from tx.errors import UserError
-from tx.evaluate import split_names
 from tx.evaluation.perplexity import described_dev, measure_dev
+from tx.evaluation.translation import split_names
 from tx.files import to_json, write_atomically
 from tx.model.positions import check_length
 from tx.model.transformer import check_components
 from tx.runs import provenance
 from tx.runs.lease import Lease
 from tx.runs.selection import Selected, select_parameters
-from tx.runs.state import Run, described, finish, is_done, recorded, thinned_curve
+from tx.runs.state import Run, is_done, recorded
 from tx.runtime import distributed
+from tx.runtime.signals import Interruption
 from tx.runtime.trees import member
+from tx.training.loop import train
 from tx.training.optimizer import schedules
+from tx.training.outcome import described, finish, thinned_curve
 from tx.training.sharding import Layout
 from tx.training.stacking import program
 from tx.training.step import TrainState
@@ -161,3 +164,20 @@ def _finish(m: Member, chosen: Chosen, head: dict, trained: dict, stacked: int) 
     known = head | {"train": trained, "dev": chosen.dev, "curve": thinned_curve(m.run), "timing": timing}
     known |= {f"dev_{which}": dev for which, dev in devs.items()}
     finish(m.config, m.run, m.data, chosen.params, known, seconds, m.tell, apart=stacked > 1)
+
+
+def run_experiments(runs: Sequence[Run], interruption: Interruption | None = None) -> None:
+    """Trains runs side by side, evaluates each and writes every file; what is done already is not done again.
+
+    Where one fails after training, the others go on; the first error is raised when all are through. Raises UserError
+    for runs that cannot train side by side.
+    """
+    with contextlib.ExitStack() as held:
+        with recorded(runs):
+            members, heads = take_up(runs, held)
+            if not members:
+                return
+            state, told = train(members, interruption)
+            chosen = select_all(members, state)
+        if distributed.part():
+            finish_all(members, heads, chosen, told)

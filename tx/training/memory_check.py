@@ -6,9 +6,9 @@ from ml_collections import ConfigDict
 
 from tx.data import tokenized
 from tx.data.loader import TrainBatches, eval_batches
-from tx.decode import Translator
-from tx.evaluate import split_names
+from tx.decoding.translator import Translator
 from tx.evaluation.perplexity import make_eval
+from tx.evaluation.translation import split_names
 from tx.runtime.memory import named_decoding, named_training
 from tx.runtime.trees import stack
 from tx.training.sharding import Layout, gather, make_train_step

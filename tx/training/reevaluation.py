@@ -13,7 +13,8 @@ from tx.runs import provenance
 from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
-from tx.runs.state import described, finish, is_done, recorded
+from tx.runs.state import is_done, recorded
+from tx.training.outcome import described, finish
 
 
 def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:

@@ -12,7 +12,7 @@ from tx.runtime.memory import keep_freed_memory
 
 
 class Decoding:
-    """Translates the sentences of a bundle with tx.decode.Translator.
+    """Translates the sentences of a bundle with tx.decoding.translator.Translator.
 
     Args:
       folder: of the bundle.
@@ -20,7 +20,7 @@ class Decoding:
 
     def __init__(self, folder: str):
         keep_freed_memory()
-        from tx.decode import Translator
+        from tx.decoding.translator import Translator
 
         config, weights, sources = bundle.load(folder)
         self._config, self._params = ConfigDict(config), weights.tree()

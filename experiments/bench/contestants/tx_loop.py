@@ -63,13 +63,13 @@ class Loop:
             self._asked.put(False)
 
     def _begin(self, stack):
-        from tx import train as training
         from tx.data import tokenized
         from tx.runs.lease import Lease
         from tx.runs.run_dir import RunDir
+        from tx.training import loop
         from tx.training.training_run import Member
 
-        make = training.make_train_step
+        make = loop.make_train_step
 
         def waiting(*configs):
             step = make(*configs)
@@ -84,12 +84,12 @@ class Loop:
             return wait
 
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(mock.patch.object(training, "make_train_step", waiting))
+        stack.enter_context(mock.patch.object(loop, "make_train_step", waiting))
         lease = stack.enter_context(Lease(folder)) if self._guarded else None
         if not self._guarded:
             _remove_guards(stack)
         data = tokenized.prepare(self._config.data, self._config.model.vocab_size)
-        training.train([Member(self._config, RunDir(folder), data, lease)])
+        loop.train([Member(self._config, RunDir(folder), data, lease)])
 
 
 class _Enough(BaseException):
@@ -99,14 +99,13 @@ class _Enough(BaseException):
 def _remove_guards(stack):
     import jax.numpy as jnp
 
-    from tx import train as training
     from tx.runs.metrics_log import Log
-    from tx.training import step
+    from tx.training import loop, step
     from tx.training.training_run import Member
 
     blind = mock.Mock(look=mock.Mock(return_value=()), settle=mock.Mock(return_value=()))
     for target, name, value in (
-        (training, "Sentinel", blind),
+        (loop, "Sentinel", blind),
         (step.optax.tree, "norm", jnp.zeros(())),
         (Member, "save", None),
         (Log, "write", None),

@@ -18,7 +18,10 @@ from tx import plugins
 from tx.runs.fingerprint.definitions import EFFECTS, WHOLE, Module, bound, only_text, path_of
 from tx.runs.fingerprint.references import Reader, Reference
 
-ENTRIES = ("tx.train.run_experiments", "tx.training.reevaluation.translate_again")  # all that leaves a result
+ENTRIES = (  # all that leaves a result
+    "tx.training.experiment.run_experiments",
+    "tx.training.reevaluation.translate_again",
+)
 # What says, shows, stores or guards, and computes no part of a result, is not followed. Nor is the configuration, whose
 # values are compared by themselves.
 APART = frozenset(
