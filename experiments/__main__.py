@@ -1,14 +1,11 @@
 """`python -m experiments list|report|compare|figures|table1`: what can be run, tables and pictures of what was."""
 
 import argparse
-import os
 import pathlib
 import sys
 
-import rich.console
-
-from experiments import listing, registry
-from experiments.report import compare, write
+from experiments import listing, readme, registry
+from experiments.report import compare, tables, write
 from tx import plugins
 from tx.errors import one_line_errors, printable
 from tx.files import to_json
@@ -65,17 +62,11 @@ def _list(args, console):
         listing.print_entries(sweep, scale, console)
 
 
-def _console():
-    # Piped output has no width to fit: rich would assume 80 columns and fold the cells.
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 400
-    return rich.console.Console(highlight=False, width=wide)
-
-
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(plugins.take(sys.argv[1:] if argv is None else argv))
-    console = _console()
+    console = tables.console()
     if args.command == "list":
         _list(args, console)
         return 0
@@ -96,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.check and args.readme is None:
         parser.error("--check needs --readme")
     if args.readme is not None:
-        return write.renew_readme(args.readme, args.dirs, check=args.check)
+        return readme.renew_readme(args.readme, args.dirs, check=args.check)
     write.report(args.dirs, args.out, console, args.show)
     return 0
 

@@ -24,11 +24,12 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compilation_cache, plan, status, tuning
+from launch import compilation_cache, grouping, plan, status, tuning
 from launch.display import View, plan_table, say
 from launch.plan import PlannedRun
-from launch.pool import Command, Pool, default_jobs, outcome
+from launch.pool import Command, Pool, outcome
 from launch.queue import Queue
+from launch.resources import default_jobs
 from launch.tuning import Stage
 from tx import plugins
 from tx.errors import UserError, one_line_errors
@@ -96,9 +97,9 @@ def _memory(group):
 
 def report(folders: Sequence[pathlib.Path]) -> None:
     """Prints the tables of some SWEEP@SCALE folders."""
-    from experiments import __main__ as experiments  # slow to import, and not needed to plan
+    from experiments.report import tables, write  # slow to import, and not needed to plan
 
-    experiments.main(["report", *map(str, folders)])
+    write.report(folders, None, tables.console())
 
 
 def launch(
@@ -249,7 +250,7 @@ def _shown(stage: Stage, most: int | None, console: Console) -> list[PlannedRun]
     if stage.title:
         say(console, f"{stage.title}:")
     runs = stage.preview()
-    console.print(plan_table(runs, plan.groups(runs, most) if most != 1 else ()))
+    console.print(plan_table(runs, grouping.groups(runs, most) if most != 1 else ()))
     return runs
 
 
@@ -261,7 +262,7 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
         for run in stale:
             run.folder.set_aside(run.folder.read("result")["numerics"])
         runs = stage.plan()
-    groups = plan.groups(runs, args.stack)
+    groups = grouping.groups(runs, args.stack)
     with _new_folder(args.workdir):
         if groups:
             prepare([run for group in groups for run in group])

@@ -1,16 +1,16 @@
-"""Processes on this machine: slots that share its cores and GPUs, and the runs in them."""
+"""Processes on this machine, each in a slot of its own, and the runs in them."""
 
 import contextlib
 import dataclasses
-import glob
 import os
 import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from launch.plan import PlannedRun
+from launch.resources import Slot, slots
 from tx.files import to_json, write_atomically
 from tx.runs.lease import HELD_STATUS, LOST_STATUS
 from tx.runtime.signals import PARENT, STATUS
@@ -18,82 +18,8 @@ from tx.runtime.signals import PARENT, STATUS
 Command = Callable[[Sequence[PlannedRun]], list[str]]
 """The command line of a process, given the runs that it makes side by side."""
 
-# Threads for a core: one process's threads wait for each other at every small operation, and another's use the core
-# meanwhile. Two runs of two threads at scale multi30k, on two cores: 1.15 times as many steps as one after the other.
-THREADS_PER_CORE = 2
 GRACE = 10.0  # seconds that a process has to end after SIGTERM
 TAIL = 50  # lines of log.txt kept in error.json
-
-
-@dataclasses.dataclass(frozen=True)
-class Slot:
-    """A process's share of the machine.
-
-    Attributes:
-      cores: logical cores by number (none if they cannot be chosen).
-      variables: of the environment, which choose a GPU.
-    """
-
-    cores: tuple[int, ...]
-    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def slots(jobs: int, threads: int = 1) -> list[Slot]:
-    """Cuts this machine into equal slots: disjoint ones, unless there are fewer GPUs than jobs, or cores than threads.
-
-    Args:
-      jobs: how many slots.
-      threads: the most in a job; a slot has as many cores if the machine does, so that the last job is not left on one.
-    """
-    cores, gpus = _cores(), _gpus()
-    share = max(1, len(cores) // jobs)
-    size = min(len(cores), max(share, threads))
-    made = []
-    for i in range(jobs):
-        mine = tuple(sorted(cores[(i * share + k) % len(cores)] for k in range(size)))
-        variables = {}
-        if gpus:
-            variables["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
-            if (together := -(-jobs // len(gpus))) > 1:
-                variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.2f}"  # JAX takes it at its start
-        made.append(Slot(mine if hasattr(os, "sched_setaffinity") else (), variables))
-    return made
-
-
-def default_jobs(jobs: int, need: float = 0.0, threads: int = 1) -> int:
-    """One job a GPU, one on all TPUs, else by cores (at most one job and two threads to each) and memory.
-
-    Args:
-      jobs: how many there are to do.
-      need: the most memory that one takes, in bytes.
-      threads: the most in one.
-    """
-    if gpus := _gpus():
-        return max(1, min(jobs, len(gpus)))
-    if not _on_cpu() and glob.glob("/dev/accel[0-9]*"):
-        return 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    fit = min(len(_cores()), THREADS_PER_CORE * len(_cores()) // threads)
-    return int(max(1, min(jobs, fit, memory // need if need else jobs)))
-
-
-def _on_cpu() -> bool:
-    return os.environ.get("JAX_PLATFORMS", "") == "cpu"
-
-
-def _gpus() -> list[str]:
-    """NVIDIA's GPUs by number or name, those that CUDA_VISIBLE_DEVICES leaves."""
-    there = sorted(int(path.removeprefix("/dev/nvidia")) for path in glob.glob("/dev/nvidia[0-9]*"))
-    if _on_cpu() or not there:
-        return []
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(number) for number in there] if chosen is None else [one for one in chosen.split(",") if one.strip()]
-
-
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 @dataclasses.dataclass

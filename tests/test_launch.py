@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from experiments import points, registry
-from launch import display, local, plan, pool, queue
+from launch import display, grouping, local, plan, pool, queue, resources
 from tx.files import to_json
 from tx.model import flops
 from tx.runs import lease, state
@@ -33,7 +33,8 @@ TRAINER = textwrap.dedent(
     """
     import fnmatch, itertools, json, os, pathlib, sys, time
     from tx.cli import config_from
-    from tx.runs.run_dir import RunDir, to_json
+    from tx.files import to_json
+    from tx.runs.run_dir import RunDir
 
     def note(event):
         keys = ("JAX_COMPILATION_CACHE_DIR",)
@@ -572,14 +573,14 @@ def labels(groups):
 
 def test_runs_of_one_program_are_one_group_the_longest_first():
     runs = planned("table3@smoke", "--only=base", "--only=D/*", "--only=C/N=2", "--only=big", "--seeds=2")
-    assert labels(plan.groups(runs)) == [
+    assert labels(grouping.groups(runs)) == [
         ["big 1", "big 2"],
         [f"{row} {k}" for row in ("base", "D/P_drop=0.2", "D/eps_ls=0.0", "D/eps_ls=0.2") for k in (1, 2)],
         ["D/P_drop=0.0 1", "D/P_drop=0.0 2"],
         ["C/N=2 1", "C/N=2 2"],
     ]
-    assert [len(group) for group in plan.groups(runs, 3)] == [2, 3, 3, 2, 2, 2]
-    assert labels(plan.groups(runs, 1)) == [[label] for label in labels([sorted(runs, key=lambda r: -r.flops)])[0]]
+    assert [len(group) for group in grouping.groups(runs, 3)] == [2, 3, 3, 2, 2, 2]
+    assert labels(grouping.groups(runs, 1)) == [[label] for label in labels([sorted(runs, key=lambda r: -r.flops)])[0]]
 
 
 def test_runs_that_were_begun_go_with_those_that_can_go_on_with_them(tmp_path):
@@ -589,7 +590,7 @@ def test_runs_that_were_begun_go_with_those_that_can_go_on_with_them(tmp_path):
             (run.folder.checkpoints / str(step)).mkdir(parents=True)
         (run.folder.checkpoints / "4.orbax-checkpoint-tmp-1").mkdir(parents=True)
     # 5 has a step in common with 1, and one with 3, but none with both.
-    assert sorted(labels(plan.groups(runs))) == [
+    assert sorted(labels(grouping.groups(runs))) == [
         ["base 1", "base 3", "base 7"],
         ["base 2", "base 6"],
         ["base 4"],
@@ -684,13 +685,13 @@ def test_memory_bounds_the_processes(monkeypatch):
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert [pool.default_jobs(20, gib * 2**30) for gib in (1, 2, 4.5, 10)] == [9, 4, 2, 1]
+    assert [resources.default_jobs(20, gib * 2**30) for gib in (1, 2, 4.5, 10)] == [9, 4, 2, 1]
 
 
 def test_two_threads_share_a_core_and_every_job_has_one(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert [pool.default_jobs(20, threads=threads) for threads in (1, 2, 4, 100)] == [6, 6, 3, 1]
+    assert [resources.default_jobs(20, threads=threads) for threads in (1, 2, 4, 100)] == [6, 6, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -705,14 +706,14 @@ def test_two_threads_share_a_core_and_every_job_has_one(monkeypatch):
 def test_a_slot_has_a_core_for_every_thread_if_the_machine_has(monkeypatch, jobs, threads, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert [slot.cores for slot in pool.slots(jobs, threads)] == cores
+    assert [slot.cores for slot in resources.slots(jobs, threads)] == cores
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3, 4, 9])
 def test_slots_are_equal_and_disjoint_while_there_are_cores(monkeypatch, jobs):
     cores = [2, 3, 5, 7, 11]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(cores))
-    slots = pool.slots(jobs)
+    slots = resources.slots(jobs)
     used = [core for slot in slots for core in slot.cores]
     assert len(slots) == jobs
     assert {len(slot.cores) for slot in slots} == {max(1, 5 // jobs)}
@@ -722,23 +723,23 @@ def test_slots_are_equal_and_disjoint_while_there_are_cores(monkeypatch, jobs):
 
 def test_a_gpu_takes_a_process_and_several_share_what_there_is(monkeypatch):
     monkeypatch.setattr(
-        pool.glob, "glob", lambda pattern: ["/dev/nvidia10", "/dev/nvidia2"] if "nvidia" in pattern else []
+        resources.glob, "glob", lambda pattern: ["/dev/nvidia10", "/dev/nvidia2"] if "nvidia" in pattern else []
     )
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setenv("JAX_PLATFORMS", "")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [pool.default_jobs(runs) for runs in (1, 2, 20)] == [1, 2, 2]
-    two, three = pool.slots(2), pool.slots(3)
+    assert [resources.default_jobs(runs) for runs in (1, 2, 20)] == [1, 2, 2]
+    two, three = resources.slots(2), resources.slots(3)
     assert [slot.variables for slot in two] == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "10"}]
     assert [len(slot.cores) for slot in two] == [4, 4]
     assert [slot.variables["CUDA_VISIBLE_DEVICES"] for slot in three] == ["2", "10", "2"]
     assert {slot.variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in three} == {"0.45"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5f")
-    assert pool.default_jobs(20) == 1
-    assert pool.slots(1)[0].variables == {"CUDA_VISIBLE_DEVICES": "GPU-5f"}
+    assert resources.default_jobs(20) == 1
+    assert resources.slots(1)[0].variables == {"CUDA_VISIBLE_DEVICES": "GPU-5f"}
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert pool.default_jobs(20) > 1
-    assert pool.slots(1)[0].variables == {}
+    assert resources.default_jobs(20) > 1
+    assert resources.slots(1)[0].variables == {}
 
 
 def test_progress_reads_the_newest_whole_line(tmp_path):
@@ -864,7 +865,7 @@ def test_time_left_counts_trainings_by_flops_and_decodings_by_number(tmp_path):
 
     def took(run, seconds):
         now = time.monotonic()
-        return pool.Job([run], pool.slots(1)[0], None, began=now - seconds, ended=now)
+        return pool.Job([run], resources.slots(1)[0], None, began=now - seconds, ended=now)
 
     def said(*ended, running=()):
         out = io.StringIO()

@@ -84,7 +84,7 @@ exit $status
 """
 WRITE = """
 from tx.errors import one_line_errors, writing
-from tx.runs.run_dir import write_atomically
+from tx.files import write_atomically
 @one_line_errors
 def main():
     with writing("result.json"):

@@ -24,7 +24,7 @@ from experiments import __main__ as experiments
 from experiments import registry, tuning
 from experiments.report import main_table, results, tuned_table
 from experiments.tuning import Asked
-from launch import local, plan
+from launch import grouping, local, plan
 from launch import tuning as stages_of
 from tx.errors import UserError
 
@@ -38,7 +38,8 @@ TRAINER = textwrap.dedent(
     """
     import itertools, json, os, sys, time
     from tx.cli import config_from
-    from tx.runs.run_dir import RunDir, to_json
+    from tx.files import to_json
+    from tx.runs.run_dir import RunDir
 
     losses = json.loads(os.environ.get("FAKE_LOSSES", "{}"))
     failed = False
@@ -131,15 +132,15 @@ def test_a_rows_grid_is_one_program_and_so_are_its_fresh_seeds(tmp_path):
         point(tmp_path, BASE, value, loss)
     grid, fresh = stages_of.stages(arguments(BASE, SMALL, GRID, "--seeds=4", f"--workdir={tmp_path}"))
     names = [run.name for run in grid.plan() if not run.state.finished]
-    assert [[run.name for run in group] for group in plan.groups(grid.plan())] == [names]
-    assert [runs(group) for group in plan.groups(fresh.plan())] == [
+    assert [[run.name for run in group] for group in grouping.groups(grid.plan())] == [names]
+    assert [runs(group) for group in grouping.groups(fresh.plan())] == [
         [("table3/base+lr_factor=1@smoke", seed) for seed in (2, 3, 4, 5)]
     ]
     both = stages_of.stages(arguments(BASE, SMALL, GRID, f"--workdir={tmp_path / 'new'}"))[0].plan()
-    assert [[run.name for run in group] for group in plan.groups(both)] == [
+    assert [[run.name for run in group] for group in grouping.groups(both)] == [
         [f"table3/{row}+lr_factor={value}@smoke" for value in ("0.5", "1", "2")] for row in ("base", "C/N=2")
     ]
-    assert [len(group) for group in plan.groups(both, 2)] == [2, 1, 2, 1]
+    assert [len(group) for group in grouping.groups(both, 2)] == [2, 1, 2, 1]
 
 
 def test_several_fields_are_a_product_around_every_point_of_a_grid():

@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import io
+import os
 import re
+import sys
 import textwrap
 
 import rich.box
@@ -181,3 +183,10 @@ def print_table(table: Table, console: rich.console.Console) -> None:
         notes.append(f"Left out at this width: {', '.join(left_out)}.")
     for note in notes:
         console.print(rich.text.Text(textwrap.fill(_line(note), width, break_on_hyphens=False)))
+
+
+def console() -> rich.console.Console:
+    """Returns where tables are printed: the terminal, or what takes its place."""
+    # Piped output has no width to fit: rich would assume 80 columns and fold the cells.
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 400
+    return rich.console.Console(highlight=False, width=wide)

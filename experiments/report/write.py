@@ -1,4 +1,4 @@
-"""`python -m experiments report`: prints and writes tables of results, and keeps those of a README fresh."""
+"""`python -m experiments report`: prints and writes tables of results."""
 
 import pathlib
 from collections.abc import Iterable
@@ -6,21 +6,19 @@ from collections.abc import Iterable
 import rich.console
 import rich.text
 
-from experiments.analysis import layer_costs
 from experiments.report import (
     agreement_table,
     costs_table,
     heads_table,
     lengths_table,
     main_table,
-    markers,
     results,
     scores_table,
     tables,
     tuned_table,
 )
 from tx.errors import UserError, printable
-from tx.files import from_json, write_atomically
+from tx.files import write_atomically
 
 TABLES = {
     "table": main_table.build,
@@ -31,7 +29,6 @@ TABLES = {
     "costs": costs_table.build,
     "attention": heads_table.build,
 }
-MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "tex": tables.to_latex}
 
 
@@ -64,38 +61,3 @@ def report(
         files = f"{{{','.join(made)}}}.{{{','.join(FORMS)}}}"
         console.print(rich.text.Text(f"Written: {printable(str(folder))}/{files}\n"))
     return written
-
-
-def _table1(dirs):
-    """The table of `python -m experiments table1`, from the table1.json in one of the folders."""
-    for folder in dirs:
-        if (file := folder / "table1.json").is_file():
-            return layer_costs.build(from_json(file.read_text(encoding="utf-8")))
-    raise UserError(f"no table1.json in {', '.join(map(str, dirs))}; make it with python -m experiments table1")
-
-
-def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
-    """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
-
-    NAME is SWEEP@SCALE, or SWEEP@SCALE/agreement, /tuned, /scores, /lengths, /costs or /attention for another of its
-    tables, or table1@measured. With `check`, changes nothing. Returns 1 if `check` found a table other than its results
-    give now, else 0. Raises UserError for a marker without its end, for a sweep that is in none of `dirs` and for a
-    table that no sweep has.
-    """
-
-    def render(names):
-        read = {one.name: one for one in results.read(dirs)}
-        rendered = {}
-        for name in names:
-            if name == MEASURED:
-                rendered[name] = tables.to_markdown(_table1(dirs))
-                continue
-            sweep, _, kind = name.partition("/")
-            if sweep not in read:
-                raise UserError(f"{readme}: no results of {sweep} in {', '.join(map(str, dirs))}")
-            if kind not in ("", *TABLES):
-                raise UserError(f"{readme}: {name}: a sweep has no table {kind!r}; there are {', '.join(TABLES)}")
-            rendered[name] = tables.to_markdown(TABLES[kind or "table"](read[sweep]))
-        return rendered
-
-    return markers.renew(readme, lambda name: "@" in name, render, check)

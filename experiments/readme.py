@@ -1,0 +1,47 @@
+"""The tables of a README, between markers: kept fresh, or found to be stale."""
+
+import pathlib
+from collections.abc import Iterable
+
+from experiments.analysis import layer_costs
+from experiments.report import markers, results, tables
+from experiments.report.write import TABLES
+from tx.errors import UserError
+from tx.files import from_json
+
+MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
+
+
+def _table1(dirs):
+    """The table of `python -m experiments table1`, from the table1.json in one of the folders."""
+    for folder in dirs:
+        if (file := folder / "table1.json").is_file():
+            return layer_costs.build(from_json(file.read_text(encoding="utf-8")))
+    raise UserError(f"no table1.json in {', '.join(map(str, dirs))}; make it with python -m experiments table1")
+
+
+def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
+    """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
+
+    NAME is SWEEP@SCALE, or SWEEP@SCALE/agreement, /tuned, /scores, /lengths, /costs or /attention for another of its
+    tables, or table1@measured. With `check`, changes nothing. Returns 1 if `check` found a table other than its results
+    give now, else 0. Raises UserError for a marker without its end, for a sweep that is in none of `dirs` and for a
+    table that no sweep has.
+    """
+
+    def render(names):
+        read = {one.name: one for one in results.read(dirs)}
+        rendered = {}
+        for name in names:
+            if name == MEASURED:
+                rendered[name] = tables.to_markdown(_table1(dirs))
+                continue
+            sweep, _, kind = name.partition("/")
+            if sweep not in read:
+                raise UserError(f"{readme}: no results of {sweep} in {', '.join(map(str, dirs))}")
+            if kind not in ("", *TABLES):
+                raise UserError(f"{readme}: {name}: a sweep has no table {kind!r}; there are {', '.join(TABLES)}")
+            rendered[name] = tables.to_markdown(TABLES[kind or "table"](read[sweep]))
+        return rendered
+
+    return markers.renew(readme, lambda name: "@" in name, render, check)
