@@ -38,7 +38,7 @@ SAME = [
 ]
 OTHER = [
     ("model/loss.py", "CHUNK = 512", "CHUNK = 256"),
-    ("model/loss.py", "parts: int = 1,", "parts: int = 2,"),
+    ("model/loss.py", "parts: int = 1,\n) -> tuple[Float", "parts: int = 2,\n) -> tuple[Float"),
     ("model/loss.py", "nondiff_argnums=(5,)", "nondiff_argnums=(4,)"),
     ("model/loss.py", "_sums.defvjp(_sums_forward, _sums_backward)", "_sums.defvjp(_sums_backward, _sums_forward)"),
     ("model/layers.py", "_product.defvjp(lambda x, w: (x @ w, (x, w))", "_product.defvjp(lambda x, w: (x @ w, (w, x))"),
