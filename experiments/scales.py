@@ -151,7 +151,7 @@ SCALES = {
             width=Fraction(1, 2),
             heads=Fraction(1, 2),
             depth=Fraction(1, 2),
-            fields=_smaller(64, 64, 2000, 400, 200, vocabulary=8000, splits="test"),
+            fields=_smaller(64, 64, 2500, 500, 250, vocabulary=8000, splits="test"),
         ),
         Scale(
             "multi30k",

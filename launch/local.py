@@ -193,6 +193,11 @@ def _parser() -> argparse.ArgumentParser:
         help="how many times a run that fails is started again (default: %(default)s)",
     )
     parser.add_argument("--rerun_stale", action="store_true", help="make anew what was made by other code")
+    parser.add_argument(
+        "--no_rehearsal",
+        action="store_true",
+        help="start at once; without it, the largest shapes are tried first where they are large, which compiles them",
+    )
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and start nothing")
     return parser
 
@@ -266,7 +271,8 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
     with _new_folder(args.workdir):
         if groups:
             prepare([run for group in groups for run in group])
-            rehearse(groups, command)
+            if not args.no_rehearsal:
+                rehearse(groups, command)
     stage.begun()
     if stage.title:
         say(console, f"{stage.title}: {len(runs)} runs")

@@ -41,7 +41,7 @@ def find(folder: pathlib.Path) -> Iterator[Found]:
     no sweep.
     """
     for sweep in results.read([folder]):
-        for row in sweep.rows:
+        for row in sweep.all_rows:
             name = f"{sweep.sweep.name}/{row.variant.name}@{sweep.scale.label}"
             there = {run.seed: run for run in row.runs}
             for seed in sorted(there.keys() | set(sweep.seeds(row))):

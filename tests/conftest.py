@@ -1,12 +1,10 @@
-"""What every test relies on: two devices, strict dtypes and ranks, checked shapes, a cache of its own."""
+"""What every test relies on: two devices, strict dtypes and ranks, checked shapes, a cache and a folder of its own.
 
+Nothing of where, by whom and after what the tests are started makes a difference to them.
+"""
+
+import environment  # noqa: F401, I001 - sets variables that JAX reads when it is imported
 import os
-
-# Before JAX is imported, here and in the processes that tests start.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-os.environ.pop("COLUMNS", None)  # tables are as wide as when piped, whatever terminal the tests are started from
 
 import hypothesis
 import jax
@@ -22,6 +20,17 @@ install_import_hook("tx", "typechecker.checked")  # shapes and types of every an
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _elsewhere(tmp_path_factory):
+    """An empty folder to be in, which stays empty, and another one as the user's own."""
+    folder, home = tmp_path_factory.mktemp("elsewhere"), tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HOME", str(home))
+        yield
+    assert list(folder.iterdir()) == [], "a test wrote to the current folder"
 
 
 @pytest.fixture(autouse=True, scope="session")

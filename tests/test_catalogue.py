@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from experiments import registry
+from experiments.scales import SCALES
 from tx import config as config_lib
 from tx.data.packing import FIELDS
 from tx.decoding.translator import Translator
@@ -76,11 +77,16 @@ def trains_and_translates(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_built_at_the_papers_size(name):
-    config, empty = registry.get_config(name), jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(Transformer(**config.model).init, jax.random.key(0), empty, empty)["params"]
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == flops.parameter_count(config.model)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_variant_is_built_at_every_scale(scale):
+    """Without being allocated; with as many parameters as the formula says."""
+    names = [name for sweep in registry.sweeps() for name in registry.select(f"{sweep.name}@{scale}")]
+    models = {config.model.to_json(): config.model for config in map(registry.get_config, names)}
+    assert len(models) > len(registry.sweeps())
+    empty = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    for model in models.values():
+        shapes = jax.eval_shape(Transformer(**model).init, jax.random.key(0), empty, empty)["params"]
+        assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == flops.parameter_count(model), model
 
 
 @pytest.mark.slow

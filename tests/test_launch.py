@@ -359,6 +359,14 @@ def test_the_largest_run_is_tried_before_anything_starts(launcher, capsys, monke
     assert len(launcher.ran()) == 1
 
 
+def test_nothing_is_tried_before_where_that_is_not_wanted(launcher, monkeypatch):
+    monkeypatch.setattr(local, "TRIED", 0)
+    rehearsing = 'if sys.argv[-1] == "--rehearse":\n    sys.exit("error: out of memory")\n'
+    launcher.script.write_text(TRAINER.replace("failed = False", rehearsing + "failed = False"))
+    assert launcher("table3/base@smoke", "--no_rehearsal") == 0
+    assert launcher.ran() == [("table3/base@smoke", 1)]
+
+
 # Beside other launches
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import rich.console
 
-from experiments.report import results, tables
+from experiments.report import flags, results, tables
 from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.metrics import BLEU, EXACT, NAMED, PPL, Measure, number
 from experiments.report.results import KINDS, Results, Row, SeedRun, test_of
@@ -85,7 +85,10 @@ def _cells(name, pair, sides, shown, notes):
     for measure in shown.values():
         scores += [measure.cell(row) if row else "" for row in pair] + [_difference(measure, *pair)]
     same = _same(*pair)
-    states = (state_of(row, of.seeds(row), notes) if row else "" for row, of in zip(pair, sides, strict=True))
+    states = (
+        state_of(row, found.seeds(row), notes, flags.of(row, found)) if row else ""
+        for row, found in zip(pair, sides, strict=True)
+    )
     return (name, *scores, f"{sum(same)} of {len(same)}" if same else "", *states)
 
 

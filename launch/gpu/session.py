@@ -3,10 +3,10 @@
     python -m launch.gpu [--minutes=9] [--out=DIR] [--sweep=SWEEP@SCALE:SEEDS ...] [ARGUMENTS OF launch.local ...]
 
 First the training step of the paper's base and big is timed, then the sweeps are run one after the other, each row's
-seeds stacked in one process, several processes on the card at once. Rows that by the estimate do not fit into the time
-that is left are not started; what still runs when it is over is lost. The same command goes on with what is missing,
-there or, with the archives of the call before in gpu-results/, on another machine. `make gpu-bundle` makes what the
-machine lacks, `make gpu` runs this there, `make gpu-take` takes what came back; see launch/README.md.
+seeds stacked in one process, several processes on the card at once, the longest first. Rows that by the estimate do not
+fit into the time that is left are not started; what still runs when it is over is lost. The same command goes on with
+what is missing, there or, with the archives of the call before in gpu-results/, on another machine. `make gpu-bundle`
+makes what the machine lacks, `make gpu` runs this there, `make gpu-take` takes what came back; see launch/README.md.
 
 Exit status: 0, whether or not the time sufficed; 1 where something failed; 2 for what the caller has to mend.
 """
@@ -25,13 +25,14 @@ from collections.abc import Callable, Sequence
 from experiments.bench.harness.contestant import PLATFORMS
 from launch import plan
 from launch.gpu import archives
-from launch.gpu.budget import Card
+from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
 from launch.plan import PlannedRun
 from tx.errors import UserError, one_line_errors
 
 SWEEPS = ("table3@multi30k:5", "table3@tatoeba:3")
 BUNDLE = pathlib.Path("gpu-bundle")
+JOBS = 6  # a row starts and compiles for longer than it trains, so that fewer would leave the card idle
 MARGIN = 30.0  # seconds at the end, for processes to end and the last results to be packed
 PAPER_STEP = ("data.batch_rows=96", "model.dtype=bfloat16", "model.attention=cudnn")
 BENCH = {  # by platform: the sizes that are timed by default, and how (README.md, "Speed")
@@ -71,7 +72,7 @@ class Session:
         for folder in (args.earlier, args.out):
             if count := archives.unpack(folder, self.runs):
                 self.diary.write(f"{count} results of an earlier call, from {folder}")
-        self._packer, self.card = archives.Packer(self.runs, args.out), Card(args.rate, args.overhead, args.jobs)
+        self._packer, self.card = archives.Packer(self.runs, args.out), Card(args.slowdown, args.overhead, args.jobs)
         self.failed = False
         self.pack()
 
@@ -127,28 +128,32 @@ class Session:
         # One process a row: what is lost at the end is then a row, and no row waits for all that share its program.
         return [
             *("launch.local", sweep, f"--workdir={self.runs}", f"--seeds={seeds}", f"--only={','.join(rows)}"),
-            *(f"--jobs={self.args.jobs}", *_without_only(self.rest), f"--stack={seeds}"),
+            # A rehearsal compiles alone on the card, and these rows need a fraction of its memory.
+            *(f"--jobs={self.args.jobs}", "--no_rehearsal", *_without_only(self.rest), f"--stack={seeds}"),
         ]
 
     def _tell(self, sweep, runs, before, seconds):
-        now, flops = _done(runs), 0.0
+        now = _done(runs)
         for run in runs:
             if run.folder.error.exists():
                 error = run.folder.read("error")
                 self.diary.write(f"{run.label} failed: {error['error']}", error.get("traceback", ""))
-            flops += run.flops if run.label in now - before else 0.0
-        made = f", {flops:.2g} operations of them in {seconds:.0f} s" if flops else ""
+        new = sum(self._estimates(run for run in runs if run.label in now - before).values())
+        made = f", {new:.1f} s of training as predicted, made in {seconds:.0f} s" if new else ""
         missing = ", ".join(self._missing(runs)) or "none"
         self.diary.write(f"{sweep}: {len(now)} of {len(runs)} runs are done{made}; rows not done: {missing}")
 
     def _missing(self, runs):
-        """{variant: operations of its runs that are not done}."""
+        """{variant: `training_seconds` of its runs that are not done}."""
+        return self._estimates(run for run in runs if not run.folder.result.exists())
+
+    def _estimates(self, runs):
         rows = {}
         for run in runs:
-            if not run.folder.result.exists():
-                variant = run.folder.path.parent.relative_to(self.runs / run.sweep).as_posix()
-                rows[variant] = rows.get(variant, 0.0) + run.flops
-        return rows
+            variant = run.folder.path.parent.relative_to(self.runs / run.sweep).as_posix()
+            rows.setdefault(variant, []).append(run)
+        trained = {variant: [run.config for run in row if not run.trained_in] for variant, row in rows.items()}
+        return {variant: training_seconds(configs) if configs else 0.0 for variant, configs in trained.items()}
 
 
 def planned(sweep: str, seeds: int, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
@@ -200,9 +205,11 @@ def _parser():
     add("--earlier", type=pathlib.Path, default="gpu-results", help="archives of earlier calls (default: %(default)s)")
     add("--work", type=pathlib.Path, default="build/gpu", help="folder for runs and caches (default: %(default)s)")
     add("--platform", choices=tuple(PLATFORMS), default="gpu")
-    add("--jobs", type=int, default=4, help="processes at once (default: %(default)s)")
-    add("--rate", type=float, default=2e13, help="operations a second that they make (default: %(default)g)")
-    add("--overhead", type=float, default=60, help="seconds of a process without its training (default: %(default)s)")
+    add("--jobs", type=int, default=JOBS, help="processes at once (default: %(default)s)")
+    slowdown = "how many times the seconds that are predicted for an H100 training takes (default: %(default)g)"
+    add("--slowdown", type=float, default=SLOWDOWN, help=slowdown)
+    overhead = "seconds of a process without its training (default: %(default)g)"
+    add("--overhead", type=float, default=OVERHEAD, help=overhead)
     add("--bench", action="append", metavar="SIZE", help="what is timed, as for experiments.bench; repeatable")
     add("--bench_seconds", type=float, default=140, help="for that; 0 for none (default: %(default)s)")
     add("--bench_args", default="", help="more arguments of experiments.bench train")

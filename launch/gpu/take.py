@@ -51,7 +51,7 @@ def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tu
         unpacked = pathlib.Path(temporary)
         archives.unpack(folder, unpacked)
         for found in results.read([unpacked]):
-            for row, run in ((one, run) for one in found.rows for run in one.runs):
+            for row, run in ((one, run) for one in found.all_rows for run in one.runs):
                 there = RunDir(into / run.path.relative_to(unpacked))
                 if why := why_not(row, run, there, any_code):
                     refused.append(f"{found.name_of(row)} seed {run.seed}: {why}")

@@ -1,0 +1,12 @@
+"""The environment of the tests and of the processes that they start; to be imported before JAX is."""
+
+import os
+
+GIVEN = {"TX_DATA_DIR", "TX_TF_PYTHON"}  # what tests are told from outside
+
+for name in [name for name in os.environ if name.startswith(("TX_", "JAX_", "XLA_")) and name not in GIVEN]:
+    del os.environ[name]
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ.pop("COLUMNS", None)  # tables are as wide as when piped, whatever terminal the tests are started from
