@@ -4,11 +4,11 @@ import pathlib
 from collections.abc import Iterable
 
 from experiments.analysis import layer_costs
-from experiments.report import markers, results, tables
-from experiments.report.write import TABLES
+from experiments.report import markers, results, summary_table, tables, write
 from tx.errors import UserError
 from tx.files import from_json
 
+TABLES = {**write.TABLES, "short": summary_table.build}
 MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
 
 
@@ -23,10 +23,10 @@ def _table1(dirs):
 def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
-    NAME is SWEEP@SCALE, or SWEEP@SCALE/agreement, /tuned, /scores, /lengths, /costs or /attention for another of its
-    tables, or table1@measured. With `check`, changes nothing. Returns 1 if `check` found a table other than its results
-    give now, else 0. Raises UserError for a marker without its end, for a sweep that is in none of `dirs` and for a
-    table that no sweep has.
+    NAME is SWEEP@SCALE, or SWEEP@SCALE/short for nine columns of it, SWEEP@SCALE/agreement, /tuned, /scores, /lengths,
+    /costs or /attention for another of its tables, or table1@measured. With `check`, changes nothing. Returns 1 if
+    `check` found a table other than its results give now, else 0. Raises UserError for a marker without its end, for a
+    sweep that is in none of `dirs` and for a table that no sweep has.
     """
 
     def render(names):

@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tx import config
-from tx.data import cache, corpora, text_files, tfds
+from tx.data import builders, cache, corpora, text_files
 from tx.data.synthetic import numbers
 from tx.errors import UserError
 
@@ -304,7 +304,7 @@ def test_folders_are_looked_in_in_turn(tmp_path, monkeypatch):
         ),
         (
             ("wmt14_translate/de-en",),
-            r"not prepared.*/nowhere.*pip install 'tx\[wmt\]'.*python -m tx\.data\.tfds wmt14_translate",
+            r"not prepared.*/nowhere.*pip install 'tx\[wmt\]'.*python -m tx\.data\.builders wmt14_translate",
         ),
     ],
 )
@@ -458,8 +458,8 @@ def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path):
     old = {"train": [("ein Satz", "a sentence")], "test": [("noch einer", "one more")]}
     new = {split: [(a, b + ", really") for a, b in rows] for split, rows in old.items()}
     for version, pairs in (("1.9.0", old), ("1.10.0", new)):
-        builder = tfds.ParallelText("de", "en", version, functools.partial(dict, pairs), data_dir=tmp_path / "set")
-        tfds.prepare(builder, tmp_path / "set")
+        builder = builders.ParallelText("de", "en", version, functools.partial(dict, pairs), data_dir=tmp_path / "set")
+        builders.prepare(builder, tmp_path / "set")
     corpus = corpora.load(data_config("set/parallel_text", "en", "de", tmp_path))
     assert corpus.pairs("test") == [("one more, really", "noch einer")]  # the newest version
     assert set(corpus.split_names) == {"train", "test"}

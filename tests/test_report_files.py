@@ -1,6 +1,7 @@
 """`python -m experiments report`: what it reads, prints and writes."""
 
 import csv
+import math
 import pathlib
 import re
 
@@ -10,7 +11,7 @@ from fabricated import cells, fail, put, table_of
 
 from experiments import __main__ as command
 from experiments import registry
-from experiments.report import results, tables
+from experiments.report import agreement_figure, results, tables
 from experiments.report.main_table import build
 from tx.errors import UserError
 
@@ -167,6 +168,62 @@ def test_wrong_markers(tmp_path, capsys, text, message):
         command.main(["report", str(tmp_path), "--readme", str(readme)])
     assert message in capsys.readouterr().err
     assert readme.read_text() == text
+
+
+def test_a_page_shows_nine_columns_with_the_notes_that_they_need(tmp_path):
+    for seed in (1, 2):
+        put(tmp_path, "table3/base@smoke", seed, ppl=5.0 + seed, exact=40.0)
+    put(tmp_path, "table3/big@smoke", 1, ppl=4.0)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- table: table3@smoke/short -->\n<!-- end table -->\n")
+    assert command.main(["report", str(tmp_path), "--readme", str(readme)]) == 0
+    lines = readme.read_text().splitlines()
+    head = [cell.strip() for cell in next(line for line in lines if line.startswith("| row"))[1:-1].split("|")]
+    assert head == [
+        *("row", "PPL paper", "PPL ours", "ΔPPL paper", "ΔPPL ours", "BLEU paper", "BLEU ours", "exact % ours", "runs"),
+    ]
+    assert "| base" in readme.read_text()
+    assert "6.50 ± 0.71" in readme.read_text()
+    assert any(line.startswith("* ± is") for line in lines)
+    assert not any("213 million" in line for line in lines)  # of a column that is not shown
+    assert lines[1].endswith("Scale: smoke; corpus: numbers en-de; steps: 750 to 2,250; seeds: 1, 2.")
+
+
+def test_the_picture_of_a_sweep_is_told_from_a_stale_one(tmp_path):
+    for name, ppl in (("base", 5.0), ("E", 5.5), ("big", 4.0)):
+        put(tmp_path, f"table3/{name}@smoke", 1, ppl=ppl)
+    put(tmp_path, "table3/A/h=1@smoke", 1, ppl=math.inf)
+    (found,) = results.read([tmp_path])
+    points = {point.row: (point.paper, point.ours) for point in agreement_figure.points(found)}
+    assert points == {
+        "E": (0.0, pytest.approx(math.log(5.5 / 5.0), abs=1e-6)),
+        "big": (pytest.approx(math.log(4.33 / 4.92), abs=1e-6), pytest.approx(math.log(4.0 / 5.0), abs=1e-6)),
+    }
+    assert command.main(["report", str(tmp_path)]) == 0
+    picture = (tmp_path / "table3@smoke" / "agreement.svg").read_text()
+    assert agreement_figure.digest(found) in picture
+    assert ">big<" in picture
+    put(tmp_path, "table3/E@smoke", 2, ppl=5.6)
+    assert agreement_figure.digest(results.read([tmp_path])[0]) not in picture
+    put(tmp_path / "other", "positions/rotary@smoke", 1)
+    assert command.main(["report", str(tmp_path / "other")]) == 0
+    assert not list((tmp_path / "other").rglob("*.svg"))
+
+
+def test_this_projects_picture_is_fresh():
+    folder = pathlib.Path(__file__).parent.parent / "experiments" / "results" / "table3@smoke"
+    (found,) = results.read([folder])
+    assert agreement_figure.digest(found) in (folder / "agreement.svg").read_text()
+
+
+def test_a_table_that_some_sweeps_lack_is_printed_of_the_others(tmp_path, capsys):
+    put(tmp_path, "table3/base@smoke", 1)
+    put(tmp_path, "table3/E@smoke", 1)
+    put(tmp_path, "positions/rotary@smoke", 1)
+    assert command.main(["report", str(tmp_path), "--show=agreement"]) == 0
+    printed = capsys.readouterr().out
+    assert "table3@smoke: agreement with the paper." in printed
+    assert "positions@smoke" not in printed
 
 
 @pytest.mark.parametrize("page", ["README.md", "experiments/results/README.md"])

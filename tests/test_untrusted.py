@@ -21,7 +21,7 @@ from experiments.bench.contestants import weights
 from experiments.bench.harness import sentences
 from launch import plan
 from tx import decode, files
-from tx.data import corpora, downloads, text_files, tfds
+from tx.data import builders, corpora, downloads, text_files
 from tx.decoding import trained_model
 from tx.errors import UserError, one_line_errors, printable
 from tx.files import from_json
@@ -254,14 +254,14 @@ def test_a_grids_values_stay_in_the_workdir(tmp_path, value):
 )
 def test_a_name_of_tfds_is_no_path(tmp_path, name):
     with pytest.raises(UserError, match="is no name of a TFDS set; write SET or SET/CONFIG"):
-        tfds.tfds_set(name, str(tmp_path))
+        builders.tfds_set(name, str(tmp_path))
 
 
 @pytest.mark.parametrize("split", ["../../x", "/x", "a/b", "", "."])
 def test_a_split_of_tfds_is_no_path(monkeypatch, tmp_path, split):
     info = types.SimpleNamespace(features=types.SimpleNamespace(languages=("en", "de")), splits={"train": 0, split: 0})
     builder = types.SimpleNamespace(info=info, data_dir=tmp_path)
-    monkeypatch.setattr(tfds, "tfds_set", lambda *_: builder)
+    monkeypatch.setattr(builders, "tfds_set", lambda *_: builder)
     with pytest.raises(UserError, match="no name for a file"):
         corpora.load(types.SimpleNamespace(corpus="a/b", source="en", target="de", dir=""))
 
@@ -271,7 +271,7 @@ def test_a_damaged_description_of_a_set_is_named(tmp_path, text):
     (tmp_path / "a" / "b" / "1.0.0").mkdir(parents=True)
     (tmp_path / "a" / "b" / "1.0.0" / "dataset_info.json").write_text(text)
     with pytest.raises(UserError, match=r"dataset_info\.json is damaged; delete .*1\.0\.0 and prepare the set again"):
-        tfds.tfds_set("a/b", str(tmp_path))
+        builders.tfds_set("a/b", str(tmp_path))
 
 
 # Archives, downloads, sealed folders.

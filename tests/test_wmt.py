@@ -28,13 +28,13 @@ import json, sys
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.translate import wmt, wmt14
 from tx import config
-from tx.data import corpora, tfds
+from tx.data import builders, corpora
 mirror, checksums = json.loads(sys.argv[1])
 for subset in wmt.DATASET_MAP.values():
     subset._urls = [url.replace("http://", mirror) for url in subset._urls]
 infos = {mirror + url: UrlInfo(size, sha256, None) for url, (size, sha256) in checksums.items()}
 wmt14.Wmt14Translate.url_infos = infos
-tfds.main(["wmt14_translate/de-en"])
+builders.main(["wmt14_translate/de-en"])
 c = config.get_config()
 corpus = corpora.load(c.data)
 print(json.dumps({split: corpus.pairs(split) for split in corpus.splits}))
@@ -184,4 +184,7 @@ def test_an_unprepared_set_says_what_to_do(tmp_path):
     read = run(sys.executable, code, tmp_path)
     assert read.returncode == 2
     assert read.stderr.startswith("error: wmt14_translate/de-en is not prepared")
-    assert "pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.tfds wmt14_translate/de-en" in read.stderr
+    assert (
+        "pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.builders wmt14_translate/de-en"
+        in read.stderr
+    )

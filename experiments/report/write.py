@@ -7,6 +7,7 @@ import rich.console
 import rich.text
 
 from experiments.report import (
+    agreement_figure,
     agreement_table,
     costs_table,
     heads_table,
@@ -29,35 +30,42 @@ TABLES = {
     "costs": costs_table.build,
     "attention": heads_table.build,
 }
+FIGURE = "agreement.svg"
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "tex": tables.to_latex}
 
 
 def report(
     dirs: Iterable[pathlib.Path], out: pathlib.Path | None, console: rich.console.Console, show: str = "table"
 ) -> list[pathlib.Path]:
-    """Prints one of the TABLES of every sweep in `dirs`, that called `show`, and writes them all; returns the files.
+    """Prints one of the TABLES of every sweep in `dirs` that has it, that called `show`, and writes them all.
 
-    After the main table comes that of the rows tuned, if any were.
-
-    They are called table.md, scores.csv and so on, and lie in OUT/SWEEP@SCALE/, or, without `out`, in the first
-    SWEEP@SCALE folder that was read.
+    After the main table comes that of the rows tuned, if any were. The files are called table.md, scores.csv and so on,
+    and lie in OUT/SWEEP@SCALE/, or, without `out`, in the first SWEEP@SCALE folder that was read; where the paper has
+    numbers, a picture lies beside them. Returns the files; UserError where no sweep has the table that was asked for.
     """
-    written = []
+    written, shown, names = [], 0, {}
     for found in results.read(dirs):
         folder = found.folders[0] if out is None else out / found.name
         made = {name: table for name, build in TABLES.items() if (table := build(found)).rows}
-        if show not in made:
-            raise UserError(f"{found.name}: no run says anything of {show}; there are {', '.join(made)}")
+        names |= made
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, table in made.items():
                 for form, render in FORMS.items():
                     write_atomically(folder / f"{name}.{form}", render(table))
                     written.append(folder / f"{name}.{form}")
+            if agreement_figure.points(found):
+                write_atomically(folder / FIGURE, agreement_figure.draw(found))
+                written.append(folder / FIGURE)
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+        if show not in made:
+            continue
+        shown += 1
         for name in (show, "tuned") if show == "table" and "tuned" in made else (show,):
             tables.print_table(made[name], console)
         files = f"{{{','.join(made)}}}.{{{','.join(FORMS)}}}"
         console.print(rich.text.Text(f"Written: {printable(str(folder))}/{files}\n"))
+    if not shown:
+        raise UserError(f"no run says anything of {show}; there are {', '.join(names)}")
     return written

@@ -85,23 +85,23 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     fingerprint = digest.hexdigest()
 
     def open_splits():
-        from tx.data import tfds
+        from tx.data import builders
 
-        return tfds.data_sources(name, source, target, fingerprint, read)
+        return builders.data_sources(name, source, target, fingerprint, read)
 
     return Corpus(name, source, target, fingerprint, tuple(pairs), open_splits)
 
 
 def _from_tfds(name, source, target, folder, log) -> Corpus:
     """A translation set of TFDS's own, in the order of its files: a fixed shuffle of TFDS's."""
-    from tx.data import tfds
+    from tx.data import builders
 
-    builder = tfds.tfds_set(name, folder, log)
+    builder = builders.tfds_set(name, folder, log)
     languages = getattr(builder.info.features, "languages", ())
     if {source, target} - set(languages):
         has = ", ".join(languages) or "no sentence pairs"
         raise UserError(f"{name} has no pair {source}-{target}; it has {has}")
-    if wrong := [split for split in builder.info.splits if not tfds.NAME.fullmatch(split)]:
+    if wrong := [split for split in builder.info.splits if not builders.NAME.fullmatch(split)]:
         raise UserError(f"{name} has a split {wrong[0]!r}: no name for a file; prepare the set again")
     # It states version, records and bytes of every shard.
     info = (pathlib.Path(builder.data_dir) / "dataset_info.json").read_text()

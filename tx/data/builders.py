@@ -1,6 +1,6 @@
 """TFDS, the one way to data: a builder of our own for pairs at hand, and the sets that TFDS itself defines.
 
-Both are array_record files, read at random without TensorFlow. `python -m tx.data.tfds NAME` prepares one
+Both are array_record files, read at random without TensorFlow. `python -m tx.data.builders NAME` prepares one
 of TFDS's own where TensorFlow is installed.
 """
 
@@ -102,7 +102,7 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             f"{name} is not prepared as array_record in {', '.join(map(str, roots))}, and preparing it needs "
-            f"TensorFlow: pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.tfds {name}"
+            f"TensorFlow: pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.builders {name}"
         )
     try:
         with cache.locked(home / name.replace("/", ".")):
@@ -137,7 +137,7 @@ def _format(path):
 @one_line_errors
 def main(arguments: list[str] | None = None) -> None:
     """Prepares a translation set of TFDS's own, as array_record, and prints where it is."""
-    parser = argparse.ArgumentParser(prog="python -m tx.data.tfds", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tx.data.builders", description=main.__doc__)
     parser.add_argument("name", help="a translation set of TFDS, for instance wmt14_translate/de-en")
     parser.add_argument("--dir", default="", help="folder to look in first")
     options = parser.parse_args(arguments)

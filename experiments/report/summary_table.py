@@ -1,0 +1,34 @@
+"""A table of a sweep in nine columns or fewer, with a caption of one line: what a page shows of it."""
+
+import dataclasses
+
+from experiments.report import main_table
+from experiments.report.results import Results
+from experiments.report.tables import Table
+
+# Columns that stay, by title, where the paper has numbers and where it has none; nine at most.
+_WITH_PAPER = (
+    *("row", "PPL paper", "PPL ours", "ΔPPL paper", "ΔPPL ours"),
+    *("BLEU paper", "BLEU ours", "exact % ours", "runs"),
+)
+_WITHOUT = ("row", "PPL", "ΔPPL", "BLEU", "ΔBLEU", "exact %", "params 10^6", "runs")
+_CAPTION = ("Scale", "corpus", "steps", "seeds")
+
+
+def build(found: Results) -> Table:
+    """Makes the table; its notes are those that its cells refer to, and what differences and ± are."""
+    full = main_table.build(found)
+    titles = [column.title for column in full.columns]
+    wanted = _WITH_PAPER if "PPL paper" in titles else _WITHOUT
+    kept = [titles.index(title) for title in wanted if title in titles]
+    cells = tuple(tuple(row[i] for i in kept) for row in full.rows)
+    marks = {note.partition(" ")[0] for note in full.notes if note.startswith("[")}
+    shown = {mark for mark in marks if any(mark in cell for row in cells for cell in row)}
+    notes = tuple(note for note in full.notes if note.partition(" ")[0] in shown or note.startswith(("PPL is", "±")))
+    return dataclasses.replace(
+        full,
+        columns=tuple(full.columns[i] for i in kept),
+        rows=cells,
+        caption=tuple(pair for pair in full.caption if pair[0] in _CAPTION),
+        notes=notes,
+    )
