@@ -108,3 +108,20 @@ def test_the_walk_through_as_written(tmp_path):
     assert "warmup_steps=8000" in printed[0]
     assert re.search(r"near +near .* done", printed[2])
     assert '"beam": 1' in printed[3]
+
+
+@pytest.mark.slow
+def test_an_ablation_as_the_first_page_has_it(tmp_path):
+    """As written, but for fewer steps and seeds."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    content = re.search(r"^```python\n# near\.py\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[1]
+    (tmp_path / "near.py").write_text(content)
+    command = re.search(r"`python -m (launch\.local near@smoke .*?)`", text)[1].split()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    fewer = ["--seeds=1", "--set=train.steps=2"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, *fewer], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert re.search(r"near +near .* done", done.stdout)
+    assert len(content.splitlines()) <= 15
