@@ -147,6 +147,19 @@ def test_a_damaged_checkpoint_is_made_again_the_best_too(plant, tmp_path, capsys
     assert number(select_parameters(little(), run).params) == 4
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"dev_best": 3}', '{"dev_best": {"step": "4"}}', None])
+def test_what_a_damaged_checkpoint_says_of_the_best_is_not_believed(plant, tmp_path, capsys, content):
+    run = RunDir(tmp_path)
+    trained(run, little())
+    file = run.checkpoints / "12" / "data" / "metadata"
+    file.write_text(file.read_text().replace('"step": 4', '"step": 10') if content is None else content)
+    with pytest.raises(UserError, match="checkpoints/12 is damaged"):
+        select_parameters(little(), run)
+    trained(run, little())
+    assert "checkpoint 12 is damaged" in capsys.readouterr().err
+    assert number(select_parameters(little(), run).params) == 4
+
+
 def test_a_best_that_is_gone_is_no_other(plant, tmp_path, capsys):
     run = RunDir(tmp_path)
     trained(run, little())

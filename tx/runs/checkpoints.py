@@ -72,11 +72,11 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
-            if not self._damage(step):
-                self._note_best(step, self._position(step))
+            self._note_best(step, _position(self._folder / str(step)))
 
     def _note_best(self, step, position):
-        if best := position.get("dev_best"):
+        best = position.get("dev_best")
+        if isinstance(best, dict) and type(best.get("step")) is int:
             self._best[step] = best["step"]
 
     def save(self, step: int, state, position: dict) -> None:
@@ -120,9 +120,6 @@ class Checkpoints:
             restored = self._manager.restore(step, args=items)
         return restored["state"], restored["data"]
 
-    def _position(self, step):
-        return self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
-
     def newest(self) -> int:
         """Returns the step of the newest checkpoint; UserError where there is none."""
         if not (steps := self.steps()):
@@ -130,7 +127,11 @@ class Checkpoints:
         return steps[-1]
 
     def best_of(self, step: int) -> int | None:
-        """Returns the step of the checkpoint with the lowest dev loss as of `step`; None where none was recorded."""
+        """Returns the step of the checkpoint with the lowest dev loss as of `step`; None where none was recorded.
+
+        Raises UserError where the checkpoint of `step` is damaged.
+        """
+        self._refuse_damage(step)
         return distributed.agreed(lambda: self._best.get(step))
 
     def steps(self) -> list[int]:
@@ -184,10 +185,13 @@ class Checkpoints:
     def parameters(self, like, steps: Sequence[int]):
         """Returns the mean of the parameters of some checkpoints; UserError where one of them is damaged."""
         for step in steps:
-            if found := distributed.agreed(functools.partial(self._damage, step)):
-                raise UserError(f"{self._folder / str(step)} is damaged ({found}); train again from what is left")
+            self._refuse_damage(step)
         trees = [self.restore(like, step)[0].params for step in steps]
         return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
+
+    def _refuse_damage(self, step):
+        if found := distributed.agreed(functools.partial(self._damage, step)):
+            raise UserError(f"{self._folder / str(step)} is damaged ({found}); train again from what is left")
 
     def close(self) -> None:
         """Waits for what is being saved."""
@@ -217,3 +221,12 @@ class Checkpoints:
                 f"no space left for a checkpoint in {self._folder}; free some and start the same command again: "
                 f"it goes on {kept}"
             ) from error
+
+
+def _position(folder: pathlib.Path) -> dict:
+    """What a checkpoint says that a run goes on with, as it lies there, unchecked; {} where that cannot be read."""
+    try:
+        found = files.from_json((folder / "data" / "metadata").read_text(encoding="utf-8"))  # of orbax's JsonSave
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
