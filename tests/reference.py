@@ -152,7 +152,8 @@ def logits(config, params, src, tgt):
         if model.positions == "sinusoidal":
             x = x + sinusoids(len(tokens), model.d_model, model.sinusoid_layout, model.sinusoid_endpoint)
         elif model.positions == "learned":
-            x = x + params[f"{side}_position"]["table"][: len(tokens)]
+            scale = np.sqrt(model.d_model) if model.scale_positions else 1.0
+            x = x + scale * params[f"{side}_position"]["table"][: len(tokens)]
         return x
 
     def layer(x, name, n, side, memory=None):

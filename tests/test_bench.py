@@ -296,7 +296,7 @@ def trainer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sentences")
     sentences.save(sentences.invent(60, 40, 32), folder)
     config = tiny.config(model__num_layers=1).to_dict()
-    with Contestant("tx", "tx_training:Training", {"config": config, "folder": str(folder)}, 1) as one:
+    with Contestant("tx", "contestants.tx_training:Training", {"config": config, "folder": str(folder)}, 1) as one:
         yield one
 
 
@@ -314,7 +314,7 @@ def test_our_training_makes_whole_updates(trainer):
 
 def test_a_contestant_that_breaks_off_shows_its_log(trainer):
     with (
-        Contestant("product", "machine:Product", {"library": "numpy"}, 1) as one,
+        Contestant("product", "harness.machine:Product", {"library": "numpy"}, 1) as one,
         pytest.raises(RuntimeError, match=r"(?s)product broke off with status 1.*no_such_method"),
     ):
         one("no_such_method")
@@ -324,7 +324,7 @@ def test_a_contestants_user_errors_are_ours(tmp_path):
     sentences.save(sentences.invent(5, 40, 32), tmp_path)
     config = tiny.config(data__row_length=1).to_dict()  # too short for any sentence
     with pytest.raises(UserError, match=r"ours: no training sentence fits into data\.row_length=1;"):
-        Contestant("ours", "tx_training:Training", {"config": config, "folder": str(tmp_path)}, 1)
+        Contestant("ours", "contestants.tx_training:Training", {"config": config, "folder": str(tmp_path)}, 1)
 
 
 # Seeds

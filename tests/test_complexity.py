@@ -19,7 +19,8 @@ def mixing(kind, length):
     attention |= {"projection_bias": False, "attention_dropout": 0.0, "kernel": "xla", "dtype": "float32"}
     made = mixers[kind](attention=attention, neighbourhood=NEAR, kernel_width=TAPS, causal=True)
     fields = {"num_layers": 1, "num_heads": 2, "d_model": WIDTH, "d_k": 4, "d_v": 4, "max_positions": 1}
-    fields |= {"max_offset": 1, "sinusoid_layout": "concatenated", "sinusoid_endpoint": True, "causal": True}
+    fields |= {"max_offset": 1, "sinusoid_layout": "concatenated", "sinusoid_endpoint": True}
+    fields |= {"scale_positions": True, "causal": True}
     rows, place = Rows.of(jnp.ones((1, length), jnp.int32), True), jnp.arange(length)[None]
 
     def mix(module, x, layer=0):

@@ -15,7 +15,8 @@ from tx import decode, evaluate, train
 from tx.data.synthetic import numbers
 from tx.runs.run_dir import RunDir
 
-CONFIG = "experiments/config.py:table3/base@smoke"
+FILE = pathlib.Path(__file__).parent.parent / "experiments" / "config.py"
+CONFIG = f"{FILE}:table3/base@smoke"
 SHRUNK = {
     "model.d_model": 16,
     "model.d_ff": 32,
@@ -217,10 +218,10 @@ def test_nothing_in_gives_nothing_out(sweep, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["--config=experiments/config.py:table3/bas@smoke"], ["unknown variant", "'base'"]),
-        (["--config=experiments/config.py:table3/base@smok"], ["unknown scale", "'smoke'"]),
-        (["--config=experiments/config.py:table3"], ["SWEEP[/VARIANT]@SCALE"]),
-        (["--config=experiments/config.py"], ["takes a name"]),
+        ([f"--config={FILE}:table3/bas@smoke"], ["unknown variant", "'base'"]),
+        ([f"--config={FILE}:table3/base@smok"], ["unknown scale", "'smoke'"]),
+        ([f"--config={FILE}:table3"], ["SWEEP[/VARIANT]@SCALE"]),
+        ([f"--config={FILE}"], ["takes a name"]),
         (["--config=experiments/confg.py:table3/base@smoke"], ["no Python file"]),
         ([], ["--config is missing"]),
         ([f"--config={CONFIG}", "--config.model.similarity=scalled"], ["'scalled'", "'scaled'"]),
@@ -267,12 +268,12 @@ def test_missing_text_says_where_it_looked(capsys, tmp_path, monkeypatch):
     (tmp_path / "text").mkdir()
     monkeypatch.setenv("TX_DATA_DIR", str(tmp_path / "text"))
     monkeypatch.setenv("TX_CACHE_DIR", str(tmp_path / "cache"))
-    config = "--config=experiments/config.py:table3/base@multi30k"
+    config = f"--config={FILE}:table3/base@multi30k"
     workdir = tmp_path / "run"
     fails(lambda: train.main([config, f"--workdir={workdir}"]), capsys, "train.en", str(tmp_path / "text"))
     assert not workdir.exists()
     assert list((tmp_path / "text").iterdir()) == []
-    config = "--config=experiments/config.py:table3/base@tatoeba"
+    config = f"--config={FILE}:table3/base@tatoeba"
     fails(lambda: train.main([config, f"--workdir={workdir}"]), capsys, "tatoeba", str(tmp_path / "text"))
     assert not workdir.exists()
 

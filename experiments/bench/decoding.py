@@ -21,9 +21,19 @@ SHOWN = 20  # differing translations whose scores the result lists
 
 # {name on the command line: (module of the library, label, served class, arguments)}
 PEERS = {
-    "ctranslate2": ("ctranslate2", "CTranslate2", "ctranslate2_decoding:Decoding", {"compute_type": "float32"}),
-    "ctranslate2-int8": ("ctranslate2", "CTranslate2 int8", "ctranslate2_decoding:Decoding", {"compute_type": "int8"}),
-    "marian": ("transformers", "Hugging Face Marian", "marian_decoding:Decoding", {}),
+    "ctranslate2": (
+        "ctranslate2",
+        "CTranslate2",
+        "contestants.ctranslate2_decoding:Decoding",
+        {"compute_type": "float32"},
+    ),
+    "ctranslate2-int8": (
+        "ctranslate2",
+        "CTranslate2 int8",
+        "contestants.ctranslate2_decoding:Decoding",
+        {"compute_type": "int8"},
+    ),
+    "marian": ("transformers", "Hugging Face Marian", "contestants.marian_decoding:Decoding", {}),
 }
 _ROUNDED = {"ctranslate2-int8"}  # computes with other numbers, so that its translations differ
 
@@ -69,7 +79,9 @@ def measure_decoding(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         bundle.save(pathlib.Path(folder), config.to_dict(), params, sources)
-        contestants[OURS] = stack.enter_context(Contestant(OURS, "tx_decoding:Decoding", {"folder": folder}, threads))
+        contestants[OURS] = stack.enter_context(
+            Contestant(OURS, "contestants.tx_decoding:Decoding", {"folder": folder}, threads)
+        )
         first = {OURS: contestants[OURS]("translate")}
         for peer in peers:
             label = PEERS[peer][1]

@@ -37,7 +37,7 @@ def measure_guards(config: ConfigDict, *, turns: int, threads: int) -> dict:
         loops = {}
         for label in (OURS, BARE):
             arguments = {"config": config.to_dict(), "guarded": label == OURS}
-            loops[label] = stack.enter_context(Contestant(label, "tx_loop:Loop", arguments, threads))
+            loops[label] = stack.enter_context(Contestant(label, "contestants.tx_loop:Loop", arguments, threads))
             loops[label]("advance", steps=WARM)
         measured = {label: [] for label in loops}
         for number in range(1, turns + 1):

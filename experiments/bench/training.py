@@ -51,7 +51,7 @@ def measure_training(
     with contextlib.ExitStack() as stack:
         folder, target, text = _write_sentences(stack, config, count)
         arguments = {"config": config.to_dict(), "folder": folder}
-        ours = Contestant(OURS, "tx_training:Training", arguments, threads, platform)
+        ours = Contestant(OURS, "contestants.tx_training:Training", arguments, threads, platform)
         contestants = {OURS: stack.enter_context(ours)}
         settings = {OURS: {"rows": config.data.batch_rows, "row_length": config.data.row_length}}
         first = {OURS: contestants[OURS]("run", target_tokens=target)}
@@ -123,7 +123,7 @@ def measure_memory(
         folder, _, text = _write_sentences(stack, config, 100 + tokens // 4)
         arguments = {"config": config.to_dict(), "folder": folder}
         wanted = max(1, (steps - 1) * tokens)
-        with Contestant(OURS, "tx_training:Training", arguments, threads, platform) as ours:
+        with Contestant(OURS, "contestants.tx_training:Training", arguments, threads, platform) as ours:
             ran = ours("run", target_tokens=wanted)
             results[OURS] = {"settings": {"update_tokens": ran["target_tokens"] / ran["steps"]}}
             results[OURS] |= {"rounds": [ours("memory") | {"steps": ran["steps"]}]}
@@ -164,7 +164,7 @@ def _torch(label, arguments, chosen, threads, platform):
     _, layers, compiled = MODES[chosen["mode"]]
     more = {"layers": layers, "compiled": compiled, "keep_memory": chosen["keep_memory"]}
     more |= {"threads": threads, "platform": platform}
-    one = Contestant(label, "torch_training:Training", arguments | more, threads, platform)
+    one = Contestant(label, "contestants.torch_training:Training", arguments | more, threads, platform)
     try:
         one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
     except BaseException:

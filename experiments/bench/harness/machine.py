@@ -26,7 +26,7 @@ class Provenance:
 
 def describe(threads: int, platform: str) -> dict:
     """Returns {"machine", "versions", "revision"} of a measurement on `threads` threads."""
-    with Contestant("the device", "machine:Provenance", {}, threads, platform) as asked:
+    with Contestant("the device", "harness.machine:Provenance", {}, threads, platform) as asked:
         record = asked("describe")
     versions = record["versions"]
     for library in LIBRARIES:
@@ -51,7 +51,7 @@ def matmul_peak(
     for library in libraries:
         arguments = {"library": library, "platform": platform, "dtype": dtype}
         label = f"the matrix product of {library}"
-        with Contestant(label, "machine:Product", arguments, threads, platform) as product:
+        with Contestant(label, "harness.machine:Product", arguments, threads, platform) as product:
             measured = product("rate", size=size, repeats=repeats)
         rates[library], dense = measured["flops"], measured.get("dense") or dense
         say(f"matrix product, {library}, {dtype}: {rates[library] / 1e9:.0f} GFLOP/s")

@@ -23,7 +23,7 @@ def main() -> None:
                 if hasattr(os, "sched_setaffinity"):
                     os.sched_setaffinity(0, message["cores"])
                 module, _, name = message["served"].partition(":")
-                module = importlib.import_module(f"experiments.bench.contestants.{module}")
+                module = importlib.import_module(f"experiments.bench.{module}")
                 served = getattr(module, name)(**message["arguments"])
                 answer = {"result": {}}
             else:
