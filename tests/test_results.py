@@ -6,6 +6,8 @@ import statistics
 
 import pytest
 
+from experiments.report import flags
+from experiments.report.results import read
 from tx.evaluation.scores import bleu_from_stats
 
 RESULTS = pathlib.Path(__file__).parent.parent / "experiments" / "results"
@@ -23,20 +25,26 @@ def exact_match(result):
 def test_base_is_neither_solved_nor_lost():
     shares = [exact_match(result) for result in results("base")]
     assert len(shares) >= 3
-    assert all(0.50 <= share <= 0.95 for share in shares), shares
+    assert all(0.60 <= share <= 0.95 for share in shares), shares
 
 
 @pytest.mark.parametrize(
     ("variant", "sign"),
-    [("C/N=2", 1), ("D/P_drop=0.0", 1), ("C/d_model=256", -1)],
+    [("C/N=2", -1), ("C/d_model=256", -1), ("D/P_drop=0.2", -1), ("C/d_model=1024", 1), ("big", 1)],
 )
 def test_rows_differ_from_base_by_more_than_two_standard_deviations(variant, sign):
-    """At this budget fewer layers and no dropout learn faster, and a narrow model slower."""
+    """Fewer layers, a narrow model and more dropout get fewer sentences right, a wide or big model more."""
     base, other = (list(map(exact_match, results(name))) for name in ("base", variant))
     assert len(base) >= 3
     assert len(other) >= 3
     noise = max(statistics.stdev(base), statistics.stdev(other))
     assert sign * (statistics.mean(other) - statistics.mean(base)) > 2 * noise
+
+
+def test_no_row_is_on_the_plateau():
+    (found,) = read([SMOKE])
+    assert all(len(row.results) == 3 for row in found.rows)
+    assert [row.variant.name for row in found.rows if flags.on_plateau(row, found)] == []
 
 
 def test_committed_scores_follow_from_their_statistics():
