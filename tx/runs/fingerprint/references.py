@@ -11,10 +11,6 @@ from tx.runs.fingerprint.definitions import PROGRAM, WHOLE, Module, bound, impor
 _SILENT = frozenset({"annotation", "returns", "type_comment", "type_params", "kind", "ctx"})
 
 
-# Names of modules, in strings, are read as they were before the modules moved: where one lies is of no matter.
-_FORMER = {"tx.evaluation.scores": "tx.scores", "tx.data.prefetch": "tx.data.ahead", "tx.data.synthetic.": "tx.data."}
-
-
 class Reference(NamedTuple):
     """What a name stands for.
 
@@ -193,9 +189,9 @@ class Reader(ast.NodeVisitor):
     visit_Tuple = visit_List
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        """The name of a module, in a string, takes it in."""
-        self.words.append(ascii(_FORMER.get(node.value, node.value)))
+        """The name of a module, in a string, takes it in; where it lies is of no matter."""
         module = self._code.modules.get(node.value) if isinstance(node.value, str) else None
+        self.words.append("module" if module else ascii(node.value))
         if module:
             started = node in self._started and PROGRAM in module.definitions
             self.references.append((module, PROGRAM if started else WHOLE))
@@ -208,7 +204,7 @@ class Reader(ast.NodeVisitor):
             if isinstance(part, ast.Constant):
                 text += part.value
                 continue
-            self.words += [ascii(_FORMER.get(text, text))] if text else []
+            self.words += [ascii(text)] if text else []
             text = ""
             self._several([part] if part else [])
         self.words.append(")")
