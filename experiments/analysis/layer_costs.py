@@ -3,6 +3,7 @@
 Each is one layer of a decoder, where a position sees the earlier ones, alone: d_model 64, one head, r = 16, k = 3.
 """
 
+import dataclasses
 import functools
 import pathlib
 import statistics
@@ -16,6 +17,7 @@ import rich.text
 
 from experiments.report import tables
 from experiments.report.tables import Column, Table
+from tx.config import get_config
 from tx.errors import UserError, writing
 from tx.files import to_json, write_atomically
 
@@ -111,13 +113,14 @@ def _measured(kind, length):
     from experiments.analysis import complexity
     from tx.model.attention import Place, Rows
     from tx.model.mixers import mixers
-    from tx.model.positions import positions
+    from tx.model.positions import PositionEncoding, positions
 
     attention = {"d_model": WIDTH, "num_heads": 1, "kv_heads": 1, "d_k": WIDTH, "d_v": WIDTH, "similarity": "scaled"}
     attention |= {"projection_bias": False, "attention_dropout": 0.0, "kernel": "xla", "dtype": "float32"}
     mixer = mixers[kind](attention=attention, neighbourhood=NEIGHBOURHOOD, kernel_width=TAPS, causal=True)
-    fields = {"num_layers": 1, "num_heads": 1, "d_model": WIDTH, "d_k": WIDTH, "d_v": WIDTH, "max_positions": 1}
-    fields |= {"max_offset": 1, "sinusoid_layout": "concatenated", "sinusoid_endpoint": True, "causal": True}
+    model = get_config().model
+    fields = {field.name: model[field.name] for field in dataclasses.fields(PositionEncoding) if field.name in model}
+    fields |= {"num_layers": 1, "num_heads": 1, "d_model": WIDTH, "d_k": WIDTH, "d_v": WIDTH, "causal": True}
     nowhere, rows = positions["none"](**fields), Rows.of(jnp.ones((1, length), jnp.int32), causal=True)
     position = jnp.arange(length)[None]
 
