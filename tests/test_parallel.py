@@ -267,7 +267,7 @@ def test_two_processes_train_what_one_does(tmp_path):
         for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(want), strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
         assert position.pop("seconds") != wanted.pop("seconds")
-        for key in ("recent", "losses"):
+        for key in ("recent", "losses", "dev_last", "dev_best"):
             assert position.pop(key) == pytest.approx(wanted.pop(key), rel=1e-5)
         assert position == wanted
 
