@@ -241,8 +241,8 @@ def test_rows_without_time_are_not_started(machine, capsys):
 def test_what_runs_at_the_end_is_ended_and_what_was_done_is_packed(machine, monkeypatch, capsys):
     monkeypatch.setenv("FAKE_SLOW", "A/h=1")
     began = time.monotonic()
-    assert machine("--bench_seconds=0", minutes=0.04) == 0
-    assert time.monotonic() - began < 10
+    assert machine("--bench_seconds=0", minutes=0.15) == 0
+    assert time.monotonic() - began < 300  # what it cut off would take 600
     assert machine.packed() == runs_of("base")
     out = capsys.readouterr().out
     assert "time is over" in out
