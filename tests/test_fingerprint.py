@@ -22,8 +22,8 @@ SAME = [
     ("model/loss.py", "    label_smoothing: Any,\n", "    label_smoothing: float,\n"),
     (
         "training/step.py",
-        "from tx.model.loss import batch_loss\n",
-        "from tx.model.loss import batch_loss\nfrom tx.decoding import beam_search\n",
+        "from tx.model.loss import batch_loss, count_targets\n",
+        "from tx.model.loss import batch_loss, count_targets\nfrom tx.decoding import beam_search\n",
     ),
     ("data/loader.py", 'f"no training sentence fits', 'f"none of the sentences fits'),
     ("training/loop.py", "print(layout)", "print(layout, layout)"),

@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx.data import tokenized
 from tx.data.loader import eval_batches
 from tx.data.packing import Batch
-from tx.model.loss import batch_loss
+from tx.model.loss import batch_loss, count_targets
 from tx.runs.selection import Selected
 from tx.runtime.trees import stack
 
@@ -46,14 +45,9 @@ def _nll(config: FrozenConfigDict, stacked: bool) -> Callable:
     """Returns the jitted sum over a batch; one for all runs of equal `config` (frozen: "model" and "loss")."""
 
     def nll(params, batch, source):
-        return batch_loss(config, params, batch, source=source)[1] * _tokens(batch)
+        return batch_loss(config, params, batch, source=source)[1] * count_targets(batch)
 
     return jax.jit(jax.vmap(nll, in_axes=(0, None, None)) if stacked else nll)
-
-
-def _tokens(batch):
-    """The target tokens of rows."""
-    return (batch["tgt"] != 0).sum().astype(jnp.float32)
 
 
 def dev_batches(config: ConfigDict, data: tokenized.PreparedData) -> list[Batch]:

@@ -140,6 +140,11 @@ def _chunk_sums(h, table, y, logits, low, peak):
     return (loss, (real * (log_normaliser - at_target)).sum()), log_normaliser
 
 
+def count_targets(batch: dict[str, jax.Array]) -> Float[Array, ""]:
+    """Returns the number of target tokens of a batch, padding aside."""
+    return (batch["tgt"] != 0).sum().astype(jnp.float32)
+
+
 def batch_loss(
     config: ConfigDict,
     params: dict,

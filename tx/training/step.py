@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from tx.data.packing import Batch
 from tx.model import prng
-from tx.model.loss import batch_loss
+from tx.model.loss import batch_loss, count_targets
 from tx.model.transformer import Transformer
 from tx.runtime.trees import stack
 from tx.training.optimizer import optimizer
@@ -74,7 +74,7 @@ def update(
     rng = jax.random.fold_in(jax.random.key(values.seed), state.step)
     if axis is not None:
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
-    tokens = _tokens(batch)
+    tokens = count_targets(batch)
     if axis is not None:
         tokens = jax.lax.psum(tokens, axis)
 
@@ -82,7 +82,7 @@ def update(
     def share(params, rows, rng):
         """A mean over all target tokens, of which rows have more or fewer: not the mean of their means."""
         means = batch_loss(config, params, rows, values, rng, parts)
-        loss, nll = (_tokens(rows) / jnp.maximum(tokens, 1.0) * mean for mean in means)
+        loss, nll = (count_targets(rows) / jnp.maximum(tokens, 1.0) * mean for mean in means)
         return loss, nll
 
     count = config.train.micro_batches
@@ -114,11 +114,6 @@ def update(
 def layers(params: dict) -> list[str]:
     """Returns the names of a model's layers, as its parameters are grouped."""
     return sorted(params)
-
-
-def _tokens(batch):
-    """The target tokens of rows."""
-    return (batch["tgt"] != 0).sum().astype(jnp.float32)
 
 
 def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
