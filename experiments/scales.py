@@ -163,7 +163,7 @@ SCALES = {
             fields=_smaller(
                 *(64, 32, 4500, 600, 300),
                 vocabulary=4000,
-                lr_factor=1.0,
+                lr_factor=1.4,
                 splits="test_2016_flickr,test_2017_flickr,test_2017_mscoco",
             ),
         ),

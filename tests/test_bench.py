@@ -517,6 +517,17 @@ def test_the_table_says_where_a_peer_is_faster(tmp_path, capsys):
     assert "PyTorch eager: BLEU 34.5, 100.0% of the translations identical to ours" in text
 
 
+def test_what_has_no_peer_is_a_row_with_its_share_of_the_device(tmp_path, capsys):
+    size = {"num_layers": 6, "d_model": 512, "d_ff": 2048, "num_heads": 8, "d_k": 64, "d_v": 64, "norm": "post"}
+    config = {"name": "table3/base@paper", "model": size | {"dtype": "bfloat16"}, "train": {"micro_batches": 1}}
+    shared = {"target_tokens_per_s": 650e3, "share_of_peak": 0.33, "mfu": 0.256}
+    results(tmp_path, ratios={}, config=config, contestants={"tx": {"median": shared}})
+    [one] = table.read([tmp_path])
+    [row] = table.build([one]).rows
+    assert row[1].endswith("bfloat16, A|B")
+    assert row[3:] == ("none", "650,000", "", "", "", "25.6% of the maker's peak (MFU)")
+
+
 def test_a_readme_is_renewed_by_each_command_for_its_own_tables(tmp_path, capsys):
     readme = tmp_path / "README.md"
     marked = "<!-- table: table3@smoke -->\nold\n<!-- end table -->\n<!-- table: bench -->\nold\n<!-- end table -->\n"
@@ -554,8 +565,6 @@ def test_files_that_are_no_results(tmp_path, capsys):
     assert "a.json is not JSON" in refused(capsys, "table", tmp_path)
     (tmp_path / "a.json").write_text('{"kind": "train"}')
     assert "a.json is no result of" in refused(capsys, "table", tmp_path)
-    results(tmp_path / "alone", ratios={})
-    assert "none of the results has a peer" in refused(capsys, "table", tmp_path / "alone")
     assert "--check needs --readme" in refused(capsys, "table", tmp_path, "--check")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from experiments import registry
 from launch import grouping
-from launch.gpu import archives, bundle, session, take, timed
+from launch.gpu import archives, bundle, mps, session, take, timed
 from launch.gpu.budget import Card, training_seconds
 from tx.data import text_files
 from tx.errors import UserError
@@ -161,6 +161,36 @@ def test_the_estimate_is_that_of_the_compiled_step(name):
     fixed = {"data.batch_rows": rows, "data.row_length": 64, "model.vocab_size": vocabulary}
     configs = [registry.get_config(f"table3/{name}", fixed | {"train.seed": seed}) for seed in range(1, seeds + 1)]
     assert training_seconds(configs) / configs[0].train.steps == pytest.approx(COMPILED[name], rel=0.07)
+
+
+# Side by side on the card
+
+
+def test_a_daemon_is_started_and_ended_and_its_folder_told(tmp_path, monkeypatch):
+    daemon = tmp_path / "bin" / mps.CONTROL
+    daemon.parent.mkdir()
+    daemon.write_text('#!/bin/sh\necho "$@" $CUDA_MPS_PIPE_DIRECTORY $(cat) >> "$(dirname "$0")/log"\n')
+    daemon.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{daemon.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_MPS_LOG_DIRECTORY", "before")
+    with mps.side_by_side(tmp_path / "mps") as runs:
+        assert runs
+        assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == str(tmp_path / "mps")
+    assert (daemon.parent / "log").read_text().split("\n") == [f"-d {tmp_path}/mps", f"{tmp_path}/mps quit", ""]
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+    assert os.environ["CUDA_MPS_LOG_DIRECTORY"] == "before"
+
+
+@pytest.mark.parametrize("daemon", ["#!/bin/sh\nexit 1\n", None])
+def test_without_a_daemon_processes_take_turns(tmp_path, monkeypatch, daemon):
+    monkeypatch.setattr(mps, "WHERE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if daemon:
+        (tmp_path / mps.CONTROL).write_text(daemon)
+        (tmp_path / mps.CONTROL).chmod(0o755)
+    with mps.side_by_side(tmp_path / "mps") as runs:
+        assert not runs
+        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
 # A session

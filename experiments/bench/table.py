@@ -82,10 +82,7 @@ def _read(file):
 
 def build(results: Sequence[dict]) -> Table:
     """Returns the table: a row for each figure and peer, in the order of FIGURES and then of the names."""
-    table = _table(results)
-    if not table.rows:
-        raise UserError("none of the results has a peer to compare with; measure with --peer or --peers")
-    return table
+    return _table(results)
 
 
 def _table(results):
@@ -117,6 +114,13 @@ def _table(results):
                     {"figure": figure.key, "what": result["what"], "threads": result["machine"]["threads"]}
                     | {"peer": peer, "tx": ours[figure.key], "peer_s": theirs[figure.key], "ratio": one["median"]}
                 )
+            if not result["ratios"]:
+                rows.append(_alone(result, name, figure))
+                groups.append(result["kind"])
+                records.append(
+                    {"figure": figure.key, "what": result["what"], "threads": result["machine"]["threads"]}
+                    | {"peer": None, "tx": ours[figure.key], "peer_s": None, "ratio": None}
+                )
         notes += _notes(result, name)
     return Table(
         title=f"{NAME}: tx beside other programs, in turns on one machine.",
@@ -126,6 +130,24 @@ def _table(results):
         caption=_caption(results),
         notes=tuple(dict.fromkeys(notes)),
         records=tuple(records),
+    )
+
+
+def _alone(result, name, figure):
+    """A row of what was measured without a peer: its last cell says what share it is of what the device can do."""
+    ours, machine = result["contestants"]["tx"]["median"], result["machine"]
+    share = f"{ours['mfu']:.1%} of the maker's peak (MFU)" if "mfu" in ours else ""
+    what = f"{name}, {result['config']['model']['dtype']}, {machine['processor']}"
+    return (
+        figure.title,
+        what,
+        str(machine["threads"]),
+        "none",
+        figure.text.format(ours[figure.key]),
+        "",
+        "",
+        "",
+        share,
     )
 
 

@@ -12,6 +12,7 @@ Exit status: 0, whether or not the time sufficed; 1 where something failed; 2 fo
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import pathlib
@@ -24,7 +25,7 @@ from collections.abc import Callable, Sequence
 
 from experiments.bench.harness.contestant import PLATFORMS
 from launch import plan
-from launch.gpu import archives
+from launch.gpu import archives, mps
 from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
 from launch.plan import PlannedRun
@@ -32,7 +33,7 @@ from tx.errors import UserError, one_line_errors
 
 SWEEPS = ("table3@multi30k:5", "table3@tatoeba:3")
 BUNDLE = pathlib.Path("gpu-bundle")
-JOBS = 6  # a row starts and compiles for longer than it trains, so that fewer would leave the card idle
+JOBS = 8  # a row starts and compiles for longer than it trains, so that fewer would leave the card idle
 MARGIN = 30.0  # seconds at the end, for processes to end and the last results to be packed
 PAPER_STEP = ("data.batch_rows=96", "model.dtype=bfloat16", "model.attention=cudnn")
 BENCH = {  # by platform: the sizes that are timed by default, and how (experiments/bench/README.md)
@@ -234,9 +235,13 @@ def main(argv: Sequence[str] | None = None, *, command: Command = python, prepar
         target=prepare, args=(sweeps, session.runs, rest), daemon=True
     )
     preparing.start()
-    session.bench()
-    for sweep, seeds in sweeps:
-        session.sweep(sweep, seeds)
+    session.bench()  # alone on the card
+    with (
+        mps.side_by_side(args.work.resolve() / "mps") if args.platform == "gpu" else contextlib.nullcontext() as shared
+    ):
+        session.diary.write(f"processes {'share the card by MPS' if shared else 'take turns on the device'}")
+        for sweep, seeds in sweeps:
+            session.sweep(sweep, seeds)
     session.pack()
     session.diary.write(f"the end; {max(0.0, session.left()):.0f} s were left")
     return 1 if session.failed else 0
