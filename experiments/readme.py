@@ -4,11 +4,12 @@ import pathlib
 from collections.abc import Iterable
 
 from experiments.analysis import layer_costs
-from experiments.report import markers, results, summary_table, tables, write
+from experiments.report import markers, reproduction, results, summary_table, tables, write
 from tx.errors import UserError
 from tx.files import from_json
 
 TABLES = {**write.TABLES, "short": summary_table.build}
+TEXTS = {"reproduced": reproduction.to_markdown}
 MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
 
 
@@ -24,7 +25,8 @@ def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
     NAME is SWEEP@SCALE, or SWEEP@SCALE/short for nine columns of it, SWEEP@SCALE/agreement, /tuned, /scores, /lengths,
-    /costs or /attention for another of its tables, or table1@measured. With `check`, changes nothing. Returns 1 if
+    /costs or /attention for another of its tables, SWEEP@SCALE/reproduced for what of it reproduces, in sentences, or
+    table1@measured. With `check`, changes nothing. Returns 1 if
     `check` found a table other than its results give now, else 0. Raises UserError for a marker without its end, for a
     sweep that is in none of `dirs` and for a table that no sweep has.
     """
@@ -39,8 +41,12 @@ def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool
             sweep, _, kind = name.partition("/")
             if sweep not in read:
                 raise UserError(f"{readme}: no results of {sweep} in {', '.join(map(str, dirs))}")
+            if kind in TEXTS:
+                rendered[name] = TEXTS[kind](read[sweep])
+                continue
             if kind not in ("", *TABLES):
-                raise UserError(f"{readme}: {name}: a sweep has no table {kind!r}; there are {', '.join(TABLES)}")
+                known = ", ".join((*TABLES, *TEXTS))
+                raise UserError(f"{readme}: {name}: a sweep has no table {kind!r}; there are {known}")
             rendered[name] = tables.to_markdown(TABLES[kind or "table"](read[sweep]))
         return rendered
 
