@@ -167,8 +167,12 @@ def test_a_trained_run_translates(sweep):
     run = run_of(sweep, "C/N=2")
     command = [sys.executable, "-m", "tx.decode", str(run.path), "--extra_length=2"]
     done = subprocess.run(command, input=b"twenty-one\n\n  two thousand \n", capture_output=True, check=True)
-    assert done.stdout.count(b"\n") == 3
-    assert done.stdout.decode("utf-8")
+    lines = done.stdout.decode("utf-8").split("\n")
+    assert lines[1] == lines[3] == ""
+    marked = b"\xef\xbb\xbftwenty-one\n \t\ntwo thousand"  # as some editors save it
+    assert subprocess.run(command, input=marked, capture_output=True, check=True).stdout == done.stdout
+    assert len(lines) == 4
+    assert subprocess.run(command, input=b"", capture_output=True, check=True).stdout == b""
 
 
 @pytest.mark.slow
@@ -191,8 +195,8 @@ def test_pictures_of_a_trained_run(sweep, tmp_path, capsys):
 
 def test_what_a_trained_run_refuses(sweep, capsys, tmp_path):
     run = str(run_of(sweep, "C/N=2").path)
-    (tmp_path / "latin").write_bytes("für".encode("latin-1"))
-    fails(lambda: decode.main([run, str(tmp_path / "latin")]), capsys, "latin", "UTF-8")
+    (tmp_path / "latin").write_bytes("eins\nfür".encode("latin-1"))
+    fails(lambda: decode.main([run, str(tmp_path / "latin")]), capsys, "latin, line 2: not UTF-8")
     fails(lambda: decode.main([run, str(tmp_path / "none")]), capsys, "none", "No such file")
     (tmp_path / "text").write_text("one\n")
     text = str(tmp_path / "text")

@@ -30,7 +30,7 @@ FLOORS = {
     "launch": [
         ["gpu.__main__"],
         ["gpu.session gpu.bundle gpu.take"],
-        ["gpu.archives gpu.budget gpu.timed", "local"],
+        ["gpu.archives gpu.budget gpu.mps gpu.timed", "local"],
         ["status", "tuning"],
         ["display", "grouping", "queue"],
         ["pool"],

@@ -27,6 +27,12 @@ def vocabulary():
 anything = st.text(st.characters(exclude_characters="\u2581", exclude_categories=["Cs"]))
 
 
+def test_a_line_with_sentencepieces_own_mark_counts_like_any_other():
+    marked = Vocabulary.learn([f"{line} \u2585" for line in TEXT], SIZE)
+    assert marked.fingerprint == Vocabulary.learn([f"{line}  " for line in TEXT], SIZE).fingerprint
+    assert marked.decode(marked.encode(["a \u2585 b"])[0]) == "a \u2585 b"
+
+
 @given(anything)
 @example("")
 @example(" ")

@@ -3,6 +3,7 @@
     python -m tx.decode RUN [FILE] [--beam=4] [--alpha=0.6] [--extra_length=50] [--average_last=1]
 
 RUN is a run's folder (".../seed1"); sentences come from FILE or standard input, one a line, and go to standard output.
+An empty line stays empty.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import numpy as np
 
 from tx import plugins
 from tx.cli import add_decoding_options, options_of
+from tx.data.text_lines import split_lines
 from tx.data.vocabulary import EOS
 from tx.decoding.trained_model import open_run
 from tx.decoding.translator import Translator
@@ -28,19 +30,23 @@ def main(argv: list[str]) -> None:
     parser.add_argument("file", nargs="?", type=pathlib.Path, help="sentences, one a line (default: standard input)")
     arguments = parser.parse_args(plugins.take(argv))
     keep_freed_memory()
-    try:
-        text = arguments.file.read_bytes() if arguments.file else sys.stdin.buffer.read()
-        lines = [line.strip() for line in text.decode("utf-8").split("\n")]  # stripped, as the training text is
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {arguments.file or 'standard input'} as UTF-8 text: {error}") from None
-    if text.endswith(b"\n") or not text:
-        lines.pop()
+    lines = [line.strip() for line in split_lines(*_text(arguments.file))]  # as the training text is
     config, selected, data = open_run(RunDir(arguments.run), options_of(arguments))
-    sources = [np.array([*ids, EOS], np.int32) for ids in data.vocabulary.encode(lines)]
-    for output in Translator(config, selected.params)(sources):
+    asked = [line for line in lines if line]  # of nothing the model would make something
+    sources = [np.array([*ids, EOS], np.int32) for ids in data.vocabulary.encode(asked)]
+    outputs = iter(Translator(config, selected.params)(sources))
+    for line in lines:
         # A translation may hold a line break (through a byte piece); the output keeps one sentence a line.
-        line = " ".join(data.vocabulary.decode(output).split("\n"))
+        line = " ".join(data.vocabulary.decode(next(outputs)).split("\n")) if line else ""
         print(printable(line) if sys.stdout.isatty() else line)
+
+
+def _text(file):
+    """Returns (contents, name for messages) of a file, or of standard input."""
+    try:
+        return (file.read_bytes(), file) if file else (sys.stdin.buffer.read(), "standard input")
+    except OSError as error:
+        raise UserError(f"cannot read {file or 'standard input'}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 
 from tx.data import cache, downloads
+from tx.data.text_lines import split_lines
 from tx.errors import UserError
 from tx.registry import Registry
 
@@ -221,16 +222,10 @@ def _bytes(path: pathlib.Path) -> bytes:
 
 
 def _lines(path: pathlib.Path, data: bytes) -> list[str]:
-    """Lines end at "\\n" alone: other separators (U+2028, U+0085, form feed) stand inside sentences."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; convert the file (for instance with iconv)") from None
-    lines = text.removesuffix("\n").split("\n")
-    empty = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
+    lines = split_lines(data, path)
+    empty = next((i for i, line in enumerate(lines or [""], 1) if not line.strip()), None)
     if empty:
-        what = f"line {empty} is empty" if text.strip() else "the file is empty"
+        what = f"line {empty} is empty" if any(map(str.strip, lines)) else "the file is empty"
         raise UserError(f"{path}: {what}; every line must hold a sentence")
     return lines
 

@@ -13,6 +13,7 @@ import sentencepiece
 from tx.errors import UserError
 
 PAD, EOS, UNK = 0, 1, 2  # ids; there is no BOS: the decoder starts from PAD
+_UNKNOWN = "\u2585"
 _SAMPLE = 2_000_000  # sentence pairs that a vocabulary is learned from at most
 
 
@@ -37,7 +38,8 @@ class Vocabulary:
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(sentences),
+                # It would leave out a line with its own mark of an unknown character, without a word.
+                sentence_iterator=(sentence.replace(_UNKNOWN, " ") for sentence in sentences),
                 model_writer=model,
                 model_type="bpe",
                 vocab_size=size,
