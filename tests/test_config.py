@@ -425,3 +425,15 @@ def test_what_cudnn_lacks_is_refused(diff, lacking):
     config_lib.validate(config)
     config_lib.update(config, diff)
     refused(lambda: config_lib.validate(config), "model.attention=cudnn needs", lacking, "or set model.attention=xla")
+
+
+def test_differences_are_described_in_the_words_that_are_asked_for():
+    before, after = {"model": {"gone": "{x}", "d_k": 1}, "name": "a"}, {"model": {"d_k": 2}, "name": "b"}
+    described = config_lib.describe_differences
+    assert described(before, before) == []
+    assert described(before, after, apart={"name"}) == [
+        "model.d_k was 1, is now 2",
+        "model.gone was {x}, is now absent",
+    ]
+    arrows = described(before, after, "{field} {stored!r} -> {current}", absent="(absent)")
+    assert arrows == ["model.d_k 1 -> 2", "model.gone '{x}' -> (absent)", "name 'a' -> b"]

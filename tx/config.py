@@ -9,6 +9,7 @@ import difflib
 import math
 import numbers
 import re
+from collections.abc import Collection
 
 import ml_collections
 
@@ -143,6 +144,28 @@ def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str
         for name in sorted(before.keys() | after.keys())
     }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not says_where(name)}
+
+
+def describe_differences(
+    stored: dict,
+    current: dict,
+    wording: str = "{field} was {stored}, is now {current}",
+    absent: str = "absent",
+    apart: Collection[str] = (),
+) -> list[str]:
+    """Returns a phrase for each field in which a configuration that was stored differs from that of today.
+
+    Args:
+      stored, current: both, nested or not; they are compared as `differences` does.
+      wording: of a phrase, with the field and its two values.
+      absent: what is said in place of a value where there is none.
+      apart: dotted names of fields that do not count.
+    """
+    return [
+        wording.format(field=field, stored=old, current=new)
+        for field, (old, new) in differences(stored, current, absent).items()
+        if field not in apart
+    ]
 
 
 def training_fields(config: ml_collections.ConfigDict | dict) -> dict[str, object]:
