@@ -12,6 +12,7 @@ import re
 
 from tx.errors import UserError
 from tx.files import from_json
+from tx.runs.result import RunResult
 
 LEASE = "lease"  # see tx/runs/lease.py
 
@@ -80,3 +81,11 @@ class RunDir:
         if not isinstance(value, dict) or (name != "error" and not isinstance(value.get("config"), dict)):
             raise UserError(f"{path} is not what a run writes; delete it and run again")
         return value
+
+    def read_result(self) -> RunResult:
+        """Reads result.json; UserError where it is missing, damaged, or not what this version can read."""
+        value = self.read("result")
+        try:
+            return RunResult.from_dict(value)
+        except UserError as error:
+            raise UserError(f"{self.result} is no result of this version ({error}); delete it and run again") from None

@@ -17,6 +17,7 @@ from tx.model.positions import check_length
 from tx.model.transformer import check_components
 from tx.runs import provenance
 from tx.runs.lease import Lease
+from tx.runs.result import FORMAT
 from tx.runs.selection import Selected, select_parameters
 from tx.runs.state import Run, is_done, recorded
 from tx.runtime import distributed
@@ -78,7 +79,7 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
             continue
         distributed.agreed(run.tidy)
         distributed.agreed(functools.partial(_set_aside_other_code, run, origin["numerics"]))
-        head = {"format": 1, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
+        head = {"format": FORMAT, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         heads.append(head)

@@ -10,8 +10,9 @@ from tx.data import tokenized
 from tx.evaluation.attention_probe import measure_attention
 from tx.evaluation.perplexity import dev_batches
 from tx.evaluation.translation import evaluate_translations
-from tx.files import to_json, write_atomically
+from tx.files import write_atomically
 from tx.runs.metrics_log import read_metrics
+from tx.runs.result import RunResult
 from tx.runs.run_dir import RunDir
 from tx.runtime.memory import named_decoding
 
@@ -61,7 +62,7 @@ def finish(
         tell("looking into attention")
         result["attention"] = measure_attention(config, params, dev_batches(config, data))
     tell("writing the result")
-    write_atomically(run.result, to_json(result))
+    write_atomically(run.result, RunResult.from_dict(result).to_json())
 
 
 def thinned_curve(run: RunDir, points: int = 100) -> list[dict]:

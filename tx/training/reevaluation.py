@@ -11,10 +11,13 @@ from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.files import to_json, write_atomically
 from tx.runs import provenance
 from tx.runs.lease import Lease
+from tx.runs.result import FORMAT
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
 from tx.runs.state import is_done, recorded
 from tx.training.outcome import described, finish
+
+_OF_TRAINING = ("train", "curve", "dev_last", "dev_best")  # what result.json says that is the other run's
 
 
 def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
@@ -30,14 +33,14 @@ def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
         return
     if not trained.result.exists():
         raise UserError(f"--trained_in: {trained.path} holds no trained run; train it first")
-    other = trained.read("result")
-    was, now = (config_lib.training_fields(one) for one in (other["config"], config))
+    other = trained.read_result()
+    was, now = (config_lib.training_fields(one) for one in (other.config, config))
     if differing := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
         raise UserError(f"--trained_in: {trained.path} was trained otherwise, in {', '.join(differing)}")
     run.create()
     with Lease(run.path) as lease, recorded([(config, run)]):
         data = tokenized.prepare(config.data, config.model.vocab_size)
-        head = {"format": 1, "name": config.name, "seed": config.train.seed, "config": config.to_dict()}
+        head = {"format": FORMAT, "name": config.name, "seed": config.train.seed, "config": config.to_dict()}
         head |= provenance.describe(config) | {"data": described(data)}
         head["trained_in"] = os.path.relpath(trained.path, run.path)
         write_atomically(run.config, to_json(head))
@@ -45,8 +48,7 @@ def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
         selected = select_parameters(config, trained)
         lease.tell("evaluating")
         (dev,) = measure_dev(config, data, [selected.params])
-        timing = {"target_tokens_per_s": other["timing"]["target_tokens_per_s"]}
-        known = head | {"train": other["train"], "curve": other["curve"], "timing": timing}
-        known |= {which: other[which] for which in ("dev_last", "dev_best") if which in other}
+        kept = {name: value for name, value in other.to_dict().items() if name in _OF_TRAINING}
+        known = head | kept | {"timing": {"target_tokens_per_s": other.timing.target_tokens_per_s}}
         known["dev"] = described_dev(selected, dev)
         finish(config, run, data, selected.params, known, 0.0, lease.tell)

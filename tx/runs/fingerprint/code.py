@@ -28,7 +28,10 @@ APART = frozenset(
     (
         *("cli", "config", "errors", "files", "plugins", "registry"),
         *("data/cache", "data/downloads", "model/flops", "training/loss_monitor", "training/memory_check"),
-        *(f"runs/{name}" for name in ("lease", "metrics_log", "provenance", "run_dir", "tensorboard")),
+        *(
+            f"runs/{name}"
+            for name in ("lease", "metrics_log", "provenance", "record", "result", "run_dir", "tensorboard")
+        ),
         *(f"runs/fingerprint/{name}" for name in ("__init__", "code", "definitions", "references")),
         *(f"runtime/{name}" for name in ("determinism", "distributed", "memory", "signals")),
     )
