@@ -265,7 +265,7 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
     plan.refuse_clashes(runs)
     if args.rerun_stale and (stale := [run for run in runs if run.state.name == "stale" and run.state.finished]):
         for run in stale:
-            run.folder.set_aside(run.folder.read("result")["numerics"])
+            run.folder.set_aside(run.state.numerics)
         runs = stage.plan()
     groups = grouping.groups(runs, args.stack)
     with _new_folder(args.workdir):

@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import fnmatch
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +19,10 @@ import tx.config
 from experiments import points, registry
 from tx import plugins
 from tx.errors import UserError
-from tx.files import to_json
 from tx.model import flops
 from tx.runs import state
 from tx.runs.run_dir import RunDir
-from tx.runs.state import State
+from tx.runs.state import RunState
 
 _OWNED = {  # fields that --set, --grid and --tune may not touch, and why
     "name": "the launcher names the runs",
@@ -56,7 +54,7 @@ class PlannedRun:
     seed: int
     config: ml_collections.ConfigDict
     folder: RunDir
-    state: State
+    state: RunState
     trained_in: RunDir | None = None
 
     @property
@@ -243,7 +241,7 @@ def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
     for seed in seeds:
         config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
         folder = RunDir(workdir / sweep / variant.name / f"seed{seed}")
-        found = state.of(folder, _changes(config))
+        found = state.of(folder, functools.partial(_describe_changes, config.to_dict()))
         planned.append(PlannedRun(full, row.name, sweep, overrides, seed, config, folder, found))
     return planned
 
@@ -253,14 +251,8 @@ def arguments(runs: Sequence[PlannedRun]) -> list[str]:
     return [text for run in runs for text in ("--and", *run.arguments())][1:]
 
 
-def _changes(config):
-    wanted = json.loads(to_json(config.to_dict()))  # as it comes back from a file
-
-    def changes(found):
-        changed = tx.config.differences(found, wanted)
-        return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
-
-    return changes
+def _describe_changes(wanted, found):
+    return ", ".join(tx.config.describe_differences(found, wanted, "{field} {stored} -> {current}", "(absent)"))
 
 
 def refuse_clashes(runs: Sequence[PlannedRun]) -> None:
@@ -268,7 +260,7 @@ def refuse_clashes(runs: Sequence[PlannedRun]) -> None:
     if clashes := [run for run in runs if run.state.clash]:
         first, more = clashes[0], len(clashes) - 1
         raise UserError(
-            f"{first.folder.path} holds another configuration: {first.state.why}"
+            f"{first.folder.path} holds another configuration: {first.state.reason}"
             f"{f' (and {more} more runs)' if more else ''}; choose another --workdir, or delete that folder"
         )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from launch.plan import PlannedRun
 from launch.resources import Slot, slots
 from tx.files import to_json, write_atomically
+from tx.runs import state
 from tx.runs.lease import HELD_STATUS, LOST_STATUS
 from tx.runtime.signals import PARENT, STATUS
 
@@ -149,7 +150,7 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
             write_atomically(run.folder.error, to_json(report | {"traceback": "\n".join(lines)}))
         except OSError:  # a full disk fails a run, but must not fail the others
             return Outcome("failed", report["error"])
-    return Outcome("failed", " ".join(str(run.folder.read("error").get("error", "")).split()))
+    return Outcome("failed", state.error_of(run.folder))
 
 
 def log_path(run: PlannedRun) -> pathlib.Path:

@@ -14,7 +14,7 @@ from launch.display import progress
 from tx.errors import UserError, printable
 from tx.runs import state
 from tx.runs.run_dir import RunDir
-from tx.runs.state import State
+from tx.runs.state import RunState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Found:
 
     name: str
     seed: int
-    state: State
+    state: RunState
     step: int | None
 
 
@@ -52,13 +52,13 @@ def find(folder: pathlib.Path) -> Iterator[Found]:
 
 def _state(row, run):
     if run is None:
-        return State("pending")
-    if run.state == "failed" and run.result is None and RunDir(run.path).result.exists():
-        return State("failed", run.error)  # a damaged result
+        return RunState("pending")
+    if run.state.finished and run.result is None:
+        return run.state  # damaged
     try:
         return state.of(RunDir(run.path), lambda config: "; ".join(row.changes(config)))
     except UserError as error:
-        return State("failed", str(error))
+        return RunState("failed", str(error))
 
 
 def show(folder: pathlib.Path, console: Console) -> None:
@@ -66,7 +66,7 @@ def show(folder: pathlib.Path, console: Console) -> None:
     table, found = Table("run", "seed", "state", "step", "", box=None), list(find(folder))
     for run in found:
         step = "" if run.step is None else f"{run.step:,}"
-        table.add_row(run.name, str(run.seed), run.state.name, step, Text(printable(run.state.why)))
+        table.add_row(run.name, str(run.seed), run.state.name, step, Text(printable(run.state.reason)))
     console.print(table)
     counts = collections.Counter(run.state.name for run in found)
     console.print(", ".join(f"{counts[name]} {name}" for name in state.NAMES if counts[name]), markup=False)

@@ -14,7 +14,7 @@ from experiments.tuning import Asked
 from launch import plan
 from launch.plan import PlannedRun, Row
 from tx.runs.run_dir import RunDir
-from tx.runs.state import State
+from tx.runs.state import RunState
 
 
 class Stage(NamedTuple):
@@ -103,7 +103,7 @@ class Tuning:
             if run.name != run.registered:  # else the training that it takes its parameters of
                 folder = RunDir(one.folder / one.unchosen / run.folder.path.name)
                 name = f"{one.name}, chosen point"
-                yield dataclasses.replace(run, name=name, folder=folder, state=State("pending"))
+                yield dataclasses.replace(run, name=name, folder=folder, state=RunState("pending"))
 
 
 class _Tuned(NamedTuple):

@@ -415,6 +415,18 @@ def test_another_result_of_the_same_is_kept_and_one_of_other_code_is_not(tmp_pat
     assert {seed: result["tests"]["test"]["bleu"] for seed, result in there.items()} == {"seed1": 11.0, "seed2": 32.0}
 
 
+def test_what_cannot_be_read_is_not_overwritten_and_one_that_diverged_is_not_taken_twice(tmp_path):
+    put(tmp_path / "runs", "base", 1)
+    put(tmp_path / "runs", "base", 2, ppl=float("nan"))
+    there = put(tmp_path / "into", "base", 1, format=2) / "result.json"
+    before = there.read_text()
+    for new in (1, 0):
+        assert back(tmp_path)[0] == new
+        (refused,) = back(tmp_path)[1]
+        assert f"{there.parent}: result.json is damaged (no result of this version: format is 2" in refused
+    assert there.read_text() == before
+
+
 def test_a_folder_without_archives_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no results"):
         take.take(tmp_path, tmp_path / "into")

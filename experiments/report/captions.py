@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
-from experiments.report.results import Results, is_translated, split_of, test_of
+from experiments.report.results import Results
 from experiments.scales import PAPER
+from tx.runs.result import RunResult
 
 
 def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[str, str], ...]:
@@ -12,31 +13,31 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
     done = found.done
     if not done:
         return (("Runs", "none done"),)
-    translated = [result for result in done if is_translated(result)]
-    decode = [result["decode"] for result in translated]
+    translated = [result for result in done if result.translated]
+    decode = [result.decode for result in translated]
     pairs = [
         ("Scale", found.scale.label),
         (
             "corpus",
-            _list(f"{c['corpus']} {c['source']}-{c['target']}" for c in (r["config"]["data"] for r in done)),
+            _list(f"{c['corpus']} {c['source']}-{c['target']}" for c in (r.config["data"] for r in done)),
         ),
-        ("steps", _range((r["train"]["steps"] for r in done), ",")),
-        ("epochs", _range((r["train"]["epochs"] for r in done), ",.1f")),
-        ("target tokens trained on", _range((r["train"]["target_tokens"] for r in done), ",")),
-        ("vocabulary", f"{_range((r['vocab_size'] for r in done), ',')} subwords"),
-        ("seeds", _list(run.seed for row in found.rows for run in row.runs if run.state == "done")),
-        ("PPL on", _list(r["dev"]["split"] for r in done)),
-        ("BLEU on", _list(map(split_of, translated))),
-        ("last word asked of", _list(split_of(result) for result in done if not is_translated(result))),
-        ("beam", _list(d["beam"] for d in decode)),
-        ("alpha", _list(d["alpha"] for d in decode)),
+        ("steps", _range((r.train.steps for r in done), ",")),
+        ("epochs", _range((r.train.epochs for r in done), ",.1f")),
+        ("target tokens trained on", _range((r.train.target_tokens for r in done), ",")),
+        ("vocabulary", f"{_range((r.vocab_size for r in done), ',')} subwords"),
+        ("seeds", _list(run.seed for row in found.rows for run in row.runs if run.result)),
+        ("PPL on", _list(r.dev.split for r in done)),
+        ("BLEU on", _list(r.split for r in translated)),
+        ("last word asked of", _list(r.split for r in done if not r.translated)),
+        ("beam", _list(d.beam for d in decode)),
+        ("alpha", _list(d.alpha for d in decode)),
         (
             "checkpoints averaged",
-            _list("none" if d["average_last"] == 1 else d["average_last"] for d in decode),
+            _list("none" if d.average_last == 1 else d.average_last for d in decode),
         ),
-        ("sacreBLEU", _list(test_of(r)["signature"] for r in translated)),
+        ("sacreBLEU", _list(r.scores.signature for r in translated)),
         ("device", _counted(map(_device, done))),
-        ("code", _counted(r["code"] or "not recorded" for r in done)),
+        ("code", _counted(r.code or "not recorded" for r in done)),
     ]
     return tuple(pair for pair in pairs if pair[1] and (only is None or pair[0] in only))
 
@@ -86,7 +87,7 @@ def _longer_notes(found):
     usual = {**PAPER, **found.sweep.base}["train.steps"]
     for row in found.rows:
         if steps := row.variant.diff.get("train.steps"):
-            ran = _range((r["train"]["steps"] for r in row.results), ",") if row.results else "not run"
+            ran = _range((r.train.steps for r in row.results), ",") if row.results else "not run"
             paper = ", as in the paper" if row.variant.paper else ""
             yield f"{row.variant.name}: trained {steps / usual:g} times as long as the others{paper} (steps: {ran})."
 
@@ -96,17 +97,17 @@ _SCORED = {"best": "the checkpoint of the lowest dev loss", "last": "the last ch
 
 def _scored_note(found):
     """Which of a run's parameters its numbers are of, where results say so."""
-    said = (result["dev"].get("parameters") for result in found.done)
-    which = dict.fromkeys(_SCORED.get(one, f"the {one} checkpoints") for one in said if isinstance(one, str))
+    said = (result.dev.parameters for result in found.done)
+    which = dict.fromkeys(_SCORED.get(one, f"the {one} checkpoints") for one in said if one is not None)
     return (f"PPL and scores are of {' or '.join(sorted(which))} of a run.",) if which else ()
 
 
-def texts_notes(done: Sequence[dict]) -> tuple[str, ...]:
+def texts_notes(done: Sequence[RunResult]) -> tuple[str, ...]:
     """A warning where results are not of one text, or not of one vocabulary."""
     return tuple(
         f"The runs were trained on different {what}: their numbers cannot be compared."
         for what, key in (("texts", "fingerprint"), ("vocabularies", "vocabulary_fingerprint"))
-        if len({result["data"][key] for result in done}) > 1
+        if len({getattr(result.data, key) for result in done}) > 1
     )
 
 
@@ -116,10 +117,10 @@ def seeds_note(found: Results) -> tuple[str, ...]:
     return ("± is the standard deviation over seeds (n - 1).",) if several else ()
 
 
-def _device(result: dict) -> str:
-    device = result["device"]
-    threads = f", {device['threads']} threads" if device.get("threads") else ""
-    return f"{device['count']} x {device['kind']}{threads}"
+def _device(result: RunResult) -> str:
+    device = result.device
+    threads = f", {device.threads} threads" if device.threads else ""
+    return f"{device.count} x {device.kind}{threads}"
 
 
 def _list(values: Iterable[object]) -> str:

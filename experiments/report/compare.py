@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import rich.console
 
+import tx.config
 from experiments.report import flags, results, tables
 from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.metrics import BLEU, EXACT, NAMED, PPL, Measure, number
-from experiments.report.results import KINDS, Results, Row, SeedRun, test_of
+from experiments.report.results import KINDS, NOT_COMPARED, Results, Row, SeedRun
 from experiments.report.row_status import Footnotes, state_of
 from experiments.report.tables import Column, Table
 from tx.errors import UserError
@@ -110,13 +111,13 @@ def _same(a: Row | None, b: Row | None) -> list[bool]:
     """For each seed that is done on both sides, whether it gave the same numbers."""
     if not (a and b):
         return []
-    done = [{run.seed: run for run in row.runs if run.state == "done"} for row in (a, b)]
+    done = [{run.seed: run for run in row.runs if run.result} for row in (a, b)]
     return [_numbers(done[0][seed]) == _numbers(done[1][seed]) for seed in done[0] if seed in done[1]]
 
 
 def _numbers(run: SeedRun) -> list[object]:
-    scores = test_of(run.result)
-    return [run.result["dev"]["nll"], *(scores[kind] for kind in (*KINDS, "exact_match")), scores.get("stats")]
+    scores = run.result.scores
+    return [run.result.dev.nll, *(getattr(scores, kind) for kind in (*KINDS, "exact_match")), scores.stats]
 
 
 def _caption(a: Results, b: Results) -> tuple[tuple[str, str], ...]:
@@ -136,8 +137,10 @@ def _configurations(a, b, pairs) -> Iterable[str]:
     rows: dict[str, list[str]] = {}
     shared = {name: pair for name, pair in pairs.items() if all(row and row.results for row in pair)}
     for name, pair in shared.items():
-        for field, values in results.differing(*(row.results[0]["config"] for row in pair)).items():
-            rows.setdefault(f"{field} is {values[0]} in A, {values[1]} in B", []).append(name)
+        one, other = (row.results[0].config for row in pair)
+        wording = "{field} is {stored} in A, {current} in B"
+        for difference in tx.config.describe_differences(one, other, wording, apart=NOT_COMPARED):
+            rows.setdefault(difference, []).append(name)
     for difference, names in rows.items():
         yield f"{'In every row' if len(names) == len(shared) else ', '.join(names)}: {difference}."
 

@@ -6,15 +6,15 @@ from experiments.report.results import Results, Row
 from experiments.report.tables import Column, Table
 
 _MEASURES = {
-    "params 10^6": Measure(lambda r: r["params"] / 1e6, ".2f", ".2f"),
-    "epochs": Measure(lambda r: r["train"]["epochs"], ".1f", ".1f"),
-    "target tokens 10^6": Measure(lambda r: r["train"]["target_tokens"] / 1e6, ",.2f", ",.2f"),
-    "training PFLOP": Measure(lambda r: r["train"]["flops"] / 1e15, ".2f", ".2f"),
-    "target tokens/s": Measure(lambda r: r["timing"]["target_tokens_per_s"], ",.0f", ",.0f"),
-    "training min": Measure(lambda r: r["timing"]["train_s"] / 60, ",.1f", ",.1f"),
-    "translating min": Measure(lambda r: r["timing"]["decode_s"] / 60, ",.1f", ",.1f"),
+    "params 10^6": Measure(lambda r: r.params / 1e6, ".2f", ".2f"),
+    "epochs": Measure(lambda r: r.train.epochs, ".1f", ".1f"),
+    "target tokens 10^6": Measure(lambda r: r.train.target_tokens / 1e6, ",.2f", ",.2f"),
+    "training PFLOP": Measure(lambda r: r.train.flops / 1e15, ".2f", ".2f"),
+    "target tokens/s": Measure(lambda r: r.timing.target_tokens_per_s, ",.0f", ",.0f"),
+    "training min": Measure(lambda r: r.timing.train_s / 60, ",.1f", ",.1f"),
+    "translating min": Measure(lambda r: r.timing.decode_s / 60, ",.1f", ",.1f"),
 }
-_HOURS = Measure(lambda r: r["timing"]["total_s"] / 3600 * r["device"]["count"], ",.2f", "")
+_HOURS = Measure(lambda r: r.timing.total_s / 3600 * r.device.count, ",.2f", "")
 _HOW = ("Scale", "steps", "seeds", "device", "code")
 
 
@@ -66,8 +66,8 @@ def build(found: Results) -> Table:
 
 def _threads(row: Row) -> str:
     """The numbers of threads that its runs computed with on a CPU; blank where that was none, or is not recorded."""
-    cpus = [result["device"] for result in row.results if result["device"].get("platform") == "cpu"]
-    return ", ".join(map(str, sorted({count for cpu in cpus if isinstance(count := cpu.get("threads"), int)})))
+    cpus = [result.device for result in row.results if result.device.platform == "cpu"]
+    return ", ".join(map(str, sorted({cpu.threads for cpu in cpus if cpu.threads is not None})))
 
 
 def _again(found: Results) -> str:

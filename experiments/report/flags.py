@@ -8,7 +8,8 @@ import math
 
 from experiments import tuning
 from experiments.report.metrics import NLL, Measure
-from experiments.report.results import Results, Row, is_translated
+from experiments.report.results import Results, Row
+from tx.runs.result import RunResult
 
 LAST_PART = 0.2  # of the training: where dev loss still falls, a row has not finished
 # On the plateau is a row whose source explains less of its loss than this share of what it explains in the row where it
@@ -96,7 +97,7 @@ def _exceeds_noise(change: Measure, row: Row, sweep: Results) -> bool:
 def _gain(result):
     """The fall of dev loss from the last evaluation before the last fifth of the training to the last of all."""
     curve = _curve(result)
-    before = [loss for step, loss in curve if step <= (1 - LAST_PART) * result["train"]["steps"]]
+    before = [loss for step, loss in curve if step <= (1 - LAST_PART) * result.train.steps]
     return before[-1] - curve[-1][1] if before else None
 
 
@@ -109,17 +110,12 @@ def _best_steps(row):
     """The step of the lowest dev loss, or the first and last of the seeds', of all steps."""
     best = [min(curve, key=lambda point: point[1])[0] for curve in map(_curve, row.results) if curve]
     ends = dict.fromkeys(f"{step:,.0f}" for step in (min(best), max(best)))
-    return f"{' to '.join(ends)} of {max(result['train']['steps'] for result in row.results):,}"
+    return f"{' to '.join(ends)} of {max(result.train.steps for result in row.results):,}"
 
 
-def _curve(result):
-    """(step, dev loss) of every evaluation, by step; only what is a number counts."""
-    lines = result.get("curve")
-    points = [
-        (_number(line, "step"), _number(line, "dev_nll"))
-        for line in (lines if isinstance(lines, list) else ())
-        if isinstance(line, dict)
-    ]
+def _curve(result: RunResult) -> list[tuple[float, float]]:
+    """(step, dev loss) of every evaluation whose loss is finite, by step."""
+    points = [(_finite(line.get("step")), _finite(line.get("dev_nll"))) for line in result.curve or ()]
     return sorted(point for point in points if None not in point)
 
 
@@ -135,17 +131,12 @@ def _explained(result):
 
     Where only the last word is asked for, it is not the source that tells it.
     """
-    loss, without = (_number(result["dev"], key) for key in ("nll", "nll_without_source"))
-    return 1 - loss / without if loss is not None and without and is_translated(result) else None
+    loss, without = _finite(result.dev.nll), _finite(result.dev.nll_without_source)
+    return 1 - loss / without if loss is not None and without and result.translated else None
 
 
 _GAIN, _RISE, _EXPLAINED = (Measure(of, "+.4f", ".4f") for of in (_gain, _rise, _explained))
 
 
-def _number(record, key):
-    """A finite number of a JSON file; None for anything else."""
-    value = record.get(key)
-    try:
-        return float(value) if type(value) in (int, float) and math.isfinite(value) else None
-    except OverflowError:
-        return None
+def _finite(value):
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -5,6 +5,7 @@ import statistics
 from experiments.report.captions import caption, seeds_note
 from experiments.report.results import Results
 from experiments.report.tables import Column, Table
+from tx.runs.result import Head
 
 _FIGURES = {
     "entropy": ("entropy", ".2f"),
@@ -19,13 +20,13 @@ def build(found: Results) -> Table:
     """Makes the table from the runs that were looked into (`probe.attention`): a line a head, means over the seeds."""
     records = []
     for row in found.rows:
-        heads: dict[tuple, list[dict]] = {}
+        heads: dict[tuple, list[Head]] = {}
         for result in row.results:
-            for one in result.get("attention", ()):
-                heads.setdefault((one["stack"], one["layer"], one["kind"], one["head"]), []).append(one)
+            for one in result.attention or ():
+                heads.setdefault((one.stack, one.layer, one.kind, one.head), []).append(one)
         records += [
             {"row": row.variant.name, "stack": stack, "layer": layer, "kind": kind, "head": head}
-            | {figure: statistics.fmean(one[figure] for one in seeds) for figure in _FIGURES}
+            | {figure: statistics.fmean(getattr(one, figure) for one in seeds) for figure in _FIGURES}
             for (stack, layer, kind, head), seeds in heads.items()
         ]
     return Table(

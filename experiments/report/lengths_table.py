@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from experiments.report.captions import caption, seeds_note
 from experiments.report.metrics import Measure, bleu_of, by_length, exact_of, says_lengths
-from experiments.report.results import Results, is_translated, test_of
+from experiments.report.results import Results
 from experiments.report.tables import Column, Table
 
 _WITHIN, _BEYOND = 3, 2  # bands
@@ -45,9 +45,9 @@ def bands(lengths: Iterable[int], longest: int) -> list[Band]:
 
 def build(found: Results) -> Table:
     """Makes the table from the runs that say how long their test sentences are; without such, it has no rows."""
-    known = [result for result in found.done if is_translated(result) and says_lengths(result)]
-    cut = bands(test_of(known[0])["lengths"], known[0]["train"]["longest"]) if known else []
-    some_exact = any(any(test_of(result)["matches"]) for result in known)
+    known = [result for result in found.done if result.translated and says_lengths(result)]
+    cut = bands(known[0].scores.lengths, known[0].train.longest) if known else []
+    some_exact = any(any(result.scores.matches) for result in known)
     measures = {
         (title, band): Measure(_of(band, score), form, sd_form)
         for title, (score, form, sd_form) in _SCORES.items()
@@ -74,11 +74,11 @@ def build(found: Results) -> Table:
 
 def _of(band, score):
     read = by_length(lambda length, _: band.covers(length), score)
-    return lambda result: read(result) if is_translated(result) else None
+    return lambda result: read(result) if result.translated else None
 
 
 def _sizes(result, cut):
-    lengths, longest = test_of(result)["lengths"], result["train"]["longest"]
+    lengths, longest = result.scores.lengths, result.train.longest
     sizes = ", ".join(f"{sum(band.covers(length) for length in lengths)} of {band}" for band in cut)
     return (
         f"Lengths are in subwords, of source or reference, whichever has more. Sentences: {sizes}. Those trained on "

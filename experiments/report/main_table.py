@@ -7,14 +7,14 @@ from experiments import registry
 from experiments.report import flags
 from experiments.report.captions import caption, standing_notes
 from experiments.report.metrics import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
-from experiments.report.results import KINDS, Results, Row, test_of
+from experiments.report.results import KINDS, Results, Row
 from experiments.report.row_status import Footnotes, state_of
 from experiments.report.symbols import in_order, show, symbol
 from experiments.report.tables import Column, Table
 
 _SCORES = {"PPL": PPL, "BLEU": BLEU}
 # For CSV only.
-_OTHERS = {kind: Measure(lambda r, kind=kind: test_of(r)[kind], "", "") for kind in KINDS if kind != "bleu"}
+_OTHERS = {kind: Measure(lambda r, kind=kind: getattr(r.scores, kind), "", "") for kind in KINDS if kind != "bleu"}
 
 
 def build(found: Results) -> Table:
@@ -27,7 +27,7 @@ def build(found: Results) -> Table:
     cells, records = [], []
     for row in found.rows:
         settings = {field: (base_fields if row is base else row.diff).get(field) for field in changed}
-        params = {result["params"]: f"{result['params'] / 1e6:.2f}" for result in row.results}
+        params = {result.params: f"{result.params / 1e6:.2f}" for result in row.results}
         state = state_of(row, found.seeds(row), notes, flags.of(row, found))
         cells.append(
             (
@@ -140,5 +140,5 @@ def _record(found, row, settings, params, state):
     shown = {name: NAMED[name] for name in found.sweep.measures}
     for name, measure in {"ppl": PPL, "bleu": BLEU, "exact_percent": EXACT, **_OTHERS, **shown}.items():
         record |= {name: measure.mean(row), f"{name}_sd": measure.sd(row)}
-    files = [f"{row.variant.name}/seed{run.seed}/result.json" for run in row.runs if run.state == "done"]
+    files = [f"{row.variant.name}/seed{run.seed}/result.json" for run in row.runs if run.result]
     return {**record, "files": " ".join(files)}

@@ -5,9 +5,10 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from experiments.report.results import Row, is_translated, test_of
+from experiments.report.results import Row
 from tx.data.synthetic import recall
 from tx.evaluation.scores import bleu_from_stats
+from tx.runs.result import RunResult, Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +16,11 @@ class Measure:
     """A number of a run.
 
     Attributes:
-      of: reads it from the contents of result.json; None where that has none.
+      of: reads it from a result; None where that has none.
       form: how it is printed, and its differences; sd_form: how its standard deviation is.
     """
 
-    of: Callable[[dict], float | None]
+    of: Callable[[RunResult], float | None]
     form: str
     sd_form: str
 
@@ -57,35 +58,35 @@ def number(value: float | None, form: str) -> str:
     return format(value, form) if abs(value) < 1e5 else f"{value:.1e}"  # a run that diverged
 
 
-PPL = Measure(lambda r: r["dev"]["ppl"], ".2f", ".2f")
-NLL = Measure(lambda r: r["dev"]["nll"], ".4f", ".4f")  # log-perplexity, in nats a subword
-BLEU = Measure(lambda r: test_of(r)["bleu"] if is_translated(r) else None, ".1f", ".2f")
-EXACT = Measure(lambda r: 100 * test_of(r)["exact_match"], ".1f", ".1f")
+PPL = Measure(lambda r: r.dev.ppl, ".2f", ".2f")
+NLL = Measure(lambda r: r.dev.nll, ".4f", ".4f")  # log-perplexity, in nats a subword
+BLEU = Measure(lambda r: r.scores.bleu if r.translated else None, ".1f", ".2f")
+EXACT = Measure(lambda r: 100 * r.scores.exact_match, ".1f", ".1f")
 
 DIVERGED = "Diverged: dev perplexity is above the number of subwords, where guessing any of them would put it."
 
 
-def is_diverged(result: dict) -> bool:
+def is_diverged(result: RunResult) -> bool:
     """Whether a run that came to its end does worse than chance."""
-    return not PPL.of(result) <= result["vocab_size"]  # not a number counts too
+    return not PPL.of(result) <= result.vocab_size  # not a number counts too
 
 
 def _of_heads(key):
     """The mean over the heads of self-attention, in encoder and decoder."""
 
     def of(result):
-        values = [one[key] for one in result.get("attention", ()) if one["kind"] == "self"]
+        values = [getattr(one, key) for one in result.attention or () if one.kind == "self"]
         return statistics.fmean(values) if values else None
 
     return of
 
 
-def says_lengths(result: dict) -> bool:
+def says_lengths(result: RunResult) -> bool:
     """Whether a result says how long its test sentences are, and the longest that was trained on."""
-    return result["train"].get("longest") is not None and {"lengths", "matches"} <= test_of(result).keys()
+    return None not in (result.train.longest, result.scores.lengths, result.scores.matches)
 
 
-def by_length(chosen: Callable[[int, int], bool], of_sentences: Callable) -> Callable[[dict], float | None]:
+def by_length(chosen: Callable[[int, int], bool], of_sentences: Callable) -> Callable[[RunResult], float | None]:
     """Returns a reader of results: what `of_sentences` (`bleu_of`, `exact_of`) makes of some of the test sentences.
 
     None where there are none such, or the result does not say how long they are.
@@ -98,8 +99,8 @@ def by_length(chosen: Callable[[int, int], bool], of_sentences: Callable) -> Cal
     def of(result):
         if not says_lengths(result):
             return None
-        scores, longest = test_of(result), result["train"]["longest"]
-        some = [i for i, length in enumerate(scores["lengths"]) if chosen(length, longest)]
+        scores, longest = result.scores, result.train.longest
+        some = [i for i, length in enumerate(scores.lengths) if chosen(length, longest)]
         return of_sentences(scores, some) if some else None
 
     return of
@@ -117,23 +118,23 @@ def _recalled(distance):
     """The share of the test sentences of corpus `recall` with that distance whose value was remembered."""
 
     def of(result):
-        if result["config"]["data"]["corpus"] != "recall":
+        if result.config["data"]["corpus"] != "recall":
             return None
-        scores = test_of(result)
-        chosen = [i for i, length in enumerate(scores["lengths"]) if length == recall.target_tokens(distance)]
+        scores = result.scores
+        chosen = [i for i, length in enumerate(scores.lengths) if length == recall.target_tokens(distance)]
         return exact_of(scores, chosen) if chosen else None
 
     return of
 
 
-def exact_of(scores: dict, chosen: Sequence[int]) -> float:
+def exact_of(scores: Scores, chosen: Sequence[int]) -> float:
     """The per cent of the chosen test sentences, by index, that are translated exactly."""
-    return 100 * statistics.fmean(scores["matches"][i] for i in chosen)
+    return 100 * statistics.fmean(scores.matches[i] for i in chosen)
 
 
-def bleu_of(scores: dict, chosen: Sequence[int]) -> float:
+def bleu_of(scores: Scores, chosen: Sequence[int]) -> float:
     """The sacreBLEU of the chosen test sentences, by index."""
-    return bleu_from_stats([scores["stats"][i] for i in chosen])
+    return bleu_from_stats([scores.stats[i] for i in chosen])
 
 
 # What a sweep may show besides (`Sweep.measures`).

@@ -10,10 +10,13 @@ from experiments import registry, tuning
 from experiments.registry import Scale, Sweep, Variant
 from experiments.tuning import Asked
 from tx.errors import UserError
+from tx.runs import state
+from tx.runs.result import RunResult
 from tx.runs.run_dir import RunDir
+from tx.runs.state import RunState
 
 # Where a run lies and which of the seeds it is do not make it another experiment.
-_NOT_COMPARED = {"name", "train.seed", "data.dir"}
+NOT_COMPARED = frozenset({"name", "train.seed", "data.dir"})
 # The scores of a test split (tx/evaluation/scores.py) that tables show, and their titles.
 KINDS = {
     "bleu": "sacreBLEU",
@@ -31,17 +34,15 @@ class SeedRun:
     Attributes:
       path: the folder ".../seedK".
       seed: K.
-      state: done (result.json is there), failed (error.json is, or result.json is damaged) or unfinished.
-      result: the contents of result.json where done, else None.
-      error: one line where failed.
+      state: as its files tell it (`tx.runs.state.read`).
+      result: what result.json says where done, else None.
       stale: where done, one phrase for each field that differs from what the run's name means now.
     """
 
     path: pathlib.Path
     seed: int
-    state: str
-    result: dict | None = None
-    error: str = ""
+    state: RunState
+    result: RunResult | None = None
     stale: tuple[str, ...] = ()
 
 
@@ -69,8 +70,8 @@ class Row:
         return self.variant.name.partition("/")[0]
 
     @property
-    def results(self) -> list[dict]:
-        return [run.result for run in self.runs if run.state == "done"]
+    def results(self) -> list[RunResult]:
+        return [run.result for run in self.runs if run.result]
 
     def changes(self, config: dict) -> tuple[str, ...]:
         """Returns a phrase for each field in which a run's configuration is not what the row's name means today."""
@@ -130,7 +131,7 @@ class Results:
         return (*self.rows, *self.points)
 
     @property
-    def done(self) -> list[dict]:
+    def done(self) -> list[RunResult]:
         """Every result of every row of the table."""
         return [result for row in self.rows for result in row.results]
 
@@ -222,118 +223,31 @@ def _extra_row(sweep, scale, name, paths, base):
     runs = tuple(read_run(path, seed, now, free) for seed, path in sorted(paths.items()))
     before = tx.config.fields(base)
     config = next(filter(None, map(_configuration, runs)), before)
-    diff = {field: value for field, value in _changed(config, before).items() if field in before}
+    changed = tx.config.differences(config, before, "absent")
+    diff = {field: old for field, (old, _) in changed.items() if field in before.keys() - NOT_COMPARED}
     return Row(Variant(name), diff, runs, now, free)
 
 
 def read_run(path: pathlib.Path, seed: int, now: dict[str, object] | None = None, free: Iterable[str] = ()) -> SeedRun:
     """Reads one run; `now` is what its name means today ({dotted field: value}), the fields `free` aside."""
-    files = RunDir(path)
-    if files.result.exists():
-        try:
-            result = files.read("result")
-            _check(result)
-            stale = _changes(result["config"], now, free)
-        except (UserError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            what = "not JSON of a run" if isinstance(error, UserError) else f"no result of this version, {error!r}"
-            return SeedRun(path, seed, "failed", error=f"result.json is damaged ({what}); delete it, run again")
-        return SeedRun(path, seed, "done", result, stale=stale)
-    if files.error.exists():
-        try:
-            return SeedRun(path, seed, "failed", error=" ".join(str(files.read("error")["error"]).split()))
-        except (UserError, KeyError, TypeError):
-            return SeedRun(path, seed, "failed", error="error.json is damaged")
-    return SeedRun(path, seed, "unfinished")
+    found, result = state.read(RunDir(path))
+    return SeedRun(path, seed, found, result, _changes(result.config, now, free) if result else ())
 
 
 def _changes(config: dict, now: dict[str, object] | None, free: Iterable[str]) -> tuple[str, ...]:
-    changed = {} if now is None else _changed(tx.config.fields(config), now, free)
-    return tuple(f"{field} was {old}, is now {now.get(field, 'absent')}" for field, old in changed.items())
-
-
-def differing(one: dict, other: dict) -> dict[str, tuple]:
-    """{dotted field: both values} in which the `config` of one result differs from another's as an experiment.
-
-    A value that is not there is "absent".
-    """
-    return _differences(tx.config.fields(one), tx.config.fields(other))
+    return () if now is None else tuple(tx.config.describe_differences(config, now, apart=NOT_COMPARED.union(free)))
 
 
 def loss_of(run: SeedRun | None) -> float | None:
     """The dev loss of a run, in nats a subword; `tuning.FAILED` where it failed, None where it is not done yet."""
-    if run is None or run.state == "unfinished":
-        return None
-    return float(run.result["dev"]["nll"]) if run.result else tuning.FAILED
-
-
-def test_of(result: dict) -> dict:
-    """The scores of the split that tables show: the first of decode.splits."""
-    return result["tests"][split_of(result)]
-
-
-def is_translated(result: dict) -> bool:
-    """Whether those scores are of translations, not of references with one token chosen (`decode.asks`)."""
-    return result["decode"].get("asks", "sentence") == "sentence"
-
-
-def split_of(result: dict) -> str:
-    """The name of that split."""
-    return result["config"]["decode"]["splits"].split(",")[0].strip()
-
-
-# What tables and captions read.
-_NUMBERS = (
-    *(("params",), ("vocab_size",), ("dev", "ppl"), ("dev", "nll"), ("decode", "beam"), ("decode", "alpha")),
-    *(("decode", "average_last"), ("train", "steps"), ("train", "epochs"), ("train", "target_tokens")),
-    *(("device", "count"), ("train", "flops"), ("timing", "target_tokens_per_s"), ("timing", "train_s")),
-    *(("timing", "decode_s"), ("timing", "total_s")),
-)
-_TEXTS = (
-    *(("code",), ("dev", "split"), ("device", "kind"), ("data", "fingerprint"), ("data", "vocabulary_fingerprint")),
-    *(("config", "data", "corpus"), ("config", "data", "source"), ("config", "data", "target")),
-)
-
-
-def _check(result: dict) -> None:
-    """Raises KeyError, TypeError, OverflowError or the like where something that tables show is not as it should be."""
-    numbers = [_at(result, keys) for keys in _NUMBERS]
-    for scores in (test_of(result), *result["tests"].values()):
-        numbers += [scores[kind] for kind in (*KINDS, "exact_match")]
-        for each in ("lengths", "matches"):
-            numbers += scores.get(each, [])
-    for head in result.get("attention", []):
-        numbers += [head[key] for key in ("entropy", "distance", "variance", "loss_without", "layer", "head")]
-        if not {head["stack"], head["kind"]} <= {"encoder", "decoder", "self", "cross"}:
-            raise ValueError("a head that is nowhere")
-    numbers += [result["train"][key] for key in ("longest",) if key in result["train"]]
-    for value in numbers:
-        if type(value) not in (int, float):
-            raise TypeError(f"a {type(value).__name__} where a number should be")
-        float(value)  # a whole number may be too long for one
-    for value in (test_of(result)["signature"], *(_at(result, keys) for keys in _TEXTS)):
-        if not isinstance(value, str):
-            raise TypeError(f"a {type(value).__name__} where text should be")
-
-
-def _at(result, keys):
-    for key in keys:
-        result = result[key]
-    return result
-
-
-def _changed(config: dict, now: dict, free: Iterable[str] = ()) -> dict[str, object]:
-    """{dotted field: its value in `config`, or "absent"} of every field in which it differs from `now`."""
-    return {f: old for f, (old, _) in _differences(config, now).items() if f not in free}
-
-
-def _differences(one: dict, other: dict) -> dict[str, tuple]:
-    differences = tx.config.differences(one, other, "absent")
-    return {field: values for field, values in differences.items() if field not in _NOT_COMPARED}
+    if run and run.result:
+        return float(run.result.dev.nll)
+    return tuning.FAILED if run and run.state.name == "failed" else None
 
 
 def _configuration(run: SeedRun) -> dict[str, object]:
     """The configuration of a run in any state, from result.json or config.json; {} where there is none."""
     try:
-        return tx.config.fields((run.result or RunDir(run.path).read("config"))["config"])
-    except (UserError, KeyError, TypeError, AttributeError):
+        return tx.config.fields(run.result.config if run.result else RunDir(run.path).read("config")["config"])
+    except UserError:
         return {}

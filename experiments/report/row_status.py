@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from experiments.report.metrics import DIVERGED, is_diverged
 from experiments.report.results import Row
+from tx.runs.state import RunState
 
 
 class Footnotes:
@@ -39,7 +40,7 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple
       flags: what else is said of it, and the footnote of each (`experiments.report.flags.of`).
     """
     expected = max(1, len(seeds))
-    counts = Counter(run.state for run in row.runs)
+    counts = Counter(_word(run.state) for run in row.runs)
     counts["missing"] = expected - len(row.runs)
     parts = []
     for state in ("done", "failed", "unfinished", "missing"):
@@ -50,7 +51,7 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple
         else:
             part = f"{counts[state]} {state}" if counts[state] else ""
         if part and state == "failed":
-            part += notes.marks(run.error for run in row.runs)
+            part += notes.marks(run.state.reason for run in row.runs)
         parts.append(part)
 
     def some(number):
@@ -64,3 +65,8 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple
     if stale:
         parts.append(f"{some(len(stale))}stale{notes.marks('Stale: ' + '; '.join(run.stale) + '.' for run in stale)}")
     return ", ".join(filter(None, parts))
+
+
+def _word(state: RunState) -> str:
+    """A table does not tell a run that was begun from one that was not: it would be out of date soon."""
+    return state.name if state.name in ("done", "failed") else "unfinished"

@@ -2,7 +2,7 @@
 
 from experiments.report.captions import caption, seeds_note
 from experiments.report.metrics import Measure
-from experiments.report.results import KINDS, Results, is_translated
+from experiments.report.results import KINDS, Results
 from experiments.report.tables import Column, Table
 
 _HOW = ("Scale", "steps", "seeds", "beam", "alpha", "checkpoints averaged", "sacreBLEU", "code")
@@ -10,7 +10,7 @@ _HOW = ("Scale", "steps", "seeds", "beam", "alpha", "checkpoints averaged", "sac
 
 def build(found: Results) -> Table:
     """Makes the table from whatever runs there are; rows without results stay, and are blank."""
-    splits = list(dict.fromkeys(split for result in found.done for split in result["tests"]))
+    splits = list(dict.fromkeys(split for result in found.done for split in result.tests))
     measures = {(split, kind): _measure(split, kind) for split in splits for kind in KINDS}
     records = [
         {"name": found.name_of(row), "row": row.variant.name}
@@ -38,6 +38,6 @@ def build(found: Results) -> Table:
 
 def _measure(split: str, kind: str) -> Measure:
     def of(result):
-        return result["tests"].get(split, {}).get(kind) if is_translated(result) else None
+        return getattr(result.tests.get(split), kind, None) if result.translated else None
 
     return Measure(of, ".1f", ".2f")

@@ -17,7 +17,6 @@ from experiments.tuning import Asked, Choice
 
 _MEASURES = {"PPL": PPL, "BLEU": BLEU, "exact %": EXACT}
 _AT_EDGE = "At the edge of its grid: a better value may lie beyond."
-_DIVERGED = "Diverged:"  # how error.json of a run begins whose loss was not finite
 _SENSITIVITY = ".3f"
 
 
@@ -42,8 +41,8 @@ class Tuned(NamedTuple):
     def sensitivity(self) -> float | None:
         """To the fields tuned, in nats (`tuning.sensitivity`); None where a point is not done, or failed otherwise than
         by diverging: nothing tells what its loss would be."""
-        guessing = {math.log(run.result["vocab_size"]) for run in self.points if run and run.result}
-        known = all(run and (run.result or run.error.startswith(_DIVERGED)) for run in self.points)
+        guessing = {math.log(run.result.vocab_size) for run in self.points if run and run.result}
+        known = all(run and (run.result or run.state.diverged) for run in self.points)
         return tuning.sensitivity(map(loss_of, self.points), max(guessing)) if known and guessing else None
 
 
@@ -125,7 +124,7 @@ def _paper(one, head):
 def _state(one, by_seeds, notes):
     if one.choice.point is None:
         return f"no choice: {one.choice.why}"
-    failed = [run.error for run in one.points if run.state == "failed"]
+    failed = [run.state.reason for run in one.points if run.state.name == "failed"]
     told = f"; {len(failed)} of the {len(one.points)} points failed{notes.marks(failed)}" if failed else ""
     return state_of(one.fresh, list(one.asked.seeds), notes, flags.of(one.fresh, by_seeds)) + told
 
@@ -136,9 +135,7 @@ def _how(found: Results, tuned: Sequence[Tuned]) -> list[str]:
     for one in tuned:
         grid = "; ".join(f"{field}: {', '.join(map(show, one.asked.grid[field]))}" for field in sorted(one.asked.grid))
         rows_of.setdefault(grid, []).append(one.asked.row)
-    hours = [
-        result["timing"]["total_s"] / 3600 * result["device"]["count"] for row in found.points for result in row.results
-    ]
+    hours = [result.timing.total_s / 3600 * result.device.count for row in found.points for result in row.results]
     told = [f"Grid of {grid} ({', '.join(rows)})." for grid, rows in rows_of.items()]
     return [
         "Each row is run at every value of its grid with seed 1, and then, at the one of the lowest dev loss, with "
@@ -172,5 +169,5 @@ def _record(found, one, state):
         record |= {name: measure.mean(one.fresh), f"{name}_sd": measure.sd(one.fresh)}
         record |= {f"{name}_untuned": measure.mean(one.untuned), f"{name}_untuned_sd": measure.sd(one.untuned)}
     record["grid_dev_nll"] = " ".join(f"{point}:{'' if loss is None else loss}" for point, loss in losses.items())
-    files = [f"{one.choice.point}/seed{run.seed}/result.json" for run in one.fresh.runs if run.state == "done"]
+    files = [f"{one.choice.point}/seed{run.seed}/result.json" for run in one.fresh.runs if run.result]
     return {**record, "files": " ".join(files)}

@@ -112,7 +112,7 @@ class Session:
         runs = planned(sweep, seeds, self.runs, self.rest)
         for run in runs:
             if run.state.name == "stale":  # of other code or another recipe, which would be in the way
-                self.diary.write(f"{run.label} is left out: {run.state.why}")
+                self.diary.write(f"{run.label} is left out: {run.state.reason}")
                 shutil.rmtree(run.folder.path)
         began, tried, before = time.monotonic(), set(), _done(runs)
         while self.left() > 0:

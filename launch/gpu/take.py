@@ -7,6 +7,7 @@ code that computes what this does. Exit status: 0; 1 where a result was not take
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import tempfile
@@ -16,8 +17,8 @@ from experiments.report import results
 from experiments.report.results import Row, SeedRun
 from launch.gpu import archives
 from tx.errors import UserError, one_line_errors
-from tx.files import to_json, write_atomically
-from tx.runs import fingerprint, provenance
+from tx.files import write_atomically
+from tx.runs import fingerprint, provenance, state
 from tx.runs.run_dir import RunDir
 
 INTO = pathlib.Path(registry.__file__).with_name("results")
@@ -25,17 +26,18 @@ INTO = pathlib.Path(registry.__file__).with_name("results")
 
 def why_not(row: Row, run: SeedRun, there: RunDir, any_code: bool) -> str:
     """Returns why a run's result is not to be put `there`; "" where nothing speaks against it."""
-    if run.state != "done":
-        return run.error or run.state
+    if run.state.name != "done":
+        return run.state.reason or run.state.name
     if run.stale:
         return "; ".join(run.stale)
-    made, now = run.result.get("numerics"), fingerprint.numerics(run.result["config"])
-    if made != now and not any_code:
-        return f"other code made it (its fingerprint is {made}, this code's {now}); --other_code takes it"
-    if there.result.exists():
-        old = there.read("result")
-        if old.get("numerics") == made and not row.changes(old["config"]) and not _same(old, run.result):
-            return f"{there.result} is another result of the same; delete one of them"
+    other = state.describe_other_code(run.result.numerics, fingerprint.numerics(run.result.config))
+    if other and not any_code:
+        return f"other code made it: {other}; --other_code takes it"
+    already, old = state.read(there)
+    if already.finished and not old:
+        return f"{there.path}: {already.reason}"
+    if old and old.numerics == run.result.numerics and not row.changes(old.config) and not _same(old, run.result):
+        return f"{there.result} is another result of the same; delete one of them"
     return ""
 
 
@@ -55,22 +57,22 @@ def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tu
                 there = RunDir(into / run.path.relative_to(unpacked))
                 if why := why_not(row, run, there, any_code):
                     refused.append(f"{found.name_of(row)} seed {run.seed}: {why}")
-                elif not (there.result.exists() and _same(there.read("result"), run.result)):
+                elif not ((old := state.read(there)[1]) and _same(old, run.result)):
                     there.path.mkdir(parents=True, exist_ok=True)
-                    write_atomically(there.result, to_json(_with_code(run.result)))
+                    write_atomically(there.result, _with_code(run.result).to_json())
                     new += 1
     return new, refused
 
 
 def _same(one, other):
-    return one | {"code": ""} == other | {"code": ""}
+    return len({dataclasses.replace(result, code="").to_json() for result in (one, other)}) == 1
 
 
 def _with_code(result):
     """Names the revision where the other machine had no git: this one's, if its code computes the same."""
-    if result["code"] or result.get("numerics") != fingerprint.numerics(result["config"]):
+    if result.code or result.numerics != fingerprint.numerics(result.config):
         return result
-    return result | {"code": provenance.revision()}
+    return dataclasses.replace(result, code=provenance.revision())
 
 
 @one_line_errors

@@ -1,4 +1,4 @@
-"""What has become of a run, read from its folder; and its error.json where it has failed."""
+"""What state a run is in, read from its folder; and its error.json where it has failed."""
 
 import contextlib
 import dataclasses
@@ -11,6 +11,7 @@ from tx import config as config_lib
 from tx.errors import Diverged, UserError
 from tx.files import to_json, write_atomically
 from tx.runs import fingerprint, lease
+from tx.runs.result import RunResult
 from tx.runs.run_dir import RunDir
 
 Run = tuple[ConfigDict, RunDir]
@@ -29,11 +30,9 @@ def is_done(config: ConfigDict, run: RunDir) -> bool:
 
 def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
     """Raises UserError where the folder holds a run of another configuration, with the fields that differ."""
-    differing = [
-        f"{name}: {there!r} there, {wanted!r} asked for"
-        for name, (there, wanted) in config_lib.differences(run.read("config")["config"], config.to_dict()).items()
-    ]
-    if differing:
+    there = run.read("config")["config"]
+    wording = "{field}: {stored!r} there, {current!r} asked for"
+    if differing := config_lib.describe_differences(there, config.to_dict(), wording, "(absent)"):
         raise UserError(
             f"{run.path} holds a run of another configuration ({'; '.join(differing)}); "
             "choose another --workdir or delete that folder"
@@ -64,43 +63,90 @@ def record(config: ConfigDict, run: RunDir, error: Exception) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
-    """The state of a run.
+class RunState:
+    """What state a run is in.
 
     Attributes:
       name: one of NAMES. "interrupted": it was begun, and goes on where it is launched. "stale": made, or begun, by
         code that computes something else, or with another configuration.
-      why: who runs it, what failed, what is not as it was.
+      reason: who runs it, what failed, what is not as it was; one line.
       finished: result.json is there.
       clash: "stale" because of the configuration.
+      numerics: the fingerprint of the code that made or began it, where `of` finds one.
     """
 
     name: str
-    why: str = ""
+    reason: str = ""
     finished: bool = False
     clash: bool = False
+    numerics: str = ""
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it failed because its loss was not finite."""
+        return self.name == "failed" and self.reason.startswith(f"{Diverged.__name__}:")  # as `record` writes it
 
 
-def of(folder: RunDir, changes: Callable[[dict], str]) -> State:
-    """Returns the state of a run; UserError where one of its files is damaged.
+def of(folder: RunDir, changes: Callable[[dict], str]) -> RunState:
+    """Returns the state of a run beside what a launch would make of it today.
+
+    Of result.json no more is read than what says how it was made. Raises UserError where that is damaged.
 
     Args:
       changes: says how a configuration, as it was written, differs from the one that the run is to have; "" for not.
     """
-    finished, other = folder.result.exists(), ""
-    if begun := finished or folder.config.exists():
-        found = folder.read("result" if finished else "config")
-        if changed := changes(found.get("config", {})):
-            return State("stale", changed, finished, clash=True)
-        now = fingerprint.numerics(found.get("config", {}))
-        if (made := found.get("numerics", now)) != now:
-            other = f"other code made it: the fingerprint was {made}, is now {now}"
-    if finished:
-        return State("stale" if other else "done", other, finished)
+    found, made, other = of_files(folder), "", ""
+    if found.finished or folder.config.exists():
+        head = folder.read("result" if found.finished else "config")
+        if changed := changes(head["config"]):
+            return dataclasses.replace(found, name="stale", reason=changed, clash=True)
+        now = fingerprint.numerics(head["config"])
+        made = str(head.get("numerics", now))
+        other = describe_other_code(made, now)
+    stale = RunState("stale", f"other code made it: {other}", found.finished, numerics=made)
+    if found.finished:
+        return stale if other else dataclasses.replace(found, numerics=made)
     if holder := lease.holder(folder.path):
-        return State("running", str(holder))
+        return RunState("running", str(holder), numerics=made)
+    return stale if other and found.name != "failed" else dataclasses.replace(found, numerics=made)
+
+
+def of_files(folder: RunDir) -> RunState:
+    """Returns what the files of a run tell of it by being there: it is done, failed, interrupted or pending."""
+    if folder.result.exists():
+        return RunState("done", finished=True)
     if folder.error.exists():
-        return State("failed", folder.read("error").get("error", ""))
-    if other:
-        return State("stale", other)
-    return State("interrupted") if begun else State("pending")
+        return RunState("failed", error_of(folder))
+    return RunState("interrupted" if folder.config.exists() else "pending")
+
+
+def read(folder: RunDir) -> tuple[RunState, RunResult | None]:
+    """Returns what `of_files` does, and the result of a run that is done; one whose result is damaged has failed."""
+    found = of_files(folder)
+    if not found.finished:
+        return found, None
+    try:
+        value = folder.read("result")
+    except UserError:
+        return _damaged("not JSON of a run"), None
+    try:
+        return found, RunResult.from_dict(value)
+    except UserError as error:
+        return _damaged(f"no result of this version: {error}"), None
+
+
+def describe_other_code(made: str | None, now: str) -> str:
+    """Returns how the fingerprint of the code that made a run differs from that of today's; "" where it does not."""
+    return "" if made == now else f"the fingerprint was {made}, is now {now}"
+
+
+def error_of(folder: RunDir) -> str:
+    """Returns what error.json says went wrong, in one line."""
+    try:
+        return " ".join(str(folder.read("error")["error"]).split())
+    except (UserError, KeyError):
+        return "error.json is damaged"
+
+
+def _damaged(what):
+    return RunState("failed", f"result.json is damaged ({what}); delete it, run again", finished=True)
