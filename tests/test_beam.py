@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tx.decoding import beam_search
+from tx.decoding import beam_search, top_k
 from tx.errors import UserError
 
 EOS, PAD, ROWS = 1, 0, 2039
@@ -37,8 +37,8 @@ class HashModel:
     def compiled(self, width, **options):
         @jax.jit
         def run(table, sentences, limits):
-            def step(tokens, index, slots, cache, salt):
-                before = jnp.take(slots, jnp.maximum(index - 1, 0), axis=2)  # where the hypotheses' beginnings stood
+            def step(tokens, index, ancestry, cache, salt):
+                before = jnp.take(ancestry, jnp.maximum(index - 1, 0), axis=2)  # where the hypotheses' beginnings stood
                 state = jnp.take_along_axis(cache["state"], before, axis=1)
                 state = (state * 31 + tokens * 17 + salt[:, None] + index) % ROWS
                 # Two leaves that belong to no hypothesis and must stay as they are.
@@ -193,7 +193,7 @@ def test_halvings_spare_work():
     """Of 8 sentences 6 end at once: the others go on as a batch of 4 or 2."""
     rows = []
 
-    def step(tokens, index, slots, cache, ends):
+    def step(tokens, index, ancestry, cache, ends):
         jax.debug.callback(lambda _, size=tokens.shape[0]: rows.append(size), index)
         logits = jnp.where((index >= ends)[:, None, None], 20.0, -20.0)
         return jnp.zeros((*tokens.shape, 9)).at[..., EOS].set(jnp.broadcast_to(logits[..., 0], tokens.shape)), cache
@@ -226,7 +226,7 @@ def test_stops_early():
     """A batch is over when its sentences are, not when the longest output that was allowed is reached."""
     steps = []
 
-    def step(tokens, index, slots, cache, context):
+    def step(tokens, index, ancestry, cache, context):
         jax.debug.callback(steps.append, index)
         end = jnp.where(index == 2, 20.0, -20.0)
         return jnp.zeros((*tokens.shape, 9)).at[..., EOS].set(end), cache
@@ -244,7 +244,7 @@ def test_stops_early():
 
 
 def test_columns_beyond_the_vocabulary_are_not_chosen():
-    def step(tokens, index, slots, cache, context):
+    def step(tokens, index, ancestry, cache, context):
         return jnp.zeros((*tokens.shape, 8)).at[..., 6].set(9.0).at[..., EOS].set(1.0), cache
 
     @jax.jit
@@ -265,7 +265,7 @@ def test_selection_equals_a_stable_sort(columns, k):
     # The whole numbers are full of ties.
     for x in (random.normal(size=(20, columns)), random.integers(0, columns, size=(20, columns))):
         x = x.astype(np.float32)
-        values, places = jax.jit(beam_search._top_k, static_argnums=1)(jnp.asarray(x), k)
+        values, places = jax.jit(top_k.top_k, static_argnums=1)(jnp.asarray(x), k)
         expected = np.argsort(-x, axis=-1, kind="stable")[:, :k]
         np.testing.assert_array_equal(places, expected)
         np.testing.assert_array_equal(values, np.take_along_axis(x, expected, axis=-1))

@@ -5,6 +5,7 @@ are kept apart, every step looks at the best 2 * beam continuations of a sentenc
 ranked by log-probability over ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14, without coverage).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,11 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
+from tx.decoding.top_k import top_k
 from tx.errors import UserError
-
-_CHUNK = 32  # columns of a chunk in _top_k
 
 
 class Hypotheses(NamedTuple):
@@ -31,15 +31,41 @@ class Hypotheses(NamedTuple):
     lengths: Int32[Array, "batch nbest"]  # tokens, EOS included
 
 
-class _State(NamedTuple):
+class BeamState(NamedTuple):
+    """What one step of the search hands to the next."""
+
     index: Int32[Array, ""]  # of the token that comes next
-    alive: Int32[Array, "batch beam max_length"]
+    alive: Int32[Array, "batch beam max_length"]  # tokens of the unfinished hypotheses, best first, then padding
     alive_log_probs: Float32[Array, "batch beam"]  # falling; -inf where there is no hypothesis
     last: Int32[Array, "batch beam"]  # last token of the alive hypotheses
-    slots: Int32[Array, "batch beam max_length"]  # which place a hypothesis had at each position
+    ancestry: Int32[Array, "batch beam max_length"]  # beam index that a hypothesis had at each position
     finished: Hypotheses
     done: Bool[Array, " batch"]
     cache: Any
+
+
+class Candidates(NamedTuple):
+    """The best continuations of a sentence's alive hypotheses by one token, best first."""
+
+    log_probs: Float32[Array, "batch candidates"]  # of the whole hypothesis, in nats
+    parents: Int32[Array, "batch candidates"]  # beam indices of what they continue
+    tokens: Int32[Array, "batch candidates"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What stays the same during a search; see `search`."""
+
+    step: Callable
+    beam: int
+    num_candidates: int  # continuations of a sentence that a step looks at
+    eos_counts: Bool[Array, "1 candidates"]  # whether a candidate of that rank may end with EOS
+    nbest: int
+    alpha: float
+    vocab_size: int
+    max_length: int
+    eos: int
+    pad: int
 
 
 def search(
@@ -64,10 +90,10 @@ def search(
     probable token at every step, until EOS or the limit.
 
     Args:
-      step: `step(tokens, index, slots, cache, context) -> (logits, cache)`. tokens (batch, beam) int32 are the
+      step: `step(tokens, index, ancestry, cache, context) -> (logits, cache)`. tokens (batch, beam) int32 are the
         previous output tokens (`pad` at index 0: the start symbol), index () int32 is the position of the one to
         come, logits are (batch, beam, vocab). Nothing in the cache moves when a hypothesis grows out of another: at
-        position t <= index hypothesis j of sentence b stood at place slots[b, j, t].
+        position t <= index hypothesis j of sentence b had beam index ancestry[b, j, t].
       cache: a pytree of what `step` keeps; leaves have the batch as their leading axis, or belong to no sentence.
       context: a pytree of what `step` knows of the sentences; leaves likewise.
       limits: maximum output length of each sentence, EOS included, cut to max_length; 0 marks an empty row.
@@ -90,134 +116,155 @@ def search(
     # 2 * beam continuations hold at least beam that are not EOS. Greedy search, however, ends with EOS: no
     # runner-up may go on beside it.
     candidates = 2 * beam if beam > 1 else 1
-    per_row = min(candidates, vocab_size)
     eos_counts = (jnp.arange(candidates) < (candidates if eos_rank is None else eos_rank))[None, :]
-
-    def penalty(length):
-        return ((5.0 + length.astype(jnp.float32)) / 6.0) ** alpha
-
-    def grow(state, context):
-        """The best continuations (log-probabilities, parents, tokens: (batch, candidates)) and the cache."""
-        batch = state.last.shape[0]
-        logits, cache = step(state.last, state.index, state.slots, state.cache, context)
-        logits = logits[..., :vocab_size].astype(jnp.float32).reshape(batch * beam, -1)
-        # The best of a row are those of its logits: (batch * beam, vocab) log-probabilities are never made.
-        values, tokens = _top_k(logits, per_row)
-        log_probs = values - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-        log_probs = state.alive_log_probs[:, :, None] + log_probs.reshape(batch, beam, per_row)
-        log_probs, places = lax.top_k(log_probs.reshape(batch, -1), candidates)
-        return log_probs, places // per_row, _take(tokens.reshape(batch, -1), places), cache
-
-    def advance(state, context, limits):
-        here = (jnp.arange(max_length) == state.index)[None, None, :]
-        state = state._replace(slots=jnp.where(here, jnp.arange(beam)[None, :, None], state.slots))
-        log_probs, parents, tokens, cache = grow(state, context)
-        texts = jnp.where(here, tokens[:, :, None], _take(state.alive, parents))
-        length = state.index + 1
-        is_eos = tokens == eos
-        new = Hypotheses(
-            texts,
-            jnp.where(is_eos & eos_counts, log_probs / penalty(length), -jnp.inf),
-            jnp.broadcast_to(length, tokens.shape),
-        )
-        both = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), state.finished, new)
-        _, places = lax.top_k(both.scores, nbest)  # of equal scores the first: an empty place stays empty
-        finished = jax.tree.map(lambda x: _take(x, places), both)
-
-        alive_log_probs, places = lax.top_k(jnp.where(is_eos, -jnp.inf, log_probs), beam)
-        # A log-probability only falls and the penalty only grows with length, up to the sentence's own limit.
-        bound = alive_log_probs[:, 0] / penalty(limits)
-        done = state.done | (length >= limits) | (bound <= finished.scores[:, -1])
-
-        def unless_done(old, new):
-            return jnp.where(_like(state.done, old), old, new)
-
-        return _State(
-            index=length,
-            alive=unless_done(state.alive, _take(texts, places)),
-            alive_log_probs=unless_done(state.alive_log_probs, alive_log_probs),
-            last=_take(tokens, places),
-            slots=_take(state.slots, _take(parents, places)),
-            finished=jax.tree.map(unless_done, state.finished, finished),
-            done=done,
-            cache=cache,
-        )
-
-    def result(state, limits):
-        unfinished = Hypotheses(
-            state.alive[:, :nbest],
-            (state.alive_log_probs / penalty(limits)[:, None])[:, :nbest],
-            jnp.broadcast_to(limits[:, None], (limits.shape[0], nbest)),
-        )
-        any_finished = state.finished.scores[:, 0] > -jnp.inf
-        return jax.tree.map(lambda x, y: jnp.where(_like(any_finished, x), x, y), state.finished, unfinished)
-
-    def nothing(count):
-        return Hypotheses(
-            jnp.full((batch, count, max_length), pad, jnp.int32),
-            jnp.full((batch, count), -jnp.inf, jnp.float32),
-            jnp.zeros((batch, count), jnp.int32),
-        )
-
+    settings = _Settings(step, beam, candidates, eos_counts, nbest, alpha, vocab_size, max_length, eos, pad)
     limits, batch = jnp.minimum(limits, max_length), limits.shape[0]
-    state = _State(
-        index=jnp.zeros((), jnp.int32),
-        alive=nothing(beam).tokens,
-        # All hypotheses start alike: only the first one may be continued.
-        alive_log_probs=nothing(beam).scores.at[:, 0].set(0.0),
-        last=jnp.full((batch, beam), pad, jnp.int32),
-        slots=jnp.zeros((batch, beam, max_length), jnp.int32),
-        finished=nothing(nbest),
-        done=limits <= 0,
-        cache=cache,
-    )
-    found, rows = nothing(nbest), jnp.arange(batch)
+    state = _initial_state(settings, cache, limits)
+    found, rows = _no_hypotheses(settings, batch, nbest), jnp.arange(batch)
     sizes = [batch >> i for i in range(halvings + 1) if batch >> i]
-    for size, following in zip(sizes, [*sizes[1:], 0], strict=True):
-        state = lax.while_loop(
-            lambda state, following=following: (~state.done).sum() > following,
-            lambda state, context=context, limits=limits: advance(state, context, limits),
-            state,
-        )
-        found = jax.tree.map(functools.partial(_put, rows), found, result(state, limits))
-        left = jnp.argsort(state.done, stable=True)[:following]
-        keep = functools.partial(_rows, size, left)
+    for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
+        state = _advance_until(settings, state, context, limits, next_size)
+        best = _best_hypotheses(settings, state, limits)
+        found = jax.tree.map(functools.partial(_set_rows, rows), found, best)
+        unfinished = jnp.argsort(state.done, stable=True)[:next_size]
+        keep = functools.partial(_keep_rows, size, unfinished)
         state, context, limits, rows = (jax.tree.map(keep, x) for x in (state, context, limits, rows))
     return found
 
 
-def _put(rows, x, some):
-    return x.at[rows].set(some)
+def _initial_state(settings: _Settings, cache: Any, limits: Int32[Array, " batch"]) -> BeamState:
+    """Returns the state before the first token: every hypothesis is empty."""
+    batch, beam = limits.shape[0], settings.beam
+    nothing = _no_hypotheses(settings, batch, beam)
+    return BeamState(
+        index=jnp.zeros((), jnp.int32),
+        alive=nothing.tokens,
+        # All hypotheses start alike: only the first one may be continued.
+        alive_log_probs=nothing.scores.at[:, 0].set(0.0),
+        last=jnp.full((batch, beam), settings.pad, jnp.int32),
+        ancestry=jnp.zeros((batch, beam, settings.max_length), jnp.int32),
+        finished=_no_hypotheses(settings, batch, settings.nbest),
+        done=limits <= 0,
+        cache=cache,
+    )
 
 
-def _rows(batch, chosen, x):
-    """The chosen sentences of a leaf; all of one that belongs to no sentence."""
-    return x[chosen] if x.ndim and x.shape[0] == batch else x
+def _no_hypotheses(settings: _Settings, batch: int, count: int) -> Hypotheses:
+    """Returns `count` places for hypotheses of each sentence, and none in them: (batch, count, ...)."""
+    return Hypotheses(
+        jnp.full((batch, count, settings.max_length), settings.pad, jnp.int32),
+        jnp.full((batch, count), -jnp.inf, jnp.float32),
+        jnp.zeros((batch, count), jnp.int32),
+    )
 
 
-def _like(flags, x):
-    """flags (batch,) with as many axes as x (batch, ...) has."""
+def _advance_until(
+    settings: _Settings, state: BeamState, context: Any, limits: Int32[Array, " batch"], unfinished: int
+) -> BeamState:
+    """Returns the state after as many steps as leave at most so many sentences `unfinished`."""
+    return lax.while_loop(
+        lambda state: (~state.done).sum() > unfinished,
+        lambda state: _advance(settings, state, context, limits),
+        state,
+    )
+
+
+def _advance(settings: _Settings, state: BeamState, context: Any, limits: Int32[Array, " batch"]) -> BeamState:
+    """Returns the state after one more token of every sentence that is not done."""
+    here = (jnp.arange(settings.max_length) == state.index)[None, None, :]
+    state = state._replace(ancestry=jnp.where(here, jnp.arange(settings.beam)[None, :, None], state.ancestry))
+    candidates, cache = _grow(settings, state, context)
+    tokens = jnp.where(here, candidates.tokens[:, :, None], _gather(state.alive, candidates.parents))
+    length = state.index + 1
+    is_eos = candidates.tokens == settings.eos
+    finished = _update_finished(settings, state.finished, candidates, tokens, is_eos, length)
+    alive_log_probs, chosen = lax.top_k(jnp.where(is_eos, -jnp.inf, candidates.log_probs), settings.beam)
+    # A log-probability only falls and the penalty only grows with length, up to the sentence's own limit.
+    bound = alive_log_probs[:, 0] / _length_penalty(limits, settings.alpha)
+    done = state.done | (length >= limits) | (bound <= finished.scores[:, -1])
+
+    def unless_done(old, new):
+        return jnp.where(_align(state.done, old), old, new)
+
+    return BeamState(
+        index=length,
+        alive=unless_done(state.alive, _gather(tokens, chosen)),
+        alive_log_probs=unless_done(state.alive_log_probs, alive_log_probs),
+        last=_gather(candidates.tokens, chosen),
+        ancestry=_gather(state.ancestry, _gather(candidates.parents, chosen)),
+        finished=jax.tree.map(unless_done, state.finished, finished),
+        done=done,
+        cache=cache,
+    )
+
+
+def _grow(settings: _Settings, state: BeamState, context: Any) -> tuple[Candidates, Any]:
+    """Returns the best continuations of all hypotheses, and the cache with what they stand on."""
+    batch, beam = state.last.shape
+    logits, cache = settings.step(state.last, state.index, state.ancestry, state.cache, context)
+    logits = logits[..., : settings.vocab_size].astype(jnp.float32).reshape(batch * beam, -1)
+    # The best of a row are those of its logits: (batch * beam, vocab) log-probabilities are never made.
+    per_row = min(settings.num_candidates, settings.vocab_size)
+    values, tokens = top_k(logits, per_row)
+    log_probs = values - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    log_probs = state.alive_log_probs[:, :, None] + log_probs.reshape(batch, beam, per_row)
+    log_probs, chosen = lax.top_k(log_probs.reshape(batch, -1), settings.num_candidates)
+    return Candidates(log_probs, chosen // per_row, _gather(tokens.reshape(batch, -1), chosen)), cache
+
+
+def _update_finished(
+    settings: _Settings,
+    finished: Hypotheses,
+    candidates: Candidates,
+    tokens: Int32[Array, "batch candidates max_length"],
+    is_eos: Bool[Array, "batch candidates"],
+    length: Int32[Array, ""],
+) -> Hypotheses:
+    """Returns the nbest of what was finished and of the candidates that end now, whose whole `tokens` are given."""
+    ends = is_eos & settings.eos_counts
+    scores = candidates.log_probs / _length_penalty(length, settings.alpha)
+    new = Hypotheses(
+        tokens,
+        jnp.where(ends, scores, -jnp.inf),
+        jnp.broadcast_to(length, is_eos.shape),
+    )
+    both = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), finished, new)
+    _, chosen = lax.top_k(both.scores, settings.nbest)  # of equal scores the first: an empty place stays empty
+    return jax.tree.map(lambda x: _gather(x, chosen), both)
+
+
+def _best_hypotheses(settings: _Settings, state: BeamState, limits: Int32[Array, " batch"]) -> Hypotheses:
+    """Returns the nbest of each sentence: what was finished, or where nothing was, what is alive."""
+    nbest = settings.nbest
+    unfinished = Hypotheses(
+        state.alive[:, :nbest],
+        (state.alive_log_probs / _length_penalty(limits, settings.alpha)[:, None])[:, :nbest],
+        jnp.broadcast_to(limits[:, None], (limits.shape[0], nbest)),
+    )
+    any_finished = state.finished.scores[:, 0] > -jnp.inf
+    return jax.tree.map(lambda x, y: jnp.where(_align(any_finished, x), x, y), state.finished, unfinished)
+
+
+def _length_penalty(length: Int32[Array, "*shape"], alpha: float) -> Float32[Array, "*shape"]:
+    """Returns ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14)."""
+    return ((5.0 + length.astype(jnp.float32)) / 6.0) ** alpha
+
+
+def _set_rows(rows: Int32[Array, " some"], x: Array, values: Array) -> Array:
+    """Returns x (batch, ...) with its rows of these numbers set to values (some, ...)."""
+    return x.at[rows].set(values)
+
+
+def _keep_rows(batch: int, rows: Int32[Array, " some"], x: Array) -> Array:
+    """Returns the rows of these numbers of a leaf x (batch, ...); all of one that belongs to no sentence."""
+    return x[rows] if x.ndim and x.shape[0] == batch else x
+
+
+def _align(flags: Bool[Array, " batch"], x: Array) -> Array:
+    """Returns flags with as many axes as x (batch, ...) has, of size 1."""
     return flags.reshape(flags.shape + (1,) * (x.ndim - 1))
 
 
-def _take(x, places):
-    """The entries of x (batch, n, ...) at places (batch, m) of each sentence: (batch, m, ...)."""
-    return jnp.take_along_axis(x, places.reshape(places.shape + (1,) * (x.ndim - 2)), axis=1)
-
-
-def _top_k(x, k):
-    """As `lax.top_k` on x (rows, columns), ties included; on a CPU twice as fast for 8,000 columns.
-
-    The k best entries of a row lie in its k chunks with the highest maxima, so that after one cheap pass for
-    the maxima only k * _CHUNK columns are left to select from.
-    """
-    rows, columns = x.shape
-    chunks = -(-columns // _CHUNK)
-    if chunks <= 8 * k:
-        return lax.top_k(x, k)
-    x = jnp.pad(x, ((0, 0), (0, chunks * _CHUNK - columns)), constant_values=-jnp.inf)
-    x = x.reshape(rows, chunks, _CHUNK)
-    _, best = lax.top_k(x.max(axis=-1), k)
-    best = jnp.sort(best, axis=-1)  # so that of equal values the first column wins
-    values, places = lax.top_k(_take(x, best).reshape(rows, k * _CHUNK), k)
-    return values, _take(best, places // _CHUNK) * _CHUNK + places % _CHUNK
+def _gather(x: Shaped[Array, "batch n *rest"], indices: Int32[Array, "batch m"]) -> Shaped[Array, "batch m *rest"]:
+    """Returns the entries of x at each sentence's own indices, such as beam indices."""
+    return jnp.take_along_axis(x, indices.reshape(indices.shape + (1,) * (x.ndim - 2)), axis=1)

@@ -17,7 +17,7 @@ from tx.runtime import determinism
 
 # On a CPU; elsewhere a step takes as long for many sentences as for few, and compilations weigh more.
 SHAPES = 4  # source lengths that batches are padded to, hence compilations, at most
-HALVINGS = 2  # of a batch whose sentences are over, each another compilation (see `beam.search`), for
+HALVINGS = 2  # of a batch whose sentences are over, each another compilation (see `beam_search.search`), for
 MANY = 500  # sentences or more
 FEW = 2  # the SHAPES elsewhere, without HALVINGS
 WORKERS = 4  # batches at once on a CPU: together they hold decode.batch_tokens
@@ -29,7 +29,7 @@ class Translator:
     Args:
       config: the run's configuration; `config.decode` sets beam, alpha, extra_length and batch_tokens.
       params: the model's parameters.
-      eos_rank: see `beam.search`; only for comparisons with other programs.
+      eos_rank: see `beam_search.search`; only for comparisons with other programs.
     """
 
     def __init__(self, config: ConfigDict, params: dict, eos_rank: int | None = None):
@@ -118,15 +118,15 @@ def _search(config, eos_rank, params, src, *, length, halvings):
     model, width = Transformer(**config.model), config.decode.beam
     context = (model.apply({"params": params}, src, method="memory"), src != 0)
 
-    def step(token, index, slots, cache, context):
+    def step(token, index, ancestry, cache, context):
         logits, new = model.apply(
-            {"params": params, "cache": cache}, token, index, slots, *context, method="step", mutable=["cache"]
+            {"params": params, "cache": cache}, token, index, ancestry, *context, method="step", mutable=["cache"]
         )
         return logits, new["cache"]
 
     token = jnp.zeros((src.shape[0], width), jnp.int32)
-    slots = jnp.zeros((*token.shape, length), jnp.int32)
-    shapes = jax.eval_shape(lambda: step(token, jnp.int32(0), slots, {}, context)[1])
+    ancestry = jnp.zeros((*token.shape, length), jnp.int32)
+    shapes = jax.eval_shape(lambda: step(token, jnp.int32(0), ancestry, {}, context)[1])
     cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     # The source's end of sentence is not counted: the output is at most input + extra_length tokens.
     limits = jnp.maximum((src != 0).sum(1) - 1, 0).astype(jnp.int32) + config.decode.extra_length
