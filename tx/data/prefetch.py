@@ -4,6 +4,11 @@
 
 reads a plan and a pool from standard input, pickled, and writes the rows of that pool and of all that follow to
 standard output, until nobody reads them. A pipe holds a few pools at most, and so much is planned ahead.
+
+The standard library's processes do not serve here. Those that are spawned, or come from its fork server, import the
+main module anew, which is `tx.train` with all of JAX: the first pool came after 4.3 s instead of 0.6 s, from 211 MiB
+instead of 42 MiB, for each run of a group. A fork of a process with JAX's threads may wait for ever. And the workers of
+a pool of processes go on for ever where the one that started them is killed.
 """
 
 import contextlib
