@@ -5,7 +5,6 @@ a dial applied to it. `base` never moves.
 """
 
 import dataclasses
-import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import ml_collections
 
 import tx.config
 from experiments.scales import EVERY, SCALES, Scale, parse_scale
-from tx.errors import UserError
+from tx.errors import UserError, nearest, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +199,7 @@ def select(pattern: str) -> list[str]:
         every = _paths(sweeps())
         paths = [p for p in every if p.partition("/")[0] in whole or fnmatch.fnmatchcase(p, path)]
         if not paths:
-            near = difflib.get_close_matches(path, every, n=1, cutoff=0.0)[0]
-            raise UserError(f"{pattern!r} matches no variant; the nearest is {near!r}")
+            raise UserError(f"{pattern!r} matches no variant; the nearest is {nearest(path, every)!r}")
     return [f"{path}@{scale}" for scale in scales for path in paths]
 
 
@@ -227,6 +225,5 @@ def _split(name: str) -> tuple[str, str]:
 
 def _lookup(known: Mapping[str, object], name: str, what: str):
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise UserError(f"unknown {what} {name!r}; the nearest is {near[0]!r}")
+        raise unknown(f"unknown {what}", name, known)
     return known[name]

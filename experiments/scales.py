@@ -10,13 +10,12 @@ A row that trains longer in the paper (big, three times) does so at every scale,
 """
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
 from fractions import Fraction
 
 import tx.config
-from tx.errors import UserError
+from tx.errors import UserError, unknown
 
 FACTORS = {  # the sizes that each of a scale's factors multiplies
     "width": ("model.d_model", "model.d_ff"),
@@ -196,8 +195,7 @@ def parse_scale(label: str) -> Scale:
     """Reads "multi30k" or "multi30k.en-fr"; UserError for an unknown scale or pair."""
     name, dot, pair = label.partition(".")
     if name not in SCALES:
-        near = difflib.get_close_matches(name, SCALES, n=1, cutoff=0.0)[0]
-        raise UserError(f"unknown scale {name!r}; the nearest is {near!r} (there are {', '.join(SCALES)})")
+        raise unknown("unknown scale", name, SCALES, f" (there are {', '.join(SCALES)})")
     scale = SCALES[name]
     if not dot:
         return scale
@@ -205,9 +203,6 @@ def parse_scale(label: str) -> Scale:
     if not match or match[1] == match[2]:
         raise UserError(f"{label!r}: {pair!r} is no language pair; write SOURCE-TARGET, e.g. {name}.de-en")
     if scale.pairs and pair not in scale.pairs:
-        near = difflib.get_close_matches(pair, scale.pairs, n=1, cutoff=0.0)[0]
-        raise UserError(
-            f"{label!r}: scale {name} has no pair {pair!r}; the nearest is {near!r} "
-            f"(there are {', '.join(scale.pairs)})"
-        )
+        more = f" (there are {', '.join(scale.pairs)})"
+        raise unknown(f"{label!r}: scale {name} has no pair", pair, scale.pairs, more)
     return dataclasses.replace(scale, pair=(match[1], match[2]))

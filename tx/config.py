@@ -5,7 +5,6 @@ Section and table numbers are those of "Attention Is All You Need" (arXiv 1706.0
 tensor2tensor at its first public commit.
 """
 
-import difflib
 import math
 import numbers
 import re
@@ -13,7 +12,7 @@ from collections.abc import Collection
 
 import ml_collections
 
-from tx.errors import UserError
+from tx.errors import UserError, unknown
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -188,8 +187,7 @@ def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: st
     known = fields(config)
     for name, value in diff.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise UserError(f"{where}: no configuration field {name!r}; the nearest is {near[0]!r}")
+            raise unknown(f"{where}: no configuration field", name, known)
         *path, leaf = name.split(".")
         node = config
         for key in path:

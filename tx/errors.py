@@ -1,12 +1,13 @@
 """Errors that are the user's to mend: one line that says what is wrong, where, and what to do."""
 
 import contextlib
+import difflib
 import errno
 import functools
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # Control characters (a terminal obeys them), those that turn the direction of text, and halves of surrogate pairs.
 _UNPRINTABLE = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -14,6 +15,16 @@ _UNPRINTABLE = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 
 class UserError(Exception):
     """Something outside the program is wrong (a name, a value, a file); the message is one line."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns the known name, of at least one, that is spelled most like `name`."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
+def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> UserError:
+    """Returns the error for a name that is none of those known: "WHAT 'NAME'; the nearest is 'KNOWN'", then `more`."""
+    return UserError(f"{what} {name!r}; the nearest is {nearest(name, known)!r}{more}")
 
 
 class Diverged(ArithmeticError):

@@ -1,9 +1,8 @@
 """Small registries of components that a configuration chooses by name."""
 
-import difflib
 from collections.abc import Callable
 
-from tx.errors import UserError
+from tx.errors import unknown
 
 
 class Registry:
@@ -31,11 +30,8 @@ class Registry:
     def __getitem__(self, name: str):
         """Returns the component; UserError for an unknown name, with the nearest one."""
         if name not in self._components:
-            near = difflib.get_close_matches(name, self._components, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"no {self.field} {name!r}; the nearest is {near!r} (there are: {', '.join(self)}; "
-                "one of your own needs --import FILE.py)"
-            )
+            more = f" (there are: {', '.join(self)}; one of your own needs --import FILE.py)"
+            raise unknown(f"no {self.field}", name, self._components, more)
         return self._components[name]
 
     def __iter__(self):

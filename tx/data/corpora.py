@@ -6,7 +6,6 @@
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import pathlib
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tx.data import cache, text_files
 from tx.data.synthetic import generate
-from tx.errors import UserError
+from tx.errors import UserError, unknown
 
 _BLOCK = 4096  # records read at once: one by one is thirty times slower
 
@@ -76,8 +75,8 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     elif name in text_files.CORPORA:
         read = functools.partial(text_files.read, name, source, target, data_config.dir)
     else:
-        near = difflib.get_close_matches(name, [*generate.generators, *text_files.CORPORA], n=1, cutoff=0.0)
-        raise UserError(f"no corpus {name!r}; the nearest is {near[0]!r} (names of TFDS hold a slash)")
+        known = [*generate.generators, *text_files.CORPORA]
+        raise unknown("no corpus", name, known, " (names of TFDS hold a slash)")
     pairs = read()
     digest = hashlib.sha256()
     for split, rows in pairs.items():  # lines hold no "\n", so nothing else has the same digest
