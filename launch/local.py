@@ -55,15 +55,10 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
     """
     from tx.data import tokenized  # slow to import, and not needed to plan
     from tx.evaluation.translation import split_names
-    from tx.model.positions import check_length
-    from tx.model.transformer import check_components
-    from tx.training.optimizer import schedules
+    from tx.training.checks import check_config
 
     for run in runs:
-        model = run.config.model
-        check_components(model)
-        _ = schedules[run.config.optim.schedule]
-        check_length(model.positions, run.config.data.row_length, model.max_positions)
+        check_config(run.config)
     configs = [run.config for run in runs]
     shared = {(c.data.to_json(), c.decode.splits, c.model.vocab_size): c for c in configs}
     for config in shared.values():

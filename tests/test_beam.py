@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from tx.decoding import beam_search, top_k
 from tx.errors import UserError
@@ -273,6 +274,6 @@ def test_selection_equals_a_stable_sort(columns, k):
 
 def test_refuses_what_would_not_be_exact():
     with pytest.raises(UserError, match=r"alpha must be at least 0; got -0\.5"):
-        HashModel(4).search([0], [3], 2, alpha=-0.5, max_length=3)
+        tiny.config(decode__alpha=-0.5)
     with pytest.raises(ValueError, match="between 1 and the beam"):
         HashModel(4).search([0], [3], 2, alpha=0.6, max_length=3, nbest=3)

@@ -16,7 +16,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
 from tx.decoding.top_k import top_k
-from tx.errors import UserError
 
 
 class Hypotheses(NamedTuple):
@@ -98,7 +97,7 @@ def search(
       context: a pytree of what `step` knows of the sentences; leaves likewise.
       limits: maximum output length of each sentence, EOS included, cut to max_length; 0 marks an empty row.
       beam: alive hypotheses a sentence.
-      alpha: exponent of the length penalty; UserError below 0, where stopping early would not be exact.
+      alpha: exponent of the length penalty, at least 0 (`tx.config.validate`): else stopping early would not be exact.
       vocab_size: columns of the logits that stand for tokens.
       max_length: columns of the result.
       nbest: finished hypotheses kept, 1 to beam (None: beam). A sentence is over once no alive hypothesis can
@@ -111,8 +110,6 @@ def search(
     nbest = beam if nbest is None else nbest
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest must lie between 1 and the beam of {beam}; got {nbest}")
-    if not alpha >= 0:
-        raise UserError(f"decode.alpha must be at least 0; got {alpha}")
     # 2 * beam continuations hold at least beam that are not EOS. Greedy search, however, ends with EOS: no
     # runner-up may go on beside it.
     candidates = 2 * beam if beam > 1 else 1

@@ -14,7 +14,6 @@ from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.evaluation.translation import split_names
 from tx.files import to_json, write_atomically
 from tx.model.positions import check_length
-from tx.model.transformer import check_components
 from tx.runs import provenance
 from tx.runs.lease import Lease
 from tx.runs.result import FORMAT
@@ -23,8 +22,8 @@ from tx.runs.state import Run, is_done, recorded
 from tx.runtime import distributed
 from tx.runtime.signals import Interruption
 from tx.runtime.trees import member
+from tx.training.checks import check_config
 from tx.training.loop import train
-from tx.training.optimizer import schedules
 from tx.training.outcome import described, finish, thinned_curve
 from tx.training.sharding import Layout
 from tx.training.stacking import program
@@ -51,9 +50,7 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
     if len({run.path.resolve() for _, run in runs}) < len(runs):
         raise UserError("two of the runs have one --workdir; give each its own")
     # What such runs have not in common is of no matter to the checks below.
-    check_components(config.model)
-    _ = schedules[config.optim.schedule]
-    check_length(config.model.positions, config.data.row_length, config.model.max_positions)
+    check_config(config)
     layout = Layout(config)  # refuses what these devices cannot do
     if not layout.one and (len(runs) > 1 or config.train.steps_per_dispatch > 1):
         raise UserError(

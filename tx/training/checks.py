@@ -1,0 +1,18 @@
+"""What a configuration must meet beside `tx.config.validate`, which is without JAX and so knows no component."""
+
+from ml_collections import ConfigDict
+
+from tx.model.positions import check_length
+from tx.model.transformer import check_components
+from tx.training.optimizer import schedules
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises UserError for the name of a component that there is not, and for rows longer than the learned positions.
+
+    Args:
+      config: one that is valid.
+    """
+    check_components(config.model)
+    _ = schedules[config.optim.schedule]
+    check_length(config.model.positions, config.data.row_length, config.model.max_positions)
