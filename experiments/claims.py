@@ -17,7 +17,7 @@ from experiments.scales import PAPER, SCALES
 from tx.data.synthetic import recall
 
 NO_DIFFERENCE = {"ppl": 0.05, "bleu": 0.2}  # what is smaller than that counts as none, in the paper's numbers
-TRANSLATED = tuple(name for name, scale in SCALES.items() if "decode.asks" not in scale.fields)
+TRANSLATED = tuple(name for name, scale in SCALES.items() if "decode.task" not in scale.fields)
 _PRE_NORM = tuple(name for name in TRANSLATED if SCALES[name].fields.get("model.norm") == "pre")
 _POST_NORM = tuple(name for name in TRANSLATED if name not in _PRE_NORM)
 OURS = "ours"  # the source of what no paper says

@@ -184,7 +184,7 @@ SCALES = {
             heads=Fraction(1, 4),
             depth=Fraction(1, 2),
             fields=_smaller(72, 12, 1000, 200, 200, vocabulary=320, lr_factor=0.6, splits="test")
-            | {"decode.asks": "last"},
+            | {"decode.task": "last"},
             pairs=_with_english("de"),
         ),
     )

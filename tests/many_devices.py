@@ -53,7 +53,7 @@ def config(mode="jit", devices=1, shards=1, dropout=0.0, micro=1):
         train__micro_batches=micro,
         parallel__mode=mode,
         parallel__devices=devices,
-        parallel__shards=shards,
+        parallel__fsdp_shards=shards,
     )
 
 

@@ -138,7 +138,7 @@ POSITIVE = [
     *("data.row_length", "data.batch_rows"),
     *("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints"),
     *("decode.beam", "decode.batch_tokens", "decode.average_last"),
-    "parallel.shards",
+    "parallel.fsdp_shards",
 ]
 
 
@@ -192,7 +192,7 @@ def test_shares_lie_between_0_and_1(name):
         ({"model.d_model": 15}, ["model.d_model must be even", "15"]),
         ({"data.source": "de"}, ["data.source and data.target are both 'de'"]),
         ({"parallel.mode": "pjit"}, ["parallel.mode is one of jit, pmap", "'pjit'"]),
-        ({"parallel.mode": "pmap", "parallel.shards": 2}, ["parallel.shards=2 needs parallel.mode=jit"]),
+        ({"parallel.mode": "pmap", "parallel.fsdp_shards": 2}, ["parallel.fsdp_shards=2 needs parallel.mode=jit"]),
         ({"decode.average_last": 6}, ["decode.average_last=6", "train.keep_checkpoints is 5"]),
     ],
     ids=str,
@@ -421,10 +421,11 @@ def test_a_field_added_since_had_its_default():
 )
 def test_what_cudnn_lacks_is_refused(diff, lacking):
     config = config_lib.get_config()
-    config_lib.update(config, {"model.attention": "cudnn", "model.dtype": "bfloat16"})
+    config_lib.update(config, {"model.attention_backend": "cudnn", "model.dtype": "bfloat16"})
     config_lib.validate(config)
     config_lib.update(config, diff)
-    refused(lambda: config_lib.validate(config), "model.attention=cudnn needs", lacking, "or set model.attention=xla")
+    words = ("model.attention_backend=cudnn needs", lacking, "or set model.attention_backend=xla")
+    refused(lambda: config_lib.validate(config), *words)
 
 
 def test_differences_are_described_in_the_words_that_are_asked_for():

@@ -16,7 +16,7 @@ FLOORS = {
         ["decoding"],
         ["runs"],
         ["model", "data", "runtime"],
-        ["config cli registry plugins files errors"],
+        ["config cli registry plugins files errors renamed_fields"],
     ],
     "experiments": [
         ["__main__", "bench.__main__"],

@@ -226,7 +226,7 @@ def test_the_fused_kernel_is_given_the_same_attention(monkeypatch):
     rng = np.random.default_rng(4)
     q, k, v = (jnp.asarray(rng.normal(size=(2, n, 4, 8)), jnp.float32) for n in (3, 5, 5))
     mask = jnp.asarray(rng.random((2, 3, 5)) < 0.6).at[..., 0].set(True).at[1, 2].set(False)
-    with pytest.raises(UserError, match=r"^model.attention=cudnn needs an NVIDIA GPU; on cpu set it to xla$"):
+    with pytest.raises(UserError, match=r"^model.attention_backend=cudnn needs an NVIDIA GPU; on cpu set it to xla$"):
         dot_product_attention(q, k, v, mask, kernel="cudnn")
     asked, fused = [], jax.nn.dot_product_attention
 

@@ -163,8 +163,8 @@ def test_the_loss_of_parts_is_that_of_the_whole():
     [
         ({"devices": 4}, ["parallel.devices=4", "there are 2", "set it to 2, or to 0 for all"]),
         ({"devices": 3, "mode": "pmap"}, ["parallel.devices=3", "there are 2"]),
-        ({"devices": 2, "shards": 3}, ["parallel.shards=3", "divisor of 2"]),
-        ({"shards": 2}, ["parallel.shards=2", "divisor of 1"]),
+        ({"devices": 2, "fsdp_shards": 3}, ["parallel.fsdp_shards=3", "divisor of 2"]),
+        ({"fsdp_shards": 2}, ["parallel.fsdp_shards=2", "divisor of 1"]),
     ],
     ids=str,
 )
@@ -275,7 +275,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     # From the checkpoint of step 2 on, in another way.
     run.result.unlink()
     shutil.rmtree(run.checkpoints / "4")
-    check("--config.parallel.shards=2")
+    check("--config.parallel.fsdp_shards=2")
     # What one process refuses, all refuse.
     for status, _, error in two_processes(*arguments, "--config.train.steps=9"):
         assert status == 2

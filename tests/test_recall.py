@@ -72,7 +72,7 @@ def test_what_is_asked_for_last_is_scored_as_the_whole_sentence_with_that_token(
         model__max_positions=128,
         data__corpus="recall",
         data__row_length=72,
-        decode__asks="last",
+        decode__task="last",
         decode__splits="test",
     )
     data = tokenized.prepare(config.data, config.model.vocab_size)

@@ -296,7 +296,7 @@ def test_what_cannot_train_side_by_side_is_refused(tmp_path):
     assert program(other) != program(config())
     refused("model.norm, model.dropout differ", (config(), "a"), (other, "b"))
     refused("train.steps_per_dispatch differ", (config(), "a"), (config(train__steps_per_dispatch=2), "b"))
-    fused = {"model__attention": "cudnn", "model__dtype": "bfloat16", "model__d_k": 8, "model__d_v": 8}
+    fused = {"model__attention_backend": "cudnn", "model__dtype": "bfloat16", "model__d_k": 8, "model__d_v": 8}
     refused("set it to xla", (config(**fused), "a"), (config(**fused, train__seed=2), "b"))
     refused("one --workdir", (config(), "a"), (config(train__seed=2), "a"))
 

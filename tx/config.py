@@ -13,6 +13,7 @@ from collections.abc import Collection
 import ml_collections
 
 from tx.errors import UserError, unknown
+from tx.renamed_fields import NEW_NAMES
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -53,7 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.target_spaces = 32  # rows of the target-space table added to the encoder input (code); 0: no table
     c.model.tying = "three"  # source embedding, target embedding and softmax share a matrix (section 3.4); two, none
     c.model.scale_embedding = True  # multiply embeddings by sqrt(d_model) (section 3.4)
-    c.model.attention = "xla"  # what computes it while training; or cudnn: one fused kernel, on NVIDIA GPUs in bfloat16
+    c.model.attention_backend = "xla"  # what trains it; or cudnn: one fused kernel, on NVIDIA GPUs in bfloat16
     c.model.dtype = "float32"  # of the arithmetic; parameters, softmax, layer norm and loss stay float32
 
     c.loss = ml_collections.ConfigDict()
@@ -64,7 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.optim.warmup_steps = 4000  # warmup_steps of equation 3
     c.optim.lr_factor = 1.0  # multiplies equation 3
     c.optim.schedule = "inverse_sqrt"  # after the warm-up (equation 3); or constant, cosine
-    c.optim.ramp = True  # whether the rate rises from 0 while it warms up; else it starts where that leads to
+    c.optim.linear_warmup = True  # the rate rises from 0 while it warms up; else it starts where that leads to
     c.optim.scale_by_width = True  # times d_model^-0.5; else times 512^-0.5, whatever d_model is
     c.optim.beta1 = 0.9
     c.optim.beta2 = 0.98
@@ -77,8 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.dir = ""  # folder with the text, looked in first; then $TX_DATA_DIR; then the cache
     c.data.row_length = 256  # tokens of a packed row, on each side: no training sentence may be longer
     c.data.batch_rows = 96  # rows of a batch: 96 x 256 is "approximately 25000" tokens a side (section 5.1)
-
-    c.data.shortest = 1.0  # share of the training sentences that is trained on, the shortest: the others are left out
+    c.data.max_length_quantile = 1.0  # of the training sentences' lengths: what is longer is not trained on
 
     c.train = ml_collections.ConfigDict()
     c.train.steps = 100_000
@@ -96,13 +96,13 @@ def get_config() -> ml_collections.ConfigDict:
     c.parallel.threads = 2  # that a CPU computes with, whatever cores it has: another number gives other last digits
     c.parallel.deterministic = False  # on a GPU: kernels that give equal bits each time, at some cost of speed
     c.parallel.devices = 1  # how many, those of all processes together; each takes an equal part of batch_rows. 0: all
-    c.parallel.shards = 1  # parts that big parameters and their moments are cut into, to save memory; jit only
+    c.parallel.fsdp_shards = 1  # parts that big parameters and their moments are cut into, to save memory; jit only
 
     c.decode = ml_collections.ConfigDict()
     c.decode.splits = (
         "validation"  # comma-separated; the first one's BLEU stands in the table (newstest2013 in Table 3)
     )
-    c.decode.asks = "sentence"  # for the whole of it; or last: its last token, the earlier ones given
+    c.decode.task = "sentence"  # translate the whole of it; or last: predict its last token from the earlier ones
     c.decode.beam = 4  # section 6.1; 1 is greedy
     c.decode.alpha = 0.6  # length penalty ((5 + len) / 6)^alpha
     c.decode.extra_length = 50  # output is at most input + 50 tokens
@@ -180,12 +180,14 @@ def training_fields(config: ml_collections.ConfigDict | dict) -> dict[str, objec
 def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
     """Sets dotted fields in place, e.g. {"model.num_heads": 1}.
 
-    Raises UserError for an unknown field (naming the nearest one) and for a value of another type, or one that no
-    file or device can hold. Whole numbers are taken for float fields; the strings of a command line are parsed by the
-    field's own type.
+    Raises UserError for an unknown field (naming its new name or the nearest one) and for a value of another type, or
+    one that no file or device can hold. Whole numbers are taken for float fields; the strings of a command line are
+    parsed by the field's own type.
     """
     known = fields(config)
     for name, value in diff.items():
+        if name in NEW_NAMES:
+            raise UserError(f"{where}: {name} is now called {NEW_NAMES[name]}; write that")
         if name not in known:
             raise unknown(f"{where}: no configuration field", name, known)
         *path, leaf = name.split(".")
@@ -230,10 +232,10 @@ _CHOICES = {
     "model.sinusoid_layout": ("concatenated", "interleaved"),
     "model.norm": ("post", "pre", "none"),
     "model.tying": ("three", "two", "none"),
-    "model.attention": ("xla", "cudnn"),
+    "model.attention_backend": ("xla", "cudnn"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.smooth_over": ("others", "all"),
-    "decode.asks": ("sentence", "last"),
+    "decode.task": ("sentence", "last"),
     "parallel.mode": ("jit", "pmap"),
     "train.select": ("last", "best"),
 }
@@ -278,10 +280,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"model.num_kv_heads={config.model.num_kv_heads} does not divide model.num_heads={config.model.num_heads}; "
             "choose a divisor, or 0 for as many"
         )
-    if config.model.attention == "cudnn":
+    if config.model.attention_backend == "cudnn":
         _refuse_what_cudnn_lacks(config.model)
-    if config.data.shortest > 1:
-        raise UserError(f"data.shortest is a share, at most 1; got {config.data.shortest}")
+    if config.data.max_length_quantile > 1:
+        raise UserError(f"data.max_length_quantile is a share, at most 1; got {config.data.max_length_quantile}")
     if config.data.source == config.data.target:
         raise UserError(f"data.source and data.target are both {config.data.source!r}")
     if config.decode.average_last > config.train.keep_checkpoints:
@@ -306,8 +308,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"data.batch_rows={config.data.batch_rows} cannot be cut into train.micro_batches="
             f"{config.train.micro_batches} equal parts"
         )
-    if config.parallel.shards > 1 and config.parallel.mode == "pmap":
-        raise UserError(f"parallel.shards={config.parallel.shards} needs parallel.mode=jit; pmap cuts nothing")
+    if config.parallel.fsdp_shards > 1 and config.parallel.mode == "pmap":
+        shards = config.parallel.fsdp_shards
+        raise UserError(f"parallel.fsdp_shards={shards} needs parallel.mode=jit; pmap cuts nothing")
 
 
 def _refuse_what_cudnn_lacks(model):
@@ -321,4 +324,5 @@ def _refuse_what_cudnn_lacks(model):
         "model.d_k a multiple of 8, at most 128": model.d_k % 8 == 0 and model.d_k <= 128,
     }
     if lacking := [what for what, there in needed.items() if not there]:
-        raise UserError(f"model.attention=cudnn needs {'; '.join(lacking)}; or set model.attention=xla")
+        needs = "; ".join(lacking)
+        raise UserError(f"model.attention_backend=cudnn needs {needs}; or set model.attention_backend=xla")

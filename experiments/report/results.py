@@ -10,6 +10,7 @@ from experiments import registry, tuning
 from experiments.registry import Scale, Sweep, Variant
 from experiments.tuning import Asked
 from tx.errors import UserError
+from tx.renamed_fields import names_of
 from tx.runs import state
 from tx.runs.result import RunResult
 from tx.runs.run_dir import RunDir
@@ -219,7 +220,7 @@ def _extra_row(sweep, scale, name, paths, base):
     named = {point.partition("=")[0] for point in points.split(",")}
     registered = next((variant for variant in sweep.variants if variant.name == start), None)
     now = tx.config.fields(registry.resolve(sweep, registered, scale)) if registered else None
-    free = frozenset(field for field in now or () if named & {field, field.rpartition(".")[2]})
+    free = frozenset(field for field in now or () if any(named & {f, f.rpartition(".")[2]} for f in names_of(field)))
     runs = tuple(read_run(path, seed, now, free) for seed, path in sorted(paths.items()))
     before = tx.config.fields(base)
     config = next(filter(None, map(_configuration, runs)), before)

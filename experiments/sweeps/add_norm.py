@@ -28,7 +28,7 @@ ADD_NORM = register(
         doc="Residual and norm, each without the other, with and without warm-up",
         variants=tuple(
             Variant(name.replace(" ", "-") + suffix, diff | more)
-            for suffix, more in (("", {}), ("/no-warmup", {"optim.ramp": False}))
+            for suffix, more in (("", {}), ("/no-warmup", {"optim.linear_warmup": False}))
             for name, diff in _KINDS.items()
         ),
     )

@@ -15,7 +15,7 @@ from experiments.registry import Sweep, Variant, register
 POSITIONS = register(
     Sweep(
         name="positions",
-        base={"data.shortest": 0.7},
+        base={"data.max_length_quantile": 0.7},
         measures=("exact % within", "exact % beyond", "BLEU within", "BLEU beyond"),
         doc="How a position is told, within the trained lengths and beyond",
         variants=(

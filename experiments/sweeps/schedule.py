@@ -18,7 +18,7 @@ SCHEDULE = register(
             Variant("base"),
             Variant("warmup=1000", {"optim.warmup_steps": 1000}),
             Variant("warmup=16000", {"optim.warmup_steps": 16000}),
-            Variant("no-ramp", {"optim.ramp": False}),
+            Variant("no-ramp", {"optim.linear_warmup": False}),
             Variant("factor=0.5", {"optim.lr_factor": 0.5}),
             Variant("factor=2", {"optim.lr_factor": 2.0}),
             Variant("constant", {"optim.schedule": "constant"}),

@@ -35,7 +35,7 @@ SWEEPS = ("table3@multi30k:5", "table3@tatoeba:3")
 BUNDLE = pathlib.Path("gpu-bundle")
 JOBS = 8  # a row starts and compiles for longer than it trains, so that fewer would leave the card idle
 MARGIN = 30.0  # seconds at the end, for processes to end and the last results to be packed
-PAPER_STEP = ("data.batch_rows=96", "model.dtype=bfloat16", "model.attention=cudnn")
+PAPER_STEP = ("data.batch_rows=96", "model.dtype=bfloat16", "model.attention_backend=cudnn")
 BENCH = {  # by platform: the sizes that are timed by default, and how (experiments/bench/README.md)
     "gpu": (
         ("paper", "table3/big@paper"),

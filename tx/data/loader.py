@@ -56,7 +56,8 @@ class TrainBatches(Iterator[Batch]):
       split: the training sentences.
       seed: of the order.
       row_length, batch_rows: shape of a batch; a sentence longer than row_length on either side is left out.
-      shortest: the share of the others that is kept: those no longer, on either side, than that share of them.
+      max_length_quantile: of the others those are kept that are no longer, on either side, than this quantile of
+        their lengths (1: all).
       ahead: whether another process plans the pools to come, which `close` ends.
 
     Attributes:
@@ -75,7 +76,7 @@ class TrainBatches(Iterator[Batch]):
         seed: int,
         row_length: int,
         batch_rows: int,
-        shortest: float = 1.0,
+        max_length_quantile: float = 1.0,
         ahead: bool = False,
     ):
         self.split, self.row_length, self.batch_rows = split, row_length, batch_rows
@@ -87,7 +88,7 @@ class TrainBatches(Iterator[Batch]):
             raise UserError(
                 f"no training sentence fits into data.row_length={row_length}; the shortest needs {longest.min()}"
             )
-        self.longest = int(np.quantile(longest[self.usable], shortest, method="lower"))
+        self.longest = int(np.quantile(longest[self.usable], max_length_quantile, method="lower"))
         self.usable = self.usable[longest[self.usable] <= self.longest]
         self.position = {"epoch": 0, "pool": 0, "row": 0}
         plan = Plan(self.usable, *lengths, seed=seed, row_length=row_length)

@@ -21,7 +21,7 @@ def evaluate_translations(
 ) -> dict[str, dict]:
     """Translates and scores every split of `decode.splits`; keeps the translations in `run` if there is one.
 
-    Where `decode.asks` is "last", a translation is the reference with its last token chosen by the model. Threads that
+    Where `decode.task` is "last", a translation is the reference with its last token chosen by the model. Threads that
     call this translate one after the other; with `apart` each scores in a process of its own.
 
     Returns {split: scores} (tx/evaluation/scores.py), in the order of decode.splits, each with the "lengths" of its
@@ -34,7 +34,7 @@ def evaluate_translations(
         for i in range(len(data.splits[split]))
     ]
     with _device:
-        if config.decode.asks == "last":
+        if config.decode.task == "last":
             outputs = iter(complete(config, params, pairs))
         else:
             outputs = iter(Translator(config, params)([source for source, _ in pairs]))

@@ -27,7 +27,8 @@ def dot_product_attention(
     """
     if kernel == "cudnn":
         if jax.default_backend() != "gpu":
-            raise UserError(f"model.attention=cudnn needs an NVIDIA GPU; on {jax.default_backend()} set it to xla")
+            platform = jax.default_backend()
+            raise UserError(f"model.attention_backend=cudnn needs an NVIDIA GPU; on {platform} set it to xla")
         mask |= ~mask.any(-1, keepdims=True)  # it is not known what the kernel makes of nothing
         return jax.nn.dot_product_attention(
             query, key, value, mask=mask[:, None], is_causal=causal, implementation="cudnn"

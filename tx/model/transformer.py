@@ -126,7 +126,7 @@ class Transformer(nn.Module):
     target_spaces: int
     tying: str
     scale_embedding: bool
-    attention: str
+    attention_backend: str
     dtype: str
 
     def setup(self):
@@ -162,7 +162,7 @@ class Transformer(nn.Module):
                 "similarity": self.similarity,
                 "projection_bias": self.projection_bias,
                 "attention_dropout": self.attention_dropout,
-                "kernel": self.attention,
+                "kernel": self.attention_backend,
                 "dtype": self.dtype,
             },
             "feed_forward": {

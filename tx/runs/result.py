@@ -147,7 +147,7 @@ class Decode(Record):
     alpha: float
     average_last: int
     splits: str | None = None
-    asks: str | None = None
+    task: str | None = None
     extra_length: int | None = None
     batch_tokens: int | None = None
 
@@ -249,5 +249,5 @@ class RunResult(Record):
 
     @property
     def translated(self) -> bool:
-        """Whether those are of translations, not of references with one token chosen (`decode.asks`)."""
-        return self.decode.asks in (None, "sentence")
+        """Whether those are of translations, not of references with one token chosen (`decode.task`)."""
+        return self.decode.task in (None, "sentence")

@@ -12,6 +12,7 @@ import re
 
 from tx.errors import UserError
 from tx.files import from_json
+from tx.renamed_fields import with_new_names
 from tx.runs.result import RunResult
 
 LEASE = "lease"  # see tx/runs/lease.py
@@ -67,7 +68,8 @@ class RunDir:
     def read(self, name: str) -> dict:
         """Reads one JSON file of the run ("config", "result" or "error"); UserError where missing or damaged.
 
-        The first two hold the configuration, nested dicts, as "config"; nothing else of them is checked.
+        The first two hold the configuration, nested dicts, as "config", every field under the name that it has now;
+        nothing else of them is checked.
         """
         path = getattr(self, name)
         try:
@@ -80,7 +82,9 @@ class RunDir:
             raise UserError(f"{path} is not JSON ({error}); delete it and run again") from None
         if not isinstance(value, dict) or (name != "error" and not isinstance(value.get("config"), dict)):
             raise UserError(f"{path} is not what a run writes; delete it and run again")
-        return value
+        if name == "error":
+            return value
+        return with_new_names(value) | {"config": with_new_names(value["config"])}  # a result has "decode" of its own
 
     def read_result(self) -> RunResult:
         """Reads result.json; UserError where it is missing, damaged, or not what this version can read."""

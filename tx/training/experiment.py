@@ -56,8 +56,10 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
         raise UserError(
             "runs side by side, and several steps a dispatch, need one device: parallel.devices=1, mode jit"
         )
-    if len(runs) > 1 and config.model.attention == "cudnn":  # jax.vmap wants a mask for every head of it
-        raise UserError("runs side by side cannot use model.attention=cudnn; set it to xla, or train them one by one")
+    if len(runs) > 1 and config.model.attention_backend == "cudnn":  # jax.vmap wants a mask for every head of it
+        raise UserError(
+            "runs side by side cannot use model.attention_backend=cudnn; set it to xla, or train them one by one"
+        )
     done = [distributed.agreed(functools.partial(is_done, other, run)) for other, run in runs]
     pending = [pair for pair, over in zip(runs, done, strict=True) if not over]
     if not pending:

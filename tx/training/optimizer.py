@@ -39,9 +39,9 @@ def cosine(step: Float[Array, ""], warmup: Float[Array, ""], steps: int) -> Floa
 def schedule(config: ConfigDict, lr_factor: Any = None, warmup_steps: Any = None) -> optax.Schedule:
     """Returns lr(step) = lr_factor * d_model^-0.5 * min(step^-0.5, step * warmup_steps^-1.5) (equation 3).
 
-    optim.schedule puts another function in the place of step^-0.5; without optim.ramp the rate has, until the warm-up
-    would have ended, the height that it would have reached; without optim.scale_by_width it is that of a model of the
-    paper's width, whatever d_model is.
+    optim.schedule puts another function in the place of step^-0.5; without optim.linear_warmup the rate has, until the
+    warm-up would have ended, the height that it would have reached; without optim.scale_by_width it is that of a model
+    of the paper's width, whatever d_model is.
 
     Optax counts from 0 and the paper's formula from 1: the first update has step 1.
 
@@ -57,7 +57,7 @@ def schedule(config: ConfigDict, lr_factor: Any = None, warmup_steps: Any = None
     def rate(count):
         step = jnp.asarray(count, jnp.float32) + 1.0
         warmup = jnp.maximum(jnp.asarray(warmup_steps, jnp.float32), 1.0)
-        before = step * warmup**-1.5 if optim.ramp else warmup**-0.5
+        before = step * warmup**-1.5 if optim.linear_warmup else warmup**-0.5
         return lr_factor * width**-0.5 * jnp.minimum(after(step, warmup, config.train.steps), before)
 
     return rate

@@ -44,7 +44,7 @@ class Layout:
     """
 
     def __init__(self, config: ConfigDict):
-        wanted, rows, shards = config.parallel.devices, config.data.batch_rows, config.parallel.shards
+        wanted, rows, shards = config.parallel.devices, config.data.batch_rows, config.parallel.fsdp_shards
         processes, there = jax.process_count(), jax.device_count()
         count = wanted or there
         if count > there:
@@ -55,7 +55,9 @@ class Layout:
                 f"make it a multiple of {processes}, or 0 for all"
             )
         if count % shards:
-            raise UserError(f"parallel.shards={shards} does not divide {count} devices; choose a divisor of {count}")
+            raise UserError(
+                f"parallel.fsdp_shards={shards} does not divide {count} devices; choose a divisor of {count}"
+            )
         here = [jax.local_devices(process_index=i)[: count // processes] for i in range(processes)]
         self.devices = [device for devices in here for device in devices]
         if len(self.devices) < count:

@@ -49,7 +49,7 @@ class Member:
             seed=config.train.seed,
             row_length=config.data.row_length,
             batch_rows=config.data.batch_rows,
-            shortest=config.data.shortest,
+            max_length_quantile=config.data.max_length_quantile,
             ahead=jax.default_backend() != "cpu",
         )
         self.rate = schedule(config)
