@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from saved import arrays, checkpoint
 
 from tx import files
 from tx.errors import UserError
-from tx.runs.checkpoints import APART, Checkpoints
+from tx.runs.checkpoints import APART, Checkpoint, Checkpoints
 from tx.training.step import init_state
 
 SEED = 20261123  # of the places that are damaged
@@ -23,7 +24,7 @@ def saved(tmp_path_factory):
     folder, state = tmp_path_factory.mktemp("run") / "checkpoints", init_state(tiny.config(model__num_layers=1))
     checkpoints = Checkpoints(folder)
     for step in (1, 2):
-        checkpoints.save(step, state.replace(step=np.int32(step)), {"epoch": step})
+        checkpoints.save(checkpoint(state, step))
     checkpoints.close()
     return folder, state
 
@@ -34,10 +35,17 @@ def test_what_is_saved_is_sealed_and_comes_back(saved):
     assert checkpoints.steps() == [1, 2]
     assert checkpoints.sound(1)
     assert checkpoints.sound(2)
-    restored, position = checkpoints.restore(jax.eval_shape(lambda: state), 2)
+    comes_back(checkpoints, state)
     checkpoints.close()
-    assert position == {"epoch": 2}
-    for one, two in zip(jax.tree.leaves(restored.params), jax.tree.leaves(state.params), strict=True):
+
+
+def comes_back(checkpoints, state):
+    """Asserts that the checkpoint of step 2 holds what was saved."""
+    like = jax.eval_shape(lambda: state)
+    restored = checkpoints.restore(like.params, like.opt_state, 2)
+    assert restored.data == {"epoch": 2}
+    assert restored.progress == checkpoint(state, 2).progress
+    for one, two in zip(jax.tree.leaves(arrays(restored)), jax.tree.leaves(arrays(state)), strict=True):
         np.testing.assert_array_equal(one, two)
 
 
@@ -61,11 +69,8 @@ def test_a_file_apart_does_no_harm(saved, tmp_path, name, content):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.steps() == [2]
     assert checkpoints.sound(2)
-    restored, position = checkpoints.restore(jax.eval_shape(lambda: state))
+    comes_back(checkpoints, state)
     checkpoints.close()
-    assert position == {"epoch": 2}
-    for one, two in zip(jax.tree.leaves(restored.params), jax.tree.leaves(state.params), strict=True):
-        np.testing.assert_array_equal(one, two)
 
 
 def damaged(path, rng):
@@ -116,7 +121,7 @@ def test_one_that_is_damaged_is_set_aside_with_a_warning(saved, tmp_path, capsys
     shutil.copytree(saved[0], folder)
     (folder / "2" / files.NAME).unlink()  # killed between writing a checkpoint and sealing it
     checkpoints = Checkpoints(folder)
-    like = jax.eval_shape(lambda: saved[1])
+    like = jax.eval_shape(lambda: saved[1].params)
     with pytest.raises(UserError, match=r"checkpoints/2 is damaged \(it has no digests.json: .*\); train again"):
         checkpoints.average(like, 1)
     assert checkpoints.steps() == [1, 2]
@@ -126,6 +131,40 @@ def test_one_that_is_damaged_is_set_aside_with_a_warning(saved, tmp_path, capsys
         capsys.readouterr().err
     )
     assert checkpoints.steps() == [1]
-    checkpoints.save(2, saved[1].replace(step=np.int32(2)), {"epoch": 2})
+    checkpoints.save(checkpoint(saved[1], 2))
     checkpoints.close()
     assert damage(folder / "2") == ""
+
+
+def test_parameters_are_read_without_the_optimizer_state(saved, monkeypatch):
+    """And are the mean of those of several steps."""
+    folder, state = saved
+    checkpoints, read = Checkpoints(folder), []
+    restore = checkpoints._manager.restore
+
+    def noted(step, args):
+        read.append((step, sorted(args.keys())))
+        return restore(step, args=args)
+
+    monkeypatch.setattr(checkpoints._manager, "restore", noted)
+    mean = checkpoints.average(jax.eval_shape(lambda: state.params), 2)
+    checkpoints.close()
+    assert read == [(1, ["params"]), (2, ["params"])]
+    for one, two in zip(jax.tree.leaves(mean), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+@pytest.mark.parametrize("item", Checkpoint._fields)
+def test_what_other_code_wrote_is_refused_in_a_line(saved, tmp_path, capsys, item):
+    """Sealed and sound, but of other items: the state was one once."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved[0] / "2", folder / "2")
+    (folder / "2" / item).rename(folder / "2" / "state")
+    files.seal(folder / "2", apart=APART)
+    checkpoints = Checkpoints(folder)
+    with pytest.raises(UserError, match=rf"checkpoints/2 is damaged \(it has no {item}: other code wrote it\); train"):
+        checkpoints.best_of(2)
+    assert not checkpoints.sound(2)
+    assert checkpoints.steps() == []
+    checkpoints.close()
+    assert f"checkpoint 2 is damaged (it has no {item}: other code wrote it); set aside" in capsys.readouterr().err

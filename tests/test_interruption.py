@@ -4,17 +4,16 @@ import itertools
 import signal
 
 import handful
-import jax
 import pytest
 import tiny
+from saved import restored
 from test_parallel import started
 
-from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime.signals import STATUS, Interrupted, Interruption
 from tx.training import loop
-from tx.training.step import TrainState, init_state
+from tx.training.step import TrainState
 from tx.training.training_run import Member
 
 SETTINGS = {
@@ -60,11 +59,9 @@ def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
     member = Member(config, run, handful.prepared(copies=2))
     with Interruption() as interruption, pytest.raises(Interrupted, match="after step 7"):
         loop.train([member], interruption)
-    checkpoints = Checkpoints(run.checkpoints)
-    state, position = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
-    checkpoints.close()
-    assert int(state.step) == 7
-    assert position["target_tokens"] > 0
+    progress = restored(run, config).progress
+    assert progress["step"] == 7
+    assert progress["tokens"]["target"] > 0
 
 
 @pytest.mark.slow

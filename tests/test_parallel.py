@@ -15,10 +15,10 @@ import many_devices
 import numpy as np
 import pytest
 import tiny
+from saved import arrays, restored
 
 from tx.errors import UserError
 from tx.model.loss import cross_entropy
-from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime import distributed
@@ -261,15 +261,17 @@ def test_two_processes_train_what_one_does(tmp_path):
         assert result["dev"]["ppl"] == pytest.approx(told["dev"]["last"]["ppl"], rel=1e-5)
         assert result["train"]["target_tokens"] == told["target_tokens"]
         assert len(run.translations("validation").read_text().split("\n")) == len(handful.VALIDATION) + 1
-        checkpoints = Checkpoints(run.checkpoints)
-        (state, position), (_, wanted) = checkpoints.restore(want), Checkpoints(alone.checkpoints).restore(want)
-        checkpoints.close()
-        for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(want), strict=True):
+        found, wanted = restored(run, config), restored(alone, config)
+        for one, two in zip(jax.tree.leaves(arrays(found)), jax.tree.leaves(arrays(want)), strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
-        assert position.pop("seconds") != wanted.pop("seconds")
-        for key in ("recent", "losses", "dev_last", "dev_best"):
-            assert position.pop(key) == pytest.approx(wanted.pop(key), rel=1e-5)
-        assert position == wanted
+        assert found.data == wanted.data
+        assert found.progress.pop("seconds") != wanted.progress.pop("seconds")
+        for key in ("recent", "losses"):
+            assert found.progress.pop(key) == pytest.approx(wanted.progress.pop(key), rel=1e-5)
+        devs = [found.progress.pop("dev"), wanted.progress.pop("dev")]
+        for which in ("last", "best"):
+            assert devs[0][which] == pytest.approx(devs[1][which], rel=1e-5)
+        assert found.progress == wanted.progress
 
     check("--config.parallel.mode=pmap")
     # From the checkpoint of step 2 on, in another way.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from saved import checkpoint
 
 from tx.data import tokenized
 from tx.errors import UserError
@@ -147,11 +148,13 @@ def test_a_damaged_checkpoint_is_made_again_the_best_too(plant, tmp_path, capsys
     assert number(select_parameters(little(), run).params) == 4
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"dev_best": 3}', '{"dev_best": {"step": "4"}}', None])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"dev": 3}', '{"dev": {"best": 3}}', '{"dev": {"best": {"step": "4"}}}', None]
+)
 def test_what_a_damaged_checkpoint_says_of_the_best_is_not_believed(plant, tmp_path, capsys, content):
     run = RunDir(tmp_path)
     trained(run, little())
-    file = run.checkpoints / "12" / "data" / "metadata"
+    file = run.checkpoints / "12" / "progress" / "metadata"
     file.write_text(file.read_text().replace('"step": 4', '"step": 10') if content is None else content)
     with pytest.raises(UserError, match="checkpoints/12 is damaged"):
         select_parameters(little(), run)
@@ -202,11 +205,11 @@ def test_a_best_needs_a_checkpoint_at_every_evaluation():
 
 
 def test_other_checkpoints_are_left_alone(tmp_path):
-    """Those that name no best, of before there was one, stay by number alone."""
+    """Those that name no best stay by number alone."""
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
-    state = TrainState(np.int32(0), {"w": np.zeros(2, np.float32)}, {})
+    state = TrainState(np.int32(0), {"w": np.zeros(2, np.float32)}, {"w": np.zeros(2, np.float32)})
     for step in (1, 2, 3):
-        checkpoints.save(step, state, {"epoch": step})
+        checkpoints.save(checkpoint(state, step))
     checkpoints.close()
     again = Checkpoints(tmp_path / "checkpoints", keep=2)
     assert again.steps() == [2, 3]

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from saved import arrays, restored
 
 from tx.data import tokenized
 from tx.data.loader import TrainBatches
 from tx.errors import Diverged
 from tx.model.loss import batch_loss
-from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime.trees import stack
@@ -104,11 +104,9 @@ def test_a_run_ends_at_the_step_that_is_not_finite(tmp_path, poisoned, monkeypat
         given[-1]["tgt"]
     )
     assert [line["step"] for line in read_metrics(run) if "loss" in line] == [4]
-    checkpoints = Checkpoints(run.checkpoints)
-    state, _ = checkpoints.restore(jax.eval_shape(lambda: init_state(config())))
-    checkpoints.close()
-    assert int(state.step) == 4
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    newest = restored(run, config())
+    assert newest.progress["step"] == 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays(newest)))
 
 
 def test_divergence_itself_is_found(tmp_path):
@@ -151,7 +149,7 @@ def test_what_is_usual_outlives_a_restart(tmp_path):
     before.checkpoints.close()
     again = member(tmp_path / "0")
     again.start(2)
-    assert again.recent == before.recent
+    assert again.progress.recent == before.progress.recent
     assert len(looked(Sentinel([again], {"embedding": 0}), [5.0], {})) == 1
 
 

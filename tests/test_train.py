@@ -223,12 +223,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(made, caps
     data, run = handful.prepared(copies=2), made("run")
     each = {"train__checkpoint_every": 2, "train__eval_every": 2}
     want, told = train(little(train__steps=6, **each), data, run)
-    newest = max(run.checkpoints.rglob("6/state/**/*"), key=lambda path: path.stat().st_size)
+    newest = max(run.checkpoints.rglob("6/params/**/*"), key=lambda path: path.stat().st_size)
     flip(newest, 8 * (newest.stat().st_size // 2))
     capsys.readouterr()
     got, retold = train(little(train__steps=6, **each), data, run)
     error = capsys.readouterr().err
-    assert error.startswith("warning: checkpoint 6 is damaged (state/")
+    assert error.startswith("warning: checkpoint 6 is damaged (params/")
     assert "is not what was written); set aside as " in error
     assert [path.name.partition(".")[0] for path in (run.path / "damaged").iterdir()] == ["6"]
     for one, two in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):

@@ -16,13 +16,12 @@ import jax
 import numpy as np
 import pytest
 import sweep
+from saved import arrays, restored
 
 from tx import config as config_lib
 from tx.runs import lease
-from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
-from tx.training.step import init_state
 
 ROWS = ("base", "A/h=1")
 PHASES = ("training", "saving", "evaluating", "translating")
@@ -141,10 +140,7 @@ def same(one, two):
 def final(run):
     config = config_lib.get_config()
     config_lib.update(config, config_lib.fields(run.read("config")["config"]))
-    checkpoints = Checkpoints(run.checkpoints)
-    state, _ = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
-    checkpoints.close()
-    return state
+    return arrays(restored(run, config))
 
 
 def events(run):

@@ -1,13 +1,16 @@
 """The Transformer (section 3), as the paper has it; every deviation is a field of `config.model`."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
+from tx.model import prng
 from tx.model.attention import MultiHeadAttention, Place, Rows
 from tx.model.feed_forward import feed_forwards
 from tx.model.layers import Dropout, Residual
@@ -296,6 +299,21 @@ def check_components(model: ConfigDict) -> None:
     """Raises UserError, naming the nearest, for the name of a component that there is not."""
     for registry in (positions, similarities, mixers, norms, feed_forwards):
         _ = registry[model[registry.field.removeprefix("model.")]]
+
+
+def init_params(model: ConfigDict, seed: int) -> dict:
+    """Returns the parameters before the first step; a function of the seed alone.
+
+    Args:
+      model: `config.model`.
+    """
+    return _parameters(Transformer(**model), np.uint32(seed))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _parameters(model, seed):
+    empty = jnp.zeros((1, 1), jnp.int32)
+    return model.init(prng.key(seed), empty, empty)["params"]
 
 
 def projection(params: dict) -> Float[Array, "vocab d"]:

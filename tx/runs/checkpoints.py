@@ -1,6 +1,7 @@
-"""Checkpoints: the training state and the position in the data, saved together by orbax.
+"""Checkpoints: parameters, optimizer state, position in the data and progress, saved together by orbax.
 
-A checkpoint holds whole arrays as one device has them, so it can be continued on any other number of devices. It is
+A checkpoint holds whole arrays as one device has them, so it can be continued on any other number of devices. Its items
+lie in folders of their own: who translates reads the parameters alone, a third of the bytes. It is
 sealed by a digest of every file before it gets its final name, since orbax restores most damaged files without a word:
 one that is not as it was sealed is never opened.
 """
@@ -13,14 +14,15 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from tx import files
 from tx.errors import UserError, printable
+from tx.runs.retention import NewestAndTheirBest
 from tx.runtime import distributed
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
@@ -28,25 +30,21 @@ _UNFINISHED = "*.orbax-checkpoint-tmp*"
 APART = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
-class _NewestAndTheirBest:
-    """Says which checkpoints stay on disk: the newest, and of each the best so far, which lies before it.
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds, each an item of its own.
 
-    Of every one of the newest, since training goes on from an earlier one where the newest is damaged.
-
-    Args:
-      keep: how many of the newest; None for all.
-      best: {step: the best checkpoint's, as of that step}; its owner keeps it up to date.
+    Attributes:
+      params: the model's.
+      opt_state: the optimizer's: Adam's moments and its count.
+      data: the loader's position, for JSON.
+      progress: how far the run is, for JSON: "step", which numbers the checkpoint; "dev", whose "best" says of which
+        step the lowest dev loss was; and what else the run goes on with.
     """
 
-    def __init__(self, keep: int | None, best: dict[int, int]):
-        self._keep, self._best = keep, best
-
-    def should_preserve(self, checkpoints, *, context: preservation_policy.PreservationContext) -> list[bool]:
-        """Called by orbax with all checkpoints, the oldest first."""
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        newest = steps if self._keep is None else steps[-self._keep :]
-        kept = {*newest, *(self._best.get(step) for step in newest)}
-        return [step in kept for step in steps]
+    params: Any
+    opt_state: Any
+    data: dict
+    progress: dict
 
 
 class Checkpoints:
@@ -65,60 +63,65 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
         alone = ocp.options.MultiprocessingOptions(active_processes={0})
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_NewestAndTheirBest(keep, self._best),
+            preservation_policy=NewestAndTheirBest(keep, self._best),
             create=False,
             multiprocessing_options=alone,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
-            self._note_best(step, _position(self._folder / str(step)))
+            self._note_best(step, _progress(self._folder / str(step)))
 
-    def _note_best(self, step, position):
-        best = position.get("dev_best")
+    def _note_best(self, step, progress):
+        dev = progress.get("dev")
+        best = dev.get("best") if isinstance(dev, dict) else None
         if isinstance(best, dict) and type(best.get("step")) is int:
             self._best[step] = best["step"]
 
-    def save(self, step: int, state, position: dict) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Saves in the background; a checkpoint appears under its final name once it is whole and sealed.
 
-        Args:
-          step: its number.
-          state: whole arrays, on this process's first device.
-          position: in the data, and what else a run goes on with; "dev_best" of it names the best checkpoint.
+        Its arrays are whole, on this process's first device.
         """
         if self._manager is None:
             return
-        if jax.process_count() > 1:
-            state = jax.tree.map(np.asarray, state)  # orbax takes a device's arrays for parts of something bigger
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
-        self._note_best(step, position)
+        params, opt_state, data, progress = checkpoint
+        if jax.process_count() > 1:  # orbax takes a device's arrays for parts of something bigger
+            params, opt_state = jax.tree.map(np.asarray, (params, opt_state))
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(params),
+            opt_state=ocp.args.StandardSave(opt_state),
+            data=ocp.args.JsonSave(data),
+            progress=ocp.args.JsonSave(progress),
+        )
+        self._note_best(progress["step"], progress)
         with self._on_disk():
-            self._manager.save(step, args=items)  # raises, too, what was wrong with the one before
+            self._manager.save(progress["step"], args=items)  # raises, too, what was wrong with the one before
 
-    def restore(self, like, step: int | None = None) -> tuple[object, dict] | None:
-        """Returns (state, position) of a step (the newest by default), or None where there is no checkpoint.
-
-        The arrays are whole, on this process's first device or in memory.
+    def restore(self, params, opt_state, step: int) -> Checkpoint:
+        """Returns the checkpoint of a step; its arrays are whole, on this process's first device or in memory.
 
         Args:
-          like: a state, or its jax.eval_shape, with the shapes to expect.
+          params, opt_state: arrays, or their jax.eval_shape, with the shapes to expect.
+          step: one of `steps`.
         """
-        found = self._read(like, step) if distributed.first() else None
-        position = distributed.agreed(lambda: found and found[1])
-        return None if position is None else (distributed.shared(found[0] if found else like), position)
+        arrays = self._arrays(step, params=params, opt_state=opt_state)
+        json = {name: ocp.args.JsonRestore() for name in ("data", "progress")}
+        return Checkpoint(**arrays, **distributed.agreed(lambda: self._read(step, json)))
 
-    def _read(self, like, step):
-        step = self._manager.latest_step() if step is None else step
-        if step is None:
-            return None
+    def _arrays(self, step, **like):
+        """{item: its arrays} of a step, for items of such shapes."""
+        if not distributed.first():
+            return distributed.shared(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        return distributed.shared(self._read(step, items))
+
+    def _read(self, step, items):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # orbax advises on sharding files, which one host does not need
-            restored = self._manager.restore(step, args=items)
-        return restored["state"], restored["data"]
+            return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
 
     def newest(self) -> int:
         """Returns the step of the newest checkpoint; UserError where there is none."""
@@ -164,7 +167,9 @@ class Checkpoints:
         return not found
 
     def _damage(self, step):
-        return files.damage(self._folder / str(step), apart=APART)
+        folder = self._folder / str(step)
+        missing = [item for item in Checkpoint._fields if not (folder / item).is_dir()]
+        return files.damage(folder, apart=APART) or (f"it has no {missing[0]}: other code wrote it" if missing else "")
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, so that these can be saved anew."""
@@ -172,8 +177,12 @@ class Checkpoints:
             if later > step and self._manager is not None:
                 self._manager.delete(later)
 
-    def average(self, like, last: int):
+    def average(self, like: dict, last: int) -> dict:
         """Returns the mean of the parameters of the `last` newest checkpoints (section 6.1).
+
+        Args:
+          like: parameters, or their jax.eval_shape, with the shapes to expect.
+          last: how many.
 
         Raises UserError where there are fewer, or one of them is damaged.
         """
@@ -182,11 +191,18 @@ class Checkpoints:
             raise UserError(f"averaging {last} checkpoints, but {self._manager.directory} holds {len(steps)}")
         return self.parameters(like, steps)
 
-    def parameters(self, like, steps: Sequence[int]):
-        """Returns the mean of the parameters of some checkpoints; UserError where one of them is damaged."""
+    def parameters(self, like: dict, steps: Sequence[int]) -> dict:
+        """Returns the mean of the parameters of some checkpoints, of which nothing else is restored.
+
+        Args:
+          like: parameters, or their jax.eval_shape, with the shapes to expect.
+          steps: of the checkpoints.
+
+        Raises UserError where one of them is damaged.
+        """
         for step in steps:
             self._refuse_damage(step)
-        trees = [self.restore(like, step)[0].params for step in steps]
+        trees = [self._arrays(step, params=like)["params"] for step in steps]
         return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
     def _refuse_damage(self, step):
@@ -223,10 +239,10 @@ class Checkpoints:
             ) from error
 
 
-def _position(folder: pathlib.Path) -> dict:
-    """What a checkpoint says that a run goes on with, as it lies there, unchecked; {} where that cannot be read."""
+def _progress(folder: pathlib.Path) -> dict:
+    """What a checkpoint says of its progress, as it lies there, unchecked; {} where that cannot be read."""
     try:
-        found = files.from_json((folder / "data" / "metadata").read_text(encoding="utf-8"))  # of orbax's JsonSave
+        found = files.from_json((folder / "progress" / "metadata").read_text(encoding="utf-8"))  # of orbax's JsonSave
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from tx.model.transformer import init_params
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.run_dir import RunDir
-from tx.training.step import init_state
 
 
 class Selected(NamedTuple):
@@ -40,7 +40,8 @@ def select_parameters(config: ConfigDict, run: RunDir, last: dict | None = None)
     """
     checkpoints = Checkpoints(run.checkpoints)
     try:
-        like, newest = jax.eval_shape(lambda: init_state(config)), checkpoints.newest()
+        like = jax.eval_shape(lambda: init_params(config.model, config.train.seed))
+        newest = checkpoints.newest()
         if config.decode.average_last > 1:
             params = checkpoints.average(like, config.decode.average_last)
             return Selected(params, newest, f"average of {config.decode.average_last}")

@@ -55,7 +55,7 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
             closing.callback(m.batches.close)
         bar = progress_bar()
         logs = [closing.enter_context(Log(m.run, last, first, m.label if count > 1 else "", bar)) for m in members]
-        window, sentinel = Window(count, [m.unread for m in members]), Sentinel(members, state.params)
+        window, sentinel = Window(count, [m.progress.unread for m in members]), Sentinel(members, state.params)
         closing.enter_context(interruption.held())
         closing.enter_context(named_training(config))
         _tell(members, f"training after step {first}")
@@ -76,8 +76,9 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
                 for i, m, log in alive:
                     values, timing = lines[i]
                     log.write(step, values | {"lr": float(m.rate(step - 1))}, timing)
-                    m.losses = values
-                    m.tokens = {side: m.tokens[side] + int(window.tokens[side][i]) for side in SIDES}
+                    m.progress.losses = values
+                    for side in SIDES:
+                        m.progress.tokens[side] += int(window.tokens[side][i])
                 window = Window(count)
             if due(config.train.eval_every):
                 jax.block_until_ready(state)  # steps under way are training's time
@@ -85,7 +86,7 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
                 _tell(members, f"evaluating after step {step}")
                 devs = evaluate(gather(state.params))
                 for i, m, log in alive:
-                    m.evaluated(step, devs[i])
+                    m.progress.evaluated(step, devs[i])
                     log.write(step, {"dev_ppl": devs[i]["ppl"], "dev_nll": devs[i]["nll"]}, {})
                 window.start += time.monotonic() - paused
             if asked or due(config.train.checkpoint_every):

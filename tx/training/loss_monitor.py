@@ -20,7 +20,7 @@ class Sentinel:
     """Watches a group; an accelerator's steps are looked at a little later, so that it need not wait.
 
     Args:
-      members: of the group; their `recent` losses say what is usual.
+      members: of the group; the `recent` losses of their progress say what is usual.
       params: the model's, for the names of its layers.
     """
 
@@ -58,9 +58,9 @@ class Sentinel:
                         }
                         yield i, first + k, Diverged(self._report(member, first + k, loss, norms[i, k], rows))
                         break
-                    if spike := _spike(member.recent, loss):
+                    if spike := _spike(member.progress.recent, loss):
                         yield i, first + k, spike
-                    member.recent.append(loss)
+                    member.progress.recent.append(loss)
 
     def _report(self, member, step, loss, norms, rows):
         return {

@@ -12,9 +12,8 @@ import optax
 from ml_collections import ConfigDict
 
 from tx.data.packing import Batch
-from tx.model import prng
 from tx.model.loss import batch_loss, count_targets
-from tx.model.transformer import Transformer
+from tx.model.transformer import init_params
 from tx.runtime.trees import stack
 from tx.training.optimizer import optimizer
 from tx.training.stacking import Values
@@ -37,15 +36,8 @@ class TrainState:
 
 def init_state(config: ConfigDict) -> TrainState:
     """Returns the state before the first step; a function of the seed alone."""
-    params = _parameters(Transformer(**config.model), np.uint32(config.train.seed))
-    opt_state = optimizer(config).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _parameters(model, seed):
-    empty = jnp.zeros((1, 1), jnp.int32)
-    return model.init(prng.key(seed), empty, empty)["params"]
+    params = init_params(config.model, config.train.seed)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer(config).init(params))
 
 
 def update(

@@ -1,8 +1,5 @@
 """One run of a group that trains side by side: what it keeps for itself."""
 
-import collections
-import math
-
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,15 +8,14 @@ from tx.data import tokenized
 from tx.data.loader import TrainBatches
 from tx.data.packing import Batch
 from tx.model.flops import training_flops
-from tx.runs.checkpoints import Checkpoints
+from tx.runs.checkpoints import Checkpoint, Checkpoints
 from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
 from tx.runtime.trees import stack
 from tx.training.metrics import SIDES
 from tx.training.optimizer import schedule
+from tx.training.progress import Progress
 from tx.training.step import TrainState, init_state
-
-RECENT = 100  # steps whose losses say what is usual
 
 
 class Member:
@@ -31,14 +27,7 @@ class Member:
       lease: the right to write the run's folder, if it is to be held.
 
     Attributes:
-      tokens: {"source", "target"}: tokens trained on up to the last line of the log.
-      seconds: its share of the time that earlier processes trained it.
-      padding: positions that hold no token, and all positions, of the batches so far.
-      unread: what is LOGGED of the steps that came after the last line of the log; see `tx.training.metrics.Window`.
-      losses: those of the last line of the log, {} before the first.
-      dev: {"last", "best"}: what dev perplexity was at the last evaluation, and at the one with the lowest loss, as
-        {"step", "nll", "ppl"}; None before.
-      recent: the losses of the last steps.
+      progress: its totals, those of earlier processes among them.
       lost: the error that ended it while the others of its group went on, or None.
     """
 
@@ -54,10 +43,7 @@ class Member:
         )
         self.rate = schedule(config)
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
-        self.tokens, self.seconds = dict.fromkeys(SIDES, 0), 0.0
-        self.padding, self.unread, self.losses = [0, 0], {}, {}
-        self.dev = {"last": None, "best": None}
-        self.recent, self.lost = collections.deque(maxlen=RECENT), None
+        self.progress, self.lost = Progress(), None
 
     @property
     def label(self) -> str:
@@ -72,35 +58,24 @@ class Member:
 
     def start(self, step: int | None) -> TrainState:
         """Goes back to the checkpoint of a step, or to the beginning for None, and forgets what came later."""
-        state = init_state(self.config)
         self.checkpoints.tidy()
         self.checkpoints.drop_after(step or 0)
-        if step is not None:
-            state, self.batches.position = self.checkpoints.restore(state, step)
-            self.tokens = {side: self.batches.position.pop(f"{side}_tokens", 0) for side in SIDES}
-            self.seconds = self.batches.position.pop("seconds", 0.0)
-            self.padding = self.batches.position.pop("padding", [0, 0])
-            self.unread = self.batches.position.pop("unread", {})
-            self.losses = self.batches.position.pop("losses", {})
-            self.dev = {which: self.batches.position.pop(f"dev_{which}", None) for which in self.dev}
-            self.recent.extend(self.batches.position.pop("recent", ()))
-        return state
+        if step is None:
+            return init_state(self.config)
+        like = jax.eval_shape(lambda: init_state(self.config))
+        found = self.checkpoints.restore(like.params, like.opt_state, step)
+        self.batches.position, self.progress = found.data, Progress.read(found.progress)
+        updates = jax.device_put(np.int32(step), jax.local_devices()[0])  # where the others lie: one more compilation
+        return TrainState(updates, found.params, found.opt_state)
 
     def draw(self) -> Batch:
         """Returns the batches of one dispatch."""
         drawn = [next(self.batches) for _ in range(self.config.train.steps_per_dispatch)]
         for batch in drawn:
             for side in SIDES.values():
-                self.padding[0] += int(np.count_nonzero(batch[side] == 0))
-                self.padding[1] += batch[side].size
+                self.progress.padding[0] += int(np.count_nonzero(batch[side] == 0))
+                self.progress.padding[1] += batch[side].size
         return stack(drawn, np.stack)
-
-    def evaluated(self, step: int, dev: dict) -> None:
-        """Takes note of dev perplexity, {"nll", "ppl", ...}, at a step."""
-        best, now = self.dev["best"], {"step": step, "nll": dev["nll"], "ppl": dev["ppl"]}
-        self.dev["last"] = now
-        if math.isfinite(now["nll"]) and (best is None or now["nll"] < best["nll"]):
-            self.dev["best"] = now
 
     def save(
         self, step: int, state: TrainState, tokens: dict[str, int], unread: dict[str, list[float]], share: float
@@ -112,23 +87,22 @@ class Member:
           tokens, unread: those that came after the last line of the log, and its losses.
           share: its share of the seconds that this process has trained.
         """
-        seen = {f"{side}_tokens": self.tokens[side] + tokens[side] for side in SIDES}
-        seen |= {"padding": list(self.padding), "unread": unread, "losses": self.losses, "recent": list(self.recent)}
-        seen |= {f"dev_{which}": dev for which, dev in self.dev.items()} | {"seconds": self.seconds + share}
-        self.checkpoints.save(step, state, self.batches.position | seen)
+        progress = self.progress.saved(step, tokens, unread, share)
+        self.checkpoints.save(Checkpoint(state.params, state.opt_state, self.batches.position, progress))
 
     def told(self, share: float) -> dict:
         """Returns what result.json says of the training, "seconds" and "dev" among it."""
+        empty, positions = self.progress.padding
         return {
             "steps": self.config.train.steps,
             "epochs": self.batches.epochs(),
-            "source_tokens": self.tokens["source"],
-            "target_tokens": self.tokens["target"],
-            "padding_share": self.padding[0] / self.padding[1] if self.padding[1] else None,
+            "source_tokens": self.progress.tokens["source"],
+            "target_tokens": self.progress.tokens["target"],
+            "padding_share": empty / positions if positions else None,
             "flops": training_flops(self.config),
-            "final_loss": self.losses.get("loss"),
+            "final_loss": self.progress.losses.get("loss"),
             "too_long": self.batches.too_long,
             "longest": self.batches.longest,
-            "dev": self.dev,
-            "seconds": self.seconds + share,
+            "dev": self.progress.dev,
+            "seconds": self.progress.seconds + share,
         }

@@ -1,0 +1,24 @@
+"""Which checkpoints of a run stay on disk."""
+
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+
+class NewestAndTheirBest:
+    """The policy by which the newest stay, and of each the best so far, which lies before it.
+
+    Of every one of the newest, since training goes on from an earlier one where the newest is damaged.
+
+    Args:
+      keep: how many of the newest; None for all.
+      best: {step: the best checkpoint's, as of that step}; its owner keeps it up to date.
+    """
+
+    def __init__(self, keep: int | None, best: dict[int, int]):
+        self._keep, self._best = keep, best
+
+    def should_preserve(self, checkpoints, *, context: preservation_policy.PreservationContext) -> list[bool]:
+        """Called by orbax with all checkpoints, the oldest first."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        newest = steps if self._keep is None else steps[-self._keep :]
+        kept = {*newest, *(self._best.get(step) for step in newest)}
+        return [step in kept for step in steps]

@@ -1,0 +1,61 @@
+"""How far a run is: what it goes on with, beside parameters, optimizer state and position in the data."""
+
+import collections
+import dataclasses
+import math
+
+from tx.training.metrics import SIDES
+
+RECENT = 100  # steps whose losses say what is usual
+
+
+@dataclasses.dataclass
+class Progress:
+    """The totals of a run up to a step; a checkpoint holds them as JSON.
+
+    Attributes:
+      step: updates so far, as of the checkpoint.
+      tokens: {"source", "target"}: tokens trained on up to the last line of the log.
+      seconds: its share of the time that earlier processes trained it.
+      padding: positions that hold no token, and all positions, of the batches so far.
+      unread: what is LOGGED of the steps that came after the last line of the log; see `tx.training.metrics.Window`.
+      losses: those of the last line of the log, {} before the first.
+      recent: the losses of the last steps.
+      dev: {"last", "best"}: what dev perplexity was at the last evaluation, and at the one with the lowest loss, as
+        {"step", "nll", "ppl"}; None before.
+    """
+
+    step: int = 0
+    tokens: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+    seconds: float = 0.0
+    padding: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
+    unread: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    losses: dict[str, float] = dataclasses.field(default_factory=dict)
+    recent: collections.deque[float] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=RECENT))
+    dev: dict[str, dict | None] = dataclasses.field(default_factory=lambda: {"last": None, "best": None})
+
+    @classmethod
+    def read(cls, saved: dict) -> "Progress":
+        """Takes back what `saved` gave."""
+        return cls(**saved | {"recent": collections.deque(saved["recent"], maxlen=RECENT)})
+
+    def saved(
+        self, step: int, tokens: dict[str, int], unread: dict[str, list[float]], seconds: float
+    ) -> dict[str, object]:
+        """Returns a copy as of a step, for JSON.
+
+        Args:
+          step: updates so far.
+          tokens, unread: those that came after the last line of the log, and its losses.
+          seconds: its share of the time that this process has trained it.
+        """
+        total = {side: self.tokens[side] + tokens[side] for side in SIDES}
+        now = dataclasses.replace(self, step=step, tokens=total, unread=unread, seconds=self.seconds + seconds)
+        return dataclasses.asdict(now) | {"recent": list(self.recent)}
+
+    def evaluated(self, step: int, dev: dict) -> None:
+        """Takes note of dev perplexity, {"nll", "ppl", ...}, at a step."""
+        best, now = self.dev["best"], {"step": step, "nll": dev["nll"], "ppl": dev["ppl"]}
+        self.dev["last"] = now
+        if math.isfinite(now["nll"]) and (best is None or now["nll"] < best["nll"]):
+            self.dev["best"] = now
