@@ -1,22 +1,13 @@
-"""The loop over training steps, for a group of runs side by side."""
+"""The loop over training steps: one step, then the hooks that are due."""
 
-import contextlib
 import functools
-import time
 from collections.abc import Sequence
 
-import jax
-import numpy as np
-
-from tx.errors import Diverged
 from tx.evaluation.perplexity import dev_batches, make_eval
-from tx.runs.metrics_log import Log, progress_bar
-from tx.runs.state import record
 from tx.runtime.memory import named_training
 from tx.runtime.signals import Interrupted, Interruption
-from tx.runtime.trees import member, stack
-from tx.training.loss_monitor import Sentinel
-from tx.training.metrics import SIDES, Window
+from tx.training.hooks import Hook, StepEnd
+from tx.training.run_group import RunGroup
 from tx.training.sharding import Layout, gather, make_train_step
 from tx.training.step import TrainState
 from tx.training.training_run import Member
@@ -30,99 +21,47 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
     undisturbed. Raises Diverged where all are lost; Interrupted, with a checkpoint of the last step that was made,
     where it is asked to end.
     """
-    interruption = interruption or Interruption()
-    count, config, data = len(members), members[0].config, members[0].data
-    dispatch, last = config.train.steps_per_dispatch, config.train.steps
-    if members[0].batches.too_long:
-        limit = f"data.row_length={config.data.row_length}"
-        print(f"{members[0].batches.too_long} training sentences are longer than {limit}: left out")
-    dev = dev_batches(config, data)
-    layout = Layout(config)
+    run, interruption = RunGroup(members), interruption or Interruption()
+    recipe, layout = run.config.train, Layout(run.config)
+    _announce(run, layout)
+    evaluate = make_eval(run.config, dev_batches(run.config, run.data), len(members))
+    train_step = make_train_step(*(m.config for m in members))
+    # The order counts. No line and no checkpoint is of a step whose loss has not been looked at; a line's speed is that
+    # of training, before what is not training; a checkpoint holds the dev loss of its step, which may be the best; and
+    # who is asked to end has saved that step.
+    hooks = (
+        Hook(run.add, every=1),
+        Hook(run.watch_loss, every=1),
+        Hook(run.settle_loss, every=recipe.log_every),
+        Hook(run.settle_loss, every=recipe.checkpoint_every, when_asked=True),
+        Hook(run.log, every=recipe.log_every),
+        Hook(functools.partial(run.measure_dev, evaluate), every=recipe.eval_every),
+        Hook(run.save, every=recipe.checkpoint_every, when_asked=True),
+        Hook(_end_if_asked, every=1),
+    )
+    state, first = run.start()
+    state = layout.place(state)
+    with run.recording(first, state.params), interruption.held(), named_training(run.config):
+        run.say(f"training after step {first}")
+        for step in range(first + recipe.steps_per_dispatch, recipe.steps + 1, recipe.steps_per_dispatch):
+            batch = run.draw()
+            state, metrics = train_step(state, batch)
+            end = StepEnd(step, state, metrics, batch, last=step == recipe.steps, asked=interruption.asked)
+            for hook in hooks:
+                if hook.due(end):
+                    hook.act(end)
+    told = run.told()
+    return gather(state), told
+
+
+def _announce(run, layout):
+    if too_long := run.members[0].batches.too_long:
+        limit = f"data.row_length={run.config.data.row_length}"
+        print(f"{too_long} training sentences are longer than {limit}: left out")
     if not layout.one:
         print(layout)
-    evaluate, step_function = make_eval(config, dev, count), make_train_step(*(m.config for m in members))
-    common = _newest_checkpoint(members)
-    state = layout.place(stack([m.start(common) for m in members]))
-    first = common or 0
-    began = time.monotonic()
-
-    def share():
-        return (time.monotonic() - began) / count
-
-    with contextlib.ExitStack() as closing:
-        for m in members:
-            closing.callback(m.checkpoints.close)
-            closing.callback(m.batches.close)
-        bar = progress_bar()
-        logs = [closing.enter_context(Log(m.run, last, first, m.label if count > 1 else "", bar)) for m in members]
-        window, sentinel = Window(count, [m.progress.unread for m in members]), Sentinel(members, state.params)
-        closing.enter_context(interruption.held())
-        closing.enter_context(named_training(config))
-        _tell(members, f"training after step {first}")
-        for step in range(first + dispatch, last + 1, dispatch):
-            batch = stack([m.draw() for m in members], np.stack)
-            state, metrics = step_function(state, batch)
-            window.add(metrics, batch)
-            due = functools.partial(_due, step, last)
-            asked = interruption.asked
-            _note(sentinel.look(step, metrics, batch), members, logs)
-            if asked or due(config.train.log_every) or due(config.train.checkpoint_every):
-                _note(sentinel.settle(), members, logs)
-            alive = [(i, m, logs[i]) for i, m in enumerate(members) if not m.lost]
-            if not alive:
-                raise members[0].lost
-            if due(config.train.log_every):
-                lines = window.read()
-                for i, m, log in alive:
-                    values, timing = lines[i]
-                    log.write(step, values | {"lr": float(m.rate(step - 1))}, timing)
-                    m.progress.losses = values
-                    for side in SIDES:
-                        m.progress.tokens[side] += int(window.tokens[side][i])
-                window = Window(count)
-            if due(config.train.eval_every):
-                jax.block_until_ready(state)  # steps under way are training's time
-                paused = time.monotonic()
-                _tell(members, f"evaluating after step {step}")
-                devs = evaluate(gather(state.params))
-                for i, m, log in alive:
-                    m.progress.evaluated(step, devs[i])
-                    log.write(step, {"dev_ppl": devs[i]["ppl"], "dev_nll": devs[i]["nll"]}, {})
-                window.start += time.monotonic() - paused
-            if asked or due(config.train.checkpoint_every):
-                whole, unread = gather(state), window.losses()
-                for i, m, _ in alive:
-                    seen = {side: int(window.tokens[side][i]) for side in SIDES}
-                    m.save(step, member(whole, i, count), seen, unread[i], share())
-                _tell(members, f"training after step {step}")
-            if asked:
-                raise Interrupted(f"after step {step}")
-    seconds = share()
-    return gather(state), [None if m.lost else m.told(seconds) for m in members]
 
 
-def _tell(members, doing):
-    for m in members:
-        m.tell(doing)
-
-
-def _note(findings, members, logs):
-    """Takes what the sentinel found: a spike is logged, divergence recorded in error.json."""
-    for i, step, found in findings:
-        if not isinstance(found, Diverged):
-            logs[i].write(step, found, {})
-        elif not members[i].lost:
-            members[i].lost = found
-            record(members[i].config, members[i].run, found)
-
-
-def _newest_checkpoint(members):
-    """The step of the newest sound checkpoint that all members have, or None."""
-    while common := set.intersection(*(set(m.checkpoints.steps()) for m in members)):
-        if all([m.checkpoints.sound(max(common)) for m in members]):
-            return max(common)
-    return None
-
-
-def _due(step, last, every):
-    return step % every == 0 or step == last
+def _end_if_asked(end):
+    if end.asked:
+        raise Interrupted(f"after step {end.step}")

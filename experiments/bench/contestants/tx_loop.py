@@ -100,12 +100,12 @@ def _remove_guards(stack):
     import jax.numpy as jnp
 
     from tx.runs.metrics_log import Log
-    from tx.training import loop, step
+    from tx.training import run_group, step
     from tx.training.training_run import Member
 
     blind = mock.Mock(look=mock.Mock(return_value=()), settle=mock.Mock(return_value=()))
     for target, name, value in (
-        (loop, "Sentinel", blind),
+        (run_group, "Sentinel", blind),
         (step.optax.tree, "norm", jnp.zeros(())),
         (Member, "save", None),
         (Log, "write", None),
