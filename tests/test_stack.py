@@ -305,15 +305,22 @@ def untrained(monkeypatch):
     """Training that only says that it is done."""
 
     def train(members, interruption):
-        told = {"seconds": 1.0, "dev": {"last": {}, "best": {}}, "target_tokens": 1}
+        told = {"steps": 9, "epochs": 1.0, "target_tokens": 1, "flops": 1.0}
+        told |= {"seconds": 1.0, "dev": {"last": {}, "best": {}}}
         for m in members:
             m.run.metrics.touch()
         each = TrainState(np.int32(9), {"w": np.zeros(3, np.float32)}, {})
         return stack([each] * len(members)), [dict(told) for _ in members]
 
     monkeypatch.setattr(experiment, "train", train)
-    chosen = Chosen({"w": np.ones(3)}, {})
+    chosen = Chosen({"w": np.ones(3)}, {"split": "validation", "nll": 0.0, "ppl": 1.0})
     monkeypatch.setattr(experiment, "select_all", lambda members, state: [chosen] * len(members))
+
+
+def translated(c, *_):
+    """Scores of nothing."""
+    kinds = ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower", "exact_match")
+    return {c.decode.splits: dict.fromkeys(kinds, 0.0) | {"signature": ""}}
 
 
 def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypatch, tmp_path):
@@ -321,7 +328,7 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
         assert apart  # else the others would wait while this one is scored
         if c.train.seed == 2:
             raise ArithmeticError("no BLEU today")
-        return {}
+        return translated(c)
 
     monkeypatch.setattr(outcome, "evaluate_translations", translate)
     names = ["plain", "other", "last"]
@@ -331,14 +338,14 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
     assert [RunDir(tmp_path / name).error.exists() for name in names] == [False, True, False]
     error = RunDir(tmp_path / "other").read("error")
     assert (error["seed"], error["error"]) == (2, "ArithmeticError: no BLEU today")
-    monkeypatch.setattr(outcome, "evaluate_translations", lambda *_: {})
+    monkeypatch.setattr(outcome, "evaluate_translations", translated)
     experiments(tmp_path, names)
     assert RunDir(tmp_path / "other").result.exists()
     assert not RunDir(tmp_path / "other").error.exists()
 
 
 def test_training_that_fails_fails_for_all_that_were_in_it(untrained, monkeypatch, tmp_path):
-    monkeypatch.setattr(outcome, "evaluate_translations", lambda *_: {})
+    monkeypatch.setattr(outcome, "evaluate_translations", translated)
     experiments(tmp_path, ["plain"])
 
     def train(members, interruption):
