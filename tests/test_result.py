@@ -33,7 +33,7 @@ def test_every_committed_result_is_read_whole_and_written_to_the_letter():
         text = path.read_text(encoding="utf-8")
         plain = with_new_names(json.loads(text))
         plain["config"] = with_new_names(plain["config"])
-        result = RunResult.from_dict(plain)
+        result = RunResult.from_json(text)
         assert result.to_json() == to_json(plain), path
         assert to_json(json.loads(text)) == text
         assert records_with_others(result) == [], path
@@ -130,6 +130,19 @@ def test_what_is_not_of_its_type_is_not_known_where_it_need_not_be_there(fabrica
     assert result.curve == ({"step": 3, "loss": 1},)
     replaced = dataclasses.replace(RunResult.from_dict(fabricated | {"dev_best": None}), dev_best=result.dev_best)
     assert replaced.to_dict()["dev_best"] == best
+
+
+def test_a_field_of_the_configuration_is_read_under_its_old_name(fabricated):
+    told = json.loads(json.dumps(fabricated))
+    for decode in (told["decode"], told["config"]["decode"]):
+        del decode["task"]
+        decode["asks"] = "last"
+    before = json.dumps(told)
+    result = RunResult.from_json(before)
+    assert not result.translated
+    assert (result.decode.others, result.config["decode"]["task"]) == ({}, "last")
+    assert RunResult.from_dict(told) == result
+    assert json.dumps(told) == before
 
 
 def test_reading_results_needs_no_jax():
