@@ -15,10 +15,12 @@ ended, and goes on at the next launch).
 
 import argparse
 import contextlib
+import dataclasses
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 
@@ -72,7 +74,12 @@ def rehearse(groups: Sequence[Sequence[PlannedRun]], command: Command = train_co
     largest = max(groups, key=_bytes)
     if _bytes(largest) < TRIED:
         return
-    tried = subprocess.run([*command(largest), "--rehearse"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as apart:  # in the runs' own folders nothing has begun
+        shapes = [dataclasses.replace(run, folder=RunDir(pathlib.Path(apart, str(i)))) for i, run in enumerate(largest)]
+        for run in shapes:
+            run.hand_over()
+        argv = [*command(shapes), "--rehearse"]
+        tried = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if tried.returncode:
         lines = [line for line in (tried.stdout + tried.stderr).splitlines() if line.strip()]
         said = lines[-1].removeprefix("error: ") if lines else f"exit status {tried.returncode}"

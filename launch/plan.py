@@ -20,7 +20,8 @@ from experiments import points, registry
 from tx import plugins
 from tx.errors import UserError
 from tx.model import flops
-from tx.runs import state
+from tx.runs import run_config, state
+from tx.runs.run_config import Request
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
 
@@ -39,7 +40,6 @@ class PlannedRun:
       name: SWEEP/VARIANT@SCALE, the variant extended by what --grid or --tune sets ("table3/base+num_heads=2@smoke").
       registered: the registered name that it starts from.
       sweep: SWEEP@SCALE.
-      overrides: {dotted field: typed value} on top of the registered configuration, seed and name apart.
       seed: from 1.
       config: the resolved configuration.
       folder: the run's files.
@@ -50,7 +50,6 @@ class PlannedRun:
     name: str
     registered: str
     sweep: str
-    overrides: dict[str, object]
     seed: int
     config: ml_collections.ConfigDict
     folder: RunDir
@@ -76,18 +75,13 @@ class PlannedRun:
         folder = self.folder.checkpoints
         return {int(path.name) for path in folder.iterdir() if path.name.isdigit()} if folder.is_dir() else set()
 
-    def arguments(self) -> list[str]:
-        """The command line of `python -m tx.train` that makes this run, from any working directory."""
-        config = pathlib.Path(registry.__file__).resolve().with_name("config.py")
-        overrides = self.overrides | {"train.seed": self.seed}
-        if self.name != self.registered:
-            overrides["name"] = self.name
-        return [
-            f"--config={config}:{self.registered}",
-            f"--workdir={self.folder.path}",
-            *([f"--trained_in={self.trained_in.path}"] if self.trained_in else []),
-            *(f"--config.{field}={points.text(value)}" for field, value in overrides.items()),
-        ]
+    def hand_over(self) -> None:
+        """Writes the configuration into the folder, where `python -m tx.train` finds it.
+
+        Raises UserError where that cannot be written, or holds another configuration by now.
+        """
+        self.folder.create()
+        run_config.hand_over(Request(self.config, self.folder, self.trained_in))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -242,13 +236,13 @@ def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
         config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
         folder = RunDir(workdir / sweep / variant.name / f"seed{seed}")
         found = state.of(folder, functools.partial(_describe_changes, config.to_dict()))
-        planned.append(PlannedRun(full, row.name, sweep, overrides, seed, config, folder, found))
+        planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, found))
     return planned
 
 
 def arguments(runs: Sequence[PlannedRun]) -> list[str]:
-    """The command line of `python -m tx.train` that makes runs side by side."""
-    return [text for run in runs for text in ("--and", *run.arguments())][1:]
+    """The command line of `python -m tx.train` that makes runs side by side, once they are handed over."""
+    return [str(run.folder.path) for run in runs]
 
 
 def _describe_changes(wanted, found):

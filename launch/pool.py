@@ -75,9 +75,9 @@ class Pool:
         self.running.clear()
 
     def start(self, runs: Sequence[PlannedRun]) -> Job:
-        """Starts a process in a free slot; UserError where a run's folder cannot be written."""
+        """Hands runs over to a process that starts in a free slot; UserError as `PlannedRun.hand_over`."""
         for run in runs:
-            run.folder.create()
+            run.hand_over()
             run.folder.error.unlink(missing_ok=True)
             if run is not runs[0]:
                 log_path(run).write_text(f"trained beside {runs[0].label}: see {log_path(runs[0])}\n", encoding="utf-8")

@@ -25,6 +25,7 @@ from experiments.bench.harness import contestant, rounds, sentences
 from experiments.bench.harness.contestant import Contestant
 from tx import config as tx_config
 from tx.errors import UserError
+from tx.runs.run_config import handed_over
 
 SEED = 36  # of a random model that ends every sentence, each in another way
 
@@ -337,7 +338,7 @@ def started(monkeypatch, status=0):
     def start(group, bound, folder, platform, runs):
         there = sum(process.poll() is None for process in alive)
         process = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(0.3); exit({status})"])
-        calls.append((group, bound, there))
+        calls.append(([handed_over(run).config for run in group], bound, there))
         alive.append(process)
         log = pathlib.Path(runs) / f"{len(calls)}.log"
         log.write_text("what went wrong")
@@ -358,12 +359,9 @@ def test_seeds_are_run_stacked_one_by_one_and_side_by_side(monkeypatch):
     assert real[:4] == [(3, [4, 7], 0)] + 3 * [(1, [4, 7], 0)]
     assert sorted(real[4:6]) in ([(1, [4], 0), (1, [7], 1)], [(1, [4], 1), (1, [7], 0)])
     assert real[6][0] == 1
-    assert [argument for argument in calls[0][0][2] if "workdir" not in argument][1:] == [
-        *("--config.model.dropout=0.2", "--config.train.steps_per_dispatch=10"),
-        *("--config.train.seed=3", "--config.train.steps=10", "--config.parallel.threads=2"),
-    ]
-    assert calls[4][0][0][0].endswith("experiments/config.py:table3/base@smoke")
-    assert not any("train.steps=" in argument for argument in calls[4][0][0])
+    own = {"train.seed": 3, "train.steps": 10, "parallel.threads": 2}
+    assert tx_config.fields(calls[0][0][2]) == tx_config.fields(config) | own
+    assert calls[4][0][0].train.steps == config.train.steps
     assert set(result["ratios"]) == {"tx, one by one", "tx, 2 processes of a thread"}
     each = result["contestants"]["tx"]["rounds"][0]
     assert each["runs_per_hour"] == pytest.approx(3 * 3600 / each["seconds"])

@@ -20,20 +20,22 @@ from rich.console import Console
 
 from experiments import points, registry
 from launch import display, grouping, local, plan, pool, queue, resources
+from tx.errors import UserError
 from tx.files import to_json
 from tx.model import flops
 from tx.runs import lease, state
 from tx.runs.lease import HELD_STATUS
+from tx.runs.run_config import handed_over
 from tx.runs.run_dir import RunDir
 from tx.runtime.signals import STATUS
 
-# It reads its command line as tx.train does, so a launcher that passed the wrong configuration would not find
-# its own runs done. FAKE_LOG gets a line when a run starts and one when it ends.
+# It takes its runs as tx.train does, so a launcher that handed over the wrong configuration would not find its own
+# runs done. FAKE_LOG gets a line when a run starts and one when it ends.
 TRAINER = textwrap.dedent(
     """
-    import fnmatch, itertools, json, os, pathlib, sys, time
-    from tx.cli import config_from
+    import fnmatch, json, os, sys, time
     from tx.files import to_json
+    from tx.runs.run_config import handed_over
     from tx.runs.run_dir import RunDir
 
     def note(event):
@@ -45,11 +47,8 @@ TRAINER = textwrap.dedent(
             log.write(json.dumps(record) + "\\n")
 
     failed = False
-    for among, part in itertools.groupby(sys.argv[1:], "--and".__ne__):
-        if not among:
-            continue
-        config, rest = config_from(list(part))
-        run = RunDir(rest[0].removeprefix("--workdir="))
+    for folder in sys.argv[1:]:
+        config, run, _ = handed_over(RunDir(folder))
         run.config.write_text(to_json({"config": config.to_dict()}))
         note("start")
         print("fake training of", config.name, flush=True)
@@ -779,7 +778,7 @@ def test_an_interrupted_launch_ends_its_runs_and_goes_on_later(launcher, tmp_pat
     script = tmp_path / "start.py"
     script.write_text(
         "import sys\nfrom launch import local\n"
-        f"command = lambda runs: [sys.executable, {str(launcher.script)!r}, *runs[0].arguments()]\n"
+        f"command = lambda runs: [sys.executable, {str(launcher.script)!r}, *local.plan.arguments(runs)]\n"
         "sys.exit(local.main(command=command, prepare=lambda runs: None, report=lambda folders: None))\n"
     )
     arguments = ["table3/base@smoke", "table3/E@smoke", f"--workdir={launcher.workdir}", "--jobs=2"]
@@ -797,13 +796,68 @@ def test_an_interrupted_launch_ends_its_runs_and_goes_on_later(launcher, tmp_pat
     assert len(launcher.events("end")) == 2
 
 
-def test_the_real_command_line_trains_this_configuration():
-    command = local.train_command(planned("table3/base@smoke", "--grid=model.num_heads=2"))
-    assert command[:3] == [sys.executable, "-m", "tx.train"]
-    file, _, name = command[3].removeprefix("--config=").partition(":")
-    assert pathlib.Path(file).is_absolute()
-    assert pathlib.Path(file).is_file()
-    assert name == "table3/base@smoke"
+def test_the_real_command_line_trains_this_configuration(tmp_path):
+    """And who reads it imports nothing by path to find out what is to be trained, nor this package."""
+    runs = planned("table3/base@smoke", "--grid=model.num_heads=2,4", f"--workdir={tmp_path}")
+    command = local.train_command(runs)
+    assert command == [sys.executable, "-m", "tx.train", *(str(run.folder.path) for run in runs)]
+    for run in runs:
+        run.hand_over()
+    code = (
+        "import sys\nfrom tx import train\nfor request in train._asked(sys.argv[1:])[0]:\n"
+        "    print(request.folder.path, request.config.to_json())\nprint('experiments' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command[3:]], check=True, capture_output=True, text=True)
+    *lines, imported = done.stdout.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == command[3:]
+    assert [json.loads(line.partition(" ")[2]) for line in lines] == [json.loads(run.config.to_json()) for run in runs]
+    assert imported == "False"
+
+
+def test_what_is_handed_over_says_where_to_compute_and_keeps_whose_code_began_it(tmp_path, capsys):
+    (run,) = planned("table3/base@smoke", f"--workdir={tmp_path}")
+    run.hand_over()
+    assert run.folder.read("config").keys() == {"name", "seed", "config"}
+    begun = run.folder.read("config") | {"numerics": "0123456789ab"}
+    run.folder.config.write_text(json.dumps(begun))
+    before = run.folder.config.stat().st_ino
+    run.hand_over()
+    assert run.folder.config.stat().st_ino == before  # nothing differs: nothing is written
+    (run,) = planned("table3/base@smoke", f"--workdir={tmp_path}", "--set=parallel.threads=2")
+    run.hand_over()
+    assert handed_over(run.folder).config.parallel.threads == 2
+    assert run.folder.read("config")["numerics"] == "0123456789ab"
+
+
+def test_another_configuration_that_came_meanwhile_is_not_written_over(tmp_path):
+    (run,) = planned("table3/base@smoke", f"--workdir={tmp_path}")
+    (other,) = planned("table3/base@smoke", f"--workdir={tmp_path}", "--set=train.steps=5")
+    other.hand_over()
+    before = run.folder.config.read_bytes()
+    with pytest.raises(UserError, match=r"another configuration \(train.steps: 5 there, 750 asked for\)"):
+        run.hand_over()
+    assert run.folder.config.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (None, "config.json does not exist"),
+        ("{", "is not JSON"),
+        ("[]", "is not what a run writes"),
+        ('{"config": {"train": {"setps": 5}}}', "no configuration field 'train.setps'"),
+        ('{"config": {"train": {"steps": 0}}}', "train.steps must be positive"),
+        ('{"config": {}, "trained_in": 3}', "is not what a run writes"),
+    ],
+)
+def test_a_folder_without_a_usable_configuration_is_refused_in_a_line(tmp_path, content, wanted):
+    run = RunDir(tmp_path)
+    if content:
+        run.config.write_text(content)
+    with pytest.raises(UserError) as caught:
+        handed_over(run)
+    assert wanted in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_planning_imports_no_jax(tmp_path):
@@ -830,7 +884,9 @@ def test_what_differs_in_decoding_alone_is_trained_once(launcher):
         if run.trained_in:
             assert run.flops == 0
             assert run.trained_in.path == launcher.workdir / trained[0].folder.path.parent / f"seed{run.seed}"
-            assert f"--trained_in={run.trained_in.path}" in run.arguments()
+        run.hand_over()
+        told = handed_over(run.folder).trained_in
+        assert (told and told.path) == (run.trained_in and run.trained_in.path)
 
 
 def test_a_grid_of_decoding_takes_the_parameters_of_the_variant(launcher):

@@ -36,18 +36,15 @@ BASE, SMALL = "table3/base@smoke", "table3/C/N=2@smoke"
 # nothing; None fails), and hangs at the seeds of FAKE_HANG.
 TRAINER = textwrap.dedent(
     """
-    import itertools, json, os, sys, time
-    from tx.cli import config_from
+    import json, os, sys, time
     from tx.files import to_json
+    from tx.runs.run_config import handed_over
     from tx.runs.run_dir import RunDir
 
     losses = json.loads(os.environ.get("FAKE_LOSSES", "{}"))
     failed = False
-    for among, part in itertools.groupby(sys.argv[1:], "--and".__ne__):
-        if not among:
-            continue
-        config, rest = config_from(list(part))
-        run = RunDir(rest[0].removeprefix("--workdir="))
+    for folder in sys.argv[1:]:
+        config, run, _ = handed_over(RunDir(folder))
         run.config.write_text(to_json({"config": config.to_dict()}))
         with open(os.environ["FAKE_LOG"], "a") as log:
             record = {"event": "start", "name": config.name, "seed": config.train.seed, "pid": os.getpid()}
@@ -103,7 +100,9 @@ def test_every_row_the_base_too_is_run_at_every_point_with_one_seed():
     assert str(made[1].folder.path) == "/w/table3@smoke/base+lr_factor=1/seed1"
     assert [run.config.optim.lr_factor for run in made[:3]] == [0.5, 1.0, 2.0]  # whatever the scale
     as_grid = plan.make(arguments("table3@smoke", f"--grid={LR}=0.5,1,2", "--workdir=/w"))
-    assert [run.arguments() for run in made] == [run.arguments() for run in as_grid]
+    assert [(run.folder.path, run.config.to_dict(), run.trained_in) for run in made] == [
+        (run.folder.path, run.config.to_dict(), run.trained_in) for run in as_grid
+    ]
     assert fresh.plan() == []
     preview = fresh.preview()
     assert runs(preview) == [(f"table3/{row}@smoke, chosen point", seed) for row in rows for seed in range(2, 7)]

@@ -4,8 +4,12 @@ The command line names a configuration and may change its fields:
 
     python -m tx.train --config=experiments/config.py:table3/A/h=1@multi30k --workdir=DIR [--config.train.steps=500 ...]
 
+A run's own folder suffices where its config.json is there already, as where a launcher wrote it:
+
+    python -m tx.train RUN_DIR [RUN_DIR ...]
+
 Runs that differ in nothing but numbers (`tx.training.stacking.program`), such as seeds, train side by side as a group,
-in one compiled program, when --and stands between their arguments. A run alone is a group of one.
+in one compiled program, when their folders are named together. A run alone is a group of one.
 
 SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, and the same command goes on from there.
 """
@@ -13,16 +17,18 @@ SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, 
 import argparse
 import contextlib
 import gc
-import itertools
 import pathlib
 import sys
 
 import jax
+from ml_collections import ConfigDict
 
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors, writing
 from tx.runs.lease import HELD_STATUS, LOST_STATUS, Held, Lost
+from tx.runs.run_config import Request, handed_over
 from tx.runs.run_dir import RunDir
+from tx.runs.state import Run
 from tx.runtime import determinism, distributed
 from tx.runtime.memory import keep_freed_memory, one_step_at_a_time
 from tx.runtime.signals import STATUS, Interrupted, Interruption
@@ -33,60 +39,77 @@ from tx.training.reevaluation import translate_again
 
 @one_line_errors
 def main(argv: list[str]) -> None:
+    requests, only_rehearse = _asked(plugins.take(argv))
+    keep_freed_memory()
+    gc.freeze()  # the imports' objects stay: looking through them again and again took half a second of a short run
+    determinism.fix(requests[0].config.parallel)
+    one_step_at_a_time()
+    distributed.join()
+    if only_rehearse:
+        rehearse(*(request.config for request in requests if request.trained_in is None))
+        return
+    with contextlib.ExitStack() as closing:
+        runs, others = [], []
+        for config, folder, trained_in in requests:
+            run = RunDir(closing.enter_context(distributed.one_voice(folder.path)))
+            if trained_in is None:
+                runs.append((config, run))
+            else:
+                others.append((config, run, trained_in))
+        if others and jax.process_count() > 1:
+            raise UserError("--trained_in: one process is enough, and several cannot")
+        if jax.process_count() > 1:  # they would stop at different steps, and wait for one another
+            run_experiments(runs)
+        else:
+            _make(runs, others, closing.enter_context(Interruption()))
+
+
+def _asked(argv: list[str]) -> tuple[list[Request], bool]:
+    """Reads a command line: the runs that it asks for, and whether they are only to be rehearsed."""
     parser = argparse.ArgumentParser(
         prog="python -m tx.train",
         description=__doc__.splitlines()[0],
-        epilog="--config=FILE.py:NAME names the configuration, --config.FIELD=VALUE changes a field of it; "
-        "--and comes before the arguments of one more run, to train beside it.",
+        epilog="--config=FILE.py:NAME names the configuration, --config.FIELD=VALUE changes a field of it.",
     )
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's own folder")
+    parser.add_argument(
+        "run_dir", nargs="*", type=pathlib.Path, help="instead of --config and --workdir: a folder with a config.json"
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, help="the run's own folder")
     parser.add_argument(
         "--trained_in", type=pathlib.Path, help="train nothing: take the parameters of that run, which was trained so"
     )
     parser.add_argument("--rehearse", action="store_true", help="only try whether the memory suffices; leave nothing")
     parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
-    argv = plugins.take(argv)
-    asked, parts = [], [list(part) for among, part in itertools.groupby(argv, "--and".__ne__) if among]
-    for part in parts or [[]]:
-        _, _, rest = cli.split_config_arguments(part)
-        arguments = parser.parse_args(rest)
-        asked.append((cli.config_from(part)[0], arguments.workdir, arguments.trained_in))
-    keep_freed_memory()
-    gc.freeze()  # the imports' objects stay: looking through them again and again took half a second of a short run
-    determinism.fix(asked[0][0].parallel)
-    one_step_at_a_time()
-    distributed.join()
-    if arguments.rehearse:
-        rehearse(*(config for config, _, trained_in in asked if trained_in is None))
-        return
-    with contextlib.ExitStack() as closing:
-        runs, others = [], []
-        for config, workdir, trained_in in asked:
-            run = RunDir(closing.enter_context(distributed.one_voice(workdir)))
-            if trained_in is None:
-                runs.append((config, run))
-            else:
-                others.append((config, run, RunDir(trained_in)))
-        if others and jax.process_count() > 1:
-            raise UserError("--trained_in: one process is enough, and several cannot")
-        if jax.process_count() > 1:  # they would stop at different steps, and wait for one another
-            run_experiments(runs)
-            return
-        interruption = closing.enter_context(Interruption())
-        try:
-            with writing((runs or others)[0][1].path):
-                if runs:
-                    run_experiments(runs, interruption)
-                for other in others:
-                    translate_again(*other)
-                    if interruption.asked:
-                        raise Interrupted("between two runs")
-        except Interrupted as where:
-            print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
-            sys.exit(STATUS)
-        except (Held, Lost) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(HELD_STATUS if isinstance(error, Held) else LOST_STATUS)
+    spec, diff, rest = cli.split_config_arguments(argv)
+    args = parser.parse_args(rest)
+    if args.run_dir:
+        if spec or diff or args.workdir or args.trained_in:
+            raise UserError(
+                f"{args.run_dir[0]} has its configuration in config.json; give folders alone, or --config and --workdir"
+            )
+        return [handed_over(RunDir(folder)) for folder in args.run_dir], args.rehearse
+    if args.workdir is None:
+        parser.error("the following arguments are required: --workdir")
+    trained_in = None if args.trained_in is None else RunDir(args.trained_in)
+    return [Request(cli.config_from(argv)[0], RunDir(args.workdir), trained_in)], args.rehearse
+
+
+def _make(runs: list[Run], others: list[tuple[ConfigDict, RunDir, RunDir]], interruption: Interruption) -> None:
+    """Makes runs that are trained, side by side, then those that take the parameters of another, one by one."""
+    try:
+        with writing((runs or others)[0][1].path):
+            if runs:
+                run_experiments(runs, interruption)
+            for other in others:
+                translate_again(*other)
+                if interruption.asked:
+                    raise Interrupted("between two runs")
+    except Interrupted as where:
+        print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
+        sys.exit(STATUS)
+    except (Held, Lost) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(HELD_STATUS if isinstance(error, Held) else LOST_STATUS)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import os
 import pathlib
 import subprocess
@@ -18,8 +17,9 @@ from experiments.bench.training import OURS
 from tx import config as config_lib
 from tx.errors import UserError
 from tx.model.flops import parameter_count
+from tx.runs.run_config import Request, hand_over
+from tx.runs.run_dir import RunDir
 
-CONFIG = pathlib.Path(__file__).parent.parent / "config.py"
 ONE_BY_ONE = "tx, one by one"
 TAIL = 2000  # characters of a log that an error shows
 
@@ -49,7 +49,7 @@ def measure_seeds(
     What is compiled is compiled before: it lies in a persistent cache, as that of a sweep.
 
     Args:
-      config: of a registered name, perhaps with fields changed.
+      config: of any seed.
       seeds: how many runs.
       threads: of a way, over all its processes.
       turns: rounds.
@@ -94,7 +94,7 @@ def _run(config, folder, platform, way, seeds, changed):
     there = cores()
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         changed = changed | {"parallel.threads": way.threads}
-        each = [_arguments(config, seed, f"{runs}/{seed}", changed) for seed in range(1, seeds + 1)]
+        each = [_request(config, seed, pathlib.Path(runs, str(seed)), changed) for seed in range(1, seeds + 1)]
         waiting = [each[i : i + way.together] for i in range(0, seeds, way.together)]
         free, running, began = list(range(way.processes)), [], time.perf_counter()
         while waiting or running:
@@ -113,23 +113,18 @@ def _run(config, folder, platform, way, seeds, changed):
     return {"seconds": seconds, "runs_per_hour": 3600 * seeds / seconds}
 
 
-def _arguments(config, seed, workdir, changed):
-    """The command line of one run; `changed` are fields on top of the configuration's."""
-    from experiments import registry
-
-    registered = config_lib.fields(registry.get_config(config.name))
-    fields = {name: value for name, value in config_lib.fields(config).items() if registered[name] != value}
-    fields |= {"train.seed": seed, **changed}
-    return [
-        f"--config={CONFIG}:{config.name}",
-        f"--workdir={workdir}",
-        *(f"--config.{name}={value}" for name, value in fields.items()),
-    ]
+def _request(config, seed, folder, changed):
+    """A run's folder, with a config.json of these fields in place of the configuration's."""
+    made = config_lib.get_config()
+    config_lib.update(made, config_lib.fields(config) | {"train.seed": seed, **changed})
+    run = RunDir(folder)
+    run.create()
+    hand_over(Request(made, run))
+    return run
 
 
 def _start(group, bound, folder, platform, runs):
     """Starts a process that makes a group of runs; returns it and its log."""
-    arguments = list(itertools.chain.from_iterable(["--and", *one] for one in group))[1:]
     log = pathlib.Path(tempfile.mkstemp(dir=runs)[1])
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
@@ -138,7 +133,7 @@ def _start(group, bound, folder, platform, runs):
     }
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tx.train", *arguments],
+            [sys.executable, "-m", "tx.train", *(str(run.path) for run in group)],
             stdout=stream,
             stderr=stream,
             env=os.environ | variables(len(bound), platform) | cache,

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from tx import config as config_lib
 from tx.data import tokenized
 from tx.errors import UserError
+from tx.runs.run_config import read_config
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import Selected, select_parameters
 
@@ -17,8 +18,7 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokenize
 
     Raises UserError where the folder holds no trained run, or the text is not the one it was trained on.
     """
-    head, config = run.read("config"), config_lib.get_config()
-    config_lib.update(config, config_lib.fields(head["config"]), where=str(run.config))
+    head, config = run.read("config"), read_config(run)
     given = {f"decode.{name}": value for name, value in options.items() if value is not None}
     config_lib.update(config, given, where="command line")
     config_lib.validate(config)

@@ -41,25 +41,9 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
     Returns (the members of the group; of each, the head of its files: what made it). Raises UserError for runs that
     cannot train side by side or not here; Held where another process makes one of them.
     """
-    origin = provenance.describe(runs[0][0])
     config = runs[0][0]
-    wanted = program(config)
-    for other, run in runs:
-        if differing := [field for field, value in program(other).items() if value != wanted[field]]:
-            raise UserError(f"{run.path} cannot train beside {runs[0][1].path}: {', '.join(differing)} differ")
-    if len({run.path.resolve() for _, run in runs}) < len(runs):
-        raise UserError("two of the runs have one --workdir; give each its own")
-    # What such runs have not in common is of no matter to the checks below.
-    check_config(config)
-    layout = Layout(config)  # refuses what these devices cannot do
-    if not layout.one and (len(runs) > 1 or config.train.steps_per_dispatch > 1):
-        raise UserError(
-            "runs side by side, and several steps a dispatch, need one device: parallel.devices=1, mode jit"
-        )
-    if len(runs) > 1 and config.model.attention_backend == "cudnn":  # jax.vmap wants a mask for every head of it
-        raise UserError(
-            "runs side by side cannot use model.attention_backend=cudnn; set it to xla, or train them one by one"
-        )
+    origin = provenance.describe(config)
+    _refuse_what_cannot_train(runs)
     done = [distributed.agreed(functools.partial(is_done, other, run)) for other, run in runs]
     pending = [pair for pair, over in zip(runs, done, strict=True) if not over]
     if not pending:
@@ -84,6 +68,28 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
         heads.append(head)
         members.append(Member(other, run, data, lease if distributed.first() else None))
     return members, heads
+
+
+def _refuse_what_cannot_train(runs):
+    """Raises UserError for runs that cannot train side by side, or not here."""
+    config = runs[0][0]
+    wanted = program(config)
+    for other, run in runs:
+        if differing := [field for field, value in program(other).items() if value != wanted[field]]:
+            raise UserError(f"{run.path} cannot train beside {runs[0][1].path}: {', '.join(differing)} differ")
+    if len({run.path.resolve() for _, run in runs}) < len(runs):
+        raise UserError("two of the runs have one --workdir; give each its own")
+    # What such runs have not in common is of no matter to the checks below.
+    check_config(config)
+    layout = Layout(config)  # refuses what these devices cannot do
+    if not layout.one and (len(runs) > 1 or config.train.steps_per_dispatch > 1):
+        raise UserError(
+            "runs side by side, and several steps a dispatch, need one device: parallel.devices=1, mode jit"
+        )
+    if len(runs) > 1 and config.model.attention_backend == "cudnn":  # jax.vmap wants a mask for every head of it
+        raise UserError(
+            "runs side by side cannot use model.attention_backend=cudnn; set it to xla, or train them one by one"
+        )
 
 
 def _take(lease, held):

@@ -64,10 +64,9 @@ def update(
         masks of its own; loss and update are those of the whole batch, the same everywhere.
     """
     rng = jax.random.fold_in(jax.random.key(values.seed), state.step)
-    if axis is not None:
-        rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
     tokens = count_targets(batch)
     if axis is not None:
+        rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
         tokens = jax.lax.psum(tokens, axis)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
