@@ -260,6 +260,12 @@ _SHARES = {  # of a whole
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Raises UserError, one line, for the first value that no run can have."""
+    _check_each(config)
+    _check_model(config)
+    _check_data_and_training(config)
+
+
+def _check_each(config):
     for name, value in fields(config).items():
         if name in _CHOICES and value not in _CHOICES[name]:
             raise UserError(f"{name} is one of {', '.join(_CHOICES[name])}; got {value!r}")
@@ -269,6 +275,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         elif type(value) in (int, float) and not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):
             least = "at least 0" if name in _MAY_BE_ZERO else "positive"
             raise UserError(f"{name} must be {least}; got {value}")
+
+
+def _check_model(config):
     if config.model.d_model % 2 and config.model.positions == "sinusoidal":
         raise UserError(f"model.d_model must be even for sinusoidal positions; got {config.model.d_model}")
     if config.model.d_model % 2 and config.model.mixer == "recurrent":
@@ -282,6 +291,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
     if config.model.attention_backend == "cudnn":
         _refuse_what_cudnn_lacks(config.model)
+
+
+def _check_data_and_training(config):
     if config.data.max_length_quantile > 1:
         raise UserError(f"data.max_length_quantile is a share, at most 1; got {config.data.max_length_quantile}")
     if config.data.source == config.data.target:

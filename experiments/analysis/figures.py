@@ -102,7 +102,6 @@ def draw(
     from tx.decoding.translator import Translator
     from tx.evaluation.attention_probe import attention_weights
     from tx.model.transformer import Transformer
-    from tx.training.optimizer import schedule
 
     config, (params, *_), data = open_run(run, {})
     layers, count = config.model.num_layers, config.model.num_heads
@@ -135,11 +134,17 @@ def draw(
         model = Transformer(**config.model)
         table = model.apply({"params": params}, position, method=lambda m, x: m.source_position(x))
         made["sinusoids"] = sinusoids(np.asarray(table)[0])
-    rate = schedule(config)
-    steps = np.unique(np.linspace(1, config.train.steps, min(config.train.steps, 2000)).astype(int))
-    rates = np.interp(np.arange(1, config.train.steps + 1), steps, [float(rate(step - 1)) for step in steps])
-    made["learning-rate"] = learning_rate(rates, config.optim.warmup_steps)
+    made["learning-rate"] = learning_rate(_rates(config), config.optim.warmup_steps)
     return _write(made, run.path / "figures" if out is None else out)
+
+
+def _rates(config):
+    """The learning rate of every step; of a long training most are interpolated."""
+    from tx.training.optimizer import schedule
+
+    rate, last = schedule(config), config.train.steps
+    steps = np.unique(np.linspace(1, last, min(last, 2000)).astype(int))
+    return np.interp(np.arange(1, last + 1), steps, [float(rate(step - 1)) for step in steps])
 
 
 def _readable(vocabulary, token):

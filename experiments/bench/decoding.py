@@ -75,10 +75,41 @@ def measure_decoding(
     ids = data.splits[split]
     sources = [ids.source(i) for i in range(count or len(ids))][: len(ids)]
     references = [target for _, target in data.pairs(split)][: len(sources)]
-    contestants, settings, tried = {}, {OURS: {"batch_tokens": config.decode.batch_tokens, "eos_rank": beam}}, {}
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
+    with tempfile.TemporaryDirectory() as folder:
         bundle.save(pathlib.Path(folder), config.to_dict(), params, sources)
+        ours = {"batch_tokens": config.decode.batch_tokens, "eos_rank": beam}
+        results, outputs = _contest(folder, ours, peers, threads, turns)
+    for label, result in results.items():
+        result["bleu"] = _bleu([data.vocabulary.decode(output) for output in outputs[label]], references)
+    return {
+        "kind": "decode",
+        "what": f"{config.name}, {split}",
+        "config": config.to_dict(),
+        "parameters": parameter_count(config.model),
+        "sentences": f"{len(sources)} of {split}",
+        "beam": beam,
+        "contestants": results,
+        "ratios": {
+            label: {
+                figure: rounds.ratio(results[OURS]["rounds"], one["rounds"], figure)
+                for figure in ("sentences_per_s", "tokens_per_s")
+            }
+            for label, one in results.items()
+            if label != OURS
+        },
+    }
+
+
+def _contest(folder, ours, peers, threads, turns):
+    """Returns what was measured of every contestant, and its translations, as tokens: two dicts by label.
+
+    Args:
+      folder: where the model and the sentences are.
+      ours: the settings of our decoding.
+      peers, threads, turns: as of `measure_decoding`.
+    """
+    contestants, settings, tried = {}, {OURS: ours}, {}
+    with contextlib.ExitStack() as stack:
         contestants[OURS] = stack.enter_context(
             Contestant(OURS, "contestants.tx_decoding:Decoding", {"folder": folder}, threads)
         )
@@ -103,33 +134,13 @@ def measure_decoding(
             one | {"sentences_per_s": one["sentences"] / one["seconds"], "tokens_per_s": one["tokens"] / one["seconds"]}
             for one in taken
         ]
-        middle = rounds.medians(each)
         results[label] = {
             "settings": settings[label],
             "tried": tried.get(label, []),
             "rounds": each,
-            "median": middle | {"first_s": first[label]["seconds"]} | memory[label],
-            "bleu": _bleu([data.vocabulary.decode(output) for output in outputs[label]], references),
-        }
-        if label in agreement:
-            results[label] |= agreement[label]
-    return {
-        "kind": "decode",
-        "what": f"{config.name}, {split}",
-        "config": config.to_dict(),
-        "parameters": parameter_count(config.model),
-        "sentences": f"{len(sources)} of {split}",
-        "beam": beam,
-        "contestants": results,
-        "ratios": {
-            label: {
-                figure: rounds.ratio(results[OURS]["rounds"], one["rounds"], figure)
-                for figure in ("sentences_per_s", "tokens_per_s")
-            }
-            for label, one in results.items()
-            if label != OURS
-        },
-    }
+            "median": rounds.medians(each) | {"first_s": first[label]["seconds"]} | memory[label],
+        } | agreement.get(label, {})
+    return results, outputs
 
 
 def unlike(result: dict) -> list[str]:

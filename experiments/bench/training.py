@@ -50,29 +50,9 @@ def measure_training(
         need("torch", "--peer=torch")
     with contextlib.ExitStack() as stack:
         folder, target, text = _write_sentences(stack, config, count)
-        arguments = {"config": config.to_dict(), "folder": folder}
-        ours = Contestant(OURS, "contestants.tx_training:Training", arguments, threads, platform)
-        contestants = {OURS: stack.enter_context(ours)}
-        settings = {OURS: {"rows": config.data.batch_rows, "row_length": config.data.row_length}}
-        first = {OURS: contestants[OURS]("run", target_tokens=target)}
-        update = first[OURS]["target_tokens"] / first[OURS]["steps"]
-        settings[OURS]["update_tokens"] = update
-        say(f"{OURS}: {update:.0f} target tokens an update")
-        tried, there = {}, {}
-        for mode in modes if peer == "torch" else ():
-            tried[mode], there[mode] = _try_layouts(stack, arguments, mode, update, target, threads, platform)
-        for label, chosen in _choices(tried, update).items():
-            settings[label] = chosen
-            if one := there.pop(chosen["mode"], None):
-                one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
-            else:
-                one = stack.enter_context(_torch(label, arguments, chosen, threads, platform))
-            contestants[label] = one
-            first[label] = one("run", target_tokens=target)
-        dtype = config.model.dtype
-        libraries = [library for library in ("jax", peer) if library != "none"]
-        libraries += ["numpy"] if (platform, dtype) == ("cpu", "float32") else []
-        peak = machine.matmul_peak(libraries, threads, platform=platform, dtype=dtype)
+        modes = modes if peer == "torch" else ()
+        contestants, settings, first, tried = _start(stack, config, folder, modes, target, threads, platform)
+        peak = _peak(config.model.dtype, peer, threads, platform)
         measured = rounds.take_turns(
             {label: functools.partial(one, "run", target_tokens=target) for label, one in contestants.items()}, turns
         )
@@ -104,6 +84,33 @@ def measure_training(
         "contestants": results,
         "ratios": _ratios(results, figures),
     }
+
+
+def _start(stack, config, folder, modes, target, threads, platform):
+    """Starts ours and PyTorch at the fastest setting of every mode; a first pass compiles.
+
+    Returns, by label, the contestants, their settings and what the first pass gave; by mode, all that was tried.
+    """
+    arguments = {"config": config.to_dict(), "folder": folder}
+    ours = Contestant(OURS, "contestants.tx_training:Training", arguments, threads, platform)
+    contestants = {OURS: stack.enter_context(ours)}
+    settings = {OURS: {"rows": config.data.batch_rows, "row_length": config.data.row_length}}
+    first = {OURS: contestants[OURS]("run", target_tokens=target)}
+    update = first[OURS]["target_tokens"] / first[OURS]["steps"]
+    settings[OURS]["update_tokens"] = update
+    say(f"{OURS}: {update:.0f} target tokens an update")
+    tried, there = {}, {}
+    for mode in modes:
+        tried[mode], there[mode] = _try_layouts(stack, arguments, mode, update, target, threads, platform)
+    for label, chosen in _choices(tried, update).items():
+        settings[label] = chosen
+        if one := there.pop(chosen["mode"], None):
+            one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
+        else:
+            one = stack.enter_context(_torch(label, arguments, chosen, threads, platform))
+        contestants[label] = one
+        first[label] = one("run", target_tokens=target)
+    return contestants, settings, first, tried
 
 
 def measure_memory(
@@ -224,6 +231,13 @@ def _choices(tried, update):
     if everything and (best := max(everything, key=_rate))["size"] != 1:
         chosen[f"{MODES[best['mode']][0]}, updates x {best['size']}"] = best
     return chosen
+
+
+def _peak(dtype, peer, threads, platform):
+    """Measures what products of matrices reach in each library; see `machine.matmul_peak`."""
+    libraries = [library for library in ("jax", peer) if library != "none"]
+    libraries += ["numpy"] if (platform, dtype) == ("cpu", "float32") else []
+    return machine.matmul_peak(libraries, threads, platform=platform, dtype=dtype)
 
 
 def _rates(config, one, peak):

@@ -219,13 +219,10 @@ class MultiHeadAttention(nn.Module):
         if place is not None:
             query, key = place.turn(query), place.turn(key)
         query = self.compare.query(query).transpose(0, 2, 1, 3)
-        kept = []
-        for name, part in (("key", self.compare.key(key)), ("value", value)):
-            shape = (batch, length // BLOCK, self.kv_heads, BLOCK, beam, part.shape[-1])
-            earlier = self.get_variable("cache", name, jnp.zeros(shape, part.dtype))
-            start = (0, index // BLOCK, 0, index % BLOCK, 0, 0)
-            kept.append(jax.lax.dynamic_update_slice(earlier, part.transpose(0, 2, 1, 3)[:, None, :, None], start))
-            self.put_variable("cache", name, kept[-1])
+        kept = (
+            self._cached("key", self.compare.key(key), index, length),
+            self._cached("value", value, index, length),
+        )
 
         def attend_block(block, sums):
             key, value = (
@@ -262,6 +259,16 @@ class MultiHeadAttention(nn.Module):
         first = jnp.maximum(index - self.neighbourhood, 0) // BLOCK if self.neighbourhood else 0
         _, total, heads = jax.lax.fori_loop(first, index // BLOCK + 1, attend_block, start)
         return self._merge((heads / total).astype(query.dtype).transpose(0, 2, 1, 3))
+
+    def _cached(self, name, part, index, length):
+        """Keeps keys or values (b, beam, kv_heads, d) of position `index`, and returns those of all positions."""
+        batch, beam = part.shape[:2]
+        shape = (batch, length // BLOCK, self.kv_heads, BLOCK, beam, part.shape[-1])
+        earlier = self.get_variable("cache", name, jnp.zeros(shape, part.dtype))
+        start = (0, index // BLOCK, 0, index % BLOCK, 0, 0)
+        every = jax.lax.dynamic_update_slice(earlier, part.transpose(0, 2, 1, 3)[:, None, :, None], start)
+        self.put_variable("cache", name, every)
+        return every
 
     def _self_projections(self, x):
         parts = dense_each((self.query, self.key, self.value), x)
