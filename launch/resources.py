@@ -1,9 +1,10 @@
 """What this machine has, cores, GPUs and memory, and the share of it that each process gets."""
 
 import dataclasses
-import glob
 import os
 from collections.abc import Mapping
+
+from tx.runtime.backend import gpus, tpus
 
 # Threads for a core: one process's threads wait for each other at every small operation, and another's use the core
 # meanwhile. Two runs of two threads at scale multi30k, on two cores: 1.15 times as many steps as one after the other.
@@ -30,16 +31,16 @@ def slots(jobs: int, threads: int = 1) -> list[Slot]:
       jobs: how many slots.
       threads: the most in a job; a slot has as many cores if the machine does, so that the last job is not left on one.
     """
-    cores, gpus = _cores(), _gpus()
+    cores, devices = _cores(), gpus()
     share = max(1, len(cores) // jobs)
     size = min(len(cores), max(share, threads))
     made = []
     for i in range(jobs):
         mine = tuple(sorted(cores[(i * share + k) % len(cores)] for k in range(size)))
         variables = {}
-        if gpus:
-            variables["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
-            if (together := -(-jobs // len(gpus))) > 1:
+        if devices:
+            variables["CUDA_VISIBLE_DEVICES"] = devices[i % len(devices)]
+            if (together := -(-jobs // len(devices))) > 1:
                 variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.2f}"  # JAX takes it at its start
         made.append(Slot(mine if hasattr(os, "sched_setaffinity") else (), variables))
     return made
@@ -53,26 +54,13 @@ def default_jobs(jobs: int, need: float = 0.0, threads: int = 1) -> int:
       need: the most memory that one takes, in bytes.
       threads: the most in one.
     """
-    if gpus := _gpus():
-        return max(1, min(jobs, len(gpus)))
-    if not _on_cpu() and glob.glob("/dev/accel[0-9]*"):
+    if there := gpus():
+        return max(1, min(jobs, len(there)))
+    if tpus():
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fit = min(len(_cores()), THREADS_PER_CORE * len(_cores()) // threads)
     return int(max(1, min(jobs, fit, memory // need if need else jobs)))
-
-
-def _on_cpu() -> bool:
-    return os.environ.get("JAX_PLATFORMS", "") == "cpu"
-
-
-def _gpus() -> list[str]:
-    """NVIDIA's GPUs by number or name, those that CUDA_VISIBLE_DEVICES leaves."""
-    there = sorted(int(path.removeprefix("/dev/nvidia")) for path in glob.glob("/dev/nvidia[0-9]*"))
-    if _on_cpu() or not there:
-        return []
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(number) for number in there] if chosen is None else [one for one in chosen.split(",") if one.strip()]
 
 
 def _cores() -> list[int]:

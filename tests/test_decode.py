@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tx.decoding import translator
-from tx.decoding.translator import SHAPES, Translator, batches
+from tx.decoding.translator import Translator, batches
 from tx.errors import UserError
+from tx.runtime import backend
 
 EOS = 1
 EXTRA = 4
@@ -21,7 +22,7 @@ LENGTHS = (9, 3, 14, 5, 7, 12, 3, 8)  # of the sources, end of sentence included
 def test_batches_hold_every_sentence_once(lengths, batch_tokens):
     found = batches(lengths, batch_tokens)
     assert sorted(i for *_, members in found for i in members) == list(range(len(lengths)))
-    assert len({length for length, *_ in found}) <= SHAPES
+    assert len({length for length, *_ in found}) <= backend.SHAPES
     for length, rows, members in found:
         assert 1 <= len(members) <= rows
         assert length % 8 == 0
@@ -102,7 +103,7 @@ def test_a_translation_does_not_depend_on_the_size_of_batches(model, together):
 
 def test_many_sentences_and_several_workers_translate_the_same(model, together, monkeypatch):
     config, _, params, sources = model
-    monkeypatch.setattr(translator, "MANY", 4)
+    monkeypatch.setattr(backend, "MANY", 4)
     monkeypatch.setattr(translator.determinism, "threads", lambda: 2)
     same(together[1], Translator(config, params)(sources))
 
@@ -113,7 +114,7 @@ def test_an_accelerator_translates_the_same_with_fewer_shapes(model, together, m
     asked = []
     monkeypatch.setattr(translator, "batches", lambda *a: asked.append(a[2]) or batches(*a))
     same(together[1], Translator(config, params)(sources))
-    assert asked == [translator.FEW]
+    assert asked == [backend.FEW]
 
 
 def test_translations_end_within_the_limit(model, together):

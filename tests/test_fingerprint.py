@@ -17,7 +17,7 @@ ROOT = pathlib.Path(tx.__file__).parent
 BASE = registry.get_config("table3/base@smoke")
 # (file, what is there, what is written instead).
 SAME = [
-    ("model/loss.py", "CHUNK = 512  # tokens whose logits exist at a time", "\n\nCHUNK = (\n  512\n)  # another word"),
+    ("runtime/backend.py", "CHUNK = 512  # tokens whose logits exist", "CHUNK = (\n  512\n)  # another word"),
     ("model/loss.py", '"""The smoothed cross-entropy', '"""What is the smoothed cross-entropy'),
     ("model/loss.py", "    label_smoothing: Any,\n", "    label_smoothing: float,\n"),
     (
@@ -37,7 +37,7 @@ SAME = [
     ("config.py", "c.optim.beta2 = 0.98", "c.optim.beta2 = 0.99"),
 ]
 OTHER = [
-    ("model/loss.py", "CHUNK = 512", "CHUNK = 256"),
+    ("runtime/backend.py", "CHUNK = 512", "CHUNK = 256"),
     ("model/loss.py", "parts: int = 1,\n) -> tuple[Float", "parts: int = 2,\n) -> tuple[Float"),
     ("model/loss.py", "nondiff_argnums=(5,)", "nondiff_argnums=(4,)"),
     ("model/loss.py", "_sums.defvjp(_sums_forward, _sums_backward)", "_sums.defvjp(_sums_backward, _sums_forward)"),
@@ -154,7 +154,7 @@ def test_everything_that_makes_a_number_is_reached():
         training.experiment.take_up training.experiment.finish_all training.training_run.Member training.step.update
         model.loss.batch_loss training.step.init_state training.step.make_train_step evaluation.perplexity.make_eval
         training.stacking.Values training.step.TrainState model.loss.cross_entropy model.loss.smoothing
-        model.loss.CHUNK model.loss.LOGITS model.loss._sums_backward training.optimizer.optimizer
+        runtime.backend.LOSS_CHUNK runtime.backend.LOSS_LOGITS model.loss._sums_backward training.optimizer.optimizer
         training.optimizer.schedule training.optimizer.inverse_sqrt training.sharding.Layout
         training.sharding.make_train_step training.sharding.gather model.prng.random_bits model.prng._GENERATOR
         model.prng._fold_in model.transformer.Transformer model.transformer.EncoderLayer

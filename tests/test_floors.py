@@ -15,7 +15,8 @@ FLOORS = {
         ["evaluation"],
         ["decoding"],
         ["runs"],
-        ["model", "data", "runtime"],
+        ["model", "data"],
+        ["runtime"],
         ["config cli registry plugins files errors renamed_fields"],
     ],
     "experiments": [

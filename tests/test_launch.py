@@ -27,6 +27,7 @@ from tx.runs import lease, state
 from tx.runs.lease import HELD_STATUS
 from tx.runs.run_config import handed_over
 from tx.runs.run_dir import RunDir
+from tx.runtime import backend
 from tx.runtime.signals import STATUS
 
 # It takes its runs as tx.train does, so a launcher that handed over the wrong configuration would not find its own
@@ -730,7 +731,7 @@ def test_slots_are_equal_and_disjoint_while_there_are_cores(monkeypatch, jobs):
 
 def test_a_gpu_takes_a_process_and_several_share_what_there_is(monkeypatch):
     monkeypatch.setattr(
-        resources.glob, "glob", lambda pattern: ["/dev/nvidia10", "/dev/nvidia2"] if "nvidia" in pattern else []
+        backend.glob, "glob", lambda pattern: ["/dev/nvidia10", "/dev/nvidia2"] if "nvidia" in pattern else []
     )
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setenv("JAX_PLATFORMS", "")

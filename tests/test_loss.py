@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tx.model import loss
 from tx.model.loss import cross_entropy, smoothing
+from tx.runtime import backend
 
 V, D = 11, 6
 
@@ -81,12 +81,12 @@ def test_gradient_equals_autodiff_of_the_plain_loss(batch, smooth_over, chunk):
 
 def test_chunks_on_an_accelerator_hold_so_many_logits(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(loss, "LOGITS", 1000)
+    monkeypatch.setattr(backend, "LOSS_LOGITS", 1000)
     # (tokens, vocabulary): as few chunks as the limit allows, all of nearly one size.
     sizes = {(100, 10): 100, (101, 10): 51, (300, 10): 100, (7, 5000): 1}
-    assert {shape: loss._chunk(*shape) for shape in sizes} == sizes
+    assert {shape: backend.loss_chunk(*shape) for shape in sizes} == sizes
     monkeypatch.undo()
-    assert loss._chunk(10_000, 10) == loss.CHUNK
+    assert backend.loss_chunk(10_000, 10) == backend.LOSS_CHUNK
 
 
 def test_bfloat16_rounds_the_logits_of_training_alone():

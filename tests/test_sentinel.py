@@ -16,9 +16,10 @@ from tx.errors import Diverged
 from tx.model.loss import batch_loss
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
+from tx.runtime.backend import LAG
 from tx.runtime.trees import stack
 from tx.training import experiment, loop
-from tx.training.loss_monitor import LAG, Sentinel
+from tx.training.loss_monitor import Sentinel
 from tx.training.step import init_state, layers, make_train_step
 from tx.training.training_run import Member
 

@@ -20,7 +20,7 @@ from tx.decoding.trained_model import open_run
 from tx.decoding.translator import Translator
 from tx.errors import UserError, one_line_errors, printable
 from tx.runs.run_dir import RunDir
-from tx.runtime.memory import keep_freed_memory
+from tx.runtime.backend import keep_freed_memory
 
 
 @one_line_errors

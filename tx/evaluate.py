@@ -16,7 +16,7 @@ from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.evaluation.translation import evaluate_translations
 from tx.files import to_json
 from tx.runs.run_dir import RunDir
-from tx.runtime.memory import keep_freed_memory
+from tx.runtime.backend import keep_freed_memory
 
 
 @one_line_errors

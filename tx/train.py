@@ -30,7 +30,7 @@ from tx.runs.run_config import Request, handed_over
 from tx.runs.run_dir import RunDir
 from tx.runs.state import Run
 from tx.runtime import determinism, distributed
-from tx.runtime.memory import keep_freed_memory, one_step_at_a_time
+from tx.runtime.backend import keep_freed_memory, one_step_at_a_time
 from tx.runtime.signals import STATUS, Interrupted, Interruption
 from tx.training.experiment import run_experiments
 from tx.training.memory_check import rehearse

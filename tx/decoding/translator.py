@@ -13,14 +13,7 @@ from tx.decoding import beam_search
 from tx.model.attention import BLOCK
 from tx.model.positions import check_length
 from tx.model.transformer import Transformer
-from tx.runtime import determinism
-
-# On a CPU; elsewhere a step takes as long for many sentences as for few, and compilations weigh more.
-SHAPES = 4  # source lengths that batches are padded to, hence compilations, at most
-HALVINGS = 2  # of a batch whose sentences are over, each another compilation (see `beam_search.search`), for
-MANY = 500  # sentences or more
-FEW = 2  # the SHAPES elsewhere, without HALVINGS
-WORKERS = 4  # batches at once on a CPU: together they hold decode.batch_tokens
+from tx.runtime import backend, determinism
 
 
 class Translator:
@@ -49,10 +42,8 @@ class Translator:
           sources: int32 tokens of each sentence, end of sentence included.
         """
         decode, outputs = self._config.decode, [None] * len(sources)
-        cpu = jax.default_backend() == "cpu"
-        # On a CPU several batches side by side, a thread each, beat one after the other with all threads.
-        workers = min(determinism.threads(), WORKERS) if cpu else 1
-        halvings = HALVINGS if cpu and len(sources) >= MANY else 0
+        workers = backend.decoding_workers(determinism.threads())
+        halvings = backend.decoding_halvings(len(sources))
 
         def translate(batch):
             length, rows, members = batch
@@ -66,7 +57,7 @@ class Translator:
                 outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
 
         lengths = [len(source) for source in sources]
-        cut = batches(lengths, decode.batch_tokens // workers, SHAPES if cpu else FEW)
+        cut = batches(lengths, decode.batch_tokens // workers, backend.decoding_shapes())
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             # The longest first, so that none is left alone at the end.
             for _ in pool.map(translate, reversed(cut)):
@@ -77,19 +68,18 @@ class Translator:
 @functools.lru_cache
 def _compiled(program, eos_rank):
     """One function for all translators of equal `program` (frozen: "model" and "decode")."""
-    options = {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else None
     search = functools.partial(_search, program, eos_rank)
-    return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=options)
+    return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=backend.decoding_options())
 
 
-def batches(lengths: list[int], batch_tokens: int, most: int = SHAPES) -> list[tuple[int, int, list[int]]]:
+def batches(lengths: list[int], batch_tokens: int, most: int = backend.SHAPES) -> list[tuple[int, int, list[int]]]:
     """Cuts sentences, sorted by length, into batches of at most batch_tokens // length rows.
 
     Returns (padded length, rows, sentence indices) of each batch, at most as many sentences as rows. There are few
     padded lengths, multiples of 8 that share the sentences evenly: at most `most`, and one for MANY / 2 sentences.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    shapes = min(most, max(1, 2 * len(order) // MANY))
+    shapes = min(most, max(1, 2 * len(order) // backend.MANY))
     cuts = [order[-(-len(order) * (part + 1) // shapes) - 1] for part in range(shapes)] if order else []
     result, start = [], 0
     for length in sorted({padded(lengths[i]) for i in cuts}):

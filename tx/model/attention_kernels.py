@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from tx.errors import UserError
+from tx.runtime import backend
 
 MASKED = -1e9  # finite, so that a row with nothing to attend to stays free of NaN; exp() of it is exactly 0
 
@@ -26,9 +27,8 @@ def dot_product_attention(
     weights out; it is for bfloat16 on NVIDIA GPUs. Raises UserError elsewhere.
     """
     if kernel == "cudnn":
-        if jax.default_backend() != "gpu":
-            platform = jax.default_backend()
-            raise UserError(f"model.attention_backend=cudnn needs an NVIDIA GPU; on {platform} set it to xla")
+        if (on := backend.name()) != "gpu":
+            raise UserError(f"model.attention_backend=cudnn needs an NVIDIA GPU; on {on} set it to xla")
         mask |= ~mask.any(-1, keepdims=True)  # it is not known what the kernel makes of nothing
         return jax.nn.dot_product_attention(
             query, key, value, mask=mask[:, None], is_causal=causal, implementation="cudnn"

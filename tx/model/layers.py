@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from tx.model.norms import norms
 from tx.model.prng import random_bits
+from tx.runtime import backend
 
 # Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
 unit_scaling = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -55,10 +56,9 @@ def dense(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> Float[A
 def dense_each(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> list[Float[Array, "*batch outputs"]]:
     """Applies several Dense layers to one input, and returns the output of each.
 
-    On a CPU as one matrix product, whose result is cut; elsewhere one by one, since there cutting, and joining the
-    gradients, takes longer than one large product gains.
+    As one matrix product, whose result is cut, or one by one (`tx.runtime.backend.joins_projections`).
     """
-    if jax.default_backend() != "cpu":
+    if not backend.joins_projections():
         return [dense((part,), x) for part in parts]
     ends = np.cumsum([part.outputs for part in parts])[:-1]
     return jnp.split(dense(parts, x), ends.tolist(), axis=-1)
@@ -72,9 +72,8 @@ def _product(x, w):
 
 def _product_backward(residuals, cotangent):
     x, w = residuals
-    if w.shape[0] <= w.shape[1] or jax.default_backend() != "cpu":
+    if not backend.transposes_kernel_gradient(*w.shape):
         return cotangent @ w.T, x.T @ cotangent
-    # The transpose of the other product: on a CPU half as fast again, where the inputs are more than the outputs.
     swapped = jax.lax.dot_general(cotangent, x, (((0,), (0,)), ((), ())))
     return cotangent @ w.T, jax.lax.optimization_barrier(swapped).T  # else the compiler undoes it
 

@@ -14,10 +14,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from tx.model.transformer import Transformer, projection
-
-CHUNK = 512  # tokens whose logits exist at a time, on a CPU
-# Logits that exist at a time elsewhere: each chunk reads and writes the gradient of the whole table once more.
-LOGITS = 2**28
+from tx.runtime.backend import loss_chunk
 
 
 def smoothing(label_smoothing: Any, vocab_size: int, smooth_over: str) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -53,7 +50,7 @@ def cross_entropy(
     The tokens may lie on several devices, in `parts` equal parts, one after the other. Each part is then cut into
     chunks by itself, so that every device works on its own: a loop over all chunks would bring each to all devices.
     """
-    chunk = chunk or _chunk(hidden.shape[0] // parts, table.shape[0])
+    chunk = chunk or loss_chunk(hidden.shape[0] // parts, table.shape[0])
     low, peak, entropy = smoothing(label_smoothing, table.shape[0], smooth_over)
     count = jnp.maximum((targets != 0).sum(), 1).astype(jnp.float32)
     if parts == 1:
@@ -62,13 +59,6 @@ def cross_entropy(
         hidden, targets = (x.reshape(parts, -1, *x.shape[1:]) for x in (hidden, targets))
         loss, nll = (x.sum() for x in jax.vmap(lambda h, y: _sums(h, table, y, low, peak, chunk))(hidden, targets))
     return loss / count - entropy, jax.lax.stop_gradient(nll / count)
-
-
-def _chunk(tokens, vocabulary):
-    """How many of the tokens to take at a time."""
-    if jax.default_backend() == "cpu":
-        return CHUNK
-    return max(1, -(-tokens // -(-tokens * vocabulary // LOGITS)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

@@ -1,1 +1,1 @@
-"""The process that a run is: other processes, determinism, memory, signals."""
+"""The process that a run is: backend, memory, determinism, signals, other processes."""

@@ -8,15 +8,19 @@ import os
 
 from ml_collections import ConfigDict
 
+from tx.runtime.backend import computes_on_cpu
+
 _THREADS, _FLAGS = "PJRT_NPROC", "XLA_FLAGS"
 
 
 def fix(parallel: ConfigDict) -> None:
-    """Sets this process to `parallel.threads`, whatever cores it may use; call it before JAX starts.
+    """Sets this process to `parallel.threads` on a CPU, whatever cores it may use; call it before JAX starts.
 
-    With `parallel.deterministic` also to kernels that give equal bits each time, on a GPU.
+    With `parallel.deterministic` also to kernels that give equal bits each time, on a GPU. There the number of threads
+    changes no bit, and few of them would be slow to compile: one took three minutes where 16 cores take one.
     """
-    os.environ[_THREADS] = str(parallel.threads)
+    if computes_on_cpu():
+        os.environ[_THREADS] = str(parallel.threads)
     if parallel.deterministic:
         os.environ[_FLAGS] = f"{os.environ.get(_FLAGS, '')} --xla_gpu_deterministic_ops=true".strip()
 

@@ -3,15 +3,14 @@
 import collections
 from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 
 from tx.data.packing import Batch
 from tx.errors import Diverged
+from tx.runtime.backend import dispatches_ahead
 from tx.training.step import layers
 from tx.training.training_run import Member
 
-LAG = 2  # dispatches that an accelerator may work ahead of being looked at
 ENOUGH = 30  # losses of earlier steps, below which nothing counts as a spike
 SPIKE = 6.0  # standard deviations above their mean
 
@@ -26,7 +25,7 @@ class Sentinel:
 
     def __init__(self, members: Sequence[Member], params: dict):
         self._members, self._layers = members, layers(params)
-        self._lag = 0 if jax.default_backend() == "cpu" else LAG
+        self._lag = dispatches_ahead()
         self._waiting = collections.deque()
 
     def look(self, step: int, metrics: dict, batch: Batch) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:

@@ -11,6 +11,7 @@ from tx.model.flops import training_flops
 from tx.runs.checkpoints import Checkpoint, Checkpoints
 from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
+from tx.runtime.backend import plans_ahead
 from tx.runtime.trees import stack
 from tx.training.metrics import SIDES
 from tx.training.optimizer import schedule
@@ -39,7 +40,7 @@ class Member:
             row_length=config.data.row_length,
             batch_rows=config.data.batch_rows,
             max_length_quantile=config.data.max_length_quantile,
-            ahead=jax.default_backend() != "cpu",
+            ahead=plans_ahead(),
         )
         self.rate = schedule(config)
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)

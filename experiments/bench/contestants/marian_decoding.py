@@ -9,7 +9,7 @@ from experiments.bench.contestants import bundle
 from experiments.bench.contestants.weights import EPSILON, Weights
 from experiments.bench.harness.machine import peak_memory
 from tx.data.vocabulary import EOS, PAD
-from tx.runtime.memory import keep_freed_memory
+from tx.runtime.backend import keep_freed_memory
 
 
 class Decoding:

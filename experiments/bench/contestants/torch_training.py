@@ -9,7 +9,7 @@ import numpy as np
 from experiments.bench.contestants.length_batches import LengthBatches
 from experiments.bench.harness import sentences
 from experiments.bench.harness.machine import peak_memory
-from tx.runtime.memory import keep_freed_memory
+from tx.runtime.backend import keep_freed_memory
 
 
 class Training:

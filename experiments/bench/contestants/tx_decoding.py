@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from experiments.bench.contestants import bundle
 from experiments.bench.harness.machine import peak_memory
 from tx.data.vocabulary import EOS
-from tx.runtime.memory import keep_freed_memory
+from tx.runtime.backend import keep_freed_memory
 
 
 class Decoding:

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tx.runtime import determinism
-from tx.runtime.memory import keep_freed_memory, one_step_at_a_time
+from tx.runtime.backend import keep_freed_memory, one_step_at_a_time
 
 
 class Loop:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from experiments.bench.harness import sentences
 from experiments.bench.harness.machine import device_memory, peak_memory
 from tx.data.loader import TrainBatches
-from tx.runtime.memory import keep_freed_memory, one_step_at_a_time
+from tx.runtime.backend import keep_freed_memory, one_step_at_a_time, plans_ahead
 
 
 class Training:
@@ -22,8 +22,6 @@ class Training:
     def __init__(self, config: dict, folder: str):
         keep_freed_memory()
         one_step_at_a_time()
-        import jax
-
         from tx.training.step import init_state, make_train_step
 
         self._started = peak_memory()
@@ -33,7 +31,7 @@ class Training:
             seed=config.train.seed,
             row_length=config.data.row_length,
             batch_rows=config.data.batch_rows,
-            ahead=jax.default_backend() != "cpu",
+            ahead=plans_ahead(),
         )
         self._state, self._step = init_state(config), make_train_step(config)
 

@@ -1,0 +1,178 @@
+"""What is done otherwise on a CPU than on an accelerator: every such choice, and what it gains.
+
+Nothing else asks on which backend it is. Some code has a form that a CPU prefers and an accelerator does not mind, and
+so has it everywhere: the two-dimensional products of `tx.model.layers.dense`, the transposed gradient of the table in
+`tx.model.loss`, the chunks of `tx.decoding.top_k`.
+"""
+
+import ctypes
+import glob
+import importlib.util
+import os
+import pkgutil
+import sys
+
+# Before JAX starts. What other libraries compute keeps its memory so too, and must not load JAX for it: hence the
+# imports inside functions.
+
+
+def computes_on_cpu() -> bool:
+    """Returns whether JAX is going to compute on a CPU, without starting it.
+
+    The first name in $JAX_PLATFORMS decides; where there is none, whether there is an accelerator with its plugin.
+    """
+    if chosen := os.environ.get("JAX_PLATFORMS", ""):
+        return chosen.split(",")[0].strip() == "cpu"
+    return not (gpus() and _cuda_plugin()) and not (tpus() and importlib.util.find_spec("libtpu"))
+
+
+def gpus() -> list[str]:
+    """Returns NVIDIA's GPUs by number or name, those that $JAX_PLATFORMS and $CUDA_VISIBLE_DEVICES leave."""
+    there = sorted(int(path.removeprefix("/dev/nvidia")) for path in glob.glob("/dev/nvidia[0-9]*"))
+    if os.environ.get("JAX_PLATFORMS", "") == "cpu" or not there:
+        return []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in there] if chosen is None else [one for one in chosen.split(",") if one.strip()]
+
+
+def tpus() -> list[str]:
+    """Returns the devices of TPUs, none where $JAX_PLATFORMS says CPU."""
+    return [] if os.environ.get("JAX_PLATFORMS", "") == "cpu" else glob.glob("/dev/accel[0-9]*")
+
+
+def _cuda_plugin():
+    package = importlib.util.find_spec("jax_plugins")
+    names = [module.name for module in pkgutil.iter_modules(package.submodule_search_locations)] if package else []
+    return any("cuda" in name for name in names)
+
+
+# Numbers of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+
+
+def keep_freed_memory() -> None:
+    """Makes malloc reuse large blocks; call it before JAX starts.
+
+    On CPU, XLA allocates a step's arrays anew each time. By default glibc maps each large block from the kernel, which
+    fills it with zeros page by page: measured on two cores, that made a third of a small model's step. Nothing happens
+    where the C library is another.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    mallopt(M_ARENA_MAX, 1)  # the settings below hold for the main arena alone
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_TOP_PAD, 64 * 2**20)
+
+
+def one_step_at_a_time() -> None:
+    """Makes a call of a compiled program on CPU return when it is done; call it before JAX starts.
+
+    JAX would start the next step while one is still being computed, with temporaries of its own: twice the memory, and
+    no faster where both use the same cores.
+    """
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+# Once JAX has started.
+
+
+def name() -> str:
+    """Returns the backend that JAX computes on: "cpu", "gpu" or "tpu"."""
+    import jax
+
+    return jax.default_backend()
+
+
+def on_cpu() -> bool:
+    """Returns whether JAX computes on a CPU."""
+    return name() == "cpu"
+
+
+# The model and its loss.
+
+
+def joins_projections() -> bool:
+    """Returns whether several Dense layers of one input are one matrix product, whose result is cut.
+
+    Not on an accelerator, since there cutting, and joining the gradients, takes longer than one large product gains.
+    """
+    return on_cpu()
+
+
+def transposes_kernel_gradient(inputs: int, outputs: int) -> bool:
+    """Returns whether the gradient of a Dense kernel is computed as the transpose of the other product.
+
+    On a CPU that is half as fast again, where the inputs are more than the outputs.
+    """
+    return inputs > outputs and on_cpu()
+
+
+LOSS_CHUNK = 512  # tokens whose logits exist at a time, on a CPU
+# Logits that exist at a time elsewhere: each chunk reads and writes the gradient of the whole table once more.
+LOSS_LOGITS = 2**28
+
+
+def loss_chunk(tokens: int, vocabulary: int) -> int:
+    """Returns how many of the tokens to compute logits of at a time; elsewhere than on a CPU in parts of one size."""
+    if on_cpu():
+        return LOSS_CHUNK
+    return max(1, -(-tokens // -(-tokens * vocabulary // LOSS_LOGITS)))
+
+
+# Training.
+
+LAG = 2  # dispatches that an accelerator may work ahead of being looked at
+
+
+def dispatches_ahead() -> int:
+    """Returns how many dispatches are under way before the losses of the first are looked at.
+
+    An accelerator need not wait for the host then; on a CPU one is done when the call returns (`one_step_at_a_time`).
+    """
+    return 0 if on_cpu() else LAG
+
+
+def plans_ahead() -> bool:
+    """Returns whether batches are planned in another process: a fast device must not wait for Python.
+
+    On a CPU that process would take its time from the training.
+    """
+    return not on_cpu()
+
+
+# Decoding. Elsewhere than on a CPU a step takes as long for many sentences as for few, and compilations weigh more.
+
+SHAPES = 4  # source lengths that batches are padded to, hence compilations, at most
+HALVINGS = 2  # of a batch whose sentences are over, each another compilation (`tx.decoding.beam_search.search`), for
+MANY = 500  # sentences or more
+FEW = 2  # the SHAPES elsewhere, without HALVINGS
+WORKERS = 4  # batches at once on a CPU: together they hold decode.batch_tokens
+
+
+def decoding_shapes() -> int:
+    """Returns the most source lengths to pad batches to."""
+    return SHAPES if on_cpu() else FEW
+
+
+def decoding_halvings(sentences: int) -> int:
+    """Returns how often a batch is cut to half once half of it is over, where so many sentences are translated."""
+    return HALVINGS if on_cpu() and sentences >= MANY else 0
+
+
+def decoding_workers(threads: int) -> int:
+    """Returns how many batches are translated at once.
+
+    On a CPU several batches side by side, a thread each, beat one after the other with all threads.
+    """
+    return min(threads, WORKERS) if on_cpu() else 1
+
+
+def decoding_options() -> dict[str, bool] | None:
+    """Returns the compiler's options: on a CPU a batch keeps to the thread that it is given (`decoding_workers`)."""
+    return {"xla_cpu_multi_thread_eigen": False} if on_cpu() else None
