@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.analysis import complexity
-from tx.model.attention import Place, Rows
+from tx.model.attention import PackedMask, PositionContext
 from tx.model.mixers import mixers
 from tx.model.positions import positions
 
@@ -21,10 +21,11 @@ def mixing(kind, length):
     fields = {"num_layers": 1, "num_heads": 2, "d_model": WIDTH, "d_k": 4, "d_v": 4, "max_positions": 1}
     fields |= {"max_offset": 1, "sinusoid_layout": "concatenated", "sinusoid_endpoint": True}
     fields |= {"scale_positions": True, "causal": True}
-    rows, place = Rows.of(jnp.ones((1, length), jnp.int32), True), jnp.arange(length)[None]
+    packed, position = PackedMask.of(jnp.ones((1, length), jnp.int32), True), jnp.arange(length)[None]
 
     def mix(module, x, layer=0):
-        return module.mix(x[None], rows, Place(positions["none"](**fields), layer, place), train=False)[0]
+        context = PositionContext(positions["none"](**fields), layer, position)
+        return module.mix(x[None], packed, context, train=False)[0]
 
     x, other = (jax.random.normal(jax.random.key(seed), (length, WIDTH)) for seed in (0, 1))
     params = made.init(jax.random.key(2), x, method=mix)

@@ -53,7 +53,7 @@ def test_only_what_names_a_component_of_a_file_depends_on_it(tmp_path, monkeypat
 
         @positions.register("mine")
         class Mine(PositionEncoding):
-            def turn(self, x, position):
+            def rotate(self, x, position):
                 return x * {}
         """
     configs = [{"model": {"positions": name}} for name in ("sinusoidal", "mine")]

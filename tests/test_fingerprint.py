@@ -159,9 +159,10 @@ def test_everything_that_makes_a_number_is_reached():
         training.sharding.make_train_step training.sharding.gather model.prng.random_bits model.prng._GENERATOR
         model.prng._fold_in model.transformer.Transformer model.transformer.EncoderLayer
         model.transformer.DecoderLayer model.transformer.projection model.attention.MultiHeadAttention
-        model.attention.Rows model.attention.Place model.attention.BLOCK model.attention_kernels.attend_heads
-        model.attention_kernels._attend_backward model.attention_kernels.dot_product_attention
-        model.attention_kernels.accumulate model.attention_kernels.MASKED model.layers.Dense model.layers.Dropout
+        model.attention.PackedMask model.attention.PositionContext model.attention.BLOCK
+        model.attention_kernels.attend_heads model.attention_kernels._attend_backward
+        model.attention_kernels.dot_product_attention model.attention_kernels.online_softmax_update
+        model.attention_kernels.MASKED model.layers.Dense model.layers.Dropout
         model.layers.Residual model.layers._product_backward model.layers.unit_scaling model.mixers.self_attention
         model.similarity.Scaled model.similarity.Similarity model.positions.Sinusoidal
         model.positions.PositionEncoding model.norms.LayerNorm model.norms._normalise_half_backward

@@ -96,18 +96,18 @@ def test_cached_steps_equal_teacher_forcing(variant):
     moved = rng.permuted(np.tile(np.arange(beam), (2, length, 1)), axis=2)  # who stands where, at every position
 
     @jax.jit
-    def step(cache, token, index, slots, memory):
-        inputs = (token, index, slots, memory, src != 0)
-        return model.apply({"params": params, "cache": cache}, *inputs, method="step", mutable=["cache"])
+    def step(cache, token, index, ancestry, cross_kv):
+        inputs = (token, index, ancestry, cross_kv, src != 0)
+        return model.apply({"params": params, "cache": cache}, *inputs, method="decode_step", mutable=["cache"])
 
-    memory, cache = model.apply({"params": params}, src, method="memory"), {}
+    cross_kv, cache = model.apply({"params": params}, src, method="precompute_kv"), {}
     for t in range(6):
-        # moved[b, t, place] is the hypothesis at a place; slots[b, place, s] is where it stood at position s.
+        # moved[b, t, place] is the hypothesis at a place; ancestry[b, place, s] is where it stood at position s.
         places = np.argsort(moved, axis=2)
-        slots = np.stack([[places[b, :, moved[b, t, place]] for place in range(beam)] for b in range(2)])
+        ancestry = np.stack([[places[b, :, moved[b, t, place]] for place in range(beam)] for b in range(2)])
         now = np.take_along_axis(hypotheses, moved[:, t, :, None], axis=1)
         token = now[:, :, t - 1] if t else np.zeros((2, beam), np.int32)
-        got, updated = step(cache, token, jnp.int32(t), slots.astype(np.int32), memory)
+        got, updated = step(cache, token, jnp.int32(t), ancestry.astype(np.int32), cross_kv)
         cache = updated["cache"]
         expected = np.take_along_axis(want, moved[:, t, :, None, None], axis=1)[:, :, t]
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
@@ -376,16 +376,16 @@ def test_slopes_of_alibi():
 def test_rotary_products_depend_on_offsets_alone():
     rng = np.random.default_rng(5)
     query, key = (jnp.asarray(rng.normal(size=(1, 6, 2, 4)), jnp.float32) for _ in range(2))
-    turn = encoding_of("rotary").turn
+    rotate = encoding_of("rotary").rotate
 
     def products(shift):
         position = jnp.arange(6)[None] + shift
-        return jnp.einsum("bnhk,bmhk->bhnm", turn(query, position), turn(key, position))
+        return jnp.einsum("bnhk,bmhk->bhnm", rotate(query, position), rotate(key, position))
 
     np.testing.assert_allclose(products(0), products(37), atol=1e-5)
-    same = turn(query, jnp.zeros((1, 6), jnp.int32))
+    same = rotate(query, jnp.zeros((1, 6), jnp.int32))
     np.testing.assert_allclose(same, query, atol=1e-6)
-    lengths = np.linalg.norm(turn(query, jnp.arange(6)[None]), axis=-1)
+    lengths = np.linalg.norm(rotate(query, jnp.arange(6)[None]), axis=-1)
     np.testing.assert_allclose(lengths, np.linalg.norm(query, axis=-1), rtol=1e-5)
 
 
@@ -393,12 +393,12 @@ def test_offsets_beyond_the_clip_are_alike():
     encoding = encoding_of("relative", max_offset=2)
     query = jnp.ones((1, 2, 1, 4))
     offset = jnp.array([[-9, -3, -2, -1, 0, 1, 2, 3, 9]])
-    params = encoding.init(jax.random.key(0), 0, query, offset, method="logits")
-    found = np.asarray(encoding.apply(params, 1, query, offset, method="logits"))[0, 0, 0]
+    params = encoding.init(jax.random.key(0), 0, query, offset, method="logit_bias")
+    found = np.asarray(encoding.apply(params, 1, query, offset, method="logit_bias"))[0, 0, 0]
     assert found[0] == found[1] == found[2]
     assert found[6] == found[7] == found[8]
     assert len(set(found)) == 5
-    other = np.asarray(encoding.apply(params, 0, query, offset, method="logits"))[0, 0, 0]
+    other = np.asarray(encoding.apply(params, 0, query, offset, method="logit_bias"))[0, 0, 0]
     assert not set(found) & set(other)  # of another layer
 
 

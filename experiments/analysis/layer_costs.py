@@ -111,7 +111,7 @@ def _measured(kind, length):
     import jax.numpy as jnp
 
     from experiments.analysis import complexity
-    from tx.model.attention import Place, Rows
+    from tx.model.attention import PackedMask, PositionContext
     from tx.model.mixers import mixers
     from tx.model.positions import PositionEncoding, positions
 
@@ -121,11 +121,11 @@ def _measured(kind, length):
     model = get_config().model
     fields = {field.name: model[field.name] for field in dataclasses.fields(PositionEncoding) if field.name in model}
     fields |= {"num_layers": 1, "num_heads": 1, "d_model": WIDTH, "d_k": WIDTH, "d_v": WIDTH, "causal": True}
-    nowhere, rows = positions["none"](**fields), Rows.of(jnp.ones((1, length), jnp.int32), causal=True)
+    nowhere, packed = positions["none"](**fields), PackedMask.of(jnp.ones((1, length), jnp.int32), causal=True)
     position = jnp.arange(length)[None]
 
     def mix(module, x, layer):
-        return module.mix(x[None], rows, Place(nowhere, layer, position), train=False)[0]
+        return module.mix(x[None], packed, PositionContext(nowhere, layer, position), train=False)[0]
 
     x, other = (jax.random.normal(jax.random.key(seed), (length, WIDTH)) for seed in (0, 1))
     params = mixer.init(jax.random.key(2), x, 0, method=mix)

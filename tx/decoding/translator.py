@@ -106,12 +106,11 @@ def blocks(length: int) -> int:
 def _search(config, eos_rank, params, src, *, length, halvings):
     """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
     model, width = Transformer(**config.model), config.decode.beam
-    context = (model.apply({"params": params}, src, method="memory"), src != 0)
+    context = (model.apply({"params": params}, src, method="precompute_kv"), src != 0)
 
     def step(token, index, ancestry, cache, context):
-        logits, new = model.apply(
-            {"params": params, "cache": cache}, token, index, ancestry, *context, method="step", mutable=["cache"]
-        )
+        inputs = (token, index, ancestry, *context)
+        logits, new = model.apply({"params": params, "cache": cache}, *inputs, method="decode_step", mutable=["cache"])
         return logits, new["cache"]
 
     token = jnp.zeros((src.shape[0], width), jnp.int32)

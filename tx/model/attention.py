@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from tx.model.attention_kernels import MASKED, accumulate, attend_heads, dot_product_attention, masked
+from tx.model.attention_kernels import MASKED, attend_heads, dot_product_attention, masked, online_softmax_update
 from tx.model.layers import Dense, Dropout, dense_each
 from tx.model.positions import PositionEncoding
 from tx.model.similarity import Similarity, similarities
@@ -15,12 +15,12 @@ from tx.model.similarity import Similarity, similarities
 BLOCK = 8  # positions of the decoding cache that are attended to at a time
 
 
-class Place(NamedTuple):
-    """Where the queries and keys of self-attention stand.
+class PositionContext(NamedTuple):
+    """Positions of the queries and keys of one layer's self-attention, and the encoding that tells them.
 
     Attributes:
-      encoding: what the stack knows of positions.
-      layer: which of the stack's it is.
+      encoding: of the layer's stack.
+      layer: its number in the stack, from 0.
       position: of each token in its sentence, (b, n).
     """
 
@@ -29,21 +29,21 @@ class Place(NamedTuple):
     position: Array
 
     @property
-    def adds_to_heads(self) -> bool:
-        return type(self.encoding).heads is not PositionEncoding.heads
+    def has_value_bias(self) -> bool:
+        return type(self.encoding).value_bias is not PositionEncoding.value_bias
 
-    def turn(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
-        return self.encoding.turn(x, self.position)
+    def rotate(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
+        return self.encoding.rotate(x, self.position)
 
-    def logits(self, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]) -> Float[Array, "#b h n m"] | None:
-        return self.encoding.logits(self.layer, query, offset)
+    def logit_bias(self, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]) -> Float[Array, "#b h n m"] | None:
+        return self.encoding.logit_bias(self.layer, query, offset)
 
-    def heads(self, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]) -> Float[Array, "b h n v"] | None:
-        return self.encoding.heads(self.layer, weights, offset)
+    def value_bias(self, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]) -> Float[Array, "b h n v"] | None:
+        return self.encoding.value_bias(self.layer, weights, offset)
 
 
-class Rows(NamedTuple):
-    """The sentences that share the rows of a batch.
+class PackedMask(NamedTuple):
+    """Mask of packed sentences: which tokens of a row are of one sentence.
 
     Attributes:
       segments: the number of each token's sentence in its row, (b, n); its tokens stand side by side.
@@ -56,7 +56,7 @@ class Rows(NamedTuple):
     mask: Array
 
     @classmethod
-    def of(cls, segments: Int[Array, "b n"], causal: bool) -> "Rows":
+    def of(cls, segments: Int[Array, "b n"], causal: bool) -> "PackedMask":
         same = segments[:, :, None] == segments[:, None, :]
         order = jnp.arange(segments.shape[1])
         return cls(segments, causal, same & (order[:, None] >= order[None, :])[None] if causal else same)
@@ -103,38 +103,40 @@ class MultiHeadAttention(nn.Module):
         mask: Bool[Array, "b n m"],
         *,
         train: bool,
-        place: Place | None = None,
+        context: PositionContext | None = None,
         causal: bool = False,
     ) -> Float[Array, "b n d"]:
         """Attends from x to memory; mask is true where x's row may see memory's column, with `causal` none after it.
 
-        Self-attention is `memory is x`: then queries, keys and values come out of one matrix product, and `place` says
-        where they stand.
+        Self-attention is `memory is x`: then queries, keys and values come out of one matrix product, and `context`
+        says where they stand.
         """
         if memory is x:
             query, key, value = self._self_projections(x)
         else:
-            query = self._heads(self.query(x), self.d_k)
+            query = self._split_heads(self.query(x), self.d_k)
             key, value = self.keys_values(memory)
-        if place is not None:
-            query, key = place.turn(query), place.turn(key)
+        if context is not None:
+            query, key = context.rotate(query), context.rotate(key)
         if self.kernel == "cudnn":  # it scales by itself, and there is nothing else to do (tx.config.validate)
             return self._merge(dot_product_attention(query, key, value, mask, self.kernel, causal))
         query, key, value = (
             part.transpose(0, 2, 1, 3) for part in (self.compare.query(query), self.compare.key(key), value)
         )
-        heads = self._heads_of(query, self._spread(key), self._spread(value), mask, place, train)
+        heads = self._attend_heads(query, self._repeat_kv(key), self._repeat_kv(value), mask, context, train)
         return self._merge(heads.transpose(0, 2, 1, 3))
 
-    def mix(self, x: Float[Array, "b n d"], rows: Rows, place: Place, *, train: bool) -> Float[Array, "b n d"]:
+    def mix(
+        self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, *, train: bool
+    ) -> Float[Array, "b n d"]:
         """Self-attention in sentences (`tx.model.mixers.Mixer`)."""
         if not self.neighbourhood:
-            return self(x, x, rows.mask, train=train, place=place, causal=rows.causal)
+            return self(x, x, packed.mask, train=train, context=context, causal=packed.causal)
         query, key, value = self._self_projections(x)
-        query, key = self.compare.query(place.turn(query)), self.compare.key(place.turn(key))
-        return self._merge(self._near(query, key, value, rows, place, train))
+        query, key = self.compare.query(context.rotate(query)), self.compare.key(context.rotate(key))
+        return self._merge(self._attend_locally(query, key, value, packed, context, train))
 
-    def _near(self, query, key, value, rows, place, train):
+    def _attend_locally(self, query, key, value, packed, context, train):
         """Attends within the neighbourhood: pieces of its size, each to itself and to the pieces beside it."""
         r, (batch, length, *_) = self.neighbourhood, query.shape
         pieces = -(-length // r)
@@ -146,23 +148,23 @@ class MultiHeadAttention(nn.Module):
             parts = [x[:, i * r : (i + pieces) * r].reshape(batch, pieces, r, *x.shape[2:]) for i in range(count)]
             return jnp.concatenate(parts, axis=2).reshape(batch * pieces, count * r, *x.shape[2:])
 
-        count = 2 if rows.causal else 3
+        count = 2 if packed.causal else 3
         offset = jnp.arange(-r, (count - 1) * r)[None] - jnp.arange(r)[:, None]
-        near = (offset >= -r) & (offset <= (0 if rows.causal else r))
-        mask = cut(rows.segments, 0, 1, -1)[:, :, None] == cut(rows.segments, -1, count, -2)[:, None, :]
-        parts = (cut(query, 0, 1), self._spread(cut(key, -1, count), 2), self._spread(cut(value, -1, count), 2))
+        near = (offset >= -r) & (offset <= (0 if packed.causal else r))
+        mask = cut(packed.segments, 0, 1, -1)[:, :, None] == cut(packed.segments, -1, count, -2)[:, None, :]
+        parts = (cut(query, 0, 1), self._repeat_kv(cut(key, -1, count), 2), self._repeat_kv(cut(value, -1, count), 2))
         parts = (part.transpose(0, 2, 1, 3) for part in parts)
-        heads = self._heads_of(*parts, mask & near[None], place, train, offset).transpose(0, 2, 1, 3)
+        heads = self._attend_heads(*parts, mask & near[None], context, train, offset).transpose(0, 2, 1, 3)
         return heads.reshape(batch, pieces * r, *heads.shape[2:])[:, :length]
 
-    def _heads_of(self, query, key, value, mask, place, train, offset=None):
-        """Attends, head by head, with what the similarity has made of queries and keys."""
+    def _attend_heads(self, query, key, value, mask, context, train, offset=None):
+        """Attends, head by head, with queries and keys as the similarity has mapped them."""
         if offset is None:  # of tokens of one sentence
             offset = jnp.arange(key.shape[2])[None] - jnp.arange(query.shape[2])[:, None]
-        bias = None if place is None else place.logits(query, offset)
+        bias = None if context is None else context.logit_bias(query, offset)
         dropping, looking = train and self.drop.active, self.is_mutable_collection("attention")
         # What only the weights themselves can give; all else never has to write them down.
-        plain = type(self.compare).logits is Similarity.logits and (place is None or not place.adds_to_heads)
+        plain = type(self.compare).logits is Similarity.logits and (context is None or not context.has_value_bias)
         if plain and not dropping and not looking:
             return self._kept(attend_heads(query, key, value, mask, bias))
         logits = self.compare.logits(query, key)
@@ -172,7 +174,7 @@ class MultiHeadAttention(nn.Module):
             self.sow("attention", "logits", logits)
             self.sow("attention", "weights", weights)
         weights = self.drop(weights, train=train)
-        added = None if place is None else place.heads(weights, offset)
+        added = None if context is None else context.value_bias(weights, offset)
         heads = weights @ value
         return self._kept(heads if added is None else heads + added)
 
@@ -184,9 +186,9 @@ class MultiHeadAttention(nn.Module):
 
     def keys_values(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
         """Returns the keys (b, m, kv_heads, d_k) and values (b, m, kv_heads, d_v) of `memory`."""
-        return tuple(map(self._heads, dense_each((self.key, self.value), memory), (self.d_k, self.d_v)))
+        return tuple(map(self._split_heads, dense_each((self.key, self.value), memory), (self.d_k, self.d_v)))
 
-    def memory(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
+    def precompute_kv(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
         """Returns keys (b, kv_heads, m, d_k), as the similarity makes them, and values (b, kv_heads, m, d_v) of
         `memory`, to be attended to many times."""
         key, value = self.keys_values(memory)
@@ -196,28 +198,29 @@ class MultiHeadAttention(nn.Module):
         self, x: Float[Array, "b beam d"], key: Array, value: Array, mask: Bool[Array, "b 1 m"]
     ) -> Float[Array, "b beam d"]:
         """Attends from a sentence's hypotheses to what `memory` gave: cross-attention while decoding."""
-        query = self.compare.query(self._heads(self.query(x), self.d_k)).transpose(0, 2, 1, 3)
-        heads = self._heads_of(query, self._spread(key), self._spread(value), mask, None, train=False)
+        query = self.compare.query(self._split_heads(self.query(x), self.d_k)).transpose(0, 2, 1, 3)
+        heads = self._attend_heads(query, self._repeat_kv(key), self._repeat_kv(value), mask, None, train=False)
         return self._merge(heads.transpose(0, 2, 1, 3))
 
-    def step(
+    def decode_step(
         self,
         x: Float[Array, "b beam d"],
         index: Int[Array, ""],
-        slots: Int[Array, "b beam length"],
-        place: Place | None = None,
+        ancestry: Int[Array, "b beam length"],
+        context: PositionContext | None = None,
     ) -> Float[Array, "b beam d"]:
         """Causal self-attention of position `index` alone; earlier keys and values lie in the collection "cache".
 
-        The cache holds every place of every position, (b, length / BLOCK, kv_heads, BLOCK, beam, d_k), and nothing in
-        it ever moves: hypothesis j attends to slots[b, j, t] at position t <= index, where it and its beginnings stood.
-        A sentence's hypotheses are so the queries of one matrix product; to copy a cache after each step to where its
-        hypothesis went costs more than the products with the others' places. Blocks that lie ahead cost nothing.
+        The cache holds every beam index of every position, (b, length / BLOCK, kv_heads, BLOCK, beam, d_k), and nothing
+        in it ever moves: at position t <= index hypothesis j attends to beam index ancestry[b, j, t], where its
+        beginning stood. A sentence's hypotheses are so the queries of one matrix product; to copy a cache after each
+        step to where its hypothesis went costs more than the products with the others' keys. Blocks that lie ahead cost
+        nothing.
         """
-        batch, beam, length = slots.shape
+        batch, beam, length = ancestry.shape
         query, key, value = self._self_projections(x)  # (b, beam, h, d_k)
-        if place is not None:
-            query, key = place.turn(query), place.turn(key)
+        if context is not None:
+            query, key = context.rotate(query), context.rotate(key)
         query = self.compare.query(query).transpose(0, 2, 1, 3)
         kept = (
             self._cached("key", self.compare.key(key), index, length),
@@ -226,33 +229,33 @@ class MultiHeadAttention(nn.Module):
 
         def attend_block(block, sums):
             key, value = (
-                self._spread(
+                self._repeat_kv(
                     jax.lax.dynamic_index_in_dim(x, block, 1, keepdims=False).reshape(
                         batch, self.kv_heads, BLOCK * beam, -1
                     )
                 )
                 for x in kept
             )
-            through = jax.lax.dynamic_slice_in_dim(slots, block * BLOCK, BLOCK, axis=2)
-            mine = through[..., None] == jnp.arange(beam)[None, None, None, :]
+            origin = jax.lax.dynamic_slice_in_dim(ancestry, block * BLOCK, BLOCK, axis=2)
+            mine = origin[..., None] == jnp.arange(beam)[None, None, None, :]
             position = block * BLOCK + jnp.arange(BLOCK)
             seen = position <= index
             if self.neighbourhood:
                 seen &= position >= index - self.neighbourhood
             mask = (mine & seen[None, None, :, None]).reshape(batch, beam, BLOCK * beam)
             logits, offset = self.compare.logits(query, key), jnp.broadcast_to(position - index, (beam, BLOCK))
-            bias = None if place is None else place.logits(query, offset)
-            if bias is not None:  # of each position, for all places that it has
+            bias = None if context is None else context.logit_bias(query, offset)
+            if bias is not None:  # of each position, for all beam indices
                 logits = logits + jnp.repeat(bias, beam, axis=-1)
 
             def means(weights):
                 heads = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-                if place is None or not place.adds_to_heads:
+                if context is None or not context.has_value_bias:
                     return heads
                 of_positions = weights.reshape(*weights.shape[:-1], BLOCK, beam).sum(-1)
-                return heads + place.heads(of_positions, offset)
+                return heads + context.value_bias(of_positions, offset)
 
-            return accumulate(sums, masked(logits, mask), means)
+            return online_softmax_update(sums, masked(logits, mask), means)
 
         nothing = jnp.zeros((*query.shape[:3], 1), jnp.float32)
         start = (nothing + MASKED, nothing, jnp.zeros((*query.shape[:3], self.d_v), jnp.float32))
@@ -272,12 +275,12 @@ class MultiHeadAttention(nn.Module):
 
     def _self_projections(self, x):
         parts = dense_each((self.query, self.key, self.value), x)
-        return tuple(map(self._heads, parts, (self.d_k, self.d_k, self.d_v)))
+        return tuple(map(self._split_heads, parts, (self.d_k, self.d_k, self.d_v)))
 
-    def _heads(self, x, width):
+    def _split_heads(self, x, width):
         return x.reshape(*x.shape[:-1], -1, width)
 
-    def _spread(self, x, axis=1):
+    def _repeat_kv(self, x, axis=1):
         """Keys or values, whose kv_heads lie along an axis, for every head."""
         return x if self.kv_heads == self.num_heads else jnp.repeat(x, self.num_heads // self.kv_heads, axis=axis)
 

@@ -94,8 +94,12 @@ def _transposed_product(x, y):
 attend_heads.defvjp(_attend_forward, _attend_backward)
 
 
-def accumulate(sums: tuple[Array, Array, Array], logits: Array, means: Callable) -> tuple[Array, Array, Array]:
-    """Takes further keys into a softmax: sums are the largest logit so far, and relative to it total and values.
+def online_softmax_update(
+    sums: tuple[Array, Array, Array], logits: Array, means: Callable
+) -> tuple[Array, Array, Array]:
+    """Takes further keys into a softmax (online softmax: Milakov and Gimelshein 2018).
+
+    `sums` are the largest logit so far, and relative to it the sum of the weights and that of the weighted values.
 
     `means` maps the weights of these keys, which are not normalised, to the sum of the values so weighted.
     """

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from tx.model.attention import MultiHeadAttention, Place, Rows
+from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.layers import Dense
 from tx.registry import Registry
 
@@ -45,14 +45,20 @@ class Mixer(nn.Module):
     kernel_width: int
     causal: bool
 
-    def mix(self, x: Float[Array, "b n d"], rows: Rows, place: Place, *, train: bool) -> Float[Array, "b n d"]:
-        """Mixes whole rows."""
+    def mix(
+        self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, *, train: bool
+    ) -> Float[Array, "b n d"]:
+        """Mixes whole rows of packed sentences."""
         raise NotImplementedError
 
-    def step(
-        self, x: Float[Array, "b beam d"], index: Int[Array, ""], slots: Int[Array, "b beam length"], place: Place
+    def decode_step(
+        self,
+        x: Float[Array, "b beam d"],
+        index: Int[Array, ""],
+        ancestry: Int[Array, "b beam length"],
+        context: PositionContext,
     ) -> Float[Array, "b beam d"]:
-        """Gives position `index` of each hypothesis of a decoder; `MultiHeadAttention.step` says what slots are.
+        """Mixes position `index` of each hypothesis of a decoder; see `MultiHeadAttention.decode_step` for `ancestry`.
 
         What it needs of earlier positions it keeps in the collection "cache", with b as the leading axis.
         """
@@ -79,9 +85,11 @@ class Recurrent(Mixer):
         self.inputs = [self.dense(self.width, 4 * self.size) for _ in self.directions]
         self.states = [self.dense(self.size, 4 * self.size, bias=False) for _ in self.directions]
 
-    def mix(self, x: Float[Array, "b n d"], rows: Rows, place: Place, *, train: bool) -> Float[Array, "b n d"]:
+    def mix(
+        self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, *, train: bool
+    ) -> Float[Array, "b n d"]:
         """A scan over the positions, in either direction."""
-        changes = rows.segments[:, 1:] != rows.segments[:, :-1]
+        changes = packed.segments[:, 1:] != packed.segments[:, :-1]
         found = []
         for i, backwards in enumerate(self.directions):
             begins = jnp.pad(changes, ((0, 0), (0, 1) if backwards else (1, 0)), constant_values=True)
@@ -104,11 +112,15 @@ class Recurrent(Mixer):
             found.append(scan(self, start, (inputs, begins))[1])
         return jnp.concatenate(found, axis=-1)
 
-    def step(
-        self, x: Float[Array, "b beam d"], index: Int[Array, ""], slots: Int[Array, "b beam length"], place: Place
+    def decode_step(
+        self,
+        x: Float[Array, "b beam d"],
+        index: Int[Array, ""],
+        ancestry: Int[Array, "b beam length"],
+        context: PositionContext,
     ) -> Float[Array, "b beam d"]:
         """One advance, from the state of the hypothesis that each one continues."""
-        before = jax.lax.dynamic_index_in_dim(slots, jnp.maximum(index - 1, 0), 2, keepdims=False)
+        before = jax.lax.dynamic_index_in_dim(ancestry, jnp.maximum(index - 1, 0), 2, keepdims=False)
         zeros = jnp.zeros(x.shape, x.dtype)
         state = tuple(
             jnp.where(
@@ -137,35 +149,42 @@ class Convolution(Mixer):
     The kernel is centred in the encoder; in the decoder it ends at its own position.
     """
 
-    def dilation(self, place: Place) -> int:
+    def dilation(self, context: PositionContext) -> int:
         """Returns the distance between two taps."""
         return 1
 
     def setup(self):
         self.kernel = self.dense(self.kernel_width * self.width, 2 * self.width)
 
-    def mix(self, x: Float[Array, "b n d"], rows: Rows, place: Place, *, train: bool) -> Float[Array, "b n d"]:
+    def mix(
+        self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, *, train: bool
+    ) -> Float[Array, "b n d"]:
         """One matrix product for all taps; those that lie in another sentence are zero."""
         before = self.kernel_width - 1 if self.causal else (self.kernel_width - 1) // 2
         taps = []
         for tap in range(self.kernel_width):
-            offset = (tap - before) * self.dilation(place)
-            same = _shifted(rows.segments, offset, -1) == rows.segments
+            offset = (tap - before) * self.dilation(context)
+            same = _shifted(packed.segments, offset, -1) == packed.segments
             taps.append(jnp.where(same[..., None], _shifted(x, offset, 0), jnp.zeros((), x.dtype)))
         return self._gated(taps)
 
-    def step(
-        self, x: Float[Array, "b beam d"], index: Int[Array, ""], slots: Int[Array, "b beam length"], place: Place
+    def decode_step(
+        self,
+        x: Float[Array, "b beam d"],
+        index: Int[Array, ""],
+        ancestry: Int[Array, "b beam length"],
+        context: PositionContext,
     ) -> Float[Array, "b beam d"]:
         """The taps of each hypothesis are the inputs of those that it continues."""
-        earlier = self.get_variable("cache", "inputs", jnp.zeros((x.shape[0], slots.shape[2], *x.shape[1:]), x.dtype))
+        zeros = jnp.zeros((x.shape[0], ancestry.shape[2], *x.shape[1:]), x.dtype)
+        earlier = self.get_variable("cache", "inputs", zeros)
         kept = jax.lax.dynamic_update_slice(earlier, x[:, None], (0, index, 0, 0))
         self.put_variable("cache", "inputs", kept)
         taps = [x]
         for tap in range(1, self.kernel_width):
-            at = index - tap * self.dilation(place)
+            at = index - tap * self.dilation(context)
             there = jax.lax.dynamic_index_in_dim(kept, jnp.maximum(at, 0), 1, keepdims=False)
-            who = jax.lax.dynamic_index_in_dim(slots, jnp.maximum(at, 0), 2, keepdims=False)
+            who = jax.lax.dynamic_index_in_dim(ancestry, jnp.maximum(at, 0), 2, keepdims=False)
             taps.append(jnp.where(at < 0, jnp.zeros((), x.dtype), jnp.take_along_axis(there, who[..., None], 1)))
         return self._gated(taps[::-1])
 
@@ -178,8 +197,8 @@ class Convolution(Mixer):
 class Dilated(Convolution):
     """The same with k^l positions between two taps in layer l = 0, 1, ... (as ByteNet: Kalchbrenner et al. 2017)."""
 
-    def dilation(self, place: Place) -> int:
-        return self.kernel_width**place.layer
+    def dilation(self, context: PositionContext) -> int:
+        return self.kernel_width**context.layer
 
 
 def _shifted(x, offset, fill):

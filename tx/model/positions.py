@@ -16,8 +16,9 @@ positions = Registry("model.positions")
 class PositionEncoding(nn.Module):
     """What a stack of layers knows of positions; encoder and decoder have one each, for self-attention alone.
 
-    An encoding overrides what it needs: a vector added to each embedding (`__call__`), a turn of queries and keys,
-    something added to the logits, something added to the heads. An offset is the position of a key less the query's.
+    An encoding overrides what it needs: a vector added to each embedding (`__call__`), a rotation of queries and keys,
+    a bias added to the logits, a bias added to the weighted sum of the values. An offset is the position of a key less
+    the query's.
 
     Attributes: the model's fields of the same names, and
       causal: whether keys never stand behind their query.
@@ -39,20 +40,20 @@ class PositionEncoding(nn.Module):
         """Returns what is added to the embeddings; positions count from 0 in each sentence."""
         return jnp.zeros((*position.shape, self.d_model), jnp.float32)
 
-    def turn(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
-        """Returns queries or keys, turned."""
+    def rotate(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
+        """Returns queries or keys, rotated by their positions."""
         return x
 
-    def logits(
+    def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
     ) -> Float[Array, "#b h n m"] | None:
         """Returns what is added to the logits of a layer, from queries as the similarity has scaled them."""
         return None
 
-    def heads(
+    def value_bias(
         self, layer: int, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]
     ) -> Float[Array, "b h n v"] | None:
-        """Returns what is added to the heads of a layer, from the weights of attention."""
+        """Returns what is added to the weighted values of a layer, from the weights of attention."""
         return None
 
 
@@ -113,14 +114,14 @@ class Relative(PositionEncoding):
         self.keys = self.param("keys", nn.initializers.normal(self.d_k**-0.5), (*shape, self.d_k))
         self.values = self.param("values", nn.initializers.normal(self.d_v**-0.5), (*shape, self.d_v))
 
-    def logits(
+    def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
     ) -> Float[Array, "#b h n m"] | None:
         """q.a^K, of the same scaling as q.k."""
         keys = self.keys[layer].astype(query.dtype)[self._row(offset)]  # (n, m, k)
         return jnp.einsum("bhnk,nmk->bhnm", query, keys, preferred_element_type=jnp.float32)
 
-    def heads(
+    def value_bias(
         self, layer: int, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]
     ) -> Float[Array, "b h n v"] | None:
         """The weighted mean of a^V."""
@@ -145,7 +146,7 @@ class T5(PositionEncoding):
     def setup(self):
         self.table = self.param("table", nn.initializers.normal(self.d_model**-0.5), (BUCKETS, self.num_heads))
 
-    def logits(
+    def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
     ) -> Float[Array, "#b h n m"] | None:
         """The number of the offset's bucket."""
@@ -174,7 +175,7 @@ class ALiBi(PositionEncoding):
     The encoder takes the distance to either side.
     """
 
-    def logits(
+    def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
     ) -> Float[Array, "#b h n m"] | None:
         """-slope * |offset|."""
@@ -194,13 +195,13 @@ def alibi_slopes(num_heads: int) -> list[float]:
 
 @positions.register("rotary")
 class Rotary(PositionEncoding):
-    """Turns the halves of queries and keys against each other by angles that grow with the position (Su et al. 2021).
+    """Rotates the halves of queries and keys against each other by angles that grow with the position (Su et al. 2021).
 
-    Coordinate i < d_k/2 and i + d_k/2 are turned by position / 10000^(2i / d_k), so that products of queries and keys
+    Coordinates i < d_k/2 and i + d_k/2 are rotated by position / 10000^(2i / d_k), so that products of queries and keys
     depend on offsets alone.
     """
 
-    def turn(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
+    def rotate(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
         half = x.shape[-1] // 2
         frequency = jnp.asarray(10000.0 ** (-np.arange(half) / half), jnp.float32)
         angle = position[..., None, None].astype(jnp.float32) * frequency[None, None, None, :]

@@ -1,4 +1,4 @@
-"""Random bits as a function of a key and of a place: a generator that costs little to run and to compile.
+"""Random bits as a function of a key and an element's index: a generator that costs little to run and to compile.
 
 JAX's own generator (Threefry) loops over whole arrays on a CPU: for dropout it took an eighth of a small model's step,
 and compiling it for every shape of parameter took longer than anything else before the first step.
@@ -14,9 +14,9 @@ _ODD = np.uint32(0x9E3779B9)  # sets apart what is drawn from one key
 
 
 def random_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
-    """Returns 32 random bits an element: a function of the 64 bits of `key` (of any generator) and of the place.
+    """Returns 32 random bits an element: a function of the 64 bits of `key` (of any generator) and the index.
 
-    Each place goes twice through a 32-bit mixing function (C. Wellons's lowbias32), keyed in between: one fused pass
+    Each index goes twice through a 32-bit mixing function (C. Wellons's lowbias32), keyed in between: one fused pass
     that writes nothing but its result.
     """
     return _bits(jax.random.key_data(key), 32, shape)
@@ -31,10 +31,10 @@ def _bits(words, width, shape):
     if width != 32:
         raise NotImplementedError(f"this generator draws 32 bits an element, not {width}")
     low, high = words
-    place = jnp.zeros(shape, jnp.uint32)
+    index = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
-        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    return _mix(_mix(place ^ low) ^ high)
+        index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return _mix(_mix(index ^ low) ^ high)
 
 
 def _mix(x):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from tx.model import prng
-from tx.model.attention import MultiHeadAttention, Place, Rows
+from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.feed_forward import feed_forwards
 from tx.model.layers import Dropout, Residual
 from tx.model.mixers import mixers
@@ -35,10 +35,12 @@ class EncoderLayer(nn.Module):
     residual: dict
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], rows: Rows, place: Place, train: bool) -> Float[Array, "b n d"]:
+    def __call__(
+        self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, train: bool
+    ) -> Float[Array, "b n d"]:
         mixer = mixers[self.mixer_kind](attention=self.attention, **self.mixer, causal=False, name="self_attention")
         residual = Residual(**self.residual, name="residual_0")
-        x = residual(x, lambda y: mixer.mix(y, rows, place, train=train), train=train)
+        x = residual(x, lambda y: mixer.mix(y, packed, context, train=train), train=train)
         if feed_forwards[self.feed_forward_kind] is None:
             return x
         feed = feed_forwards[self.feed_forward_kind](**self.feed_forward, name="feed_forward")
@@ -67,22 +69,22 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Array, "b n d"],
         memory: Float[Array, "b m d"],
-        rows: Rows,
+        packed: PackedMask,
         cross: Bool[Array, "b n m"],
-        place: Place,
+        context: PositionContext,
         train: bool,
     ) -> Float[Array, "b n d"]:
         first, second = self.residuals[:2]
-        x = first(x, lambda y: self.mixing.mix(y, rows, place, train=train), train=train)
+        x = first(x, lambda y: self.mixing.mix(y, packed, context, train=train), train=train)
         x = second(x, lambda y: self.cross_attention(y, memory, cross, train=train), train=train)
         return self._fed(x, train)
 
-    def step(self, x, memory, memory_mask, index, slots, place):
-        """One position of each hypothesis: x (batch, beam, d); memory holds keys and values for (batch, m)."""
-        mask = memory_mask[:, None, :]
+    def decode_step(self, x, cross_kv, src_mask, index, ancestry, context):
+        """Computes one position of each hypothesis: x (batch, beam, d); `cross_kv` are the source's keys and values."""
+        mask = src_mask[:, None, :]
         first, second = self.residuals[:2]
-        x = first(x, lambda y: self.mixing.step(y, index, slots, place), train=False)
-        x = second(x, lambda y: self.cross_attention.attend(y, *memory, mask), train=False)
+        x = first(x, lambda y: self.mixing.decode_step(y, index, ancestry, context), train=False)
+        x = second(x, lambda y: self.cross_attention.attend(y, *cross_kv, mask), train=False)
         return self._fed(x, train=False)
 
     def _fed(self, x, train):
@@ -227,10 +229,10 @@ class Transformer(nn.Module):
         memory = memory if source is None else memory * source.astype(memory.dtype)
         previous = jnp.pad(tgt[:, :-1], ((0, 0), (1, 0)))
         x = self._embed(jnp.where(tgt_positions == 0, 0, previous), tgt_positions, self.target_position, train)
-        rows = Rows.of(tgt_segments, causal=True)
+        packed = PackedMask.of(tgt_segments, causal=True)
         cross = tgt_segments[:, :, None] == src_segments[:, None, :]
         for i, layer in enumerate(self.decoder):
-            x = layer(x, memory, rows, cross, Place(self.target_position, i, tgt_positions), train)
+            x = layer(x, memory, packed, cross, PositionContext(self.target_position, i, tgt_positions), train)
         return self.decoder_norm(x) if self.norm == "pre" else x
 
     def encode(
@@ -239,34 +241,36 @@ class Transformer(nn.Module):
         """Returns the encoder's output."""
         space = self.target_space[TARGET_SPACE] if self.target_spaces else None
         x = self._embed(src, position, self.source_position, train, space)
-        rows = Rows.of(segments, causal=False)
+        packed = PackedMask.of(segments, causal=False)
         for i, layer in enumerate(self.encoder):
-            x = layer(x, rows, Place(self.source_position, i, position), train)
+            x = layer(x, packed, PositionContext(self.source_position, i, position), train)
         return self.encoder_norm(x) if self.norm == "pre" else x
 
-    def memory(self, src: Int[Array, "b m"]) -> list[tuple[Array, Array]]:
-        """Returns each decoder layer's keys and values of the encoded source, for `step`."""
+    def precompute_kv(self, src: Int[Array, "b m"]) -> list[tuple[Array, Array]]:
+        """Returns each decoder layer's keys and values of the encoded source, for `decode_step`."""
         encoded = self.encode(src, (src != 0).astype(jnp.int32), self._count(src), train=False)
-        return [layer.cross_attention.memory(encoded) for layer in self.decoder]
+        return [layer.cross_attention.precompute_kv(encoded) for layer in self.decoder]
 
-    def step(
+    def decode_step(
         self,
         token: Int[Array, "b beam"],
         index: Int[Array, ""],
-        slots: Int[Array, "b beam length"],
-        memory: list[tuple[Array, Array]],
-        memory_mask: Bool[Array, "b m"],
+        ancestry: Int[Array, "b beam length"],
+        cross_kv: list[tuple[Array, Array]],
+        src_mask: Bool[Array, "b m"],
     ) -> Float[Array, "b beam vocab"]:
         """Returns the logits of output position `index` of each hypothesis, given its previous token (0 at the start).
 
-        A sentence has `beam` hypotheses; slots[b, j, t] says at which place j, or its beginning, stood at position
-        t <= index. Keys and values of all places and positions (at most `length`) are in the collection "cache", whose
-        leaves have b as their leading axis: apply with `mutable=["cache"]`.
+        A sentence has `beam` hypotheses; ancestry[b, j, t] is the beam index that j, or its beginning, had at position
+        t <= index. `cross_kv` is what `precompute_kv` gave. Keys and values of all beam indices and positions (at most
+        `length`) are in the collection "cache", whose leaves have b as their leading axis: apply with
+        `mutable=["cache"]`.
         """
         position = jnp.broadcast_to(index, token.shape)
         x = self._embed(token, position, self.target_position, train=False)
-        for i, (layer, keys_values) in enumerate(zip(self.decoder, memory, strict=True)):
-            x = layer.step(x, keys_values, memory_mask, index, slots, Place(self.target_position, i, position))
+        for i, (layer, keys_values) in enumerate(zip(self.decoder, cross_kv, strict=True)):
+            context = PositionContext(self.target_position, i, position)
+            x = layer.decode_step(x, keys_values, src_mask, index, ancestry, context)
         x = self.decoder_norm(x) if self.norm == "pre" else x
         return self.logits(x)
 
