@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import sacrebleu
 
+from tx import config as config_lib
 from tx.errors import UserError
-from tx.evaluation import scores
+from tx.evaluation import scores, tokenizers
+from tx.training.checks import check_config
 
 REFERENCES = [
     "Der Zug nach Köln-Deutz fährt heute 3,5 Stunden später ab, sagt der Schaffner.",
@@ -125,6 +127,51 @@ def test_perfect_and_hopeless_translations():
     for name in ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower", "exact_match"):
         assert hopeless[name] == 0
     assert scores.bleu_from_stats(hopeless["stats"]) == 0
+
+
+# A translation of five sentences with one word wrong, and one exact: by 13a each sentence is one token, and BLEU 0.
+CHINESE = ["我今天去了商店。", "她喜欢喝绿茶。", "火车三点钟到。", "这本书很有意思。"]
+WRONG = ["我昨天去了商店。", "她喜欢喝红茶。", "火车两点钟到。", "这本书很有意思。"]
+
+
+def test_chinese_is_scored_as_sacrebleu_chooses_itself():
+    scored = scores.score(WRONG, CHINESE, "zh")
+    wanted = sacrebleu.BLEU(trg_lang="zh").corpus_score(WRONG, [CHINESE])
+    assert scored["bleu"] == wanted.score > 50
+    assert "tok:zh" in scored["signature"]
+    assert scores.bleu_from_stats(scored["stats"]) == pytest.approx(scored["bleu"])
+    spaced = [[" ".join(text) for text in side] for side in (WRONG, CHINESE)]
+    assert scored["bleu_tokenized"] == scored["bleu_compound"] == scores.multi_bleu(*spaced)
+
+
+@pytest.mark.parametrize("language", ["th", "TH", "th_TH", "km", "bo", "my"])
+def test_scripts_without_spaces_are_scored_by_character(language):
+    references, hypotheses = ["ฉันไปตลาดเมื่อวานนี้", "เธอชอบชาเขียว"], ["ฉันไปตลาดวันนี้", "เธอชอบชาเขียว"]
+    scored = scores.score(hypotheses, references, language)
+    wanted = sacrebleu.BLEU(tokenize="char").corpus_score(hypotheses, [references])
+    assert scored["bleu"] == wanted.score > 50
+    assert "tok:char" in scored["signature"]
+    assert sacrebleu.BLEU(trg_lang="th").corpus_score(hypotheses, [references]).score < 1  # what is not relied on
+
+
+@pytest.mark.parametrize("language", ["de", "en", "fr", "cs", "hi", "vi"])
+def test_other_languages_keep_the_default(language):
+    assert tokenizers.bleu_tokenizer(language) == sacrebleu.BLEU.TOKENIZER_DEFAULT
+
+
+@pytest.mark.parametrize(("language", "module"), [("ja", "MeCab"), ("ko-KR", "mecab_ko")])
+def test_a_missing_segmenter_is_one_line_before_training(monkeypatch, language, module):
+    monkeypatch.setattr(tokenizers.importlib.util, "find_spec", lambda name: None)
+    config = config_lib.get_config()
+    config.data.target = language
+    with pytest.raises(UserError, match=rf"BLEU of '{language}' needs {module}, .*pip install 'tx\[{language[:2]}\]'"):
+        check_config(config)
+
+
+@pytest.mark.parametrize(("language", "name"), [("ja", "ja-mecab"), ("ko", "ko-mecab")])
+def test_an_installed_segmenter_is_taken(monkeypatch, language, name):
+    monkeypatch.setattr(tokenizers.importlib.util, "find_spec", lambda name: name)
+    assert tokenizers.bleu_tokenizer(language) == name
 
 
 def test_sufficient_statistics_give_back_bleu():

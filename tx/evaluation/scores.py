@@ -16,6 +16,7 @@ import sacrebleu
 import sacremoses
 
 from tx.errors import UserError
+from tx.evaluation.tokenizers import bleu_tokenizer, has_spaces
 
 
 def score(hypotheses: list[str], references: list[str], target_language: str) -> dict[str, object]:
@@ -27,14 +28,15 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
 
     Returns (scores 0 to 100, shares 0 to 1):
       sentences: their number.
-      bleu, signature: sacreBLEU, 13a tokenisation, mixed case (Post 2018), and how it was obtained.
+      bleu, signature: sacreBLEU, mixed case, in the tokens of `bleu_tokenizer` (13a for most languages; Post 2018),
+        and how it was obtained.
       chrf: chrF2 (Popovic 2016).
-      bleu_tokenized: multi-bleu on Moses tokens.
+      bleu_tokenized: multi-bleu on Moses tokens, on characters where words have no spaces between them.
       bleu_compound: the same with hyphenated compounds split, the paper's way.
       bleu_lower: multi-bleu on Moses tokens in lower case, as most of what is published on Multi30k.
       exact_match: share of hypotheses that equal their reference, white space at the ends aside.
       matches: for each sentence whether it does, 1 or 0.
-      stats: for each sentence what `bleu` is made of, in 13a tokens: [hypothesis length, reference length,
+      stats: for each sentence what `bleu` is made of, in its tokens: [hypothesis length, reference length,
         matching n-grams for n = 1..4, n-grams of the hypothesis for n = 1..4].
     """
     if len(hypotheses) != len(references):
@@ -45,7 +47,7 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
     if not hypotheses:
         raise UserError("no translations to score; give at least one line")
     # force: no log line about text that looks tokenised; what a model writes early in training may.
-    bleu = sacrebleu.BLEU(force=True)
+    bleu = sacrebleu.BLEU(force=True, tokenize=bleu_tokenizer(target_language))
     matches = [int(h.strip() == r.strip()) for h, r in zip(hypotheses, references, strict=True)]
     corpus = bleu.corpus_score(hypotheses, [references])
     tokenized = [[moses(text, target_language) for text in side] for side in (hypotheses, references)]
@@ -61,7 +63,7 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
         "bleu_lower": multi_bleu(*lowered),
         "exact_match": sum(matches) / len(hypotheses),
         "matches": matches,
-        "stats": _stats(hypotheses, references),
+        "stats": _stats(hypotheses, references, bleu_tokenizer(target_language)),
     }
 
 
@@ -91,7 +93,12 @@ def bleu_from_stats(stats: Sequence[Sequence[int]]) -> float:
 
 
 def moses(text: str, language: str) -> str:
-    """Replaces Unicode punctuation, tokenises and escapes as Moses' scripts do; tokens joined by spaces."""
+    """Replaces Unicode punctuation, tokenises and escapes as Moses' scripts do; tokens joined by spaces.
+
+    Of a language without spaces between words the tokens are characters, since Moses has no rules for it.
+    """
+    if not has_spaces(language):
+        return " ".join("".join(text.split()))
     normalizer, tokenizer = _moses(language)
     return tokenizer.tokenize(normalizer.replace_unicode_punct(text), return_str=True)
 
@@ -113,9 +120,9 @@ def _moses(language):
     return sacremoses.MosesPunctNormalizer(language), sacremoses.MosesTokenizer(language)
 
 
-def _stats(hypotheses, references):
+def _stats(hypotheses, references, tokenizer):
     # effective_order only silences advice about sentence scores: the counts do not depend on it.
-    bleu = sacrebleu.BLEU(force=True, effective_order=True)
+    bleu = sacrebleu.BLEU(force=True, effective_order=True, tokenize=tokenizer)
     rows = []
     for hypothesis, reference in zip(hypotheses, references, strict=True):
         one = bleu.sentence_score(hypothesis, [reference])

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from tx.evaluation.tokenizers import bleu_tokenizer
 from tx.model.positions import check_length
 from tx.model.transformer import check_components
 from tx.training.optimizer import schedules
@@ -10,9 +11,12 @@ from tx.training.optimizer import schedules
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for the name of a component that there is not, and for rows longer than the learned positions.
 
+    Likewise for a target language that cannot be scored here: that is found before anything is trained.
+
     Args:
       config: one that is valid.
     """
     check_components(config.model)
     _ = schedules[config.optim.schedule]
     check_length(config.model.positions, config.data.row_length, config.model.max_positions)
+    _ = bleu_tokenizer(config.data.target)
