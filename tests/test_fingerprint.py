@@ -170,7 +170,7 @@ def test_everything_that_makes_a_number_is_reached():
         data.synthetic.generate.read data.synthetic.numbers.generate data.synthetic.numbers.SEED
         data.synthetic.number_sentences.sentence data.tokenized.prepare data.tokenized.tokenize
         data.vocabulary.Vocabulary data.vocabulary.training_sentences data.loader.TrainBatches data.packing.best_fit
-        data.packing.fill data.loader.eval_batches data.loader.POOL data.prefetch.Ahead data.prefetch.main
+        data.packing.pack_batch data.loader.eval_batches data.loader.POOL data.prefetch.Ahead data.prefetch.main
         runs.checkpoints.Checkpoints training.outcome.finish evaluation.translation.evaluate_translations
         decoding.translator.Translator decoding.translator._search decoding.translator.batches
         decoding.beam_search.search decoding.top_k.top_k decoding.last_token.complete evaluation.scores.score

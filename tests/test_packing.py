@@ -67,7 +67,7 @@ def plain_best_fit(lengths, row_length):
 
 
 def plain_batches(split, rows, row_length, batch_rows):
-    """What `fill` makes of rows of sentence indices, batch after batch, as lists; the last may lack rows."""
+    """What `pack_batch` makes of rows of sentence indices, batch after batch, as lists; the last may lack rows."""
     for start in range(0, len(rows), batch_rows):
         batch = {field: [] for field in FIELDS}
         for row in rows[start : start + batch_rows]:
@@ -154,7 +154,7 @@ def test_training_batches_are_the_plain_ones_epoch_after_epoch(lengths, shape, p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "POOL", pool)
         stream = TrainBatches(split, seed=seed, **shape)
-        assert stream.too_long == len(lengths) - len(usable)
+        assert stream.num_skipped == len(lengths) - len(usable)
         for expected in plain_batches(split, whole, **shape):
             assert as_lists(next(stream)) == expected
         one_by_one = TrainBatches(split, seed=seed, row_length=row_length, batch_rows=1)

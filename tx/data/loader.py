@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tx.data.packing import Batch, best_fit, fill
+from tx.data.packing import Batch, best_fit, pack_batch
 from tx.data.prefetch import Ahead
 from tx.data.tokenized import TokenizedSplit
 from tx.errors import UserError
@@ -61,7 +61,7 @@ class TrainBatches(Iterator[Batch]):
       ahead: whether another process plans the pools to come, which `close` ends.
 
     Attributes:
-      too_long: how many sentences are longer than row_length.
+      num_skipped: how many sentences are longer than row_length.
       longest: tokens of the longest sentence that is kept, on either side.
       position: {"epoch", "pool", "row"} of the next row; setting it continues from there.
 
@@ -83,7 +83,7 @@ class TrainBatches(Iterator[Batch]):
         lengths = split.src_lengths, split.tgt_lengths
         longest = np.maximum(*lengths)
         self.usable = np.flatnonzero(longest <= row_length)
-        self.too_long = len(split) - len(self.usable)
+        self.num_skipped = len(split) - len(self.usable)
         if not len(self.usable):
             raise UserError(
                 f"no training sentence fits into data.row_length={row_length}; the shortest needs {longest.min()}"
@@ -104,7 +104,7 @@ class TrainBatches(Iterator[Batch]):
             if row == len(self._rows):
                 (epoch, pool), row = self._plan.after(epoch, pool), 0
             self.position = {"epoch": epoch, "pool": pool, "row": row}
-        return fill(self.split, rows, self.batch_rows, self.row_length)
+        return pack_batch(self.split, rows, self.batch_rows, self.row_length)
 
     def epochs(self) -> float:
         """Returns how many times the training text has been passed through."""
@@ -129,4 +129,5 @@ def eval_batches(split: TokenizedSplit, *, row_length: int, batch_rows: int) -> 
     lengths = np.maximum(split.src_lengths, split.tgt_lengths)
     row_length = max(row_length, -32 * (-int(lengths.max()) // 32))
     rows = best_fit(split.src_lengths, split.tgt_lengths, row_length)
-    return [fill(split, rows[i : i + batch_rows], batch_rows, row_length) for i in range(0, len(rows), batch_rows)]
+    starts = range(0, len(rows), batch_rows)
+    return [pack_batch(split, rows[i : i + batch_rows], batch_rows, row_length) for i in starts]

@@ -52,7 +52,7 @@ def _members(bits):
         bits &= bits - 1
 
 
-def fill(split: TokenizedSplit, rows: list[list[int]], batch_rows: int, row_length: int) -> Batch:
+def pack_batch(split: TokenizedSplit, rows: list[list[int]], batch_rows: int, row_length: int) -> Batch:
     """Returns int32 arrays (batch_rows, row_length): tokens, segment numbers from 1 (0: padding), and positions from
     0 in each sentence, for both sides. Rows that are not given stay empty."""
     batch = {field: np.zeros((batch_rows, row_length), np.int32) for field in FIELDS}

@@ -55,9 +55,9 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
 
 
 def _announce(run, layout):
-    if too_long := run.members[0].batches.too_long:
+    if skipped := run.members[0].batches.num_skipped:
         limit = f"data.row_length={run.config.data.row_length}"
-        print(f"{too_long} training sentences are longer than {limit}: left out")
+        print(f"{skipped} training sentences are longer than {limit}: left out")
     if not layout.one:
         print(layout)
 

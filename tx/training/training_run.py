@@ -102,7 +102,7 @@ class Member:
             "padding_share": empty / positions if positions else None,
             "flops": training_flops(self.config),
             "final_loss": self.progress.losses.get("loss"),
-            "too_long": self.batches.too_long,
+            "too_long": self.batches.num_skipped,
             "longest": self.batches.longest,
             "dev": self.progress.dev,
             "seconds": self.progress.seconds + share,
