@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tx.decoding import translator
-from tx.decoding.translator import Translator, batches
+from tx.decoding.translator import Translator, length_buckets
 from tx.errors import UserError
 from tx.runtime import backend
 
@@ -20,7 +20,7 @@ LENGTHS = (9, 3, 14, 5, 7, 12, 3, 8)  # of the sources, end of sentence included
 
 @given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 3000))
 def test_batches_hold_every_sentence_once(lengths, batch_tokens):
-    found = batches(lengths, batch_tokens)
+    found = length_buckets(lengths, batch_tokens)
     assert sorted(i for *_, members in found for i in members) == list(range(len(lengths)))
     assert len({length for length, *_ in found}) <= backend.SHAPES
     for length, rows, members in found:
@@ -46,7 +46,7 @@ def test_translations_come_in_the_order_of_their_sentences(lengths, batch_tokens
 
 def test_batches_share_shapes_evenly_and_take_the_shortest_that_fits():
     lengths = list(range(1, 101)) * 10
-    found = batches(lengths, 1000)
+    found = length_buckets(lengths, 1000)
     assert sorted({length for length, *_ in found}) == [32, 56, 80, 104]
     for length, _, members in found:
         shorter = [other for other, *_ in found if other < length]
@@ -54,11 +54,11 @@ def test_batches_share_shapes_evenly_and_take_the_shortest_that_fits():
 
 
 def test_no_sentences_no_batches():
-    assert batches([], 100) == []
+    assert length_buckets([], 100) == []
 
 
 def test_there_are_as_few_shapes_as_asked_for():
-    assert sorted({length for length, *_ in batches(list(range(1, 101)) * 10, 1000, 2)}) == [56, 104]
+    assert sorted({length for length, *_ in length_buckets(list(range(1, 101)) * 10, 1000, 2)}) == [56, 104]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_an_accelerator_translates_the_same_with_fewer_shapes(model, together, m
     config, _, params, sources = model
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     asked = []
-    monkeypatch.setattr(translator, "batches", lambda *a: asked.append(a[2]) or batches(*a))
+    monkeypatch.setattr(translator, "length_buckets", lambda *a: asked.append(a[2]) or length_buckets(*a))
     same(together[1], Translator(config, params)(sources))
     assert asked == [backend.FEW]
 

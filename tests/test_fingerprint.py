@@ -172,7 +172,7 @@ def test_everything_that_makes_a_number_is_reached():
         data.vocabulary.Vocabulary data.vocabulary.training_sentences data.loader.TrainBatches data.packing.best_fit
         data.packing.pack_batch data.loader.eval_batches data.loader.POOL data.prefetch.Ahead data.prefetch.main
         runs.checkpoints.Checkpoints training.outcome.finish evaluation.translation.evaluate_translations
-        decoding.translator.Translator decoding.translator._search decoding.translator.batches
+        decoding.translator.Translator decoding.translator._search decoding.translator.length_buckets
         decoding.beam_search.search decoding.top_k.top_k decoding.last_token.complete evaluation.scores.score
         evaluation.scores.score_apart evaluation.scores.__main__ evaluation.scores.multi_bleu evaluation.scores.moses
         evaluation.scores.split_compounds evaluation.attention_probe.measure_attention

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from tx.decoding.translator import batches
+from tx.decoding.translator import length_buckets
 from tx.model.transformer import Transformer, projection
 
 
@@ -22,7 +22,7 @@ def complete(config: ConfigDict, params: dict, pairs: list[tuple[np.ndarray, np.
     model = FrozenConfigDict(config.model.to_dict())
     outputs = [target[:-1].copy() for _, target in pairs]
     lengths = [max(len(source), len(target)) for source, target in pairs]
-    for length, rows, members in batches(lengths, config.decode.batch_tokens):
+    for length, rows, members in length_buckets(lengths, config.decode.batch_tokens):
         src, tgt = np.zeros((2, rows, length), np.int32)
         last = np.zeros(rows, np.int32)
         for row, i in enumerate(members):

@@ -57,7 +57,7 @@ class Translator:
                 outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
 
         lengths = [len(source) for source in sources]
-        cut = batches(lengths, decode.batch_tokens // workers, backend.decoding_shapes())
+        cut = length_buckets(lengths, decode.batch_tokens // workers, backend.decoding_shapes())
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             # The longest first, so that none is left alone at the end.
             for _ in pool.map(translate, reversed(cut)):
@@ -72,7 +72,7 @@ def _compiled(program, eos_rank):
     return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=backend.decoding_options())
 
 
-def batches(lengths: list[int], batch_tokens: int, most: int = backend.SHAPES) -> list[tuple[int, int, list[int]]]:
+def length_buckets(lengths: list[int], batch_tokens: int, most: int = backend.SHAPES) -> list[tuple[int, int, list[int]]]:
     """Cuts sentences, sorted by length, into batches of at most batch_tokens // length rows.
 
     Returns (padded length, rows, sentence indices) of each batch, at most as many sentences as rows. There are few
