@@ -57,7 +57,7 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, keep: int | None = None):
         self._folder, self._best = folder.resolve(), {}
-        if not distributed.first():
+        if not distributed.is_primary():
             self._manager = None
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,11 +107,11 @@ class Checkpoints:
         """
         arrays = self._arrays(step, params=params, opt_state=opt_state)
         json = {name: ocp.args.JsonRestore() for name in ("data", "progress")}
-        return Checkpoint(**arrays, **distributed.agreed(lambda: self._read(step, json)))
+        return Checkpoint(**arrays, **distributed.broadcast_value(lambda: self._read(step, json)))
 
     def _arrays(self, step, **like):
         """{item: its arrays} of a step, for items of such shapes."""
-        if not distributed.first():
+        if not distributed.is_primary():
             return distributed.shared(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
@@ -135,11 +135,11 @@ class Checkpoints:
         Raises UserError where the checkpoint of `step` is damaged.
         """
         self._refuse_damage(step)
-        return distributed.agreed(lambda: self._best.get(step))
+        return distributed.broadcast_value(lambda: self._best.get(step))
 
     def steps(self) -> list[int]:
         """Returns the steps that there are checkpoints of, in order."""
-        return distributed.agreed(lambda: sorted(self._manager.all_steps()))
+        return distributed.broadcast_value(lambda: sorted(self._manager.all_steps()))
 
     def _seal(self):
         """Called by orbax when all files of a checkpoint are written, just before it is given its final name."""
@@ -151,7 +151,7 @@ class Checkpoints:
 
         One that is not, or whose best is not, is set aside, with a warning.
         """
-        return distributed.agreed(lambda: self._sound(step))
+        return distributed.broadcast_value(lambda: self._sound(step))
 
     def _sound(self, step):
         best, found = self._best.get(step, step), self._damage(step)
@@ -206,7 +206,7 @@ class Checkpoints:
         return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
     def _refuse_damage(self, step):
-        if found := distributed.agreed(functools.partial(self._damage, step)):
+        if found := distributed.broadcast_value(functools.partial(self._damage, step)):
             raise UserError(f"{self._folder / str(step)} is damaged ({found}); train again from what is left")
 
     def close(self) -> None:

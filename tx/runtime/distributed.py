@@ -65,15 +65,15 @@ def _settings(given):
     }
 
 
-def first() -> bool:
-    """Returns whether this process is the one that writes."""
+def is_primary() -> bool:
+    """Returns whether this is process 0, the one that reads and writes the run's folder."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def one_voice(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives the first process the run's folder; the others write to one that is thrown away, and print nowhere."""
-    if first():
+    if is_primary():
         yield folder
         return
     with (
@@ -84,7 +84,7 @@ def one_voice(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield pathlib.Path(scratch)
 
 
-def agreed(decide: Callable[[], Any]) -> Any:
+def broadcast_value(decide: Callable[[], Any]) -> Any:
     """Returns what `decide` returns on the first process, or raises there and everywhere the UserError that it raises.
 
     The others do not call it. Its result must be JSON's.
@@ -92,7 +92,7 @@ def agreed(decide: Callable[[], Any]) -> Any:
     if jax.process_count() == 1:
         return decide()
     answer = None
-    if first():
+    if is_primary():
         try:
             answer = {"value": decide()}
         except UserError as error:
@@ -100,7 +100,7 @@ def agreed(decide: Callable[[], Any]) -> Any:
     text = json.dumps(answer).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.zeros(length, np.uint8)
-    if first():
+    if is_primary():
         padded[:] = np.frombuffer(text, np.uint8)
     answer = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
     if "error" in answer:
@@ -115,7 +115,7 @@ def shared(tree: Any) -> Any:
 
 def part() -> bool:
     """Parts from the other processes, once all are here; returns whether this is the first, which goes on alone."""
-    alone = first()
+    alone = is_primary()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("part")  # the first may still be writing a checkpoint
     jax.distributed.shutdown()

@@ -44,7 +44,7 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
     config = runs[0][0]
     origin = provenance.describe(config)
     _refuse_what_cannot_train(runs)
-    done = [distributed.agreed(functools.partial(is_done, other, run)) for other, run in runs]
+    done = [distributed.broadcast_value(functools.partial(is_done, other, run)) for other, run in runs]
     pending = [pair for pair, over in zip(runs, done, strict=True) if not over]
     if not pending:
         return [], []
@@ -55,18 +55,18 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
     origin["data"] = described(data)
     members, heads = [], []
     for other, run in pending:
-        distributed.agreed(run.create)
+        distributed.broadcast_value(run.create)
         lease = Lease(run.path)
-        distributed.agreed(functools.partial(_take, lease, held))
-        if distributed.agreed(run.result.exists):  # another process has just done it
+        distributed.broadcast_value(functools.partial(_take, lease, held))
+        if distributed.broadcast_value(run.result.exists):  # another process has just done it
             continue
-        distributed.agreed(run.tidy)
-        distributed.agreed(functools.partial(_set_aside_other_code, run, origin["numerics"]))
+        distributed.broadcast_value(run.tidy)
+        distributed.broadcast_value(functools.partial(_set_aside_other_code, run, origin["numerics"]))
         head = {"format": FORMAT, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         heads.append(head)
-        members.append(Member(other, run, data, lease if distributed.first() else None))
+        members.append(Member(other, run, data, lease if distributed.is_primary() else None))
     return members, heads
 
 
