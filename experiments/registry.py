@@ -156,8 +156,8 @@ def resolve(
     name = Run(sweep, variant, scale).name
     config = tx.config.get_config()
     tx.config.update(config, scale.settings(), f"scale {scale.label}")
-    tx.config.update(config, scale.redial({**sweep.base, **variant.diff}), name)
-    tx.config.update(config, scale.resize(tx.config.fields(config), name), name)
+    tx.config.update(config, scale.rescale_recipe({**sweep.base, **variant.diff}), name)
+    tx.config.update(config, scale.scale_sizes(tx.config.fields(config), name), name)
     tx.config.update(config, overrides or {})
     config.name = name
     try:

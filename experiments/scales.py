@@ -72,30 +72,30 @@ class Scale:
         corpus = self.corpus.format(other=target if source == "en" else source)
         return {"data.corpus": corpus, "data.source": source, "data.target": target, **self.fields}
 
-    def redial(self, diff: Mapping[str, object]) -> dict[str, object]:
+    def rescale_recipe(self, diff: Mapping[str, object]) -> dict[str, object]:
         """Returns a variant's diff with what it says of the recipe in proportion to this scale's.
 
         In the paper's numbers warm-up 8000 and factor 2.0 are twice the paper's, and become twice the scale's; a
         checkpoint every 5,000 of 100,000 steps becomes one every twentieth part of the scale's. What trains three times
         as long is evaluated and saved a third as often, unless the diff says otherwise.
         """
-        dialled = dict(diff)
+        rescaled = dict(diff)
         for name in PROPORTIONAL.keys() & diff.keys():
             measure = PROPORTIONAL[name]
             value = diff[name] * self.fields.get(measure, PAPER[measure]) / PAPER[measure]
-            dialled[name] = round(value) if isinstance(diff[name], int) else value
+            rescaled[name] = round(value) if isinstance(diff[name], int) else value
         for name in EVERY if "train.steps" in diff else ():
             every = self.fields.get(name, PAPER[name])
-            dialled.setdefault(name, round(every * diff["train.steps"] / PAPER["train.steps"]))
-        return dialled
+            rescaled.setdefault(name, round(every * diff["train.steps"] / PAPER["train.steps"]))
+        return rescaled
 
-    def resize(self, fields: Mapping[str, object], where: str) -> dict[str, int]:
+    def scale_sizes(self, fields: Mapping[str, object], where: str) -> dict[str, int]:
         """Multiplies the sizes among `fields` ({dotted name: value}) by the scale's factors.
 
         Raises UserError where the product is not a positive whole number.
         """
         factors = {name: getattr(self, factor) for factor, names in FACTORS.items() for name in names}
-        resized = {}
+        scaled = {}
         for name, factor in factors.items():
             size = fields[name] * factor
             if size < 1 or size.denominator != 1:
@@ -103,8 +103,8 @@ class Scale:
                     f"{where}: {name}={fields[name]} times {factor} (scale {self.name}) is {size}, not a "
                     f"positive whole number; choose {name} as a multiple of {factor.denominator}"
                 )
-            resized[name] = int(size)
-        return resized
+            scaled[name] = int(size)
+        return scaled
 
 
 def _with_english(*others: str) -> tuple[str, ...]:

@@ -48,16 +48,16 @@ def test_products_in_loops_count_once_a_pass():
         complexity.product_flops(lambda x: jax.lax.while_loop(lambda y: y.sum() < 9, lambda y: y + 1, x), x)
 
 
-def test_the_longest_chain():
+def test_the_critical_path():
     x = jnp.ones((6, 2))
-    assert complexity.longest_chain(lambda x: jnp.sin(x) * jnp.cos(x), x) == 2
-    assert complexity.longest_chain(lambda x: (jnp.sin(jnp.sin(x)), jnp.cos(x)), x) == 2
-    assert complexity.longest_chain(lambda x: x, x) == 0
+    assert complexity.critical_path_length(lambda x: jnp.sin(x) * jnp.cos(x), x) == 2
+    assert complexity.critical_path_length(lambda x: (jnp.sin(jnp.sin(x)), jnp.cos(x)), x) == 2
+    assert complexity.critical_path_length(lambda x: x, x) == 0
 
     def loop(x):
         return jax.lax.scan(lambda state, row: (jnp.sin(jnp.cos(state)), row), x[0], x)[0]
 
-    body = complexity.longest_chain(loop, x) - complexity.longest_chain(loop, x[:5])
+    body = complexity.critical_path_length(loop, x) - complexity.critical_path_length(loop, x[:5])
     assert body == 2
 
 
@@ -71,7 +71,7 @@ def test_the_longest_chain():
 )
 def test_what_a_mixer_depends_on(kind, sees):
     function, x, other = mixing(kind, 11)
-    found = complexity.dependence(function, x, other)
+    found = complexity.dependency_matrix(function, x, other)
     assert found.tolist() == [[j <= i and sees(i - j) for j in range(11)] for i in range(11)]
 
 
@@ -93,7 +93,7 @@ def test_how_many_layers_connect_a_sentence(kind, length, layers):
     wanted = np.tri(length, dtype=bool)
 
     def layer(number):
-        return complexity.dependence(lambda x: function(x, number), x, other)
+        return complexity.dependency_matrix(lambda x: function(x, number), x, other)
 
     assert complexity.layers_to_connect(layer, wanted, 9) == layers
     assert complexity.layers_to_connect(layer, wanted, layers - 1) is None
@@ -127,6 +127,6 @@ def test_arithmetic_grows_as_the_formulas_say():
         assert mixed == [2 * 2 * n * keys(n) * WIDTH for n in lengths]
     assert flops["recurrent"] == [n * 2 * 8 * WIDTH * WIDTH for n in (32, 64)]
     assert flops["convolution"] == [n * 2 * TAPS * WIDTH * 2 * WIDTH for n in (32, 64)]
-    chains = [complexity.longest_chain(*mixing("recurrent", length)[:2]) for length in (32, 64)]
+    chains = [complexity.critical_path_length(*mixing("recurrent", length)[:2]) for length in (32, 64)]
     assert chains[1] - chains[0] == pytest.approx(32 * (chains[0] / 32), rel=0.1)
-    assert len({complexity.longest_chain(*mixing("attention", length)[:2]) for length in (32, 64)}) == 1
+    assert len({complexity.critical_path_length(*mixing("attention", length)[:2]) for length in (32, 64)}) == 1

@@ -17,7 +17,7 @@ def product_flops(function: Callable, *arguments) -> int:
     return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def longest_chain(function: Callable, *arguments) -> int:
+def critical_path_length(function: Callable, *arguments) -> int:
     """Returns how many operations must be done one after the other; the passes of a loop count one by one."""
     return _chain(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -64,7 +64,7 @@ def _bodies(equation):
     return found
 
 
-def dependence(function: Callable[[jax.Array], jax.Array], x: jax.Array, other: jax.Array) -> np.ndarray:
+def dependency_matrix(function: Callable[[jax.Array], jax.Array], x: jax.Array, other: jax.Array) -> np.ndarray:
     """Returns which outputs depend on which inputs, boolean (n, n): [i, j] whether y[i] does on x[j].
 
     Found by exchanging one input at a time: y[i] is what it was, bit for bit, unless it depends on it.

@@ -136,16 +136,18 @@ def _measured(kind, length):
     projections = 2 * length * 4 * WIDTH * WIDTH if kind in ("attention", "local") else 0
     wanted = np.tri(length, dtype=bool)
     if kind == "dilated":
-        path = complexity.layers_to_connect(
-            lambda layer: complexity.dependence(functools.partial(function, layer=layer), x, other), wanted, length
-        )
+
+        def dependencies(layer):
+            return complexity.dependency_matrix(functools.partial(function, layer=layer), x, other)
+
+        path = complexity.layers_to_connect(dependencies, wanted, length)
     elif kind == "recurrent":
         path = _steps(mixer, params, x, other, wanted)
     else:
-        path = complexity.equal_layers_to_connect(complexity.dependence(function, x, other), wanted)
+        path = complexity.equal_layers_to_connect(complexity.dependency_matrix(function, x, other), wanted)
     return {
         "flops": complexity.product_flops(function, x) - projections,
-        "chain": complexity.longest_chain(function, x),
+        "chain": complexity.critical_path_length(function, x),
         "path": path,
         "seconds": _seconds(jax.jit(function), x),
     }
@@ -165,13 +167,13 @@ def _steps(mixer, params, x, other, wanted):
         return module._advance(0, module.inputs[0](inputs), (before, before))[0][0]
 
     zeros = jnp.zeros_like(x)
-    entering = complexity.dependence(lambda inputs: mixer.apply(params, inputs, zeros, method=state), x, other)
+    entering = complexity.dependency_matrix(lambda inputs: mixer.apply(params, inputs, zeros, method=state), x, other)
 
     def advanced(states):
         return mixer.apply(params, x, jnp.pad(states[:-1], ((1, 0), (0, 0))), method=state)
 
     # A state that was reached stays reached.
-    onwards = complexity.dependence(advanced, x, other) | np.eye(len(x), dtype=bool)
+    onwards = complexity.dependency_matrix(advanced, x, other) | np.eye(len(x), dtype=bool)
     if (entering != np.eye(len(x), dtype=bool)).any():
         raise AssertionError("a step reads its own input alone")
     return 1 + (complexity.equal_layers_to_connect(onwards, wanted) if len(x) > 1 else 0)
