@@ -145,7 +145,7 @@ def test_of_processes_that_race_one_at_a_time_holds_it(tmp_path):
     racer = """
         import fcntl
         folder, inside = pathlib.Path(sys.argv[1]), open(sys.argv[2], "a")
-        lease.BEAT = 0.001
+        lease.HEARTBEAT_SECONDS = 0.001
         sys.stdin.readline()
         for number in range(1, 10):
             while True:
@@ -249,7 +249,7 @@ def test_without_proc_a_number_that_is_gone_is_dead(tmp_path, monkeypatch):
 
 def test_a_holder_that_was_cut_off_and_taken_over_ends(tmp_path, holding):
     """It is paused for longer than others wait, on what they take for another machine."""
-    process = holding("import socket; socket.gethostname = lambda: 'elsewhere'; lease.BEAT = 0.01")
+    process = holding("import socket; socket.gethostname = lambda: 'elsewhere'; lease.HEARTBEAT_SECONDS = 0.01")
     assert holder(tmp_path).host == "elsewhere"
     assert not claimable(tmp_path)
     process.send_signal(signal.SIGSTOP)
@@ -269,7 +269,7 @@ def test_a_holder_that_was_cut_off_and_taken_over_ends(tmp_path, holding):
 @pytest.mark.parametrize("number", [2, 1])
 def test_a_lease_that_was_taken_over_is_lost(tmp_path, monkeypatch, number):
     """By the next number; by the same one where somebody deleted the folder meanwhile and began anew."""
-    monkeypatch.setattr(lease, "BEAT", 0.001)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.001)
     told, lost = [], threading.Event()
     with Lease(tmp_path, lost=lambda error: (told.append(error), lost.set())) as held:
         path = fabricate(tmp_path, number, host="elsewhere", pid=77)
@@ -283,7 +283,7 @@ def test_a_lease_that_was_taken_over_is_lost(tmp_path, monkeypatch, number):
 
 
 def test_a_file_system_that_is_away_for_a_while_is_no_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT", 0.001)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.001)
     touch, failures, back = os.utime, iter(range(3)), threading.Event()
 
     def away(path):
@@ -299,7 +299,7 @@ def test_a_file_system_that_is_away_for_a_while_is_no_loss(tmp_path, monkeypatch
 
 
 def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT", 0.001)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.001)
     touch, beaten = os.utime, threading.Semaphore(0)
     monkeypatch.setattr(os, "utime", lambda path: (touch(path), beaten.release()))
     with Lease(tmp_path):

@@ -7,7 +7,7 @@ looks again. What stays is a few hundred bytes for each attempt, which tell who 
 
 Whether a holder is dead is known at once where its process can be seen. Elsewhere it is dead once it has given no sign
 of life for a minute. If it was only cut off, it finds a newer file when it is back, and ends; until then, for at most
-BEAT seconds, both may write. So `check` comes before what must not be lost.
+HEARTBEAT_SECONDS, both may write. So `check` comes before what must not be lost.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from tx.errors import UserError
 from tx.files import to_json, write_atomically
 from tx.runs.run_dir import LEASE
 
-BEAT = 10.0  # seconds between a holder's signs of life
+HEARTBEAT_SECONDS = 10.0  # seconds between a holder's signs of life
 EXPIRY = 60.0  # seconds without one, after which a holder elsewhere is dead
 HELD_STATUS = 77  # of a process that found its run held, and did nothing
 LOST_STATUS = 76  # of a process that ended because another one has taken its lease over
@@ -175,7 +175,7 @@ class Lease:
                 return
             except OSError:
                 pass  # a file system that is away may be back at the next beat
-            if self._stop.wait(BEAT):
+            if self._stop.wait(HEARTBEAT_SECONDS):
                 return
 
 
