@@ -30,15 +30,19 @@ class PositionContext(NamedTuple):
 
     @property
     def has_value_bias(self) -> bool:
+        """Whether `value_bias` ever returns anything."""
         return type(self.encoding).value_bias is not PositionEncoding.value_bias
 
     def rotate(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
+        """Returns queries or keys, rotated by their positions."""
         return self.encoding.rotate(x, self.position)
 
     def logit_bias(self, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]) -> Float[Array, "#b h n m"] | None:
+        """Returns what the encoding adds to the logits, from queries as the similarity has scaled them."""
         return self.encoding.logit_bias(self.layer, query, offset)
 
     def value_bias(self, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]) -> Float[Array, "b h n v"] | None:
+        """Returns what the encoding adds to the weighted values, from the weights of attention."""
         return self.encoding.value_bias(self.layer, weights, offset)
 
 
@@ -57,13 +61,14 @@ class PackedMask(NamedTuple):
 
     @classmethod
     def of(cls, segments: Int[Array, "b n"], causal: bool) -> "PackedMask":
+        """Returns the mask of rows whose tokens have these segment numbers."""
         same = segments[:, :, None] == segments[:, None, :]
         order = jnp.arange(segments.shape[1])
         return cls(segments, causal, same & (order[:, None] >= order[None, :])[None] if causal else same)
 
 
 class MultiHeadAttention(nn.Module):
-    """Concat(head_1, ..., head_h) W^O (section 3.2.2), with d_k, d_v, h and d_model independent.
+    """Multi-head attention, Concat(head_1, ..., head_h) W^O (section 3.2.2); d_k, d_v, h and d_model are independent.
 
     With fewer kv_heads, keys and values are shared by groups of heads (Ainslie et al. 2023), with one by all (Shazeer
     2019).
@@ -129,7 +134,7 @@ class MultiHeadAttention(nn.Module):
     def mix(
         self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Self-attention in sentences (`tx.model.mixers.Mixer`)."""
+        """Applies self-attention within each packed sentence (`tx.model.mixers.Mixer`)."""
         if not self.neighbourhood:
             return self(x, x, packed.mask, train=train, context=context, causal=packed.causal)
         query, key, value = self._self_projections(x)
@@ -179,7 +184,7 @@ class MultiHeadAttention(nn.Module):
         return self._kept(heads if added is None else heads + added)
 
     def _kept(self, heads):
-        """Heads (b, h, n, v), each times what is kept of it."""
+        """Returns heads (b, h, n, v), each times what is kept of it."""
         if not self.has_variable("kept", "heads"):
             return heads
         return heads * self.get_variable("kept", "heads")[None, :, None, None].astype(heads.dtype)
@@ -189,15 +194,17 @@ class MultiHeadAttention(nn.Module):
         return tuple(map(self._split_heads, dense_each((self.key, self.value), memory), (self.d_k, self.d_v)))
 
     def precompute_kv(self, memory: Float[Array, "b m d"]) -> tuple[Array, Array]:
-        """Returns keys (b, kv_heads, m, d_k), as the similarity makes them, and values (b, kv_heads, m, d_v) of
-        `memory`, to be attended to many times."""
+        """Returns keys and values of `memory`, to be attended to many times.
+
+        Keys (b, kv_heads, m, d_k) are as the similarity maps them, values (b, kv_heads, m, d_v).
+        """
         key, value = self.keys_values(memory)
         return self.compare.key(key).transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
 
     def attend(
         self, x: Float[Array, "b beam d"], key: Array, value: Array, mask: Bool[Array, "b 1 m"]
     ) -> Float[Array, "b beam d"]:
-        """Attends from a sentence's hypotheses to what `memory` gave: cross-attention while decoding."""
+        """Attends from a sentence's hypotheses to what `precompute_kv` gave: cross-attention while decoding."""
         query = self.compare.query(self._split_heads(self.query(x), self.d_k)).transpose(0, 2, 1, 3)
         heads = self._attend_heads(query, self._repeat_kv(key), self._repeat_kv(value), mask, None, train=False)
         return self._merge(heads.transpose(0, 2, 1, 3))
@@ -209,7 +216,7 @@ class MultiHeadAttention(nn.Module):
         ancestry: Int[Array, "b beam length"],
         context: PositionContext | None = None,
     ) -> Float[Array, "b beam d"]:
-        """Causal self-attention of position `index` alone; earlier keys and values lie in the collection "cache".
+        """Applies causal self-attention at position `index` alone; earlier keys and values are in "cache".
 
         The cache holds every beam index of every position, (b, length / BLOCK, kv_heads, BLOCK, beam, d_k), and nothing
         in it ever moves: at position t <= index hypothesis j attends to beam index ancestry[b, j, t], where its
@@ -281,7 +288,7 @@ class MultiHeadAttention(nn.Module):
         return x.reshape(*x.shape[:-1], -1, width)
 
     def _repeat_kv(self, x, axis=1):
-        """Keys or values, whose kv_heads lie along an axis, for every head."""
+        """Repeats keys or values, whose kv_heads lie along an axis, for every head."""
         return x if self.kv_heads == self.num_heads else jnp.repeat(x, self.num_heads // self.kv_heads, axis=axis)
 
     def _merge(self, heads):

@@ -1,4 +1,4 @@
-"""What attention computes of queries, keys and values (equation 1), whole or a few keys at a time."""
+"""Kernels of attention (equation 1): over all keys at once, or over a block of keys at a time."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def dot_product_attention(
     kernel: str = "xla",
     causal: bool = False,
 ) -> Float[Array, "b n h v"]:
-    """softmax(Q K^T / sqrt(d_k)) V (equation 1), softmax in float32.
+    """Returns softmax(Q K^T / sqrt(d_k)) V (equation 1), softmax in float32.
 
     mask is true where a query may attend; with `causal` that is nowhere after the query, and need not be looked at.
     What a query gives that may attend to nothing is finite, and means nothing. The kernel "cudnn" never writes the
@@ -50,7 +50,7 @@ def attend_heads(
     mask: Bool[Array, " b #n m"],
     bias: Float[Array, "#b h n m"] | None = None,
 ) -> Float[Array, "b h n v"]:
-    """softmax(query key^T + bias) value, head by head.
+    """Returns softmax(query key^T + bias) value, head by head (equation 1).
 
     (b, h, n, m) is the largest shape of a layer, and passes over it are what attention costs: so the weights are
     normalised after they have met the values, in both directions.
@@ -86,7 +86,7 @@ def _attend_backward(residuals, cotangent):
 
 
 def _transposed_product(x, y):
-    """x^T y, as (y^T x)^T: on a CPU twice as fast, since the large x is then read as it lies."""
+    """Returns x^T y, as (y^T x)^T: on a CPU twice as fast, since the large x is then read as it lies."""
     small = jax.lax.optimization_barrier(y.swapaxes(2, 3))  # else the compiler undoes it
     return (small @ x).swapaxes(2, 3)
 
@@ -97,7 +97,7 @@ attend_heads.defvjp(_attend_forward, _attend_backward)
 def online_softmax_update(
     sums: tuple[Array, Array, Array], logits: Array, means: Callable
 ) -> tuple[Array, Array, Array]:
-    """Takes further keys into a softmax (online softmax: Milakov and Gimelshein 2018).
+    """Returns the sums of a softmax with further keys taken in (online softmax: Milakov and Gimelshein 2018).
 
     `sums` are the largest logit so far, and relative to it the sum of the weights and that of the weighted values.
 

@@ -1,4 +1,4 @@
-"""The position-wise network of a layer (section 3.3), by name: `@feed_forwards.register(NAME)` adds one."""
+"""Position-wise feed-forward networks (section 3.3), by name: `@feed_forwards.register(NAME)` adds one."""
 
 from typing import Any
 
@@ -13,8 +13,9 @@ feed_forwards.register("none")(None)  # a layer without this sub-layer, and with
 
 
 class FeedForward(nn.Module):
-    """Maps each position alone, from d_model to d_ff and back; the attributes are the model's fields of these names.
+    """Base class of these networks: maps each position alone, from d_model to d_ff and back.
 
+    The attributes are the model's fields of these names.
     A component maps x to what `narrow` takes; `relu_dropout` drops of that, whatever the activation is.
     """
 
@@ -24,18 +25,18 @@ class FeedForward(nn.Module):
     dtype: str
 
     def wide(self, name: str) -> Dense:
-        """A projection from d_model to d_ff."""
+        """Returns a projection from d_model to d_ff."""
         return Dense(self.d_model, self.d_ff, dtype=self.dtype, name=name)
 
     def narrow(self, hidden: Float[Array, "b n f"], train: bool) -> Float[Array, "b n d"]:
-        """Dropout, and the projection from d_ff to d_model."""
+        """Applies dropout, and the projection from d_ff to d_model."""
         hidden = Dropout(self.relu_dropout)(hidden, train=train)
         return Dense(self.d_ff, self.d_model, dtype=self.dtype, name="outer")(hidden)
 
 
 @feed_forwards.register("relu")
 class Rectified(FeedForward):
-    """max(0, x W1 + b1) W2 + b2 (equation 2)."""
+    """ReLU network: max(0, x W1 + b1) W2 + b2 (equation 2)."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
@@ -44,7 +45,7 @@ class Rectified(FeedForward):
 
 @feed_forwards.register("gelu")
 class Gelu(FeedForward):
-    """GELU(x W1 + b1) W2 + b2, with the exact GELU (Hendrycks and Gimpel 2016)."""
+    """GELU network: GELU(x W1 + b1) W2 + b2, with the exact GELU (Hendrycks and Gimpel 2016)."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
@@ -53,7 +54,7 @@ class Gelu(FeedForward):
 
 @feed_forwards.register("swiglu")
 class SwiGLU(FeedForward):
-    """(Swish(x W + b) * (x V + c)) W2 + b2 (Shazeer 2020, with biases).
+    """SwiGLU network: (Swish(x W + b) * (x V + c)) W2 + b2 (Shazeer 2020, with biases).
 
     It has three matrices: as many parameters as the others with 2/3 of their d_ff.
     """

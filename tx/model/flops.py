@@ -1,4 +1,4 @@
-"""Parameters, arithmetic and memory of a configuration, by formula: nothing is allocated, nothing is compiled."""
+"""Counts of parameters, operations and bytes of a configuration, by formula: nothing is allocated or compiled."""
 
 from ml_collections import ConfigDict
 
@@ -9,7 +9,7 @@ def parameter_count(model: ConfigDict) -> int:
 
 
 def parameter_groups(model: ConfigDict) -> dict[str, int]:
-    """Returns parameters by part: embedding, target_space, positions, encoder, decoder.
+    """Returns the number of parameters by part: embedding, target_space, positions, encoder, decoder.
 
     A model with a component that is not this project's own is traced, without allocating it: its parts are those that
     its parameters are grouped by.
@@ -127,7 +127,7 @@ def training_flops(config: ConfigDict) -> float:
 
 
 def step_bytes(config: ConfigDict) -> float:
-    """Returns the memory that a training step takes, about: to tell big runs from small ones.
+    """Returns an estimate of the bytes that a training step takes, to tell big runs from small ones.
 
     Parameters with their gradients and moments, and what each layer leaves for the backward pass, all in float32.
     """

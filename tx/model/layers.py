@@ -1,4 +1,4 @@
-"""What every sub-layer is made of: projection, dropout, and the residual around it."""
+"""Building blocks of every sub-layer: projection, dropout, and the residual connection around it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ unit_scaling = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class Dense(nn.Module):
-    """x W + b over the last axis.
+    """Affine projection x W + b over the last axis.
 
     Args:
       inputs: width of x.
@@ -82,7 +82,7 @@ _product.defvjp(lambda x, w: (x @ w, (x, w)), _product_backward)
 
 
 class Dropout(nn.Module):
-    """Zeroes each element with probability `rate` while training, and scales the others so that the mean stays.
+    """Dropout (section 5.4): while training zeroes each element with probability `rate`; the others are scaled up.
 
     Args:
       rate: P_drop, met to 2^-24; a traced one is taken for more than 0.
@@ -105,7 +105,7 @@ class Dropout(nn.Module):
 
 
 class Residual(nn.Module):
-    """Adds and normalises around a sub-layer (section 3.1, section 5.4's dropout included).
+    """Residual connection and norm around a sub-layer (section 3.1), with the dropout of section 5.4.
 
     norm: "post" for Norm(x + Dropout(f(x))), the paper's; "pre" for x + Dropout(f(Norm(x))); "none" for
     x + Dropout(f(x)). Without `residual` there is no x in the sum.

@@ -1,4 +1,4 @@
-"""The smoothed cross-entropy (section 5.4), fused with the projection to the vocabulary and taken in chunks.
+"""Smoothed cross-entropy (section 5.4), fused with the projection to the vocabulary and taken in chunks.
 
 All logits of a batch are (tokens, V): with a large vocabulary they cost more to write and read than to compute. Here a
 chunk's logits are used, for the loss and for its gradient at once, and dropped.

@@ -1,4 +1,4 @@
-"""What mixes the positions of a sentence in a layer (Table 1), by name: `@mixers.register(NAME)` adds one.
+"""Sequence mixers, which combine the positions of a sentence (Table 1), by name: `@mixers.register(NAME)` adds one.
 
 The paper's is self-attention; the others stand in its place, in encoder and decoder, and everything else stays.
 A mixer is a module that is made with the arguments of `Mixer` and has its two methods.
@@ -20,18 +20,18 @@ mixers = Registry("model.mixer")
 
 @mixers.register("attention")
 def self_attention(attention: Mapping, name: str | None = None, **_) -> MultiHeadAttention:
-    """Every position looks at every other one of its sentence (in the decoder at every earlier one)."""
+    """Returns self-attention: to every position of the sentence, in the decoder to every earlier one (section 3.2)."""
     return MultiHeadAttention(**attention, name=name)
 
 
 @mixers.register("local")
 def local_attention(attention: Mapping, neighbourhood: int, name: str | None = None, **_) -> MultiHeadAttention:
-    """Self-attention restricted to a neighbourhood of r positions to each side (section 4)."""
+    """Returns self-attention restricted to a neighbourhood of r positions to each side (section 4)."""
     return MultiHeadAttention(**attention, neighbourhood=neighbourhood, name=name)
 
 
 class Mixer(nn.Module):
-    """Maps (batch, n, d_model) to the same shape, sentence by sentence.
+    """Base class of mixers: maps (batch, n, d_model) to the same shape, sentence by sentence.
 
     Attributes:
       attention: the arguments of MultiHeadAttention.
@@ -66,15 +66,17 @@ class Mixer(nn.Module):
 
     @property
     def width(self) -> int:
+        """d_model."""
         return self.attention["d_model"]
 
     def dense(self, inputs: int, outputs: int, bias: bool = True) -> Dense:
+        """Returns a projection in the model's dtype."""
         return Dense(inputs, outputs, bias=bias, dtype=self.attention["dtype"])
 
 
 @mixers.register("recurrent")
 class Recurrent(Mixer):
-    """A long short-term memory (Hochreiter and Schmidhuber 1997) of width d_model, which begins anew at each sentence.
+    """LSTM (Hochreiter and Schmidhuber 1997) of width d_model, which begins anew at each sentence.
 
     In the encoder, half of it reads forwards and half backwards.
     """
@@ -88,7 +90,7 @@ class Recurrent(Mixer):
     def mix(
         self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """A scan over the positions, in either direction."""
+        """Scans over the positions, in either direction."""
         changes = packed.segments[:, 1:] != packed.segments[:, :-1]
         found = []
         for i, backwards in enumerate(self.directions):
@@ -119,7 +121,7 @@ class Recurrent(Mixer):
         ancestry: Int[Array, "b beam length"],
         context: PositionContext,
     ) -> Float[Array, "b beam d"]:
-        """One advance, from the state of the hypothesis that each one continues."""
+        """Advances by one position, from the state of the hypothesis that each one continues."""
         before = jax.lax.dynamic_index_in_dim(ancestry, jnp.maximum(index - 1, 0), 2, keepdims=False)
         zeros = jnp.zeros(x.shape, x.dtype)
         state = tuple(
@@ -144,7 +146,7 @@ class Recurrent(Mixer):
 
 @mixers.register("convolution")
 class Convolution(Mixer):
-    """A convolution over k neighbouring positions with a gated linear unit (ConvS2S: Gehring et al. 2017).
+    """Convolution over k neighbouring positions with a gated linear unit (ConvS2S: Gehring et al. 2017).
 
     The kernel is centred in the encoder; in the decoder it ends at its own position.
     """
@@ -159,7 +161,7 @@ class Convolution(Mixer):
     def mix(
         self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """One matrix product for all taps; those that lie in another sentence are zero."""
+        """Convolves by one matrix product for all taps; those that lie in another sentence are zero."""
         before = self.kernel_width - 1 if self.causal else (self.kernel_width - 1) // 2
         taps = []
         for tap in range(self.kernel_width):
@@ -175,7 +177,7 @@ class Convolution(Mixer):
         ancestry: Int[Array, "b beam length"],
         context: PositionContext,
     ) -> Float[Array, "b beam d"]:
-        """The taps of each hypothesis are the inputs of those that it continues."""
+        """Convolves position `index`; the taps of a hypothesis are the inputs of those that it continues."""
         zeros = jnp.zeros((x.shape[0], ancestry.shape[2], *x.shape[1:]), x.dtype)
         earlier = self.get_variable("cache", "inputs", zeros)
         kept = jax.lax.dynamic_update_slice(earlier, x[:, None], (0, index, 0, 0))
@@ -195,7 +197,7 @@ class Convolution(Mixer):
 
 @mixers.register("dilated")
 class Dilated(Convolution):
-    """The same with k^l positions between two taps in layer l = 0, 1, ... (as ByteNet: Kalchbrenner et al. 2017)."""
+    """Dilated convolution, with k^l positions between two taps in layer l = 0, 1, ... (Kalchbrenner et al. 2017)."""
 
     def dilation(self, context: PositionContext) -> int:
         return self.kernel_width**context.layer

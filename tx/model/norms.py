@@ -1,4 +1,4 @@
-"""What normalises a vector over its last axis, by name: `@norms.register(NAME)` adds one."""
+"""Normalisations of a vector over its last axis, by name: `@norms.register(NAME)` adds one."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def _normalise(x, scale, bias):
 
 @jax.custom_vjp
 def _normalise_half(x, scale, bias):
-    """The same for an x of half the width, with a gradient that reads x rather than float32 arrays of its size."""
+    """Normalises an x of half the width, with a gradient that reads x rather than float32 arrays of its size."""
     return _normalise(x, scale, bias)
 
 
@@ -56,7 +56,7 @@ _normalise_half.defvjp(lambda x, scale, bias: (_normalise(x, scale, bias), (x, s
 
 @norms.register("rms")
 class RMSNorm(nn.Module):
-    """Division by the root mean square (Zhang and Sennrich 2019), in float32, with scale; no mean is taken off."""
+    """RMS normalisation (Zhang and Sennrich 2019), in float32, with scale: the mean is not subtracted."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:

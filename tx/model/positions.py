@@ -1,4 +1,4 @@
-"""Where a token stands (section 3.5), by name: `@positions.register(NAME)` adds an encoding."""
+"""Position encodings (section 3.5), by name: `@positions.register(NAME)` adds an encoding."""
 
 import math
 
@@ -14,7 +14,7 @@ positions = Registry("model.positions")
 
 
 class PositionEncoding(nn.Module):
-    """What a stack of layers knows of positions; encoder and decoder have one each, for self-attention alone.
+    """Base class of encodings; encoder and decoder have one each, for self-attention alone.
 
     An encoding overrides what it needs: a vector added to each embedding (`__call__`), a rotation of queries and keys,
     a bias added to the logits, a bias added to the weighted sum of the values. An offset is the position of a key less
@@ -59,7 +59,7 @@ class PositionEncoding(nn.Module):
 
 @positions.register("sinusoidal")
 class Sinusoidal(PositionEncoding):
-    """sin and cos of position / 10000^(i / (d_model/2)), i = 0 ... d_model/2 - 1.
+    """Sinusoids (section 3.5): sin and cos of position / 10000^(i / (d_model/2)), i = 0 ... d_model/2 - 1.
 
     sinusoid_layout: "interleaved" puts sine and cosine of a frequency side by side, as the formula reads;
     "concatenated" puts all sines first, as the June 2017 code does. One is a permutation of the other.
@@ -80,7 +80,7 @@ class Sinusoidal(PositionEncoding):
 
 @positions.register("learned")
 class Learned(PositionEncoding):
-    """A table of max_positions trained vectors (row E). A sentence longer than the table is refused.
+    """Learned vectors (Table 3, row E): a table of max_positions; a sentence longer than the table is refused.
 
     Vectors start with standard deviation d_model^-0.5 and, with scale_positions, are multiplied by sqrt(d_model), as
     embeddings are: so the first learned positions of tensor2tensor (`add_positional_embedding_nd` in commit 192e90f9 of
@@ -98,12 +98,12 @@ class Learned(PositionEncoding):
 
 @positions.register("none")
 class NoPosition(PositionEncoding):
-    """No position information but what the causal mask gives."""
+    """No encoding: the causal mask alone tells of order."""
 
 
 @positions.register("relative")
 class Relative(PositionEncoding):
-    """A trained vector for each offset, clipped at max_offset, added to keys and to values (Shaw et al. 2018).
+    """Relative positions (Shaw et al. 2018): a trained vector for each offset up to max_offset, on keys and values.
 
     Each layer has tables of its own, which its heads share.
     """
@@ -117,14 +117,14 @@ class Relative(PositionEncoding):
     def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
     ) -> Float[Array, "#b h n m"] | None:
-        """q.a^K, of the same scaling as q.k."""
+        """Returns q.a^K, of the same scaling as q.k."""
         keys = self.keys[layer].astype(query.dtype)[self._row(offset)]  # (n, m, k)
         return jnp.einsum("bhnk,nmk->bhnm", query, keys, preferred_element_type=jnp.float32)
 
     def value_bias(
         self, layer: int, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]
     ) -> Float[Array, "b h n v"] | None:
-        """The weighted mean of a^V."""
+        """Returns the weighted mean of a^V."""
         return jnp.einsum("bhnm,nmv->bhnv", weights, self.values[layer].astype(weights.dtype)[self._row(offset)])
 
     def _row(self, offset):
@@ -136,7 +136,7 @@ BUCKETS, FARTHEST = 32, 128  # of T5
 
 @positions.register("t5")
 class T5(PositionEncoding):
-    """A trained number a head for each of 32 buckets of offsets, added to the logits (Raffel et al. 2020).
+    """T5 bias (Raffel et al. 2020): a trained number a head for each of 32 buckets of offsets, added to the logits.
 
     All layers of a stack share them. Near offsets have a bucket each, farther ones share buckets that widen
     logarithmically up to offset 128, and all beyond share the last. The decoder, which sees no later keys, gives them
@@ -149,7 +149,7 @@ class T5(PositionEncoding):
     def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
     ) -> Float[Array, "#b h n m"] | None:
-        """The number of the offset's bucket."""
+        """Returns the number of the offset's bucket."""
         return self.table[bucket(offset, self.causal)].transpose(2, 0, 1)[None]
 
 
@@ -170,7 +170,7 @@ def bucket(offset: Int[Array, "n m"], causal: bool) -> Int[Array, "n m"]:
 
 @positions.register("alibi")
 class ALiBi(PositionEncoding):
-    """The distance times a slope a head, taken from the logits (Press et al. 2022); nothing is trained.
+    """ALiBi bias (Press et al. 2022): the distance times a slope a head, subtracted from the logits; untrained.
 
     The encoder takes the distance to either side.
     """
@@ -178,7 +178,7 @@ class ALiBi(PositionEncoding):
     def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
     ) -> Float[Array, "#b h n m"] | None:
-        """-slope * |offset|."""
+        """Returns -slope * |offset|."""
         slopes = jnp.asarray(alibi_slopes(self.num_heads), jnp.float32)
         return (-slopes[:, None, None] * jnp.abs(offset).astype(jnp.float32)[None])[None]
 
@@ -195,7 +195,7 @@ def alibi_slopes(num_heads: int) -> list[float]:
 
 @positions.register("rotary")
 class Rotary(PositionEncoding):
-    """Rotates the halves of queries and keys against each other by angles that grow with the position (Su et al. 2021).
+    """Rotary encoding (Su et al. 2021): rotates queries and keys by angles that grow with the position.
 
     Coordinates i < d_k/2 and i + d_k/2 are rotated by position / 10000^(2i / d_k), so that products of queries and keys
     depend on offsets alone.

@@ -1,4 +1,4 @@
-"""How alike a query and a key are (section 3.2.1), by name: `@similarities.register(NAME)` adds one."""
+"""Compatibility functions of query and key (section 3.2.1), by name: `@similarities.register(NAME)` adds one."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ similarities = Registry("model.similarity")
 
 
 class Similarity(nn.Module):
-    """Gives the logits of attention, head by head: the product of what `query` and `key` make of queries and keys.
+    """Base class of these functions: logits, head by head, as the product of mapped queries and mapped keys.
 
     A component whose logits are no such product overrides `logits`. Keys are kept as `key` makes them while decoding.
 
@@ -24,19 +24,21 @@ class Similarity(nn.Module):
     d_k: int
 
     def query(self, x: Float[Array, "*batch h k"]) -> Float[Array, "*batch h k"]:
+        """Maps queries."""
         return x
 
     def key(self, x: Float[Array, "*batch h k"]) -> Float[Array, "*batch h k"]:
+        """Maps keys."""
         return x
 
     def logits(self, query: Float[Array, "b h n k"], key: Float[Array, "b h m k"]) -> Float[Array, "b h n m"]:
-        """float32, of mapped queries and keys."""
+        """Returns the float32 logits of mapped queries and keys."""
         return jnp.einsum("bhnk,bhmk->bhnm", query, key, preferred_element_type=jnp.float32)
 
 
 @similarities.register("scaled")
 class Scaled(Similarity):
-    """q.k / sqrt(d_k) (equation 1)."""
+    """Scaled dot product q.k / sqrt(d_k) (equation 1)."""
 
     def query(self, x: Float[Array, "*batch h k"]) -> Float[Array, "*batch h k"]:
         return x * jnp.asarray(self.d_k**-0.5, x.dtype)
@@ -44,12 +46,12 @@ class Scaled(Similarity):
 
 @similarities.register("unscaled")
 class Unscaled(Similarity):
-    """q.k"""
+    """Dot product q.k without the scaling (section 3.2.1)."""
 
 
 @similarities.register("cosine")
 class Cosine(Similarity):
-    """The cosine of q and k times a learned number a head, sqrt(d_k) at first (QK norm: Henry et al. 2020).
+    """Cosine of q and k times a learned number a head, sqrt(d_k) at first (QK norm: Henry et al. 2020).
 
     With entries of variance 1 the logits so begin with the variance of the scaled product's.
     """
@@ -72,7 +74,7 @@ def _unit(x, length):
 
 @similarities.register("additive")
 class Additive(Similarity):
-    """v . tanh(q + k), with a learned v a head (Bahdanau et al. 2015; q and k are projections already)."""
+    """Additive attention v . tanh(q + k), with a learned v a head (Bahdanau et al. 2015; q and k are projections)."""
 
     def setup(self):
         self.v = self.param(
@@ -80,7 +82,7 @@ class Additive(Similarity):
         )
 
     def logits(self, query: Float[Array, "b h n k"], key: Float[Array, "b h m k"]) -> Float[Array, "b h n m"]:
-        """A coordinate at a time: all at once are d_k times what attention needs elsewhere."""
+        """Sums a coordinate at a time: all at once would take d_k times the memory."""
 
         @jax.checkpoint
         def add(total, coordinate):

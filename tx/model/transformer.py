@@ -25,7 +25,7 @@ TARGET_SPACE = 0
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward, each inside a residual (section 3.1)."""
+    """Encoder layer (section 3.1): self-attention, then feed-forward, each inside a residual."""
 
     attention: dict
     mixer: dict
@@ -48,7 +48,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the encoder's output, feed-forward, each inside a residual."""
+    """Decoder layer (section 3.1): causal self-attention, cross-attention, feed-forward, each inside a residual."""
 
     attention: dict
     mixer: dict
@@ -321,5 +321,5 @@ def _parameters(model, seed):
 
 
 def projection(params: dict) -> Float[Array, "vocab d"]:
-    """Returns the matrix that a model's output meets: its own, or the shared one."""
+    """Returns the matrix of the output projection: the model's own, or the shared embedding (section 3.4)."""
     return params["projection"] if "projection" in params else params["embedding"]
