@@ -1,4 +1,4 @@
-"""What command lines share: `--config=FILE.py:NAME` and `--config.FIELD=VALUE`, and the options of decoding."""
+"""Options that commands share: `--config=FILE.py:NAME` and `--config.FIELD=VALUE`, and those of decoding."""
 
 import argparse
 import importlib.util

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line that says what is wrong, where, and what to do."""
+"""Errors for the user to mend: one line that says what is wrong, where, and what to do."""
 
 import contextlib
 import difflib
@@ -14,7 +14,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 
 
 class UserError(Exception):
-    """Something outside the program is wrong (a name, a value, a file); the message is one line."""
+    """Error outside the program (a name, a value, a file); the message is one line."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -28,7 +28,7 @@ def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> UserE
 
 
 class Diverged(ArithmeticError):
-    """A loss or a gradient is not finite; the text is one line.
+    """Error of a run whose loss or gradient is not finite; the text is one line.
 
     Attributes:
       report: {"step", "loss", "gradient_norms" by layer, "sentences" of the batch as (source, target), "checkpoint":
@@ -66,7 +66,7 @@ def printable(text: str) -> str:
 
 @contextlib.contextmanager
 def writing(path: os.PathLike) -> Iterator[None]:
-    """Inside, a full disk and a place that may not be written to are UserErrors; all other errors stay what they are.
+    """Raises UserError where the body meets a full disk or a place that may not be written to; other errors pass.
 
     Args:
       path: what is written, for the message.

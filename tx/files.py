@@ -30,7 +30,7 @@ def write_atomically(path: os.PathLike, text: str) -> None:
 
 
 def to_json(value: object) -> str:
-    """The one JSON form of this project's files: sorted keys, indented, each list of numbers on a line of its own."""
+    """Returns the one JSON form of this project's files: sorted keys, indented, each list of numbers on a line."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
     # No string holds a line break as such, so what starts with one is no string.
     return re.sub(r"\[\n([^\[\]{}\"]*)\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text) + "\n"

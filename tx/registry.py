@@ -6,7 +6,7 @@ from tx.errors import unknown
 
 
 class Registry:
-    """Maps names to components of one kind.
+    """Mapping of names to the components of one kind.
 
     Args:
       field: the configuration field that holds the name, e.g. "model.positions".
@@ -17,7 +17,7 @@ class Registry:
         self._components = {}
 
     def register(self, name: str) -> Callable:
-        """A decorator that makes a component available under `name`; a name is taken once."""
+        """Returns a decorator that makes a component available under `name`; a name is taken once."""
 
         def add(component):
             if name in self._components:

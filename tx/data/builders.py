@@ -1,4 +1,4 @@
-"""TFDS, the one way to data: a builder of our own for pairs at hand, and the sets that TFDS itself defines.
+"""TFDS, through which all data come: a builder of our own for pairs at hand, and the sets that TFDS itself defines.
 
 Both are array_record files, read at random without TensorFlow. `python -m tx.data.builders NAME` prepares one
 of TFDS's own where TensorFlow is installed.

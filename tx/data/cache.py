@@ -19,11 +19,12 @@ from tx.errors import UserError
 
 
 def root() -> pathlib.Path:
+    """Returns the cache folder."""
     return pathlib.Path(os.environ.get("TX_CACHE_DIR") or "~/.cache/tx").expanduser()
 
 
 def fingerprint(*parts: object) -> str:
-    """SHA-256 (hex) of JSON-representable parts."""
+    """Returns the SHA-256 (hex) of JSON-representable parts."""
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -44,7 +45,7 @@ def locked(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder on the same file system as `parent`, gone afterwards unless it was renamed."""
+    """Yields a folder on the same file system as `parent`, gone afterwards unless it was renamed."""
     path = pathlib.Path(tempfile.mkdtemp(prefix=".incomplete.", dir=parent))
     try:
         yield path

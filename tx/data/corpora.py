@@ -38,9 +38,11 @@ class Corpus:
 
     @functools.cached_property
     def splits(self) -> Mapping[str, Sequence]:
+        """{split: its records}, opened when first asked for."""
         return self.open_splits()
 
     def check_split(self, split: str) -> None:
+        """Raises UserError for a split that the corpus does not have."""
         if split not in self.split_names:
             raise UserError(f"{self.name} has no split {split!r}; it has {', '.join(self.split_names)}")
 
@@ -54,6 +56,7 @@ class Corpus:
                 yield record[self.source].decode(), record[self.target].decode()
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
+        """Returns the (source, target) sentences of a split, in order."""
         return list(self.iterate(split))
 
 
@@ -92,7 +95,7 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
 
 
 def _from_tfds(name, source, target, folder, log) -> Corpus:
-    """A translation set of TFDS's own, in the order of its files: a fixed shuffle of TFDS's."""
+    """Opens a translation set of TFDS's own, in the order of its files: a fixed shuffle of TFDS's."""
     from tx.data import builders
 
     builder = builders.tfds_set(name, folder, log)

@@ -1,4 +1,4 @@
-"""Downloads, every file against its size and SHA-256 before it is put where anybody looks."""
+"""Downloads of files, each checked against its size and SHA-256 before it is put in its place."""
 
 import hashlib
 import http.client
@@ -10,7 +10,7 @@ from tx.data import cache
 
 
 class Failed(Exception):
-    """A download that could not be had or is not what it should be; the message says why, on one line."""
+    """Error of a download that failed or is not what it should be; the message says why, on one line."""
 
 
 def fetch(files: dict[str, tuple[str, int, str]], folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -1,4 +1,4 @@
-"""Batches for training, endless and in a new order every epoch, and for evaluation; packed (`tx.data.packing`).
+"""Batches of packed sentences: an endless shuffled stream for training, one pass in order for evaluation.
 
 Sentences are taken in pools. Which sentences make which row is a function of (seed, epoch, pool) alone, so a position
 in the data is three numbers.
@@ -17,7 +17,7 @@ POOL = 4096  # sentence pairs packed together: enough that the rows left half em
 
 
 class Plan:
-    """What makes the rows of every pool; a function of what it is made of, and of the pool, alone.
+    """Packing plan: the rows of every pool, a function of the arguments, the epoch and the pool alone.
 
     Args:
       usable: the sentences that are packed.
@@ -50,7 +50,7 @@ class Plan:
 
 
 class TrainBatches(Iterator[Batch]):
-    """An endless stream of packed training batches, every epoch in a new order.
+    """Endless stream of packed training batches, reshuffled every epoch.
 
     Args:
       split: the training sentences.
@@ -107,7 +107,7 @@ class TrainBatches(Iterator[Batch]):
         return pack_batch(self.split, rows, self.batch_rows, self.row_length)
 
     def epochs(self) -> float:
-        """Returns how many times the training text has been passed through."""
+        """Returns the number of passes through the training text so far."""
         epoch, pool, row = (self.position[key] for key in ("epoch", "pool", "row"))
         done = pool * POOL
         if row:
@@ -125,7 +125,7 @@ class TrainBatches(Iterator[Batch]):
 
 
 def eval_batches(split: TokenizedSplit, *, row_length: int, batch_rows: int) -> list[Batch]:
-    """Returns every sentence of a split once, packed; rows are as long as its longest sentence asks for."""
+    """Returns every sentence of a split once, packed; rows are as long as its longest sentence needs."""
     lengths = np.maximum(split.src_lengths, split.tgt_lengths)
     row_length = max(row_length, -32 * (-int(lengths.max()) // 32))
     rows = best_fit(split.src_lengths, split.tgt_lengths, row_length)

@@ -1,4 +1,4 @@
-"""Packs sentence pairs into rows of one fixed shape, so that a training step compiles once and little is padding.
+"""Packing of sentence pairs into rows of one fixed shape, so that a training step compiles once and little is padding.
 
 A row holds several pairs; both its sides have `row_length` tokens. Each sentence of a pool goes, longest first, where
 it leaves the least room (best fit).
@@ -16,10 +16,10 @@ FIELDS = ("src", "tgt", "src_segments", "tgt_segments", "src_positions", "tgt_po
 
 
 def best_fit(src_lengths: np.ndarray, tgt_lengths: np.ndarray, row_length: int) -> list[list[int]]:
-    """Returns rows as lists of sentence indices, none over `row_length` on either side.
+    """Packs sentences by best fit decreasing; returns rows as lists of sentence indices.
 
-    Every length must be at most row_length. Of the rows with the least room left, both sides together, that a sentence
-    fits in, it goes to the first.
+    No row is over `row_length` on either side, and so no sentence may be. Of the rows with the least room left, both
+    sides together, that a sentence fits in, it goes to the first.
     """
     order = np.argsort(-np.maximum(src_lengths, tgt_lengths), kind="stable")
     # A row with room for s source tokens, and for t on both sides together, is at place t * width + s. Which places
@@ -46,15 +46,18 @@ def best_fit(src_lengths: np.ndarray, tgt_lengths: np.ndarray, row_length: int) 
 
 
 def _members(bits):
-    """The numbers in a set."""
+    """Yields the numbers in a set."""
     while bits:
         yield (bits & -bits).bit_length() - 1
         bits &= bits - 1
 
 
 def pack_batch(split: TokenizedSplit, rows: list[list[int]], batch_rows: int, row_length: int) -> Batch:
-    """Returns int32 arrays (batch_rows, row_length): tokens, segment numbers from 1 (0: padding), and positions from
-    0 in each sentence, for both sides. Rows that are not given stay empty."""
+    """Returns the batch that holds these rows of sentences: int32 arrays (batch_rows, row_length) for both sides.
+
+    They are tokens, segment numbers from 1 (0: padding), and positions from 0 in each sentence. Rows that are not given
+    stay empty.
+    """
     batch = {field: np.zeros((batch_rows, row_length), np.int32) for field in FIELDS}
     counts = np.array([len(row) for row in rows], np.int64)
     sentences = np.fromiter(itertools.chain.from_iterable(rows), np.int64)

@@ -1,4 +1,4 @@
-"""Plans pools ahead of the training, in a process of its own: a fast device must not wait for Python.
+"""Prefetch of packed rows, planned in a process of their own: a fast device must not wait for Python.
 
     python -m tx.data.prefetch
 
@@ -19,7 +19,7 @@ from typing import Any
 
 
 class Ahead:
-    """Stands for a plan (`tx.data.loader.Plan`); best asked for one pool after the other.
+    """Plan (`tx.data.loader.Plan`) whose rows another process makes in advance; best asked in the order of pools.
 
     Args:
       plan: what makes the rows.
@@ -30,7 +30,7 @@ class Ahead:
         self.after = plan.after
 
     def rows(self, epoch: int, pool: int) -> list[list[int]]:
-        """As those of the plan; RuntimeError where the other process has broken off."""
+        """Returns the rows of a pool, as the plan does; RuntimeError where the other process has broken off."""
         if self._next != (epoch, pool):
             self.close()
             self._process = subprocess.Popen(
@@ -57,6 +57,7 @@ class Ahead:
 
 
 def main() -> None:
+    """Writes the rows of a pool and of all that follow, until nobody reads them."""
     plan, epoch, pool = pickle.load(sys.stdin.buffer)
     try:
         while True:

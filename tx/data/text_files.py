@@ -22,7 +22,7 @@ Pairs = dict[str, list[tuple[str, str]]]  # split -> (source, target) sentences 
 
 @dataclasses.dataclass(frozen=True)
 class TextFiles:
-    """What a corpus of line-aligned files is made of.
+    """Files of a corpus of line-aligned text.
 
     Attributes:
       pairs: the language pairs it has; either direction can be trained.

@@ -1,4 +1,4 @@
-"""Text to token ids, once: each split of a corpus as flat arrays, cached and memory-mapped.
+"""Tokenized corpora: the token ids of each split as flat arrays, made once, cached and memory-mapped.
 
 Neither TFDS nor the text of a split is touched when its tokens are in the cache.
 """
@@ -22,7 +22,7 @@ _ARRAYS = ("src_ids", "src_offsets", "tgt_ids", "tgt_offsets")
 
 @dataclasses.dataclass(frozen=True)
 class TokenizedSplit:
-    """n sentence pairs as token ids; every sentence, on both sides, ends with EOS.
+    """Token ids of n sentence pairs; every sentence, on both sides, ends with EOS.
 
     Attributes:
       src_ids, tgt_ids: int32, all sentences one after the other.
@@ -38,19 +38,21 @@ class TokenizedSplit:
         return len(self.src_offsets) - 1
 
     def source(self, i: int) -> np.ndarray:
+        """Returns the source tokens of sentence i."""
         return self.src_ids[self.src_offsets[i] : self.src_offsets[i + 1]]
 
     def target(self, i: int) -> np.ndarray:
+        """Returns the target tokens of sentence i."""
         return self.tgt_ids[self.tgt_offsets[i] : self.tgt_offsets[i + 1]]
 
     @property
     def src_lengths(self) -> np.ndarray:
-        """int64 (n,), EOS included."""
+        """Tokens of each source sentence: int64 (n,), EOS included."""
         return np.diff(self.src_offsets)
 
     @property
     def tgt_lengths(self) -> np.ndarray:
-        """int64 (n,), EOS included."""
+        """Tokens of each target sentence: int64 (n,), EOS included."""
         return np.diff(self.tgt_offsets)
 
 
@@ -99,7 +101,7 @@ class PreparedData:
     fingerprint: str
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """The raw (source, target) sentences of a split, in the same order as its tokens."""
+        """Returns the raw (source, target) sentences of a split, in the same order as its tokens."""
         return self.corpus.pairs(split)
 
 

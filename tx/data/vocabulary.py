@@ -1,4 +1,4 @@
-"""The shared subword vocabulary: byte pairs learned from the training text of both languages (5.1)."""
+"""Shared subword vocabulary: byte pairs learned from the training text of both languages (section 5.1)."""
 
 import functools
 import hashlib
@@ -67,13 +67,16 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Vocabulary":
+        """Reads what `save` wrote."""
         return cls(pathlib.Path(path).read_bytes())
 
     def save(self, path: pathlib.Path) -> None:
+        """Writes the model to a file."""
         pathlib.Path(path).write_bytes(self._model)
 
     @property
     def size(self) -> int:
+        """Number of pieces, special and byte pieces included."""
         return self._processor.get_piece_size()
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Completes sentences: the last token of each target, the earlier ones given."""
+"""Prediction of the last token of each target, the earlier ones given."""
 
 import functools
 

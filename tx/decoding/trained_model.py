@@ -1,4 +1,4 @@
-"""A trained run, opened to be used: its configuration, parameters and data."""
+"""Loading of a trained run: its configuration, parameters and data."""
 
 import functools
 import sys

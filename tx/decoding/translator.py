@@ -1,4 +1,4 @@
-"""Translates with given parameters: batched beam search, compiled once a shape."""
+"""Translation with given parameters: batched beam search (section 6.1), compiled once a shape."""
 
 import concurrent.futures
 import functools
@@ -17,7 +17,7 @@ from tx.runtime import backend, determinism
 
 
 class Translator:
-    """Beam search with fixed parameters.
+    """Translator of sentences, by beam search (section 6.1) with fixed parameters.
 
     Args:
       config: the run's configuration; `config.decode` sets beam, alpha, extra_length and batch_tokens.

@@ -1,4 +1,4 @@
-"""What the heads of a trained model do: how sharply and how far they look, and what the loss is without each."""
+"""Probe of a trained model's attention heads: their entropy and distance, and the dev loss without each."""
 
 import functools
 
@@ -16,7 +16,7 @@ KINDS = {"self_attention": "self", "cross_attention": "cross"}
 
 
 def measure_attention(config: ConfigDict, params: dict, batches: list[Batch]) -> list[dict]:
-    """Returns the measures of every head, means over all queries of the batches; they are of packed sentences.
+    """Returns measures of every head, means over all queries of the batches of packed sentences.
 
     Each is {"stack": "encoder" or "decoder", "layer": from 0, "kind": "self" or "cross", "head": from 0,
       "entropy": of the weights, in nats,
@@ -113,7 +113,7 @@ def _sums(logits, weights, batch, layer, module):
 
 
 def _loss(model, params, batches, kept):
-    """Mean negative log-likelihood a target token, with what is kept of each head."""
+    """Returns the mean negative log-likelihood a target token, with what is kept of each head."""
     found = [jax.device_get(_nll(model, params, batch, kept)) for batch in batches]
     return float(sum(np.float64(nll) * count for nll, count in found) / sum(count for _, count in found))
 

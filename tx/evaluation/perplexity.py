@@ -17,7 +17,7 @@ from tx.runtime.trees import stack
 
 
 def make_eval(config: ConfigDict, batches: list[Batch], members: int = 1) -> Callable[..., list[dict]]:
-    """Returns a function of parameters: for each member {"nll", "ppl", "tokens"} over the batches.
+    """Returns a function of parameters that evaluates each member: {"nll", "ppl", "tokens"} over the batches.
 
     ppl is exp of the mean negative log-likelihood per target subword, end of sentence included, without smoothing. With
     `source=0.0` it is that of a model of the target language alone, for which the encoder's output is zero.
@@ -67,5 +67,5 @@ def measure_dev(config: ConfigDict, data: tokenized.PreparedData, params: Sequen
 
 
 def described_dev(selected: Selected, dev: dict) -> dict:
-    """Returns what result.json says as "dev": what was measured, of which parameters."""
+    """Returns the entry "dev" of result.json: what was measured, of which parameters."""
     return {"split": "validation", **dev, "step": selected.step, "parameters": selected.name}

@@ -87,7 +87,7 @@ def score_apart(hypotheses: list[str], references: list[str], target_language: s
 
 
 def bleu_from_stats(stats: Sequence[Sequence[int]]) -> float:
-    """Gives back `bleu` (0 to 100) of the sentences whose `stats` these are, e.g. of a resample of them."""
+    """Returns `bleu` (0 to 100) of the sentences whose `stats` these are, e.g. of a resample of them."""
     sys_len, ref_len, *counts = (int(sum(column)) for column in zip(*stats, strict=True))
     return sacrebleu.BLEU.compute_bleu(counts[:4], counts[4:], sys_len, ref_len, smooth_method="exp").score
 
@@ -104,12 +104,12 @@ def moses(text: str, language: str) -> str:
 
 
 def split_compounds(text: str) -> str:
-    """As Perl's s{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g: without overlaps, so that "a-b-c" is split once."""
+    """Splits compounds as Perl's s{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g: without overlaps: "a-b-c" is split once."""
     return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", text)
 
 
 def multi_bleu(hypotheses: list[str], references: list[str]) -> float:
-    """BLEU (0 to 100) of texts whose tokens are separated by spaces, as multi-bleu.perl: no smoothing."""
+    """Returns the BLEU (0 to 100) of texts whose tokens are separated by spaces, as multi-bleu.perl: no smoothing."""
     return (
         sacrebleu.BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(hypotheses, [references]).score
     )

@@ -1,4 +1,4 @@
-"""Corpora that are generated, not read: made once, and kept for as long as what makes them stays as it is."""
+"""Generated corpora, made once and cached for as long as the code and libraries that make them stay the same."""
 
 import dataclasses
 import importlib.metadata
@@ -17,11 +17,11 @@ _FORMAT, _FILE = 1, "pairs.json"
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """What a corpus is made by.
+    """Generator of a corpus, and what its sentences depend on.
 
     Attributes:
       generate: returns the pairs of every split, given two language codes; what it imports may be slow to import.
-      modules: of tx.data.synthetic, that it is made by.
+      modules: those of tx.data.synthetic that make it.
       libraries: those that have a say in it.
     """
 
@@ -66,5 +66,5 @@ def read(name: str, source: str, target: str) -> Pairs:
 
 
 def _source(module):
-    """The text of a module, which is not imported."""
+    """Returns the text of a module, which is not imported."""
     return pathlib.Path(importlib.util.find_spec(f"tx.data.synthetic.{module}").origin).read_text(encoding="utf-8")

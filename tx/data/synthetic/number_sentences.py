@@ -143,7 +143,7 @@ _PLURAL_ENDING = "e"  # after a number
 
 
 def choose(rng: random.Random, items: Sequence):
-    """One of the items; from `random()` alone, whose stream is the same in every Python version."""
+    """Returns one of the items; from `random()` alone, whose stream is the same in every Python version."""
     return items[int(rng.random() * len(items))]
 
 
@@ -164,7 +164,7 @@ def sentence(kind: str, index: int, value, rng: random.Random) -> tuple[str, str
 
 
 def _words(thing, adjective, rng):
-    """The slots that chance fills: (English, German)."""
+    """Returns the slots that chance fills: (English, German)."""
     # The person first, else "I" would be too rare for every verb's form with it to occur.
     person = choose(rng, sorted({person for *_, person in SUBJECTS}))
     en_subject, de_subject, _ = choose(rng, [subject for subject in SUBJECTS if subject[2] == person])
@@ -195,7 +195,7 @@ def _words(thing, adjective, rng):
 
 
 def _value(kind, value, thing, adjective):
-    """The slots that hold the value: (English, German)."""
+    """Returns the slots that hold the value: (English, German)."""
     singular, plural, gender, german_singular, german_plural = thing
     english, stem = adjective
     if kind == "cardinal":
@@ -222,27 +222,27 @@ def _value(kind, value, thing, adjective):
 
 
 def _german(articles, gender, noun, *stems):
-    """A noun with its article, after it ordinals and adjectives ("" for none) with the article's ending."""
+    """Returns a noun with its article, after it ordinals and adjectives ("" for none) with the article's ending."""
     article, ending = articles[gender]
     return _join(article, *(stem and stem + ending for stem in stems), noun)
 
 
 def _join(*words):
-    """One phrase of the words that are not empty."""
+    """Returns one phrase of the words that are not empty."""
     return " ".join(filter(None, words))
 
 
 def cardinal(n: int, lang: str) -> str:
-    """21 -> "twenty-one" (lang "en"), "einundzwanzig" ("de")."""
+    """Returns a number in words: 21 -> "twenty-one" (lang "en"), "einundzwanzig" ("de")."""
     return num2words(n, lang=lang)
 
 
 def ordinal(n: int, lang: str) -> str:
-    """21 -> "twenty-first"; in German the stem, without an adjective's ending: "einundzwanzigst"."""
+    """Returns an ordinal in words: 21 -> "twenty-first"; in German the stem alone, without ending: "einundzwanzigst"."""
     word = num2words(n, lang=lang, to="ordinal")
     return word.removesuffix("e") if lang == "de" else word
 
 
 def year(n: int, lang: str) -> str:
-    """1984 -> "nineteen eighty-four", "neunzehnhundertvierundachtzig"; right from 1000 on."""
+    """Returns a year in words: 1984 -> "nineteen eighty-four", "neunzehnhundertvierundachtzig"; right from 1000 on."""
     return num2words(n, lang=lang, to="year")

@@ -28,7 +28,7 @@ _DAYS = [(month, day) for month in range(1, 13) for day in range(1, calendar.mon
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One pair, with the values in it: "number 1984", "day 05-03" (3 May)."""
+    """Sentence pair, with the values in it: "number 1984", "day 05-03" (3 May)."""
 
     split: str
     template: str
@@ -38,7 +38,7 @@ class Example:
 
 
 def split_of(value: str) -> str:
-    """The split that a value belongs to, by a hash of its name (see `Example`)."""
+    """Returns the split that a value belongs to, by a hash of its name (see `Example`)."""
     kind, _, text = value.partition(" ")
     if kind == "number" and is_building_block(int(text)):
         return "train"
@@ -51,7 +51,7 @@ def split_of(value: str) -> str:
 
 
 def is_building_block(n: int) -> bool:
-    """Whether a number is always train's: 0 to 31 (days of a month), tens, hundreds."""
+    """Returns whether a number is always train's: 0 to 31 (days of a month), tens, hundreds."""
     return n <= 31 or (n < 100 and n % 10 == 0) or n % 100 == 0
 
 
@@ -93,7 +93,7 @@ def _name(value: int | tuple[int, int]) -> str:
 
 
 def _building_blocks() -> dict[str, list]:
-    """The values of each kind that train must have; for dates every day of the month, in changing months."""
+    """Returns the values of each kind that train must have; for dates every day of the month, in changing months."""
     ranges = {
         "cardinal": range(10 ** len(DIGIT_WEIGHTS)),
         "ordinal": range(1, 10**ORDINAL_DIGITS),
@@ -108,7 +108,7 @@ def _building_blocks() -> dict[str, list]:
 
 
 def _draw(kind: str, split: str, rng: random.Random) -> int | tuple[int, int]:
-    """A random value of the split."""
+    """Returns a random value of the split."""
     while True:
         if kind == "date":
             value = choose(rng, _DAYS)

@@ -1,4 +1,4 @@
-"""A generated corpus that asks for memory: a value, fillers, and at the end the value again.
+"""Generated corpus of recall over a distance: a value, fillers, and at the end the value again.
 
 The target is "M c a h ? M": a value in capitals, fillers in small letters drawn at random, a mark, the value. The
 source is the same word each time, so that attention to it cannot help: what is asked for at the mark has to come
@@ -41,5 +41,5 @@ def _target(distance, rng):
 
 
 def _choose(rng, words):
-    """One of the words; from `random()` alone, whose stream is the same in every Python version."""
+    """Returns one of the words; from `random()` alone, whose stream is the same in every Python version."""
     return words[int(rng.random() * len(words))]
