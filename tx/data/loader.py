@@ -1,4 +1,4 @@
-"""Batches of packed sentences: an endless shuffled stream for training, one pass in order for evaluation.
+"""Batches of packed sentences: an endless shuffled stream for training, one pass for evaluation.
 
 Sentences are taken in pools. Which sentences make which row is a function of (seed, epoch, pool) alone, so a position
 in the data is three numbers.

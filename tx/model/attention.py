@@ -218,8 +218,8 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "b beam d"]:
         """Applies causal self-attention at position `index` alone; earlier keys and values are in "cache".
 
-        The cache holds every beam index of every position, (b, length / BLOCK, kv_heads, BLOCK, beam, d_k), and nothing
-        in it ever moves: at position t <= index hypothesis j attends to beam index ancestry[b, j, t], where its
+        This collection holds every beam index of every position, (b, length / BLOCK, kv_heads, BLOCK, beam, d_k), and
+        nothing in it ever moves: at position t <= index hypothesis j attends to beam index ancestry[b, j, t], where its
         beginning stood. A sentence's hypotheses are so the queries of one matrix product; to copy a cache after each
         step to where its hypothesis went costs more than the products with the others' keys. Blocks that lie ahead cost
         nothing.

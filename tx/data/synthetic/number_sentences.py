@@ -238,7 +238,7 @@ def cardinal(n: int, lang: str) -> str:
 
 
 def ordinal(n: int, lang: str) -> str:
-    """Returns an ordinal in words: 21 -> "twenty-first"; in German the stem alone, without ending: "einundzwanzigst"."""
+    """Returns an ordinal in words: 21 -> "twenty-first"; in German the stem, without ending: "einundzwanzigst"."""
     word = num2words(n, lang=lang, to="ordinal")
     return word.removesuffix("e") if lang == "de" else word
 
