@@ -1,4 +1,4 @@
-"""What is expected of every sweep, as data: which row is better than which, who says so, and where it is meant.
+"""Claims about every sweep, as data: which row is better than which, who says so, and at which scales.
 
 The expectations of Table 3 are computed from the numbers that it prints: a difference from base of less than 0.05 PPL
 or 0.2 BLEU is taken for none. Its perplexities are of the true labels, as ours are, not of smoothed ones:
@@ -32,7 +32,7 @@ _MARGINS = {
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One comparison of two rows, and how it is said to come out.
+    """Claim about two rows: how their comparison is said to come out.
 
     Attributes:
       sweep, row: a row of a sweep.
@@ -70,7 +70,7 @@ class Claim:
 
 
 def direction(row: PaperRow | None, base: PaperRow | None, measure: str) -> int | None:
-    """The sign of a printed difference in "ppl" or "bleu": 0 where it counts as none, None where one is not printed."""
+    """Returns the sign of a printed difference in "ppl" or "bleu": 0 where it counts as none, None if not printed."""
     values = [getattr(paper, measure, None) for paper in (row, base)]
     if None in values:
         return None
@@ -79,7 +79,7 @@ def direction(row: PaperRow | None, base: PaperRow | None, measure: str) -> int 
 
 
 def _printed(sweep: str, rows: Mapping[str, str]) -> Iterator[Claim]:
-    """What Table 3 prints of rows of a sweep with its base: {row of Table 3: row of the sweep}."""
+    """Yields what Table 3 prints of rows of a sweep with its base: {row of Table 3: row of the sweep}."""
     for of_table, row in rows.items():
         paper = _TABLE3.variant(of_table).paper
         for measure, name, form in (("ppl", "perplexity", ".2f"), ("bleu", "BLEU", ".1f")):
@@ -109,7 +109,7 @@ def _said(sweep: str, source: str, statement: str, *comparisons: str) -> Iterato
 
 
 def _reaches() -> Iterator[Claim]:
-    """What the mixers of Table 1 remember at scale `recall`: as much as self-attention in their reach, less beyond it.
+    """Yields what the mixers of Table 1 remember at scale `recall`: in reach as much as self-attention, beyond less.
 
     A decoder of N layers sees N r positions back through neighbourhoods of r, N (k - 1) through kernels of k, and
     (k - 1)(1 + k + ... + k^(N-1)) = k^N - 1 through dilated ones.
@@ -276,5 +276,5 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def of_sweep(name: str, scale: str) -> tuple[Claim, ...]:
-    """The claims about a sweep that are meant at the scale of that name."""
+    """Returns the claims about a sweep that are meant at the scale of that name."""
     return tuple(claim for claim in CLAIMS if claim.sweep == name and scale in claim.scales)

@@ -1,4 +1,4 @@
-"""`python -m experiments list`: what can be run, its size and the paper's numbers; no model is built."""
+"""`python -m experiments list`: sweeps and variants, their size and the paper's numbers; no model is built."""
 
 import rich.box
 import rich.console

@@ -29,5 +29,5 @@ def product(grid: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
 
 
 def text(value: object) -> str:
-    """A value as a command line takes it."""
+    """Returns a value as a command line takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

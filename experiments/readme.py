@@ -1,4 +1,4 @@
-"""The tables of a README, between markers: kept fresh, or found to be stale."""
+"""Tables of a README, between markers: renewed, or checked for being stale."""
 
 import pathlib
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ MEASURED = "table1@measured"  # between a README's markers: the table of `python
 
 
 def _table1(dirs):
-    """The table of `python -m experiments table1`, from the table1.json in one of the folders."""
+    """Returns the table of `python -m experiments table1`, from the table1.json in one of the folders."""
     for folder in dirs:
         if (file := folder / "table1.json").is_file():
             return layer_costs.build(from_json(file.read_text(encoding="utf-8")))

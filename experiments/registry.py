@@ -18,7 +18,7 @@ from tx.errors import UserError, nearest, unknown
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
-    """What the paper prints for a row; None where it prints nothing.
+    """Numbers that the paper prints for a row; None where it prints none.
 
     Attributes:
       ppl: dev perplexity per subword of the paper's vocabulary.
@@ -33,7 +33,7 @@ class PaperRow:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One row of a table.
+    """Row of a table, as a diff against its sweep's base.
 
     Attributes:
       name: unique in its sweep; slashes group rows ("A/h=1").
@@ -50,7 +50,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A table: variants of one base.
+    """Sweep: a table of variants of one base.
 
     Attributes:
       name: what stands before the first slash of a run's name.
@@ -67,12 +67,12 @@ class Sweep:
     measures: tuple[str, ...] = ()
 
     def variant(self, name: str) -> Variant:
-        """The variant of that name; UserError naming the nearest where there is none."""
+        """Returns the variant of that name; UserError naming the nearest where there is none."""
         return _lookup({v.name: v for v in self.variants}, name, f"variant of sweep {self.name}")
 
 
 class Run(NamedTuple):
-    """A parsed name."""
+    """Run, as its name says it: sweep, variant and scale."""
 
     sweep: Sweep
     variant: Variant
@@ -80,6 +80,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
+        """SWEEP/VARIANT@SCALE."""
         return f"{self.sweep.name}/{self.variant.name}@{self.scale.label}"
 
 
@@ -102,17 +103,17 @@ def register(sweep: Sweep) -> Sweep:
 
 
 def sweeps() -> list[Sweep]:
-    """Every registered sweep, in order of registration."""
+    """Returns every registered sweep, in order of registration."""
     return list(_SWEEPS.values())
 
 
 def sweep(name: str) -> Sweep:
-    """The sweep of that name; UserError naming the nearest where there is none."""
+    """Returns the sweep of that name; UserError naming the nearest where there is none."""
     return _lookup(_SWEEPS, name, "sweep")
 
 
 def variants(name: str) -> list[Variant]:
-    """The variants of a sweep, in the order of its table."""
+    """Returns the variants of a sweep, in the order of its table."""
     return list(sweep(name).variants)
 
 
@@ -168,7 +169,7 @@ def resolve(
 
 
 def base_config(sweep: Sweep, scale: Scale) -> ml_collections.ConfigDict:
-    """The configuration that the rows of a sweep are diffs against, at a scale."""
+    """Returns the configuration that the rows of a sweep are diffs against, at a scale."""
     return resolve(sweep, sweep.variants[0], scale)
 
 

@@ -37,7 +37,7 @@ PAIR = ("en", "de")  # source and target where a scale's name gives none
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """A dial that any variant can be run at.
+    """Scale of experiments: corpus, recipe and factors that any variant can be run at.
 
     Attributes:
       name: what stands after the @.
@@ -67,13 +67,13 @@ class Scale:
         return self.name if self.pair == PAIR else f"{self.name}.{'-'.join(self.pair)}"
 
     def settings(self) -> dict[str, object]:
-        """Every field that the scale itself sets, corpus and languages included."""
+        """Returns every field that the scale itself sets, corpus and languages included."""
         source, target = self.pair
         corpus = self.corpus.format(other=target if source == "en" else source)
         return {"data.corpus": corpus, "data.source": source, "data.target": target, **self.fields}
 
     def rescale_recipe(self, diff: Mapping[str, object]) -> dict[str, object]:
-        """Returns a variant's diff with what it says of the recipe in proportion to this scale's.
+        """Rescales the recipe of a variant's diff in proportion to this scale's.
 
         In the paper's numbers warm-up 8000 and factor 2.0 are twice the paper's, and become twice the scale's; a
         checkpoint every 5,000 of 100,000 steps becomes one every twentieth part of the scale's. What trains three times
@@ -90,7 +90,7 @@ class Scale:
         return rescaled
 
     def scale_sizes(self, fields: Mapping[str, object], where: str) -> dict[str, int]:
-        """Multiplies the sizes among `fields` ({dotted name: value}) by the scale's factors.
+        """Returns the sizes among `fields` ({dotted name: value}), multiplied by the scale's factors.
 
         Raises UserError where the product is not a positive whole number.
         """

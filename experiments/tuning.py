@@ -1,4 +1,4 @@
-"""Tuning of a row: the grid that was asked for, the point of the lowest dev loss, and how much the row depends on it.
+"""Tuning of a row: the grid that was asked for, the point of the lowest dev loss, and the sensitivity to it.
 
 The grid is run with one seed, and the row is then read at the point chosen, over fresh seeds: those have no part in the
 choice, so that it does not flatter the row. SWEEP@SCALE/tuning.json keeps what was asked for; all else follows from the
@@ -25,7 +25,7 @@ _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """The tuning of one row, as it was asked for.
+    """Tuning of one row, as it was asked for.
 
     Attributes:
       variant: the registered variant.
@@ -57,7 +57,7 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What a grid says.
+    """Choice of a point from a grid.
 
     Attributes:
       point: the name of the variant chosen; None where there is none yet, or none at all.

@@ -1,4 +1,4 @@
-"""Arithmetic, longest chain and reach of a computation, read off the computation itself; Table 1 has formulas."""
+"""Operations, critical path and dependencies of a computation, read off its jaxpr; Table 1 has formulas."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def product_flops(function: Callable, *arguments) -> int:
 
 
 def critical_path_length(function: Callable, *arguments) -> int:
-    """Returns how many operations must be done one after the other; the passes of a loop count one by one."""
+    """Returns the operations on the longest chain of dependent ones; the passes of a loop count one by one."""
     return _chain(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
@@ -53,7 +53,7 @@ def _passes(equation):
 
 
 def _bodies(equation):
-    """The programs inside an operation, such as the body of a loop or of a call."""
+    """Returns the programs inside an operation, such as the body of a loop or of a call."""
     found = []
     for value in equation.params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
@@ -65,7 +65,7 @@ def _bodies(equation):
 
 
 def dependency_matrix(function: Callable[[jax.Array], jax.Array], x: jax.Array, other: jax.Array) -> np.ndarray:
-    """Returns which outputs depend on which inputs, boolean (n, n): [i, j] whether y[i] does on x[j].
+    """Returns the dependencies of outputs on inputs, boolean (n, n): [i, j] is whether y[i] depends on x[j].
 
     Found by exchanging one input at a time: y[i] is what it was, bit for bit, unless it depends on it.
 
@@ -86,7 +86,7 @@ def layers_to_connect(layer: Callable[[int], np.ndarray], wanted: np.ndarray, mo
     """Returns the maximum path length: how many layers it takes until every output depends on what it should.
 
     Args:
-      layer: the dependence of layer l = 0, 1, ..., of outputs on inputs, (n, n).
+      layer: the dependency matrix of layer l = 0, 1, ..., (n, n).
       wanted: which of them should.
       most: give up after so many; None is returned.
     """
@@ -99,7 +99,7 @@ def layers_to_connect(layer: Callable[[int], np.ndarray], wanted: np.ndarray, mo
 
 
 def equal_layers_to_connect(layer: np.ndarray, wanted: np.ndarray) -> int | None:
-    """Returns the same where all layers have one dependence, and every output depends on its own input.
+    """Returns the maximum path length of equal layers, in which every output depends on its own input.
 
     In two to the power of so many layers everything is reached that is reached in fewer: so powers are squared until
     they suffice, and then put together to the least number that does. None where no number suffices.

@@ -1,4 +1,4 @@
-"""Pictures: the attention of a trained run (as the paper's Figures 3 to 5), its sinusoids, its learning rate.
+"""Figures: the attention of a trained run (as the paper's Figures 3 to 5), its sinusoids, its learning rate.
 
 matplotlib draws them, as PNG and as SVG, without a display.
 """
@@ -148,7 +148,7 @@ def _rates(config):
 
 
 def _readable(vocabulary, token):
-    """A piece as people read it; what stands before the first is the start."""
+    """Returns a piece as people read it; what stands before the first is the start."""
     return "<start>" if token == 0 else printable(vocabulary.piece(token))
 
 

@@ -1,4 +1,4 @@
-"""`python -m experiments table1`: what the mixers of Table 1 cost, measured on their code beside the paper's formulas.
+"""`python -m experiments table1`: costs of the mixers of Table 1, measured on their code beside the paper's formulas.
 
 Each is one layer of a decoder, where a position sees the earlier ones, alone: d_model 64, one head, r = 16, k = 3.
 """
@@ -30,7 +30,7 @@ REPEATS = 5  # of a timed call
 
 
 class Layer(NamedTuple):
-    """A row of Table 1.
+    """Row of Table 1.
 
     Attributes:
       kind: of the mixer.
@@ -154,7 +154,7 @@ def _measured(kind, length):
 
 
 def _steps(mixer, params, x, other, wanted):
-    """The steps of a recurrence until every position depends on all earlier inputs.
+    """Returns the steps of a recurrence until every position depends on all earlier inputs.
 
     The first brings each input into its own state; each further one takes every state on by one position. (All at once
     they would forget: what the gates let through of a far input is no more than a rounding error.)

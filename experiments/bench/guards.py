@@ -1,4 +1,4 @@
-"""`python -m experiments.bench guards`: what it costs that nothing is lost and nothing goes wrong unseen."""
+"""`python -m experiments.bench guards`: cost of the training loop's guards (checkpoints, logs, checks of the loss)."""
 
 import contextlib
 

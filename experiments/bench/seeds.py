@@ -26,7 +26,7 @@ TAIL = 2000  # characters of a log that an error shows
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A way to make the runs of all seeds: `together` in a process, `processes` at a time, `threads` each."""
+    """Way to make the runs of all seeds: `together` in a process, `processes` at a time, `threads` each."""
 
     together: int
     processes: int

@@ -17,7 +17,7 @@ BESIDE_PEERS = ("train", "decode", "memory")  # kinds of result that compare wit
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure that contestants are compared by.
+    """Figure that contestants are compared by.
 
     Attributes:
       key: in the JSON files.

@@ -1,4 +1,4 @@
-"""A picture of a sweep beside the paper: each row's difference from base in log-perplexity, the paper's and ours."""
+"""Figure of a sweep beside the paper: each row's difference from base in log-perplexity, the paper's and ours."""
 
 import hashlib
 import io
@@ -11,7 +11,7 @@ from experiments.report.results import Results
 
 
 class Point(NamedTuple):
-    """A row in the picture; differences from base are of log-perplexity, in nats a subword.
+    """Row in the picture; differences from base are of log-perplexity, in nats a subword.
 
     Attributes:
       row, group: its name, and what stands before the first slash of it.
@@ -50,7 +50,7 @@ def _finite(value):
 
 
 def digest(found: Results) -> str:
-    """Returns what a picture of these results carries, so that a stale one can be told."""
+    """Returns a digest of the results that a picture shows; it carries it, so that a stale one can be told."""
     return hashlib.sha256(json.dumps(points(found)).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""A table of how far a sweep agrees with the paper: in the order of its rows, and in which are better than base."""
+"""Table of how far a sweep agrees with the paper: in the order of its rows, and in which are better than base."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
 
 
 class Agreement(NamedTuple):
-    """How some rows agree with the paper in one score.
+    """Agreement of some rows with the paper in one score.
 
     Attributes:
       tau: Kendall's tau-b; None where either side has no order.
@@ -68,7 +68,7 @@ def build(found: Results) -> Table:
 
 
 def _groups(found: Results) -> dict[str, list[Row]]:
-    """{name: rows, base first}: all that the paper has numbers of, then those that are called alike, if several."""
+    """Returns {name: rows, base first}: all that the paper has numbers of, then each group of several."""
     printed = [row for row in found.rows if row.variant.paper]
     if found.rows[0] not in printed or sum(bool(row.results) for row in printed) < 2:
         return {}
@@ -94,13 +94,13 @@ def agree(rows: Sequence[Row], key: str, measure: Measure) -> Agreement:
 
 
 def _mean(row, measure):
-    """The mean over the seeds; a run whose perplexity is no number is worse than any other."""
+    """Returns the mean over the seeds; a run whose perplexity is no number is worse than any other."""
     mean = measure.mean(row)
     return math.inf if mean is not None and math.isnan(mean) else mean
 
 
 def kendall(ours: Sequence[float], papers: Sequence[float]) -> float | None:
-    """Kendall's tau-b, which allows for ties; None for fewer than two pairs, or where all of a side are equal."""
+    """Returns Kendall's tau-b, which allows for ties; None for fewer than two pairs, or where a side is all equal."""
     if min(len(set(ours)), len(set(papers))) < 2:
         return None
     from scipy.stats import kendalltau  # slow to import

@@ -1,4 +1,4 @@
-"""What stands around a table: how its numbers were obtained, and what they may not be compared with."""
+"""Captions and notes of tables: how the numbers were obtained, and what they may not be compared with."""
 
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
@@ -43,7 +43,7 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
 
 
 def standing_notes(found: Results) -> tuple[str, ...]:
-    """The notes of any table: what its columns are, and what makes its rows incomparable."""
+    """Returns the notes of any table: what its columns are, and what makes its rows incomparable."""
     notes = []
     if any(row.variant.paper for row in found.rows):
         notes.append(
@@ -61,7 +61,7 @@ def standing_notes(found: Results) -> tuple[str, ...]:
 
 
 def _recipe_notes(found):
-    """What the scale makes otherwise than the paper, and why."""
+    """Returns notes on what the scale makes otherwise than the paper, and why."""
     scale = found.scale
     notes = []
     if scale.name != "paper":
@@ -83,7 +83,7 @@ def _recipe_notes(found):
 
 
 def _longer_notes(found):
-    """The rows that train longer than the others, and for how many steps each was run."""
+    """Yields notes on the rows that train longer than the others, and for how many steps each was run."""
     usual = {**PAPER, **found.sweep.base}["train.steps"]
     for row in found.rows:
         if steps := row.variant.diff.get("train.steps"):
@@ -112,7 +112,7 @@ def texts_notes(done: Sequence[RunResult]) -> tuple[str, ...]:
 
 
 def seeds_note(found: Results) -> tuple[str, ...]:
-    """What ± is, where any row has several seeds."""
+    """Returns a note on what ± is, where any row has several seeds."""
     several = any(len(row.results) > 1 for row in found.rows)
     return ("± is the standard deviation over seeds (n - 1).",) if several else ()
 

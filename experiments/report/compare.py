@@ -100,7 +100,7 @@ def _difference(measure: Measure, a: Row | None, b: Row | None) -> str:
 
 
 def _delta(measure: Measure, a: Row | None, b: Row | None) -> tuple[float | None, float | None]:
-    """B's mean less A's and the standard error of that, from each side's own deviation (Welch); None where unknown."""
+    """Returns B's mean less A's and its standard error, from each side's own deviation (Welch); None where unknown."""
     if not (a and b and measure.values(a) and measure.values(b)):
         return None, None
     variances = [measure.sd(row) ** 2 / len(measure.values(row)) for row in (a, b) if measure.sd(row) is not None]
@@ -108,7 +108,7 @@ def _delta(measure: Measure, a: Row | None, b: Row | None) -> tuple[float | None
 
 
 def _same(a: Row | None, b: Row | None) -> list[bool]:
-    """For each seed that is done on both sides, whether it gave the same numbers."""
+    """Returns for each seed that is done on both sides whether it gave the same numbers."""
     if not (a and b):
         return []
     done = [{run.seed: run for run in row.runs if run.result} for row in (a, b)]
@@ -121,7 +121,7 @@ def _numbers(run: SeedRun) -> list[object]:
 
 
 def _caption(a: Results, b: Results) -> tuple[tuple[str, str], ...]:
-    """What both captions say once, what they say otherwise twice."""
+    """Returns what both captions say once, what they say otherwise twice."""
     ours, theirs = dict(caption(a)), dict(caption(b))
     pairs = []
     for what in {**ours, **theirs}:
@@ -131,7 +131,7 @@ def _caption(a: Results, b: Results) -> tuple[tuple[str, str], ...]:
 
 
 def _configurations(a, b, pairs) -> Iterable[str]:
-    """A sentence for each difference between configurations of one name, and the rows that it holds for."""
+    """Yields a sentence for each difference between configurations of one name, and the rows that it holds for."""
     if a.scale != b.scale or a.sweep.name != b.sweep.name:
         return
     rows: dict[str, list[str]] = {}

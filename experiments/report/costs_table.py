@@ -1,4 +1,4 @@
-"""A table of what runs cost: epochs, tokens, speed and device hours of each row of a sweep, and of all."""
+"""Table of what runs cost: epochs, tokens, speed and device hours of each row of a sweep, and of all."""
 
 from experiments.report.captions import caption, seeds_note
 from experiments.report.metrics import Measure, number

@@ -32,7 +32,7 @@ def of(row: Row, sweep: Results) -> list[tuple[str, str]]:
 
 
 def unfinished(row: Row, sweep: Results) -> bool:
-    """Whether a row cannot be judged by its numbers: its training was too short, or stuck, or its grid too narrow."""
+    """Returns whether a row cannot be judged by its numbers: training too short, or stuck, or its grid too narrow."""
     return still_descending(row, sweep) or on_plateau(row, sweep) or at_edge(row, sweep)
 
 
@@ -49,17 +49,17 @@ _ON_PLATEAU = (
 
 
 def still_descending(row: Row, sweep: Results) -> bool:
-    """Whether the dev loss fell over the last fifth of the training, on average, by more than the noise."""
+    """Returns whether the dev loss fell over the last fifth of the training, on average, by more than the noise."""
     return _exceeds_noise(_GAIN, row, sweep)
 
 
 def over_fitted(row: Row, sweep: Results) -> bool:
-    """Whether the last dev loss is above the lowest, on average, by more than the noise: a result, not a fault."""
+    """Returns whether the last dev loss is above the lowest, on average by more than the noise: a result, no fault."""
     return _exceeds_noise(_RISE, row, sweep)
 
 
 def on_plateau(row: Row, sweep: Results) -> bool:
-    """Whether any of a row's models is one of the target language alone, beside another row that uses the source.
+    """Returns whether a model of the row is one of the target language alone, beside a row that uses the source.
 
     Without another row it cannot be told from a corpus whose source says nothing.
     """
@@ -67,7 +67,7 @@ def on_plateau(row: Row, sweep: Results) -> bool:
 
 
 def at_edge(row: Row, sweep: Results) -> bool:
-    """Whether a row is one tuned, at a value that is the least or greatest of its grid: a better may lie beyond."""
+    """Returns whether a row is one tuned, at the least or greatest value of its grid: a better may lie beyond."""
     for asked in sweep.tunings:
         choice = tuning.choose(asked, sweep.losses(asked))
         runs = [run for point in sweep.points if point.variant.name == choice.point for run in point.runs]
@@ -77,7 +77,7 @@ def at_edge(row: Row, sweep: Results) -> bool:
 
 
 def noise(row: Row, sweep: Results) -> float | None:
-    """The standard deviation of dev loss between seeds, in nats: the row's, or else pooled; None where none has two."""
+    """Returns the standard deviation of dev loss between seeds, in nats: the row's or pooled; None where unknown."""
     own = NLL.sd(row)
     if own is not None:
         return own
@@ -95,7 +95,7 @@ def _exceeds_noise(change: Measure, row: Row, sweep: Results) -> bool:
 
 
 def _gain(result):
-    """The fall of dev loss from the last evaluation before the last fifth of the training to the last of all."""
+    """Returns the fall of dev loss from the last evaluation before the last fifth of the training to the last one."""
     curve = _curve(result)
     before = [loss for step, loss in curve if step <= (1 - LAST_PART) * result.train.steps]
     return before[-1] - curve[-1][1] if before else None
@@ -107,7 +107,7 @@ def _rise(result):
 
 
 def _best_steps(row):
-    """The step of the lowest dev loss, or the first and last of the seeds', of all steps."""
+    """Returns the step of the lowest dev loss, or the first and last of the seeds', of all steps."""
     best = [min(curve, key=lambda point: point[1])[0] for curve in map(_curve, row.results) if curve]
     ends = dict.fromkeys(f"{step:,.0f}" for step in (min(best), max(best)))
     return f"{' to '.join(ends)} of {max(result.train.steps for result in row.results):,}"
@@ -120,14 +120,14 @@ def _curve(result: RunResult) -> list[tuple[float, float]]:
 
 
 def _stuck(row, sweep):
-    """For each of a row's results, whether its model is on the plateau."""
+    """Returns for each of a row's results whether its model is on the plateau."""
     most = max((mean for other in sweep.rows if (mean := _EXPLAINED.mean(other)) is not None), default=0.0)
     shares = map(_explained, row.results)
     return [most >= USED and share is not None and share < PLATEAU * most for share in shares]
 
 
 def _explained(result):
-    """The share of the dev loss without the source that the source takes off; None where it is not known.
+    """Returns the share of the dev loss without the source that the source takes off; None where unknown.
 
     Where only the last word is asked for, it is not the source that tells it.
     """

@@ -1,4 +1,4 @@
-"""A table of what every head of a sweep's models does: how sharply and how far it looks, and the loss without it."""
+"""Table of what every head of a sweep's models does: how sharply and how far it looks, and the loss without it."""
 
 import statistics
 

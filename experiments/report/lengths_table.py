@@ -1,4 +1,4 @@
-"""A table of translations by length of sentence, in bands that share the test sentences, and beyond training's."""
+"""Table of translations by length of sentence, in bands that share the test sentences, and beyond training's."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _HOW = ("Scale", "steps", "seeds", "BLEU on", "beam", "alpha", "checkpoints aver
 
 
 class Band(NamedTuple):
-    """Lengths from `least` to `most`, in subwords of source or reference, whichever has more."""
+    """Band of lengths from `least` to `most`, in subwords of source or reference, whichever has more."""
 
     least: int
     most: int
@@ -23,7 +23,7 @@ class Band(NamedTuple):
         return f"{self.least}-{self.most}" if self.least < self.most else str(self.least)
 
     def covers(self, length: int) -> bool:
-        """Whether a length is of this band."""
+        """Returns whether a length is of this band."""
         return self.least <= length <= self.most
 
 

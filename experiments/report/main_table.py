@@ -1,4 +1,4 @@
-"""A table of results: the paper's numbers, ours over the seeds, differences from base, each row's state."""
+"""Table of results: the paper's numbers, ours over the seeds, differences from base, each row's state."""
 
 from typing import NamedTuple
 
@@ -57,12 +57,12 @@ def build(found: Results) -> Table:
 
 
 def _told(base):
-    """The fields of a sweep's base that its rows are to be read with: those that say what is measured are not."""
+    """Returns the fields of a sweep's base that its rows are to be read with, not those that say what is measured."""
     return [field for field in base if not field.startswith("probe.")]
 
 
 class _Shown(NamedTuple):
-    """What a table has columns for.
+    """Columns that a table has.
 
     Attributes:
       paper: the paper's numbers, where any row stands in a paper.
@@ -101,7 +101,7 @@ def _columns(changed, shown):
 
 
 def _scored(head: str, row: Row, base: Row, with_paper: bool) -> list[str]:
-    """The cells of a score: the paper's and ours, then the differences of both from base."""
+    """Returns the cells of a score: the paper's and ours, then the differences of both from base."""
     measure, key = _SCORES[head], head.lower()
     cells, differences = [measure.cell(row)], [(measure.mean(row), measure.mean(base))]
     if with_paper:
@@ -114,7 +114,7 @@ def _scored(head: str, row: Row, base: Row, with_paper: bool) -> list[str]:
 
 
 def _sizes(row, ours, with_paper, mark):
-    """The paper's parameters and ours; the row's footnote belongs to the first."""
+    """Returns the paper's parameters and ours; the row's footnote belongs to the first."""
     return [number(_paper(row, "params"), "g") + mark, ours] if with_paper else [ours + mark]
 
 
@@ -123,7 +123,7 @@ def _paper(row, key):
 
 
 def _record(found, row, settings, params, state):
-    """One line of CSV; differences are left to its reader."""
+    """Returns one line of CSV; differences are left to its reader."""
     paper = row.variant.paper or registry.PaperRow()
     record = {
         "name": found.name_of(row),

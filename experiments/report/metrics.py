@@ -1,4 +1,4 @@
-"""A number of a run, over the seeds of a row: mean, standard deviation, and how they are printed."""
+"""Measures of runs over the seeds of a row: mean, standard deviation, and how they are printed."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from tx.runs.result import RunResult, Scores
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A number of a run.
+    """Measure: a number of a run.
 
     Attributes:
       of: reads it from a result; None where that has none.
@@ -25,24 +25,27 @@ class Measure:
     sd_form: str
 
     def values(self, row: Row) -> list[float]:
+        """Returns the number of each of a row's runs that has one."""
         return [float(value) for value in map(self.of, row.results) if value is not None]
 
     def mean(self, row: Row) -> float | None:
+        """Returns the mean over the seeds; None of no run."""
         values = self.values(row)
         return _of(statistics.fmean, values) if values else None
 
     def sd(self, row: Row) -> float | None:
+        """Returns the standard deviation over the seeds (n - 1); None of fewer than two."""
         values = self.values(row)
         return _of(statistics.stdev, values) if len(values) > 1 else None
 
     def cell(self, row: Row) -> str:
-        """Mean and standard deviation; the number alone of one seed; blank of none."""
+        """Returns mean and standard deviation as text; the number alone of one seed; blank of none."""
         sd = self.sd(row)
         return number(self.mean(row), self.form) + ("" if sd is None else f" ± {number(sd, self.sd_form)}")
 
 
 def _of(statistic, values):
-    """The statistic, infinite or no number where a run diverged."""
+    """Returns the statistic, infinite or no number where a run diverged."""
     if not all(map(math.isfinite, values)):
         return sum(values)
     try:
@@ -72,7 +75,7 @@ def is_diverged(result: RunResult) -> bool:
 
 
 def _of_heads(key):
-    """The mean over the heads of self-attention, in encoder and decoder."""
+    """Returns the mean over the heads of self-attention, in encoder and decoder."""
 
     def of(result):
         values = [getattr(one, key) for one in result.attention or () if one.kind == "self"]
@@ -115,7 +118,7 @@ def _beyond(length, longest):
 
 
 def _recalled(distance):
-    """The share of the test sentences of corpus `recall` with that distance whose value was remembered."""
+    """Returns the share of the test sentences of corpus `recall` with that distance whose value was remembered."""
 
     def of(result):
         if result.config["data"]["corpus"] != "recall":

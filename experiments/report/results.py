@@ -1,4 +1,4 @@
-"""What a sweep's folder holds: every row's runs, done, failed or unfinished, read from their JSON files."""
+"""Results of a sweep's folder: every row's runs, done, failed or unfinished, read from their JSON files."""
 
 import dataclasses
 import pathlib
@@ -30,7 +30,7 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class SeedRun:
-    """One run folder.
+    """Run of one seed, and its folder.
 
     Attributes:
       path: the folder ".../seedK".
@@ -49,7 +49,7 @@ class SeedRun:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of the table: a variant, its changed fields at this scale, and its runs by seed.
+    """Row of the table: a variant, its changed fields at this scale, and its runs by seed.
 
     Attributes:
       variant: registered, or made up from the folder's name for a run that no sweep registers.
@@ -81,7 +81,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Everything known of one SWEEP@SCALE.
+    """Results of one SWEEP@SCALE.
 
     Attributes:
       rows: the registered variants in order, the base first, then the others by name.
@@ -99,14 +99,15 @@ class Results:
 
     @property
     def name(self) -> str:
+        """SWEEP@SCALE."""
         return f"{self.sweep.name}@{self.scale.label}"
 
     def name_of(self, row: Row) -> str:
-        """SWEEP/VARIANT@SCALE."""
+        """Returns SWEEP/VARIANT@SCALE."""
         return f"{self.sweep.name}/{row.variant.name}@{self.scale.label}"
 
     def seeds(self, row: Row) -> list[int]:
-        """Every seed that any row of its kind, registered or not, has: those that `row` should have.
+        """Returns every seed that any row of its kind, registered or not, has: those that `row` should have.
 
         A point of a tuning should have the seed of the grid, and the fresh ones if it is chosen.
         """
@@ -122,13 +123,13 @@ class Results:
         return {tuning.SEED, *(seed for asked in chosen for seed in asked.seeds)}
 
     def losses(self, asked: Asked) -> dict[str, float | None]:
-        """{point of a tuning's grid: dev loss}, as `tuning.choose` takes it."""
+        """Returns {point of a tuning's grid: dev loss}, as `tuning.choose` takes it."""
         runs = {row.variant.name: {run.seed: run for run in row.runs} for row in self.points}
         return {point: loss_of(runs.get(point, {}).get(tuning.SEED)) for point in asked.points}
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
-        """Those of the table, then the points of tunings: every run that lies in the folders is in one of them."""
+        """Rows of the table, then the points of tunings: every run that lies in the folders is in one of them."""
         return (*self.rows, *self.points)
 
     @property
@@ -181,7 +182,7 @@ def _results(name: str, folders: list[pathlib.Path]) -> Results:
 
 
 def _tunings(folders: list[pathlib.Path]) -> list[Asked]:
-    """What was asked for in any of the folders; UserError where two ask for one row in different ways."""
+    """Returns the tunings that any of the folders asks for; UserError where two ask for one row in different ways."""
     found: dict[tuple, tuple[Asked, pathlib.Path]] = {}
     for folder in folders:
         for asked in tuning.read(folder):
@@ -212,7 +213,7 @@ def _row(sweep, scale, variant, paths, base):
 
 
 def _extra_row(sweep, scale, name, paths, base):
-    """The row of a variant that is not registered: "base+num_heads=2" is `base` but for the fields it names.
+    """Returns the row of a variant that is not registered: "base+num_heads=2" is `base` but for the fields it names.
 
     What another name means only its runs know, so that none of them is stale.
     """
@@ -247,7 +248,7 @@ def loss_of(run: SeedRun | None) -> float | None:
 
 
 def _configuration(run: SeedRun) -> dict[str, object]:
-    """The configuration of a run in any state, from result.json or config.json; {} where there is none."""
+    """Returns the configuration of a run in any state, from result.json or config.json; {} where there is none."""
     try:
         return tx.config.fields(run.result.config if run.result else RunDir(run.path).read("config")["config"])
     except UserError:

@@ -1,4 +1,4 @@
-"""What became of a row, in words for a table's cell, and the footnotes that those refer to."""
+"""Status of a row, in words for a table's cell, and the footnotes that those refer to."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from tx.runs.state import RunState
 
 
 class Footnotes:
-    """Footnotes, each said once."""
+    """Footnotes of a table, each said once."""
 
     def __init__(self):
         self._texts: list[str] = []
@@ -23,15 +23,17 @@ class Footnotes:
         return f" [{self._texts.index(text) + 1}]"
 
     def marks(self, texts) -> str:
+        """Adds notes and returns their marks, each once."""
         return "".join(dict.fromkeys(map(self.mark, texts)))
 
     @property
     def lines(self) -> tuple[str, ...]:
+        """The notes, numbered."""
         return tuple(f"[{number}] {text}" for number, text in enumerate(self._texts, 1))
 
 
 def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple[str, str]] = ()) -> str:
-    """What became of a row: "done", "2 of 3 done, 1 missing", "failed [1]", "3 done, 1 diverged [2], stale [3]".
+    """Returns the status of a row: "done", "2 of 3 done, 1 missing", "failed [1]", "3 done, 1 diverged [2], stale [3]".
 
     Args:
       row: the row.

@@ -1,4 +1,4 @@
-"""A table of translation scores: every test split by every kind of score, for each row of a sweep."""
+"""Table of translation scores: every test split by every kind of score, for each row of a sweep."""
 
 from experiments.report.captions import caption, seeds_note
 from experiments.report.metrics import Measure

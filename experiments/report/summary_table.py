@@ -1,4 +1,4 @@
-"""A table of a sweep in nine columns or fewer, with a caption of one line: what a page shows of it."""
+"""Table of a sweep in nine columns or fewer, with a caption of one line: what a page shows of it."""
 
 import dataclasses
 

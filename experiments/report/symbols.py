@@ -1,4 +1,4 @@
-"""How fields and their values are written: in the paper's symbols where it has them."""
+"""Symbols of fields, the paper's where it has them, and the form of their values."""
 
 from collections.abc import Iterable, Mapping
 
@@ -20,7 +20,7 @@ SYMBOLS = {
 
 
 def symbol(field: str) -> str:
-    """The paper's symbol of a dotted field, or the last part of its name."""
+    """Returns the paper's symbol of a dotted field, or the last part of its name."""
     return SYMBOLS.get(field, field.rpartition(".")[2])
 
 
@@ -31,7 +31,7 @@ def in_order(fields: Iterable[str]) -> list[str]:
 
 
 def show(value: object) -> str:
-    """A value as tables print it: 1024, 300,000, 0.1, true, learned."""
+    """Returns a value as tables print it: 1024, 300,000, 0.1, true, learned."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and abs(value) >= 10_000:
@@ -40,5 +40,5 @@ def show(value: object) -> str:
 
 
 def changes(diff: Mapping[str, object]) -> str:
-    """A diff on one line, e.g. "h=1 d_k=512 d_v=512"."""
+    """Returns a diff on one line, e.g. "h=1 d_k=512 d_v=512"."""
     return " ".join(f"{symbol(f)}={show(diff[f])}" for f in in_order(diff))

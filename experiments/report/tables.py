@@ -1,4 +1,4 @@
-"""A table and its forms: Markdown, CSV, LaTeX, and text for a terminal. Every form escapes what it shows."""
+"""Tables and their forms: Markdown, CSV, LaTeX, and text for a terminal. Every form escapes what it shows."""
 
 import csv
 import dataclasses
@@ -18,7 +18,7 @@ from tx.errors import printable
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column.
+    """Column of a table.
 
     Attributes:
       head: what is measured ("PPL").
@@ -39,7 +39,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a report shows.
+    """Table, as a report shows it.
 
     Attributes:
       title: one line.
@@ -64,7 +64,7 @@ class Table:
 
 
 def to_markdown(table: Table) -> str:
-    """GitHub's Markdown, cells padded so that the source reads as a table too."""
+    """Returns GitHub's Markdown, cells padded so that the source reads as a table too."""
     cells = [[_markdown(c.title) for c in table.columns]]
     cells += [[_markdown(cell) for cell in row] for row in table.rows]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.columns))]
@@ -86,7 +86,7 @@ def _markdown(text: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line a row, with a header; numbers unrounded, an empty field where there is none."""
+    """Returns CSV: one line a row, with a header; numbers unrounded, an empty field where there is none."""
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(table.records[0]), lineterminator="\n")
     writer.writeheader()
@@ -118,7 +118,7 @@ _TEX_SYMBOLS = {
 
 
 def to_latex(table: Table) -> str:
-    """A table float; needs the packages booktabs and graphicx."""
+    """Returns a LaTeX table float; needs the packages booktabs and graphicx."""
     lines = ["% needs \\usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering"]
     lines.append(rf"\caption{{{_latex(table.title)} {_latex(table.caption_text)}}}")
     lines += [r"\resizebox{\textwidth}{!}{%", rf"\begin{{tabular}}{{{_letters(table)}}}", r"\toprule"]

@@ -1,4 +1,4 @@
-"""A table of tuned rows: each at the value that its own grid chose, over fresh seeds, beside the paper's numbers."""
+"""Table of tuned rows: each at the value that its own grid chose, over fresh seeds, beside the paper's numbers."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ _SENSITIVITY = ".3f"
 
 
 class Tuned(NamedTuple):
-    """A row, tuned.
+    """Row that was tuned.
 
     Attributes:
       asked: the grid and the fresh seeds.
@@ -110,7 +110,7 @@ def _columns(fields, shown):
 
 
 def _scored(measure: Measure, one: Tuned, base: Row | None) -> list[str]:
-    """The cells of a score: tuned, its difference from the base tuned as well, untuned."""
+    """Returns the cells of a score: tuned, its difference from the base tuned as well, untuned."""
     value, of_base = measure.mean(one.fresh), measure.mean(base) if base else None
     blank = one.fresh is base or value is None or of_base is None
     difference = "" if blank else number(value - of_base, f"+z{measure.form}")
@@ -130,7 +130,7 @@ def _state(one, by_seeds, notes):
 
 
 def _how(found: Results, tuned: Sequence[Tuned]) -> list[str]:
-    """How the rows were tuned, what it cost, and what sensitivity is."""
+    """Returns notes on how the rows were tuned, what it cost, and what sensitivity is."""
     rows_of = {}
     for one in tuned:
         grid = "; ".join(f"{field}: {', '.join(map(show, one.asked.grid[field]))}" for field in sorted(one.asked.grid))
@@ -148,7 +148,7 @@ def _how(found: Results, tuned: Sequence[Tuned]) -> list[str]:
 
 
 def _record(found, one, state):
-    """One line of CSV."""
+    """Returns one line of CSV."""
     paper = one.fresh.variant.paper or registry.PaperRow()
     chosen = one.asked.points[one.choice.point] if one.choice.point else {}
     losses = found.losses(one.asked)

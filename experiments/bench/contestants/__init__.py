@@ -1,1 +1,1 @@
-"""What is measured: this project and other programs, each started by name in a process of its own."""
+"""Contestants: this project and other programs, each started by name in a process of its own."""

@@ -1,4 +1,4 @@
-"""What contestants translate with and from: one folder with configuration, weights and source sentences."""
+"""Bundle that contestants translate with: one folder with configuration, weights and source sentences."""
 
 import json
 import pathlib

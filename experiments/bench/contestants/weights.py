@@ -45,7 +45,7 @@ class Weights:
 
     @property
     def output(self) -> np.ndarray:
-        """The matrix (vocab, d_model) that logits are taken with."""
+        """Matrix (vocab, d_model) of the output projection."""
         return self._arrays["embedding"]
 
     @property

@@ -1,1 +1,1 @@
-"""What measures: turns, processes, the machine, sentences."""
+"""Harness of measurements: turns, processes, the machine, sentences."""

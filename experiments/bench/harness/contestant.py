@@ -1,4 +1,4 @@
-"""A contestant: a process of its own, so that thread pools and memory do not mix, that works when it is told to."""
+"""Contestant: a process of its own, so that thread pools and memory do not mix, that works when it is told to."""
 
 import contextlib
 import importlib.util

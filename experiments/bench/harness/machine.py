@@ -1,4 +1,4 @@
-"""The machine of a measurement: what it is, what is installed, and how fast it multiplies matrices."""
+"""Machine of a measurement: what it is, what is installed, and how fast it multiplies matrices."""
 
 import importlib.metadata
 import pathlib
@@ -17,7 +17,7 @@ DENSE_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12}
 
 
 class Provenance:
-    """What a process on a platform knows of itself."""
+    """Provenance of a measurement, as a process on the platform reports it."""
 
     def describe(self) -> dict:
         """As tx.runs.provenance.describe."""

@@ -1,4 +1,4 @@
-"""Measuring in turns, A B A B ..., and what is made of the rounds: medians and ratios.
+"""Measurement in turns, A B A B ..., and statistics of the rounds: medians and ratios.
 
 A machine's speed drifts over minutes (heat, other tenants). In turns, every contestant meets the same weather, and a
 ratio is taken within a round.

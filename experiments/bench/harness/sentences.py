@@ -1,4 +1,4 @@
-"""The sentences that training is measured on: chosen once, written to a folder, read by every contestant."""
+"""Sentences that training is measured on: chosen once, written to a folder, read by every contestant."""
 
 import dataclasses
 import pathlib

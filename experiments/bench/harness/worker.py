@@ -1,4 +1,4 @@
-"""The process of one contestant: makes the object it is told to, then calls its methods, a line of JSON each.
+"""Process of one contestant: makes the object it is told to, then calls its methods, a line of JSON each.
 
 Started by `contestant.py`. Nothing that computes is imported before the process is bound to its cores, and what
 libraries print goes to standard error.
