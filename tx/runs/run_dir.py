@@ -34,6 +34,7 @@ class RunDir:
         self.error = self.path / "error.json"
 
     def translations(self, split: str) -> pathlib.Path:
+        """Returns the file of a split's translations, a sentence a line."""
         return self.path / f"translations.{split}.txt"
 
     def create(self) -> None:

@@ -46,9 +46,11 @@ class Events:
         self._records.write(event.SerializeToString())
 
     def flush(self) -> None:
+        """Writes what was added to the file."""
         self._records.flush()
 
     def close(self) -> None:
+        """Writes what was added, and closes the file."""
         self._records.close()
 
 
