@@ -114,7 +114,7 @@ def _run(config, folder, platform, way, seeds, changed):
 
 
 def _request(config, seed, folder, changed):
-    """A run's folder, with a config.json of these fields in place of the configuration's."""
+    """Makes a run's folder, with a config.json of these fields in place of the configuration's."""
     made = config_lib.get_config()
     config_lib.update(made, config_lib.fields(config) | {"train.seed": seed, **changed})
     run = RunDir(folder)

@@ -96,14 +96,14 @@ _SCORED = {"best": "the checkpoint of the lowest dev loss", "last": "the last ch
 
 
 def _scored_note(found):
-    """Which of a run's parameters its numbers are of, where results say so."""
+    """Returns a note on which of a run's parameters its numbers are of, where results say so."""
     said = (result.dev.parameters for result in found.done)
     which = dict.fromkeys(_SCORED.get(one, f"the {one} checkpoints") for one in said if one is not None)
     return (f"PPL and scores are of {' or '.join(sorted(which))} of a run.",) if which else ()
 
 
 def texts_notes(done: Sequence[RunResult]) -> tuple[str, ...]:
-    """A warning where results are not of one text, or not of one vocabulary."""
+    """Returns a warning where results are not of one text, or not of one vocabulary."""
     return tuple(
         f"The runs were trained on different {what}: their numbers cannot be compared."
         for what, key in (("texts", "fingerprint"), ("vocabularies", "vocabulary_fingerprint"))

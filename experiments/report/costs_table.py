@@ -65,7 +65,7 @@ def build(found: Results) -> Table:
 
 
 def _threads(row: Row) -> str:
-    """The numbers of threads that its runs computed with on a CPU; blank where that was none, or is not recorded."""
+    """Returns the numbers of threads that its runs computed with on a CPU; blank where none, or not recorded."""
     cpus = [result.device for result in row.results if result.device.platform == "cpu"]
     return ", ".join(map(str, sorted({cpu.threads for cpu in cpus if cpu.threads is not None})))
 

@@ -114,7 +114,7 @@ def _best_steps(row):
 
 
 def _curve(result: RunResult) -> list[tuple[float, float]]:
-    """(step, dev loss) of every evaluation whose loss is finite, by step."""
+    """Returns (step, dev loss) of every evaluation whose loss is finite, by step."""
     points = [(_finite(line.get("step")), _finite(line.get("dev_nll"))) for line in result.curve or ()]
     return sorted(point for point in points if None not in point)
 

@@ -70,7 +70,7 @@ DIVERGED = "Diverged: dev perplexity is above the number of subwords, where gues
 
 
 def is_diverged(result: RunResult) -> bool:
-    """Whether a run that came to its end does worse than chance."""
+    """Returns whether a run that came to its end does worse than chance."""
     return not PPL.of(result) <= result.vocab_size  # not a number counts too
 
 
@@ -85,7 +85,7 @@ def _of_heads(key):
 
 
 def says_lengths(result: RunResult) -> bool:
-    """Whether a result says how long its test sentences are, and the longest that was trained on."""
+    """Returns whether a result says how long its test sentences are, and the longest that was trained on."""
     return None not in (result.train.longest, result.scores.lengths, result.scores.matches)
 
 
@@ -131,12 +131,12 @@ def _recalled(distance):
 
 
 def exact_of(scores: Scores, chosen: Sequence[int]) -> float:
-    """The per cent of the chosen test sentences, by index, that are translated exactly."""
+    """Returns the per cent of the chosen test sentences, by index, that are translated exactly."""
     return 100 * statistics.fmean(scores.matches[i] for i in chosen)
 
 
 def bleu_of(scores: Scores, chosen: Sequence[int]) -> float:
-    """The sacreBLEU of the chosen test sentences, by index."""
+    """Returns the sacreBLEU of the chosen test sentences, by index."""
     return bleu_from_stats([scores.stats[i] for i in chosen])
 
 

@@ -12,7 +12,7 @@ LEVEL = 0.95  # of all rows' intervals together
 
 
 class Interval(NamedTuple):
-    """A row's mean less the base's, and the ends between which the true difference lies, for all rows at once.
+    """Interval of a row's mean less the base's: the ends between which the true difference lies, for all rows at once.
 
     Attributes:
       difference, low, high: in units of the measure.

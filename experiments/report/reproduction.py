@@ -1,4 +1,4 @@
-"""What of a table reproduces and what does not, a line for each of the paper's groups of rows."""
+"""Reproduction of a table: what of it does and what does not, a line for each of the paper's groups of rows."""
 
 from experiments.claims import direction
 from experiments.report.metrics import BLEU, NLL

@@ -67,7 +67,7 @@ class Row:
 
     @property
     def group(self) -> str:
-        """What stands before the first slash of its name: "A" of "A/h=1"."""
+        """Part of the name before the first slash: "A" of "A/h=1"."""
         return self.variant.name.partition("/")[0]
 
     @property
@@ -241,7 +241,7 @@ def _changes(config: dict, now: dict[str, object] | None, free: Iterable[str]) -
 
 
 def loss_of(run: SeedRun | None) -> float | None:
-    """The dev loss of a run, in nats a subword; `tuning.FAILED` where it failed, None where it is not done yet."""
+    """Returns the dev loss of a run, in nats a subword; `tuning.FAILED` where it failed, None where it is not done."""
     if run and run.result:
         return float(run.result.dev.nll)
     return tuning.FAILED if run and run.state.name == "failed" else None

@@ -39,8 +39,10 @@ class Tuned(NamedTuple):
 
     @property
     def sensitivity(self) -> float | None:
-        """To the fields tuned, in nats (`tuning.sensitivity`); None where a point is not done, or failed otherwise than
-        by diverging: nothing tells what its loss would be."""
+        """Sensitivity to the fields tuned, in nats (`tuning.sensitivity`).
+
+        None where a point is not done, or failed otherwise than by diverging: nothing tells what its loss would be.
+        """
         guessing = {math.log(run.result.vocab_size) for run in self.points if run and run.result}
         known = all(run and (run.result or run.state.diverged) for run in self.points)
         return tuning.sensitivity(map(loss_of, self.points), max(guessing)) if known and guessing else None

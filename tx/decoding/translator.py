@@ -67,13 +67,15 @@ class Translator:
 
 @functools.lru_cache
 def _compiled(program, eos_rank):
-    """One function for all translators of equal `program` (frozen: "model" and "decode")."""
+    """Returns one function for all translators of equal `program` (frozen: "model" and "decode")."""
     search = functools.partial(_search, program, eos_rank)
     return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=backend.decoding_options())
 
 
-def length_buckets(lengths: list[int], batch_tokens: int, most: int = backend.SHAPES) -> list[tuple[int, int, list[int]]]:
-    """Cuts sentences, sorted by length, into batches of at most batch_tokens // length rows.
+def length_buckets(
+    lengths: list[int], batch_tokens: int, most: int = backend.SHAPES
+) -> list[tuple[int, int, list[int]]]:
+    """Groups sentences of like length into batches of at most batch_tokens // length rows.
 
     Returns (padded length, rows, sentence indices) of each batch, at most as many sentences as rows. There are few
     padded lengths, multiples of 8 that share the sentences evenly: at most `most`, and one for MANY / 2 sentences.

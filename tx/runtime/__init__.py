@@ -1,1 +1,1 @@
-"""The process that a run is: backend, memory, determinism, signals, other processes."""
+"""Process of a run: backend, memory, determinism, signals, other processes."""

@@ -1,4 +1,4 @@
-"""What is done otherwise on a CPU than on an accelerator: every such choice, and what it gains.
+"""Choices that differ between a CPU and an accelerator, all of them, and what each gains.
 
 Nothing else asks on which backend it is. Some code has a form that a CPU prefers and an accelerator does not mind, and
 so has it everywhere: the two-dimensional products of `tx.model.layers.dense`, the transposed gradient of the table in

@@ -1,4 +1,4 @@
-"""What equal bits depend on beside configuration, seed and libraries: the number of threads, and the choice of kernels.
+"""Determinism: equal bits need an equal number of threads and, on a GPU, a choice of kernels.
 
 On a CPU the order of sums follows the number of threads, so it is given, not taken from the machine. On a GPU some
 kernels add in any order unless they are told not to.

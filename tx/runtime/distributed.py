@@ -1,4 +1,4 @@
-"""Several processes that train one run together (jax.distributed): how they join, and what only the first one does.
+"""Distributed training: several processes that train one run (jax.distributed), of which the first alone writes.
 
 Every process is started with the same command line and three environment variables:
 

@@ -1,4 +1,4 @@
-"""What asked for more memory than there is, is named."""
+"""Out-of-memory errors, reworded: with the sizes that memory depends on, and what to change."""
 
 import contextlib
 import re

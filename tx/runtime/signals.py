@@ -1,4 +1,4 @@
-"""Being asked to end: SIGTERM and SIGINT let a training step finish and be saved."""
+"""Interruption of a run: SIGTERM and SIGINT let a training step finish and be saved."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ STATUS = 75  # of a process that was interrupted and goes on when it is started 
 
 
 class Interrupted(BaseException):
-    """The process was asked to end; no error of the run, and so not caught with those."""
+    """Raised where the process was asked to end; no error of the run, and so not caught with those."""
 
 
 class Interruption:

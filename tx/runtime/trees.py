@@ -1,4 +1,4 @@
-"""Trees of arrays side by side: several of one structure as one, with a leading axis for them."""
+"""Stacks of trees of arrays: several of one structure as one, with a leading axis for them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

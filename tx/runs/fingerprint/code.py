@@ -1,4 +1,4 @@
-"""A fingerprint of the code that a run's results depend on: what was made by other code is told from what was not.
+"""Fingerprint of the code that a run's results depend on; it detects runs made by other code.
 
 It goes by definitions, not by files: from the functions that make a run it follows every name to the function, class
 or constant that it stands for, and so on. Of the components in a registry (`tx.registry`) only those count that the
