@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from launch.plan import PlannedRun
 from launch.resources import Slot, slots
 from tx.files import to_json, write_atomically
-from tx.runs import state
+from tx.runs import run_config, state
 from tx.runs.lease import HELD_STATUS, LOST_STATUS
 from tx.runtime.signals import PARENT, STATUS
 
@@ -72,6 +72,7 @@ class Pool:
             except subprocess.TimeoutExpired:
                 _signal(job.process, signal.SIGKILL)
                 job.process.wait()
+            _take_back(job)
         self.running.clear()
 
     def start(self, runs: Sequence[PlannedRun]) -> Job:
@@ -105,6 +106,7 @@ class Pool:
         ended = [job for job in self.running if job.process.poll() is not None]
         for job in ended:
             job.ended = time.monotonic()
+            _take_back(job)
             self.running.remove(job)
             self.free.append(job.slot)
         return ended
@@ -113,6 +115,12 @@ class Pool:
 def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)  # the session that the process leads: its children too
+
+
+def _take_back(job: Job) -> None:
+    """Of a process that has ended before it began a run, nothing stays but what it said."""
+    for run in job.runs:
+        run_config.take_back(run.folder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -840,6 +840,27 @@ def test_another_configuration_that_came_meanwhile_is_not_written_over(tmp_path)
     assert run.folder.config.read_bytes() == before
 
 
+def test_a_process_that_began_nothing_leaves_the_place_to_another_configuration(launcher):
+    launcher.script.write_text('import sys\nsys.exit("error: data.batch_rows=64 cannot be split")')
+    assert launcher("table3/base@smoke") == 1
+    folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
+    assert "cannot be split" in folder.read("error")["error"]
+    assert not folder.config.exists()
+    launcher.script.write_text(TRAINER)
+    assert launcher("table3/base@smoke", "--set=train.steps=5") == 0
+    assert folder.read("config")["config"]["train"]["steps"] == 5
+
+
+def test_a_launch_that_is_ended_takes_back_what_nobody_has_begun(tmp_path):
+    runs = planned("table3/base@smoke", "--seeds=2", f"--workdir={tmp_path}")
+    ending = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with pool.Pool(1, lambda runs: ending, {}) as started:
+        started.start(runs)
+        assert all(run.folder.config.exists() for run in runs)
+        runs[1].folder.config.write_text(to_json(runs[1].folder.read("config") | {"numerics": "0123456789ab"}))
+    assert [run.folder.config.exists() for run in runs] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("content", "wanted"),
     [

@@ -1,5 +1,6 @@
 """config.json: the resolved configuration of a run, written by who starts it, read by who makes the run or uses it."""
 
+import contextlib
 import os
 import pathlib
 from typing import NamedTuple
@@ -9,8 +10,11 @@ from ml_collections import ConfigDict
 from tx import config as config_lib
 from tx.errors import UserError, writing
 from tx.files import to_json, write_atomically
+from tx.runs import lease
 from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration
+
+_HANDED_OVER = {"name", "seed", "config"}  # what there is of config.json before the run has begun
 
 
 class Request(NamedTuple):
@@ -59,6 +63,14 @@ def hand_over(request: Request) -> None:
         refuse_other_configuration(config, run)
     with writing(run.config):
         write_atomically(run.config, to_json(wanted))
+
+
+def take_back(run: RunDir) -> None:
+    """Deletes a config.json that nobody has begun the run of, so that another configuration may take its place."""
+    with contextlib.suppress(UserError, OSError):  # what cannot be read or deleted stays
+        as_written = run.read("config").keys() - {"trained_in"} == _HANDED_OVER
+        if as_written and not run.result.exists() and not lease.holder(run.path):
+            run.config.unlink()
 
 
 def handed_over(run: RunDir) -> Request:
