@@ -137,7 +137,8 @@ def _alone(result, name, figure):
     """A row of what was measured without a peer: its last cell says what share it is of what the device can do."""
     ours, machine = result["contestants"]["tx"]["median"], result["machine"]
     share = f"{ours['mfu']:.1%} of the maker's peak (MFU)" if "mfu" in ours else ""
-    what = f"{name}, {result['config']['model']['dtype']}, {machine['processor']}"
+    dtype = f"{result['config']['model']['dtype']}, " if "config" in result else ""
+    what = f"{name}, {dtype}{machine['processor']}"
     return (
         figure.title,
         what,
