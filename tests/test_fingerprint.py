@@ -18,7 +18,7 @@ BASE = registry.get_config("table3/base@smoke")
 # (file, what is there, what is written instead).
 SAME = [
     ("runtime/backend.py", "CHUNK = 512  # tokens whose logits exist", "CHUNK = (\n  512\n)  # another word"),
-    ("model/loss.py", '"""The smoothed cross-entropy', '"""What is the smoothed cross-entropy'),
+    ("model/loss.py", '"""Smoothed cross-entropy', '"""What is the smoothed cross-entropy'),
     ("model/loss.py", "    label_smoothing: Any,\n", "    label_smoothing: float,\n"),
     (
         "training/step.py",
