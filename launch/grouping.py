@@ -1,4 +1,4 @@
-"""Runs that can train side by side in one process, put together."""
+"""Groups of runs that can train side by side in one process."""
 
 import collections
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
       runs: any; what is finished is left out.
       most: the largest group; None for any size.
     """
-    alike = collections.defaultdict(list)  # program -> [(runs, checkpoints in common)]
+    alike = collections.defaultdict(list)  # compile key -> [(runs, checkpoints in common)]
     alone = [[run] for run in runs if run.trained_in and not run.state.finished]
     for run in (run for run in runs if not run.state.finished and not run.trained_in):
-        found, steps = alike[to_json(_program(run, most))], run.checkpoints
+        found, steps = alike[to_json(_compile_key(run, most))], run.checkpoints
         for i, (group, common) in enumerate(found):
             if len(group) != most and (common & steps or not common | steps):
                 found[i] = ([*group, run], common & steps)
@@ -31,9 +31,9 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
     return sorted(made, key=lambda group: -sum(run.flops for run in group))
 
 
-def _program(run, most):
+def _compile_key(run, most):
     if most == 1:
         return run.label
-    from tx.training.stacking import program  # slow to import, and not needed to run one by one
+    from tx.training.stacking import compile_key  # slow to import, and not needed to run one by one
 
-    return program(run.config)
+    return compile_key(run.config)

@@ -12,7 +12,7 @@ import tiny
 from tx.data.packing import FIELDS
 from tx.model.loss import batch_loss
 from tx.training.sharding import Layout, gather, make_train_step
-from tx.training.stacking import Values
+from tx.training.stacking import TracedHyperparameters
 from tx.training.step import init_state
 
 STEPS = 3
@@ -74,7 +74,7 @@ def batch(seed):
 
 def train(c, step):
     """Returns (losses and nlls of every step, the last state in memory)."""
-    state, metrics = Layout(c).place(init_state(c)), []
+    state, metrics = Layout(c).shard_state(init_state(c)), []
     for i in range(STEPS):
         state, m = step(state, batch(i))
         metrics.append([float(m["loss"]), float(m["nll"])])
@@ -84,7 +84,7 @@ def train(c, step):
 def shapes_on_a_device(c):
     """Returns {parameter or moment: (its shape, the shape of the part on the last device)}."""
     layout = Layout(c)
-    placed = layout.place(init_state(c))
+    placed = layout.shard_state(init_state(c))
     return {
         jax.tree_util.keystr(path): (leaf.shape, leaf.addressable_shards[-1].data.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(placed)
@@ -93,7 +93,7 @@ def shapes_on_a_device(c):
 
 def first_loss_by_rows(c):
     """Returns the loss of a first step in which each row has masks of its own, put together row by row."""
-    state, values, whole = init_state(c), Values.of(c), batch(0)
+    state, values, whole = init_state(c), TracedHyperparameters.of(c), batch(0)
     rng = jax.random.fold_in(jax.random.key(c.train.seed), 0)
     loss = jax.jit(lambda row, key: batch_loss(c, state.params, row, values, key)[0])
     losses, counts = [], []
@@ -110,8 +110,8 @@ def flops(c):
     What is in a loop is counted once, however often it is done.
     """
     layout = Layout(c)
-    rows = layout.split({field: np.ones((ROWS, LONG), np.int32) for field in FIELDS})
-    step = layout.compile(c).lower(layout.place(init_state(c)), rows, Values.of(c)).compile()
+    rows = layout.shard_batch({field: np.ones((ROWS, LONG), np.int32) for field in FIELDS})
+    step = layout.compile(c).lower(layout.shard_state(init_state(c)), rows, TracedHyperparameters.of(c)).compile()
     return step.cost_analysis()["flops"], step.as_text().count(" while(")
 
 

@@ -637,7 +637,7 @@ def peer(*modules):
 def test_pytorchs_model_is_ours_and_learns(tmp_path, layers):
     from experiments.bench.contestants.torch_training import Training
     from tx.model.loss import batch_loss
-    from tx.training.stacking import Values
+    from tx.training.stacking import TracedHyperparameters
 
     diff = {"model__dropout": 0.0, "loss__smooth_over": "all", "model__num_layers": 1, "optim__lr_factor": 2.0}
     config = tiny.config(**diff, **(WHOLE if layers == "Library" else {}))
@@ -653,7 +653,9 @@ def test_pytorchs_model_is_ours_and_learns(tmp_path, layers):
     eps, size = config.loss.label_smoothing, config.model.vocab_size
     shares = np.array([1 - eps + eps / size, *[eps / size] * (size - 1)])
     entropy = -(shares * np.log(shares)).sum()  # ours leaves it out
-    ours, _ = batch_loss(config, params, {"src": jnp.asarray(src), "tgt": jnp.asarray(tgt)}, Values.of(config), KEY)
+    ours, _ = batch_loss(
+        config, params, {"src": jnp.asarray(src), "tgt": jnp.asarray(tgt)}, TracedHyperparameters.of(config), KEY
+    )
     wanted = float(ours) + entropy
     found = float(peer.loss(src.astype(np.int64), tgt.astype(np.int64), np.count_nonzero(tgt)).detach())
     assert found == pytest.approx(wanted, rel=1e-5)

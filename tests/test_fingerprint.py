@@ -150,10 +150,11 @@ def test_where_a_definition_lies_makes_no_difference(tmp_path, edited):
 def test_everything_that_makes_a_number_is_reached():
     reached = set(Code(ROOT).covered(BASE))
     expected = """
-        training.experiment.run_experiments training.loop.train training.reevaluation.translate_again
-        training.experiment.take_up training.experiment.finish_all training.training_run.Member training.step.update
-        model.loss.batch_loss training.step.init_state training.step.make_train_step evaluation.perplexity.make_eval
-        training.stacking.Values training.step.TrainState model.loss.cross_entropy model.loss.smoothing
+        training.experiment.run_experiments training.loop.train training.reevaluation.evaluate_with_trained_params
+        training.experiment.claim_runs training.experiment.finish_all training.training_run.TrainingRun
+        training.step.train_step model.loss.batch_loss training.step.init_state training.step.make_train_step
+        evaluation.perplexity.make_eval
+        training.stacking.TracedHyperparameters training.step.TrainState model.loss.cross_entropy model.loss.smoothing
         runtime.backend.LOSS_CHUNK runtime.backend.LOSS_LOGITS model.loss._sums_backward training.optimizer.optimizer
         training.optimizer.schedule training.optimizer.inverse_sqrt training.sharding.Layout
         training.sharding.make_train_step training.sharding.gather model.prng.random_bits model.prng._GENERATOR
@@ -249,7 +250,7 @@ EXPERIMENT, REEVALUATION = (entry.rpartition(".")[0] for entry in ENTRIES)
 PLACES = {"train": EXPERIMENT, "again": REEVALUATION}  # the others lie on the top level of the package
 PACKAGE = {
     "__init__": "",
-    "again": "def translate_again(): pass",
+    "again": "def evaluate_with_trained_params(): pass",
     "registry": "class Registry: pass",
     "errors": "class UserError(Exception): pass",
     "train": """
@@ -314,7 +315,7 @@ def train(body, head=""):
     ],
 )
 def test_the_same_in_other_words(package, one, other):
-    more = {"a": "def f(x): return x", "again": "from tx.a import f\ndef translate_again(): return f(1)"}
+    more = {"a": "def f(x): return x", "again": "from tx.a import f\ndef evaluate_with_trained_params(): return f(1)"}
     assert package(train=one, **more) == package(train=other, **more)
 
 
@@ -343,7 +344,7 @@ def test_the_same_in_other_words(package, one, other):
 )
 def test_not_the_same(package, one, other):
     more = {"a": "def f(x): return x", "b": "def f(x): return -x\ndef g(x): return f(x)"}
-    more["again"] = "from tx import a, b\ndef translate_again(): return a.f, b.f, b.g"
+    more["again"] = "from tx import a, b\ndef evaluate_with_trained_params(): return a.f, b.f, b.g"
     assert package(train=one, **more) != package(train=other, **more)
 
 

@@ -11,10 +11,10 @@ from tx.runs.run_dir import RunDir
 from tx.runtime.signals import Interrupted, Interruption
 from tx.training import loop
 from tx.training.hooks import Hook, StepEnd
-from tx.training.loss_monitor import Sentinel
+from tx.training.loss_monitor import LossMonitor
 from tx.training.run_group import Log
 from tx.training.step import TrainState
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 
 @pytest.mark.parametrize("when_asked", [False, True])
@@ -48,9 +48,9 @@ def events(monkeypatch):
             signal.raise_signal(signal.SIGTERM)
         return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics()
 
-    noted(Sentinel, "look", lambda *_: "look")
+    noted(LossMonitor, "observe", lambda *_: "observe")
     noted(Log, "write", lambda step, values, timing: "line" if "loss" in values else "dev")
-    noted(Member, "save", lambda *_: "save")
+    noted(TrainingRun, "save", lambda *_: "save")
     monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
     monkeypatch.setattr(loop, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": np.e, "tokens": 9}])
     return done
@@ -64,7 +64,7 @@ def test_a_line_then_dev_then_the_checkpoint_and_the_end_last(tmp_path, events, 
         model__vocab_size=handful.VOCAB_SIZE, model__num_layers=1, data__batch_rows=2, train__steps=8, **settings
     )
     with Interruption() as interruption, pytest.raises(Interrupted, match="after step 3"):
-        loop.train([Member(config, RunDir(tmp_path), handful.prepared(copies=2))], interruption)
-    all_due = ["step", "look", "line", "dev", "save"]
-    first = all_due if every == 1 else ["step", "look"]
-    assert events == [*first, *all_due, "step", "look", *third]
+        loop.train([TrainingRun(config, RunDir(tmp_path), handful.prepared(copies=2))], interruption)
+    all_due = ["step", "observe", "line", "dev", "save"]
+    first = all_due if every == 1 else ["step", "observe"]
+    assert events == [*first, *all_due, "step", "observe", *third]

@@ -14,7 +14,7 @@ from tx.runs.run_dir import RunDir
 from tx.runtime.signals import STATUS, Interrupted, Interruption
 from tx.training import loop
 from tx.training.step import TrainState
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 SETTINGS = {
     "model__vocab_size": handful.VOCAB_SIZE,
@@ -56,7 +56,7 @@ def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
         return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics()
 
     monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
-    member = Member(config, run, handful.prepared(copies=2))
+    member = TrainingRun(config, run, handful.prepared(copies=2))
     with Interruption() as interruption, pytest.raises(Interrupted, match="after step 7"):
         loop.train([member], interruption)
     progress = restored(run, config).progress

@@ -44,7 +44,7 @@ def holding(tmp_path):
     def start(before=""):
         code = textwrap.dedent(before) + (
             "\nwith Lease(pathlib.Path(sys.argv[1])) as held:\n"
-            "    held.tell('saving step 500')\n"
+            "    held.set_status('saving step 500')\n"
             "    print('in', flush=True)\n"
             "    sys.stdin.read()\n"
         )
@@ -155,7 +155,7 @@ def test_of_processes_that_race_one_at_a_time_holds_it(tmp_path):
                 except Held:
                     pass
             fcntl.flock(inside, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which the kernel gives to one process at a time
-            held.tell(f"claim {number}")
+            held.set_status(f"claim {number}")
             held.check()
             if number == 9:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -274,7 +274,7 @@ def test_a_lease_that_was_taken_over_is_lost(tmp_path, monkeypatch, number):
     with Lease(tmp_path, lost=lambda error: (told.append(error), lost.set())) as held:
         path = fabricate(tmp_path, number, host="elsewhere", pid=77)
         assert lost.wait(60)
-        for write in (held.check, lambda: held.tell("going on")):
+        for write in (held.check, lambda: held.set_status("going on")):
             with pytest.raises(Lost, match="process 77 on elsewhere"):
                 write()
     assert [type(error) for error in told] == [Lost]
@@ -329,7 +329,7 @@ def test_damage_to_its_own_file_is_no_loss(tmp_path):
     with Lease(tmp_path) as held:
         path_of(tmp_path).write_bytes(b"")
         held.check()
-        held.tell("evaluating")
+        held.set_status("evaluating")
         assert holder(tmp_path).doing == "evaluating"
 
 
@@ -424,7 +424,7 @@ def test_a_full_disk_later_neither_hinders_nor_loses(tmp_path, monkeypatch):
     with Lease(tmp_path) as held:
         monkeypatch.setattr(os, "replace", full)
         monkeypatch.setattr(lease.tempfile, "TemporaryFile", full)
-        held.tell("evaluating")
+        held.set_status("evaluating")
         held.check()
     monkeypatch.undo()
     assert holder(tmp_path).doing == "starting"

@@ -15,8 +15,8 @@ from tx.errors import UserError
 from tx.model import flops
 from tx.runtime import memory
 from tx.training import memory_check
-from tx.training.stacking import Values
-from tx.training.step import init_state, update
+from tx.training.stacking import TracedHyperparameters
+from tx.training.step import init_state, train_step
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_rehearsal_runs_everything_and_leaves_nothing(in_memory, tmp_path, mon
         real = getattr(memory_check, name)
         monkeypatch.setattr(memory_check, name, lambda *args, name=name, real=real: called.append(name) or real(*args))
     seeds = [tiny.config(**SETTINGS, train__seed=seed) for seed in (1, 2)]
-    memory_check.rehearse(*seeds)
+    memory_check.check_memory(*seeds)
     assert called == ["make_train_step", "make_eval", "Translator"]
     assert list(tmp_path.iterdir()) == []
 
@@ -73,7 +73,7 @@ def test_a_rehearsal_runs_everything_and_leaves_nothing(in_memory, tmp_path, mon
 @pytest.mark.slow
 def test_a_rehearsal_finds_what_does_not_fit(in_memory):
     with pytest.raises(UserError, match=r"out of memory training with data\.batch_rows=2, data\.row_length=32, "):
-        memory_check.rehearse(tiny.config(**SETTINGS | {"model__d_ff": 2**31 - 1}))
+        memory_check.check_memory(tiny.config(**SETTINGS | {"model__d_ff": 2**31 - 1}))
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_the_estimate_is_of_the_right_size(sizes):
     config = tiny.config(**sizes)
     state = jax.eval_shape(lambda: init_state(config))
     rows = jax.ShapeDtypeStruct((config.data.batch_rows, config.data.row_length), jnp.int32)
-    step = jax.jit(functools.partial(update, config))
-    used = step.lower(state, dict.fromkeys(FIELDS, rows), Values.of(config)).compile().memory_analysis()
+    step = jax.jit(functools.partial(train_step, config))
+    used = step.lower(state, dict.fromkeys(FIELDS, rows), TracedHyperparameters.of(config)).compile().memory_analysis()
     real = used.temp_size_in_bytes + used.argument_size_in_bytes
     assert real / 3 < flops.step_bytes(config) < 3 * real

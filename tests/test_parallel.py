@@ -25,7 +25,7 @@ from tx.runtime import distributed
 from tx.training import experiment, loop
 from tx.training.sharding import Layout
 from tx.training.step import init_state
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -198,7 +198,7 @@ def test_by_default_a_run_has_one_device_however_many_there_are():
     layout, state = Layout(tiny.config()), init_state(tiny.config())
     assert layout.one
     assert layout.devices == jax.devices()[:1]
-    assert layout.place(state) is state
+    assert layout.shard_state(state) is state
 
 
 # Two processes
@@ -243,7 +243,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     config, data = tiny.config(**SETTINGS), handful.prepared(copies=2)
     alone = RunDir(tmp_path / "alone")
     alone.create()
-    want, (told,) = loop.train([Member(config, alone, data)])
+    want, (told,) = loop.train([TrainingRun(config, alone, data)])
     file, run = tmp_path / "config.py", RunDir(tmp_path / "run")
     file.write_text(f"import tiny\n\n\ndef get_config():\n    return tiny.config(**{SETTINGS})\n")
     arguments = [f"--config={file}", f"--workdir={run.path}", "--config.parallel.devices=0"]

@@ -18,7 +18,7 @@ from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
 from tx.training import experiment, loop
 from tx.training.step import TrainState
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 NLL = {2: 5.0, 4: 3.0, 6: 4.0, 8: 3.5, 10: 3.2, 12: 3.1}  # by step: the lowest is neither the last nor of the newest
 
@@ -59,7 +59,7 @@ def number(params):
 
 def trained(run, config):
     run.path.mkdir(exist_ok=True)
-    return loop.train([Member(config, run, handful.prepared(copies=2))])[1][0]
+    return loop.train([TrainingRun(config, run, handful.prepared(copies=2))])[1][0]
 
 
 def steps(run):

@@ -19,9 +19,9 @@ from tx.runs.run_dir import RunDir
 from tx.runtime.backend import LAG
 from tx.runtime.trees import stack
 from tx.training import experiment, loop
-from tx.training.loss_monitor import Sentinel
+from tx.training.loss_monitor import LossMonitor
 from tx.training.step import init_state, layers, make_train_step
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 STEPS = 8
 
@@ -42,7 +42,7 @@ def config(**diff):
 
 
 def member(folder, **diff):
-    return Member(config(**diff), RunDir(folder), handful.prepared(copies=2))
+    return TrainingRun(config(**diff), RunDir(folder), handful.prepared(copies=2))
 
 
 def test_the_norms_are_those_of_each_layers_gradient():
@@ -115,23 +115,23 @@ def test_divergence_itself_is_found(tmp_path):
         loop.train([member(tmp_path, optim__lr_factor=1e30)])
 
 
-def looked(sentinel, losses, batch, start=1):
+def observed(monitor, losses, batch, start=1):
     """What is found of steps with these losses."""
     found = []
     for step, loss in enumerate(losses, start):
-        found += sentinel.look(step, tiny.metrics(loss), batch)
+        found += monitor.observe(step, tiny.metrics(loss), batch)
     return found
 
 
-def a_sentinel(folder, members=1):
-    return Sentinel([member(folder / str(i)) for i in range(members)], {"embedding": 0})
+def a_monitor(folder, members=1):
+    return LossMonitor([member(folder / str(i)) for i in range(members)], {"embedding": 0})
 
 
 def test_a_spike_stands_out_from_the_losses_before_it(tmp_path):
     rng = np.random.default_rng(0)
     usual = 3.0 + 0.1 * rng.standard_normal(60)
     losses = [*usual, 3.3, 4.0, 3.0]
-    [(who, step, spike)] = looked(a_sentinel(tmp_path), losses, {})
+    [(who, step, spike)] = observed(a_monitor(tmp_path), losses, {})
     assert (who, step) == (0, 62)
     assert spike["spike"] == 4.0
     assert spike["usual"] == pytest.approx(np.mean([*np.float32(usual), 3.3]), rel=1e-4)
@@ -139,40 +139,40 @@ def test_a_spike_stands_out_from_the_losses_before_it(tmp_path):
 
 @pytest.mark.parametrize("losses", [[9.0, 1.0, 9.0, 1.0, 9.0], list(np.linspace(9, 1, 200)), [2.0] * 10 + [50.0]])
 def test_falling_noisy_and_first_losses_are_no_spikes(tmp_path, losses):
-    assert looked(a_sentinel(tmp_path), losses, {}) == []
+    assert observed(a_monitor(tmp_path), losses, {}) == []
 
 
 def test_what_is_usual_outlives_a_restart(tmp_path):
-    first = a_sentinel(tmp_path)
-    looked(first, np.linspace(3.0, 3.1, 50), {})
+    first = a_monitor(tmp_path)
+    observed(first, np.linspace(3.0, 3.1, 50), {})
     [before] = first._members
     before.save(2, init_state(before.config), {"source": 0, "target": 0}, {}, 0.0)
     before.checkpoints.close()
     again = member(tmp_path / "0")
     again.start(2)
     assert again.progress.recent == before.progress.recent
-    assert len(looked(Sentinel([again], {"embedding": 0}), [5.0], {})) == 1
+    assert len(observed(LossMonitor([again], {"embedding": 0}), [5.0], {})) == 1
 
 
 def test_an_accelerators_steps_are_looked_at_later_but_all_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    sentinel, batch = a_sentinel(tmp_path), next(batches())
-    assert looked(sentinel, [1.0, np.inf, *[1.0] * (LAG - 1)], batch) == []
-    [(_, step, error)] = looked(sentinel, [1.0], batch, start=LAG + 2)
+    monitor, batch = a_monitor(tmp_path), next(batches())
+    assert observed(monitor, [1.0, np.inf, *[1.0] * (LAG - 1)], batch) == []
+    [(_, step, error)] = observed(monitor, [1.0], batch, start=LAG + 2)
     assert step == 2
     assert error.report["loss"] == "inf"
     assert error.report["gradient_norms"] == {"embedding": 1.0}
-    assert list(sentinel.settle()) == []
-    assert looked(sentinel, [np.nan], batch) == []
-    assert len(list(sentinel.settle())) == 1
+    assert list(monitor.flush()) == []
+    assert observed(monitor, [np.nan], batch) == []
+    assert len(list(monitor.flush())) == 1
 
 
 def test_of_many_members_and_steps_a_dispatch_the_right_ones_are_named(tmp_path):
-    sentinel, rows = a_sentinel(tmp_path, members=2), [next(batches()) for _ in range(6)]
+    monitor, rows = a_monitor(tmp_path, members=2), [next(batches()) for _ in range(6)]
     batch = stack([stack(rows[:3], np.stack), stack(rows[3:], np.stack)], np.stack)
     losses = np.float32([[1.0, 1.0, 1.0], [1.0, np.nan, np.nan]])
     metrics = {"loss": losses, "layer_grad_norms": np.ones((2, 3, 1), np.float32)}
-    [(who, step, error)] = sentinel.look(9, metrics, batch)
+    [(who, step, error)] = monitor.observe(9, metrics, batch)
     assert (who, step) == (1, 8)
     assert len(error.report["sentences"]) == rows[4]["tgt_segments"].max(axis=1).sum()
     assert json.loads(json.dumps(error.report)) == error.report

@@ -25,9 +25,9 @@ from tx.runs.state import refuse_other_configuration
 from tx.runtime.trees import stack
 from tx.training import experiment, loop, outcome
 from tx.training.experiment import Chosen
-from tx.training.stacking import program
+from tx.training.stacking import compile_key
 from tx.training.step import TrainState, init_state
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 STEPS = 6
 
@@ -228,7 +228,7 @@ def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other,
         for step in steps:
             saved.save(checkpoint(start, step))
         saved.close()
-    members = [Member(config(**MEMBERS[n]), RunDir(tmp_path / n), handful.prepared(copies=2)) for n in names]
+    members = [TrainingRun(config(**MEMBERS[n]), RunDir(tmp_path / n), handful.prepared(copies=2)) for n in names]
     positions = []
 
     class Started(Exception):
@@ -242,7 +242,7 @@ def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other,
         return {"src": np.zeros(1)}
 
     monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
-    monkeypatch.setattr(Member, "draw", draw)
+    monkeypatch.setattr(TrainingRun, "draw", draw)
     with pytest.raises(Started) as caught:
         loop.train(members)
     assert caught.value.args == ([first, first],)
@@ -257,7 +257,7 @@ def test_several_steps_a_dispatch_are_the_same_steps(stacked, tmp_path):
     """Alone; of a group, resuming above says it."""
     wanted, run = stacked[0]["plain"], RunDir(tmp_path)
     two = config(**MEMBERS["plain"], train__steps_per_dispatch=2)
-    _, [found] = loop.train([Member(two, run, handful.prepared(copies=2))])
+    _, [found] = loop.train([TrainingRun(two, run, handful.prepared(copies=2))])
     close(lines(run), lines(wanted))
     close_states(final_state(run), final_state(wanted))
     close({key: found[key] for key in found if key not in ("seconds", "dev")}, result(wanted)["train"])
@@ -292,7 +292,7 @@ def test_what_cannot_train_side_by_side_is_refused(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
     other = config(model__norm="pre", model__dropout=0.0, train__seed=2)
-    assert program(other) != program(config())
+    assert compile_key(other) != compile_key(config())
     refused("model.norm, model.dropout differ", (config(), "a"), (other, "b"))
     refused("train.steps_per_dispatch differ", (config(), "a"), (config(train__steps_per_dispatch=2), "b"))
     fused = {"model__attention_backend": "cudnn", "model__dtype": "bfloat16", "model__d_k": 8, "model__d_v": 8}

@@ -25,7 +25,7 @@ from tx.training import experiment, loop
 from tx.training.optimizer import optimizer
 from tx.training.outcome import thinned_curve
 from tx.training.step import TrainState, init_state, make_train_step
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 # Two rows of packed pairs, by hand: (source, target) lengths of each pair.
 ROWS = (((5, 4), (3, 6), (4, 3)), ((7, 7), (2, 5)))
@@ -194,7 +194,7 @@ def made(tmp_path):
 
 def train(config, data, run):
     """Trains a run alone; returns its state and what is told of it."""
-    state, [told] = loop.train([Member(config, run, data)])
+    state, [told] = loop.train([TrainingRun(config, run, data)])
     return state, told
 
 

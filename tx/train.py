@@ -8,8 +8,8 @@ A run's own folder suffices where its config.json is there already, as where a l
 
     python -m tx.train RUN_DIR [RUN_DIR ...]
 
-Runs that differ in nothing but numbers (`tx.training.stacking.program`), such as seeds, train side by side as a group,
-in one compiled program, when their folders are named together. A run alone is a group of one.
+Runs that differ in nothing but numbers (`tx.training.stacking`), such as seeds, train side by side as a group, in one
+compiled program, when their folders are named together. A run alone is a group of one.
 
 SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, and the same command goes on from there.
 """
@@ -33,20 +33,20 @@ from tx.runtime import determinism, distributed
 from tx.runtime.backend import keep_freed_memory, one_step_at_a_time
 from tx.runtime.signals import STATUS, Interrupted, Interruption
 from tx.training.experiment import run_experiments
-from tx.training.memory_check import rehearse
-from tx.training.reevaluation import translate_again
+from tx.training.memory_check import check_memory
+from tx.training.reevaluation import evaluate_with_trained_params
 
 
 @one_line_errors
 def main(argv: list[str]) -> None:
-    requests, only_rehearse = _asked(plugins.take(argv))
+    requests, only_check_memory = _asked(plugins.take(argv))
     keep_freed_memory()
     gc.freeze()  # the imports' objects stay: looking through them again and again took half a second of a short run
     determinism.fix(requests[0].config.parallel)
     one_step_at_a_time()
     distributed.join()
-    if only_rehearse:
-        rehearse(*(request.config for request in requests if request.trained_in is None))
+    if only_check_memory:
+        check_memory(*(request.config for request in requests if request.trained_in is None))
         return
     with contextlib.ExitStack() as closing:
         runs, others = [], []
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
 
 
 def _asked(argv: list[str]) -> tuple[list[Request], bool]:
-    """Reads a command line: the runs that it asks for, and whether they are only to be rehearsed."""
+    """Reads a command line: the runs that it asks for, and whether only their memory is to be checked."""
     parser = argparse.ArgumentParser(
         prog="python -m tx.train",
         description=__doc__.splitlines()[0],
@@ -101,7 +101,7 @@ def _make(runs: list[Run], others: list[tuple[ConfigDict, RunDir, RunDir]], inte
             if runs:
                 run_experiments(runs, interruption)
             for other in others:
-                translate_again(*other)
+                evaluate_with_trained_params(*other)
                 if interruption.asked:
                     raise Interrupted("between two runs")
     except Interrupted as where:

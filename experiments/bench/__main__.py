@@ -51,7 +51,7 @@ figures of seeds:
                        cache
 
 figures of guards:
-  target_tokens_per_s  of the whole training loop as it is (norms of gradients, the sentinel that looks at each step,
+  target_tokens_per_s  of the whole training loop as it is (norms of gradients, the loss monitor,
                        logs, checkpoints with their digests, the lease) and of the same loop without all that; a round
                        is as many steps as from one checkpoint to the next, in turns of 10
 
@@ -124,7 +124,7 @@ def _parser():
     one.add_argument("--seeds", type=_positive, default=4, help="how many (default: 4)")
     one.add_argument("--alone", type=_positive, help="of them, how many to make one by one (default: all)")
     add_common(one, rounds=True)
-    one = add("guards", "what checkpoints, logs, leases and sentinels cost a training run")
+    one = add("guards", "what checkpoints, logs, leases and the loss monitor cost a training run")
     add_size(one, "multi30k", peer=False)
     add_common(one, rounds=True)
     one = add("table", "a table of ratios from results")

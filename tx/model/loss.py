@@ -139,7 +139,7 @@ def batch_loss(
     config: ConfigDict,
     params: dict,
     batch: dict[str, jax.Array],
-    values: Any = None,
+    hyperparameters: Any = None,
     rng: jax.Array | None = None,
     parts: int = 1,
     source: jax.Array | None = None,
@@ -150,27 +150,27 @@ def batch_loss(
       config: shapes and structure.
       params: the model's parameters.
       batch: packed sentences.
-      values: dropout and label smoothing (`tx.training.stacking.Values`); None for neither, as in evaluation.
-      rng: of the dropout; not used without values.
+      hyperparameters: dropout and label smoothing (`tx.training.stacking`); None for neither, as in evaluation.
+      rng: of the dropout; not used without them.
       parts: how many equal parts of the batch lie on different devices.
       source: what the encoder's output is multiplied by, as in `Transformer.hidden`.
     """
     model = dict(config.model)
-    if values is not None:
-        model |= {name: getattr(values, name) for name in model if "dropout" in name and model[name] > 0}
+    if hyperparameters is not None:
+        model |= {name: getattr(hyperparameters, name) for name in model if "dropout" in name and model[name] > 0}
     hidden = Transformer(**model).apply(
         {"params": params},
         **batch,
         source=source,
-        train=values is not None,
-        rngs=None if values is None else {"dropout": rng},
+        train=hyperparameters is not None,
+        rngs=None if hyperparameters is None else {"dropout": rng},
         method="hidden",
     )
     return cross_entropy(
         hidden.reshape(-1, config.model.d_model),
         projection(params),
         batch["tgt"].reshape(-1),
-        label_smoothing=0.0 if values is None else values.label_smoothing,
+        label_smoothing=0.0 if hyperparameters is None else hyperparameters.label_smoothing,
         smooth_over=config.loss.smooth_over,
         parts=parts,
     )

@@ -1,4 +1,4 @@
-"""The right to write a run's folder: one process at a time holds it, on any of the machines that share the folder.
+"""Lease of a run's folder, the right to write it: one process holds it, on any of the machines that share the folder.
 
 RUN/lease/ has a file for each time that the folder was claimed: 1, 2, ... The newest alone counts: its process holds
 the lease, unless the file says that it was released, or the process is dead. To make the next file is to claim the
@@ -36,16 +36,16 @@ LOST_STATUS = 76  # of a process that ended because another one has taken its le
 
 
 class Held(UserError):
-    """Another process has the lease; the message says which one, and since when."""
+    """Error where another process has the lease; the message says which one, and since when."""
 
 
 class Lost(UserError):
-    """Another process has taken the lease over."""
+    """Error where another process has taken the lease over."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """A process that has a lease.
+    """Process that has a lease.
 
     Attributes:
       host: its machine.
@@ -87,9 +87,10 @@ def _end(lost: Lost) -> None:
 
 
 class Lease:
-    """Claims the lease of a folder, which is made if need be, and releases it; use as a context manager.
+    """Lease of a folder, claimed on entry and released on exit; use as a context manager.
 
-    Entering raises Held where another process has it, UserError where the folder cannot be written.
+    The folder is made if need be. Entering raises Held where another process has the lease, UserError where the folder
+    cannot be written.
 
     Args:
       folder: the run's.
@@ -129,8 +130,8 @@ class Lease:
         with contextlib.suppress(OSError, Lost):  # if the disk is full, it is free when this process is dead
             self._write()
 
-    def tell(self, doing: str) -> None:
-        """Lets others see what this process does from now on, in a few words; raises Lost as `check` does."""
+    def set_status(self, doing: str) -> None:
+        """Sets what others see that this process does, in a few words; raises Lost as `check` does."""
         self._record["doing"] = doing
         with contextlib.suppress(OSError):  # nothing depends on it
             self._write()
@@ -181,15 +182,15 @@ class Lease:
 
 @dataclasses.dataclass(frozen=True)
 class _Claim:
-    """A file of a lease: its number, what it says ({} where it is damaged), when it was touched."""
+    """File of a lease: its number, what it says ({} where it is damaged), when it was touched."""
 
     number: int
     record: dict
     touched: float
 
     def holder(self, now: float) -> Holder:
-        told = {"host": "an unknown host", "pid": 0, "doing": "unknown", "since": self.touched} | self.record
-        return Holder(*(told[name] for name in ("host", "pid", "doing", "since")), max(0.0, now - self.touched))
+        known = {"host": "an unknown host", "pid": 0, "doing": "unknown", "since": self.touched} | self.record
+        return Holder(*(known[name] for name in ("host", "pid", "doing", "since")), max(0.0, now - self.touched))
 
     def alive(self, now: float) -> bool:
         if self.record.get("released"):
@@ -239,13 +240,13 @@ def _first(temporary: pathlib.Path, path: pathlib.Path) -> bool:
 
 
 def _now(folder: pathlib.Path) -> float:
-    """The time by the clock that times of files are told by, which on a network is not this machine's."""
+    """Returns the time by the file system's clock, which on a network is not this machine's."""
     with tempfile.TemporaryFile(dir=folder / LEASE) as file:
         return os.fstat(file.fileno()).st_mtime
 
 
 def _place() -> str:
-    """Where process numbers mean what they mean here: this boot of this machine, this container; "" without /proc."""
+    """Returns what names this boot of this machine and this container, where process numbers hold; "" without /proc."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

@@ -1,4 +1,4 @@
-"""What a configuration must meet beside `tx.config.validate`, which is without JAX and so knows no component."""
+"""Checks of a configuration beside `tx.config.validate`, which is without JAX and so knows no component."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""A group of runs that train side by side: taken up, each in a folder of its own, and finished one by one."""
+"""Experiments: a group of runs from the claim of their folders to their results."""
 
 import concurrent.futures
 import contextlib
@@ -26,17 +26,17 @@ from tx.training.checks import check_config
 from tx.training.loop import train
 from tx.training.outcome import described, finish, thinned_curve
 from tx.training.sharding import Layout
-from tx.training.stacking import program
+from tx.training.stacking import compile_key
 from tx.training.step import TrainState
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 
-def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Member], list[dict]]:
-    """Checks all runs, and takes the folders of those that are not done.
+def claim_runs(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[TrainingRun], list[dict]]:
+    """Claims the folders of the runs that are not done, after checks of all of them.
 
     Args:
-      runs: of one `program`.
-      held: gives the folders free again when it closes.
+      runs: of one `compile_key`.
+      held: releases the folders when it closes.
 
     Returns (the members of the group; of each, the head of its files: what made it). Raises UserError for runs that
     cannot train side by side or not here; Held where another process makes one of them.
@@ -57,7 +57,7 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
     for other, run in pending:
         distributed.broadcast_value(run.create)
         lease = Lease(run.path)
-        distributed.broadcast_value(functools.partial(_take, lease, held))
+        distributed.broadcast_value(functools.partial(_enter, lease, held))
         if distributed.broadcast_value(run.result.exists):  # another process has just done it
             continue
         distributed.broadcast_value(run.tidy)
@@ -66,16 +66,16 @@ def take_up(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Membe
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         heads.append(head)
-        members.append(Member(other, run, data, lease if distributed.is_primary() else None))
+        members.append(TrainingRun(other, run, data, lease if distributed.is_primary() else None))
     return members, heads
 
 
 def _refuse_what_cannot_train(runs):
     """Raises UserError for runs that cannot train side by side, or not here."""
     config = runs[0][0]
-    wanted = program(config)
+    wanted = compile_key(config)
     for other, run in runs:
-        if differing := [field for field, value in program(other).items() if value != wanted[field]]:
+        if differing := [field for field, value in compile_key(other).items() if value != wanted[field]]:
             raise UserError(f"{run.path} cannot train beside {runs[0][1].path}: {', '.join(differing)} differ")
     if len({run.path.resolve() for _, run in runs}) < len(runs):
         raise UserError("two of the runs have one --workdir; give each its own")
@@ -92,12 +92,12 @@ def _refuse_what_cannot_train(runs):
         )
 
 
-def _take(lease, held):
+def _enter(lease, held):
     held.enter_context(lease)
 
 
 def _set_aside_other_code(run, numerics):
-    """What other code has begun is not gone on with: its end would be nobody's result."""
+    """Sets aside what other code has begun: gone on with, its end would be nobody's result."""
     made = run.read("config").get("numerics", numerics) if run.config.exists() else numerics
     if made != numerics:
         aside = run.set_aside(made)
@@ -105,13 +105,13 @@ def _set_aside_other_code(run, numerics):
 
 
 class Chosen(NamedTuple):
-    """Parameters that are translated, and what result.json says of them as "dev"."""
+    """Parameters that are translated with, and what result.json says of them as "dev"."""
 
     params: Any
     dev: dict
 
 
-def select_all(members: Sequence[Member], state: TrainState) -> list[Chosen]:
+def select_all(members: Sequence[TrainingRun], state: TrainState) -> list[Chosen]:
     """Chooses the parameters of each member, and measures their dev perplexity, with the source and without it.
 
     Of several processes every one must call it. A member that was lost gets its last ones.
@@ -130,16 +130,16 @@ def select_all(members: Sequence[Member], state: TrainState) -> list[Chosen]:
 
 
 def finish_all(
-    members: Sequence[Member], heads: Sequence[dict], chosen: Sequence[Chosen], told: Sequence[dict | None]
+    members: Sequence[TrainingRun], heads: Sequence[dict], chosen: Sequence[Chosen], summaries: Sequence[dict | None]
 ) -> None:
-    """Finishes the members side by side: while one is translated, others are scored.
+    """Translates, scores and writes the result of each member; while one is translated, others are scored.
 
     Where one fails the others go on; the first error is raised when all are through.
 
     Args:
-      members, heads: as `take_up` gave them.
+      members, heads: as `claim_runs` gave them.
       chosen: the parameters of each, as `select_all` gave them.
-      told: what each one's result.json says of the training; None for one that was lost.
+      summaries: of each one's training, as `train` gave them; None for one that was lost.
     """
     count = len(members)
 
@@ -149,7 +149,7 @@ def finish_all(
             return m.lost
         try:
             with recorded([(m.config, m.run)]):
-                _finish(m, chosen[i], heads[i], told[i], count)
+                _finish(m, chosen[i], heads[i], summaries[i], count)
         except Exception as error:
             return error
 
@@ -162,14 +162,14 @@ def finish_all(
         raise found[0]
 
 
-def _finish(m: Member, chosen: Chosen, head: dict, trained: dict, stacked: int) -> None:
+def _finish(m: TrainingRun, chosen: Chosen, head: dict, summary: dict, stacked: int) -> None:
     """Writes the result of a member that was trained beside `stacked` - 1 others."""
-    seconds, devs = trained.pop("seconds"), trained.pop("dev")
+    seconds, devs = summary.pop("seconds"), summary.pop("dev")
     # Of a stacked run, the training's seconds are its share of the group's.
-    timing = {"target_tokens_per_s": trained["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
-    known = head | {"train": trained, "dev": chosen.dev, "curve": thinned_curve(m.run), "timing": timing}
+    timing = {"target_tokens_per_s": summary["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
+    known = head | {"train": summary, "dev": chosen.dev, "curve": thinned_curve(m.run), "timing": timing}
     known |= {f"dev_{which}": dev for which, dev in devs.items()}
-    finish(m.config, m.run, m.data, chosen.params, known, seconds, m.tell, apart=stacked > 1)
+    finish(m.config, m.run, m.data, chosen.params, known, seconds, m.set_status, apart=stacked > 1)
 
 
 def run_experiments(runs: Sequence[Run], interruption: Interruption | None = None) -> None:
@@ -180,10 +180,10 @@ def run_experiments(runs: Sequence[Run], interruption: Interruption | None = Non
     """
     with contextlib.ExitStack() as held:
         with recorded(runs):
-            members, heads = take_up(runs, held)
+            members, heads = claim_runs(runs, held)
             if not members:
                 return
-            state, told = train(members, interruption)
+            state, summaries = train(members, interruption)
             chosen = select_all(members, state)
         if distributed.part():
-            finish_all(members, heads, chosen, told)
+            finish_all(members, heads, chosen, summaries)

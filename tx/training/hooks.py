@@ -1,4 +1,4 @@
-"""Hooks: what a training loop does between two steps, and how often."""
+"""Hooks of the training loop: what is done between two steps, and how often."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tx.training.step import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class StepEnd:
-    """Where the training stands when a call of the step has returned; on an accelerator it may still compute.
+    """State of the training when a call of the step has returned; an accelerator may still compute it.
 
     Attributes:
       step: the number of the last update.
@@ -30,10 +30,10 @@ class StepEnd:
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """Something that is done between two steps.
+    """Action between two steps.
 
     Attributes:
-      act: does it.
+      act: the action.
       every: steps from one time to the next; after the last step it is always done.
       when_asked: whether it is also done when the process was asked to end.
     """

@@ -10,16 +10,18 @@ from tx.training.hooks import Hook, StepEnd
 from tx.training.run_group import RunGroup
 from tx.training.sharding import Layout, gather, make_train_step
 from tx.training.step import TrainState
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 
-def train(members: Sequence[Member], interruption: Interruption | None = None) -> tuple[TrainState, list[dict | None]]:
+def train(
+    members: Sequence[TrainingRun], interruption: Interruption | None = None
+) -> tuple[TrainState, list[dict | None]]:
     """Trains a group to the last step, from the newest checkpoint that all its members have, if there is one.
 
-    Returns the final state (a `stack` of its members'), on one device, and what each one's result.json says of the
-    training. A member that diverges is `lost`: it gets its error.json at once, None for a result, and leaves the others
-    undisturbed. Raises Diverged where all are lost; Interrupted, with a checkpoint of the last step that was made,
-    where it is asked to end.
+    Returns the final state (a `stack` of its members'), on one device, and the `training_summary` of each. A member
+    that diverges is `lost`: it gets its error.json at once, None for a summary, and leaves the others undisturbed.
+    Raises Diverged where all are lost; Interrupted, with a checkpoint of the last step that was made, where it is asked
+    to end.
     """
     run, interruption = RunGroup(members), interruption or Interruption()
     recipe, layout = run.config.train, Layout(run.config)
@@ -31,18 +33,18 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
     # who is asked to end has saved that step.
     hooks = (
         Hook(run.add, every=1),
-        Hook(run.watch_loss, every=1),
-        Hook(run.settle_loss, every=recipe.log_every),
-        Hook(run.settle_loss, every=recipe.checkpoint_every, when_asked=True),
+        Hook(run.observe_loss, every=1),
+        Hook(run.flush_loss, every=recipe.log_every),
+        Hook(run.flush_loss, every=recipe.checkpoint_every, when_asked=True),
         Hook(run.log, every=recipe.log_every),
         Hook(functools.partial(run.measure_dev, evaluate), every=recipe.eval_every),
         Hook(run.save, every=recipe.checkpoint_every, when_asked=True),
         Hook(_end_if_asked, every=1),
     )
     state, first = run.start()
-    state = layout.place(state)
+    state = layout.shard_state(state)
     with run.recording(first, state.params), interruption.held(), named_training(run.config):
-        run.say(f"training after step {first}")
+        run.set_status(f"training after step {first}")
         for step in range(first + recipe.steps_per_dispatch, recipe.steps + 1, recipe.steps_per_dispatch):
             batch = run.draw()
             state, metrics = train_step(state, batch)
@@ -50,8 +52,8 @@ def train(members: Sequence[Member], interruption: Interruption | None = None) -
             for hook in hooks:
                 if hook.due(end):
                     hook.act(end)
-    told = run.told()
-    return gather(state), told
+    summaries = run.training_summaries()
+    return gather(state), summaries
 
 
 def _announce(run, layout):

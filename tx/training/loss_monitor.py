@@ -1,4 +1,4 @@
-"""Watches the loss and the gradient of every step: what is not finite ends a run at once, what stands out is logged."""
+"""Loss monitor: a loss or gradient that is not finite ends a run at once, a spike of the loss is logged."""
 
 import collections
 from collections.abc import Iterator, Sequence
@@ -9,36 +9,36 @@ from tx.data.packing import Batch
 from tx.errors import Diverged
 from tx.runtime.backend import dispatches_ahead
 from tx.training.step import layers
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 ENOUGH = 30  # losses of earlier steps, below which nothing counts as a spike
 SPIKE = 6.0  # standard deviations above their mean
 
 
-class Sentinel:
-    """Watches a group; an accelerator's steps are looked at a little later, so that it need not wait.
+class LossMonitor:
+    """Monitor of a group's losses and gradients; an accelerator's are read some steps later, so that it need not wait.
 
     Args:
       members: of the group; the `recent` losses of their progress say what is usual.
       params: the model's, for the names of its layers.
     """
 
-    def __init__(self, members: Sequence[Member], params: dict):
+    def __init__(self, members: Sequence[TrainingRun], params: dict):
         self._members, self._layers = members, layers(params)
         self._lag = dispatches_ahead()
         self._waiting = collections.deque()
 
-    def look(self, step: int, metrics: dict, batch: Batch) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
-        """Takes a dispatch; yields what was found in those that have come far enough, as `settle` does.
+    def observe(self, step: int, metrics: dict, batch: Batch) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
+        """Takes a dispatch; yields what was found in those that have come far enough, as `flush` does.
 
         Args:
           step: the number of its last update.
           metrics, batch: what it gave and was given, with axes for members and updates where there are several.
         """
         self._waiting.append((step, metrics, batch))
-        return self.settle(self._lag)
+        return self.flush(self._lag)
 
-    def settle(self, lag: int = 0) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
+    def flush(self, lag: int = 0) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
         """Yields (member, step, Diverged) and, for a spike, (member, step, {"spike": loss, "usual": mean before}).
 
         Args:
@@ -83,7 +83,7 @@ def _number(value: float) -> float | str:
 
 
 def _sentences(rows, vocabulary):
-    """The pairs of a batch, in its order."""
+    """Yields the pairs of a batch, in its order."""
     for r in range(len(rows["src"])):
         for segment in range(1, int(rows["src_segments"][r].max()) + 1):
             yield [vocabulary.decode(rows[side][r][rows[f"{side}_segments"][r] == segment]) for side in ("src", "tgt")]

@@ -1,4 +1,4 @@
-"""Tries a configuration's largest shapes: a step, a dev batch, the longest sentences translated; nothing is kept."""
+"""Memory check of a configuration: a step, a dev batch, the longest sentences translated; nothing is kept."""
 
 import jax
 import numpy as np
@@ -15,15 +15,15 @@ from tx.training.sharding import Layout, gather, make_train_step
 from tx.training.step import init_state
 
 
-def rehearse(*configs: ConfigDict) -> None:
-    """Runs what a group would run at its largest; UserError, naming the sizes, where memory does not suffice."""
+def check_memory(*configs: ConfigDict) -> None:
+    """Runs a group's largest shapes; UserError, naming the sizes, where memory does not suffice."""
     config = configs[0]
     data = tokenized.prepare(config.data, config.model.vocab_size)
     shape = {"row_length": config.data.row_length, "batch_rows": config.data.batch_rows}
     with named_training(config):
         batches = TrainBatches(data.splits["train"], seed=config.train.seed, **shape)
         drawn = stack([next(batches) for _ in range(config.train.steps_per_dispatch)], np.stack)
-        state = Layout(config).place(stack([init_state(each) for each in configs]))
+        state = Layout(config).shard_state(stack([init_state(each) for each in configs]))
         state, metrics = make_train_step(*configs)(state, stack([drawn] * len(configs), np.stack))
         jax.block_until_ready(metrics)
         params = gather(state.params)

@@ -1,4 +1,4 @@
-"""What the steps of a group leave: losses and tokens since the last line of the logs."""
+"""Metrics of a group of runs: losses and tokens since the last line of the logs."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ LOGGED = ("loss", "nll", "grad_norm")
 
 
 class Window:
-    """Losses and tokens of a group since the last line of its logs; losses stay on the device until they are read.
+    """Window of losses and tokens of a group since the last line of its logs; losses stay on the device until read.
 
     Args:
       members: how many.
@@ -26,7 +26,7 @@ class Window:
         self.tokens = {side: np.zeros(members, int) for side in SIDES}
 
     def add(self, metrics: dict, batch: Batch) -> None:
-        """Takes what a step was given and gave, for one member or for a stack of all."""
+        """Adds the metrics and the batch of a step, for one member or for a stack of all."""
         self.metrics.append({key: metrics[key] for key in LOGGED})
         for side, name in SIDES.items():
             self.tokens[side] += np.count_nonzero(batch[name].reshape(self.members, -1), axis=1)

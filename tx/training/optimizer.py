@@ -15,7 +15,7 @@ PAPER_WIDTH = 512  # d_model of the paper's base
 
 @schedules.register("inverse_sqrt")
 def inverse_sqrt(step: Float[Array, ""], warmup: Float[Array, ""], steps: int) -> Float[Array, ""]:
-    """The paper's: falls with the square root of the step.
+    """Returns step^-0.5, the paper's schedule (equation 3).
 
     A schedule is a function of step (from 1), warmup_steps (at least 1) and the number of steps of the training. It
     gives the rate after the warm-up, which leads up to it in a straight line; at its end all are warmup^-0.5.
@@ -25,13 +25,13 @@ def inverse_sqrt(step: Float[Array, ""], warmup: Float[Array, ""], steps: int) -
 
 @schedules.register("constant")
 def constant(step: Float[Array, ""], warmup: Float[Array, ""], steps: int) -> Float[Array, ""]:
-    """Stays where the warm-up has ended."""
+    """Returns the rate at the end of the warm-up, whatever the step."""
     return warmup**-0.5
 
 
 @schedules.register("cosine")
 def cosine(step: Float[Array, ""], warmup: Float[Array, ""], steps: int) -> Float[Array, ""]:
-    """Falls to 0 at the last step along half a wave (Loshchilov and Hutter 2017, without restarts)."""
+    """Returns a rate that falls to 0 at the last step along half a cosine (Loshchilov and Hutter 2017, no restarts)."""
     progress = jnp.clip((step - warmup) / jnp.maximum(steps - warmup, 1.0), 0.0, 1.0)
     return warmup**-0.5 * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 

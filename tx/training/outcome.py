@@ -1,4 +1,4 @@
-"""What a run leaves when it is done: result.json, and what it says."""
+"""Outcome of a run: translations, scores and result.json."""
 
 import time
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def finish(
     params: dict,
     known: dict,
     train_s: float,
-    tell: Callable[[str], None],
+    set_status: Callable[[str], None],
     apart: bool = False,
 ) -> None:
     """Translates, scores and writes result.json.
@@ -43,10 +43,10 @@ def finish(
       params: as they were trained.
       known: what result.json says of where it comes from, of training and of dev perplexity.
       train_s: the seconds of the training; 0 where it was another run's.
-      tell: called with what is being done.
+      set_status: called with what is being done.
       apart: whether to score in processes of their own, so that threads that do this at the same time gain by it.
     """
-    tell("translating")
+    set_status("translating")
     began = time.monotonic()
     with named_decoding(config):
         tests = evaluate_translations(config, params, data, run, apart)
@@ -59,9 +59,9 @@ def finish(
         "timing": {"train_s": train_s, "decode_s": decode_s, "total_s": train_s + decode_s} | known["timing"],
     }
     if config.probe.attention:
-        tell("looking into attention")
+        set_status("looking into attention")
         result["attention"] = measure_attention(config, params, dev_batches(config, data))
-    tell("writing the result")
+    set_status("writing the result")
     write_atomically(run.result, RunResult.from_dict(result).to_json())
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: what it goes on with, beside parameters, optimizer state and position in the data."""
+"""Progress of a run: what it resumes from, beside parameters, optimizer state and position in the data."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ RECENT = 100  # steps whose losses say what is usual
 
 @dataclasses.dataclass
 class Progress:
-    """The totals of a run up to a step; a checkpoint holds them as JSON.
+    """Totals of a run up to a step; a checkpoint holds them as JSON.
 
     Attributes:
       step: updates so far, as of the checkpoint.
@@ -36,7 +36,7 @@ class Progress:
 
     @classmethod
     def read(cls, saved: dict) -> "Progress":
-        """Takes back what `saved` gave."""
+        """Returns the progress that `saved` gave."""
         return cls(**saved | {"recent": collections.deque(saved["recent"], maxlen=RECENT)})
 
     def saved(
@@ -54,7 +54,7 @@ class Progress:
         return dataclasses.asdict(now) | {"recent": list(self.recent)}
 
     def evaluated(self, step: int, dev: dict) -> None:
-        """Takes note of dev perplexity, {"nll", "ppl", ...}, at a step."""
+        """Records dev perplexity, {"nll", "ppl", ...}, at a step."""
         best, now = self.dev["best"], {"step": step, "nll": dev["nll"], "ppl": dev["ppl"]}
         self.dev["last"] = now
         if math.isfinite(now["nll"]) and (best is None or now["nll"] < best["nll"]):

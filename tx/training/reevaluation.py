@@ -1,4 +1,4 @@
-"""Another look at a trained model: a run that differs from it in decoding alone takes its parameters."""
+"""Reevaluation of a trained model: a run that differs from it in decoding alone takes its parameters."""
 
 import os
 
@@ -20,8 +20,10 @@ from tx.training.outcome import described, finish
 _OF_TRAINING = ("train", "curve", "dev_last", "dev_best")  # what result.json says that is the other run's
 
 
-def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
-    """Translates, scores and writes the files of a run, but for those of training; a run that is done is left alone.
+def evaluate_with_trained_params(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
+    """Translates and scores with another run's parameters, and writes all files but those of training.
+
+    A run that is done is left alone.
 
     Args:
       config, run: the run; its decode.average_last checkpoints are the other's.
@@ -46,9 +48,9 @@ def translate_again(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         selected = select_parameters(config, trained)
-        lease.tell("evaluating")
+        lease.set_status("evaluating")
         (dev,) = measure_dev(config, data, [selected.params])
         kept = {name: value for name, value in other.to_dict().items() if name in _OF_TRAINING}
         known = head | kept | {"timing": {"target_tokens_per_s": other.timing.target_tokens_per_s}}
         known["dev"] = described_dev(selected, dev)
-        finish(config, run, data, selected.params, known, 0.0, lease.tell)
+        finish(config, run, data, selected.params, known, 0.0, lease.set_status)

@@ -1,4 +1,4 @@
-"""Runs that train side by side in one program, behind the face of a single run: what stacking means is all here."""
+"""Group of runs that train side by side in one compiled step, with the interface of a single run."""
 
 import contextlib
 import time
@@ -13,28 +13,28 @@ from tx.runs.metrics_log import Log, progress_bar
 from tx.runs.state import record
 from tx.runtime.trees import member, stack
 from tx.training.hooks import StepEnd
-from tx.training.loss_monitor import Sentinel
+from tx.training.loss_monitor import LossMonitor
 from tx.training.metrics import SIDES, Window
 from tx.training.sharding import gather
 from tx.training.step import TrainState
-from tx.training.training_run import Member
+from tx.training.training_run import TrainingRun
 
 
 class RunGroup:
-    """A group of runs that a loop trains as if it were one; a run alone is a group of one.
+    """Group of runs that the loop trains as if it were one; a run alone is a group of one.
 
     A batch is the members' batches, a state their states, in one `stack`; a line of the log is a line in each member's
     log, a checkpoint one of each. A member that diverges is `lost`: it is computed on, and nothing more is written of
     it.
 
     Args:
-      members: of one `program`.
+      members: of one `compile_key`.
 
     Attributes:
       config, data: of the first; what the others have otherwise is of no matter to the loop.
     """
 
-    def __init__(self, members: Sequence[Member]):
+    def __init__(self, members: Sequence[TrainingRun]):
         self.members, self.config, self.data = members, members[0].config, members[0].data
         self._logs, self._window, self._monitor, self._began = [], None, None, 0.0
 
@@ -46,7 +46,7 @@ class RunGroup:
         return state, common or 0
 
     def _newest_checkpoint(self):
-        """The step of the newest sound checkpoint that all members have, or None."""
+        """Returns the step of the newest intact checkpoint that all members have, or None."""
         while common := set.intersection(*(set(m.checkpoints.steps()) for m in self.members)):
             if all([m.checkpoints.sound(max(common)) for m in self.members]):
                 return max(common)
@@ -54,7 +54,7 @@ class RunGroup:
 
     @contextlib.contextmanager
     def recording(self, first: int, params: dict) -> Iterator[None]:
-        """Inside, logs are open and the loss is watched; after it nothing is being saved or planned.
+        """Opens the logs and the loss monitor for the body; after it nothing is being saved or planned.
 
         Args:
           first: the step that training starts from.
@@ -69,13 +69,13 @@ class RunGroup:
                 log = Log(m.run, last, first, m.label if several else "", bar)
                 self._logs.append(closing.enter_context(log))
             self._window = Window(len(self.members), [m.progress.unread for m in self.members])
-            self._monitor = Sentinel(self.members, params)
+            self._monitor = LossMonitor(self.members, params)
             yield
 
-    def say(self, doing: str) -> None:
-        """Says what is being done; raises Lost where another process has taken a run over meanwhile."""
+    def set_status(self, doing: str) -> None:
+        """Sets what others see that is being done; raises Lost where another process has taken a run over."""
         for m in self.members:
-            m.tell(doing)
+            m.set_status(doing)
 
     def draw(self) -> Batch:
         """Returns the batches of one dispatch."""
@@ -84,16 +84,19 @@ class RunGroup:
     # What hooks do.
 
     def add(self, end: StepEnd) -> None:
-        """Takes losses and tokens for the next line of the log."""
+        """Adds losses and tokens to the next line of the log."""
         self._window.add(end.metrics, end.batch)
 
-    def watch_loss(self, end: StepEnd) -> None:
-        """Looks at the losses and gradients that have come far enough; raises Diverged where every member is lost."""
-        self._note(self._monitor.look(end.step, end.metrics, end.batch))
+    def observe_loss(self, end: StepEnd) -> None:
+        """Hands a step to the loss monitor, which reads those that are computed by now.
 
-    def settle_loss(self, end: StepEnd) -> None:
-        """Looks at all that are left, as `watch_loss` does."""
-        self._note(self._monitor.settle())
+        Raises Diverged where every member is lost.
+        """
+        self._note(self._monitor.observe(end.step, end.metrics, end.batch))
+
+    def flush_loss(self, end: StepEnd) -> None:
+        """Has the loss monitor read all steps that are left; Diverged, as `observe_loss`."""
+        self._note(self._monitor.flush())
 
     def log(self, end: StepEnd) -> None:
         """Writes a line of losses and speed since the one before."""
@@ -114,7 +117,7 @@ class RunGroup:
         """
         jax.block_until_ready(end.state)  # steps under way are training's time
         paused = time.monotonic()
-        self.say(f"evaluating after step {end.step}")
+        self.set_status(f"evaluating after step {end.step}")
         devs = evaluate(gather(end.state.params))
         for i, m in self._alive():
             m.progress.evaluated(end.step, devs[i])
@@ -127,24 +130,24 @@ class RunGroup:
         for i, m in self._alive():
             seen = {side: int(self._window.tokens[side][i]) for side in SIDES}
             m.save(end.step, member(whole, i, len(self.members)), seen, unread[i], self._share())
-        self.say(f"training after step {end.step}")
+        self.set_status(f"training after step {end.step}")
 
     # What it all comes to.
 
-    def told(self) -> list[dict | None]:
-        """Returns what each one's result.json says of the training; None for one that was lost."""
+    def training_summaries(self) -> list[dict | None]:
+        """Returns the `training_summary` of each member; None for one that was lost."""
         seconds = self._share()
-        return [None if m.lost else m.told(seconds) for m in self.members]
+        return [None if m.lost else m.training_summary(seconds) for m in self.members]
 
     def _share(self):
-        """A member's share of the seconds that this process has trained."""
+        """Returns a member's share of the seconds that this process has trained."""
         return (time.monotonic() - self._began) / len(self.members)
 
-    def _alive(self) -> list[tuple[int, Member]]:
+    def _alive(self) -> list[tuple[int, TrainingRun]]:
         return [(i, m) for i, m in enumerate(self.members) if not m.lost]
 
     def _note(self, findings: Iterable[tuple[int, int, Diverged | dict[str, float]]]) -> None:
-        """Takes what the monitor found: a spike is logged, divergence recorded in error.json."""
+        """Logs the spikes that the monitor found, and records divergence in error.json."""
         for i, step, found in findings:
             m = self.members[i]
             if not isinstance(found, Diverged):

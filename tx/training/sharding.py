@@ -1,4 +1,4 @@
-"""One run on many devices: which they are, what lies where, and the training step over them.
+"""Data parallelism and sharded parameters (FSDP): the devices of a run, what lies where, the training step over them.
 
 With `parallel.mode=jit` the devices are a mesh with two axes, "data" and "shard". The rows of a batch are split over
 all of them. Big parameters, and the optimiser's moments with them, are cut along "shard" and copied along "data"; a
@@ -6,7 +6,7 @@ step gathers the parameters, computes what one device would compute, dropout mas
 its cut.
 
 With `parallel.mode=pmap` every device has the whole state and its rows of the batch, and draws dropout masks of its own
-for them: a function of the seed, the step and the device's place, so that another number of devices draws others.
+for them: a function of the seed, the step and the device's index, so that another number of devices draws others.
 
 Without dropout both give the numbers of one device, up to the order of sums.
 """
@@ -24,14 +24,14 @@ from ml_collections import ConfigDict
 from tx.data.packing import Batch
 from tx.errors import UserError
 from tx.training import step as one_device
-from tx.training.stacking import Values
-from tx.training.step import TrainState, init_state, update
+from tx.training.stacking import TracedHyperparameters
+from tx.training.step import TrainState, init_state, train_step
 
 SMALL = 1024  # elements: an array of no more is copied rather than cut
 
 
 class Layout:
-    """The devices of a run and what lies on them.
+    """Layout of a run on its devices.
 
     Args:
       config: a configuration whose `parallel` says which devices.
@@ -94,7 +94,7 @@ class Layout:
         return jax.tree.map(lambda leaf: NamedSharding(self._mesh, self._cut(leaf.shape)), state)
 
     def _cut(self, shape):
-        """Cuts the longest dimension that can be cut evenly."""
+        """Returns the specification that cuts the longest dimension that can be cut evenly."""
         shards = self._mesh.shape["shard"]
         even = [axis for axis, size in enumerate(shape) if size % shards == 0]
         if shards == 1 or not even or np.prod(shape) <= SMALL:
@@ -102,27 +102,29 @@ class Layout:
         longest = max(even, key=lambda axis: shape[axis])
         return PartitionSpec(*(None,) * longest, "shard")
 
-    def place(self, state: TrainState) -> TrainState:
-        """Returns a state that lies as the step wants it; every process gives the same, whole one."""
+    def shard_state(self, state: TrainState) -> TrainState:
+        """Returns a state laid out as the step takes it; every process gives the same, whole one."""
         if self.one:
             return state
         if self.mapped:
             return jax.device_put(state, NamedSharding(Mesh(self._mine, ("data",)), PartitionSpec()))
-        return jax.tree.map(_spread, state, self.shardings(state))
+        return jax.tree.map(_shard, state, self.shardings(state))
 
-    def split(self, batch: Batch) -> dict[str, Any]:
-        """Returns the rows of a batch where the step wants them; every process gives the same, whole one."""
+    def shard_batch(self, batch: Batch) -> dict[str, Any]:
+        """Returns the rows of a batch laid out as the step takes them; every process gives the same, whole one."""
         if not self.mapped:
-            return {field: _spread(rows, self._rows) for field, rows in batch.items()}
+            return {field: _shard(rows, self._rows) for field, rows in batch.items()}
         first = jax.process_index() * len(self._mine)
         parts = {field: rows.reshape(len(self.devices), -1, rows.shape[1]) for field, rows in batch.items()}
         return {field: rows[first : first + len(self._mine)] for field, rows in parts.items()}
 
-    def compile(self, config: ConfigDict) -> Callable[[TrainState, dict, Values], tuple[TrainState, dict]]:
+    def compile(
+        self, config: ConfigDict
+    ) -> Callable[[TrainState, dict, TracedHyperparameters], tuple[TrainState, dict]]:
         """Returns the step over these devices, compiled at its first call; the state is donated."""
         if self.mapped:
             return jax.pmap(
-                functools.partial(update, config, axis="data"),
+                functools.partial(train_step, config, axis="data"),
                 axis_name="data",
                 in_axes=(None, 0, None),
                 out_axes=None,  # the state stays one logical tree: no axis of devices
@@ -131,10 +133,10 @@ class Layout:
             )
         lies = self.shardings(jax.eval_shape(lambda: init_state(config)))
 
-        def step(state, batch, values):
+        def step(state, batch, hyperparameters):
             # Else the compiler may cut activations along with the parameters, which costs more than it saves.
             state = state.replace(params=jax.lax.with_sharding_constraint(state.params, self._whole))
-            return update(config, state, batch, values, parts=len(self.devices))
+            return train_step(config, state, batch, hyperparameters, parts=len(self.devices))
 
         return jax.jit(
             step,
@@ -147,15 +149,15 @@ class Layout:
 def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Returns the step over the configuration's devices: (state, batch) -> (state after one update, its metrics).
 
-    The state is one that `Layout.place` placed, or a step returned; it is donated. The batch is the whole one, in
+    The state is one that `Layout.shard_state` or a step returned; it is donated. The batch is the whole one, in
     memory. With many processes every one makes each step, with the same batch. Several configurations, or several steps
     a dispatch, are for one device (`tx.training.step.make_train_step`).
     """
     config, layout = configs[0], Layout(configs[0])
     if layout.one:
         return one_device.make_train_step(*configs)
-    step, values = layout.compile(config), Values.of(config)
-    return lambda state, batch: step(state, layout.split(batch), values)
+    step, hyperparameters = layout.compile(config), TracedHyperparameters.of(config)
+    return lambda state, batch: step(state, layout.shard_batch(batch), hyperparameters)
 
 
 def gather(tree: Any) -> Any:
@@ -174,6 +176,6 @@ def _gathered(leaf):
     return jax.device_put(whole, here)
 
 
-def _spread(array, sharding):
-    """Takes this process's parts of an array that every process has."""
+def _shard(array, sharding):
+    """Returns a global array of this process's parts of an array that every process has."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])

@@ -1,4 +1,4 @@
-"""What runs that train side by side, in one compiled step, may differ in: the numbers that are its arguments."""
+"""Hyperparameters that are arguments of the compiled step: in these alone runs that train side by side may differ."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from tx import config as config_lib
 
 
 @flax.struct.dataclass
-class Values:
-    """The numbers of a configuration that shape nothing: a step takes them as arguments.
+class TracedHyperparameters:
+    """Hyperparameters that shape nothing, which the training step takes as traced arguments.
 
     So configurations that differ in these alone share one compiled step, or train side by side in it. A dropout of 0
     is not among them: it is left out of the program.
@@ -26,18 +26,18 @@ class Values:
     warmup_steps: Any
 
     @classmethod
-    def of(cls, config: ConfigDict) -> "Values":
-        """Reads them off a configuration, as scalars of NumPy."""
+    def of(cls, config: ConfigDict) -> "TracedHyperparameters":
+        """Returns those of a configuration, as NumPy scalars."""
         fields = config_lib.fields(config)
         return cls(
             **{
                 name: np.asarray(fields[path], np.uint32 if name == "seed" else np.float32)
-                for name, path in VALUE_FIELDS.items()
+                for name, path in TRACED_FIELDS.items()
             }
         )
 
 
-VALUE_FIELDS = {
+TRACED_FIELDS = {
     "seed": "train.seed",
     "dropout": "model.dropout",
     "attention_dropout": "model.attention_dropout",
@@ -48,14 +48,14 @@ VALUE_FIELDS = {
 }
 
 
-def program(config: ConfigDict) -> dict[str, object]:
-    """Returns the fields that make runs different programs; where they are equal, runs can train side by side.
+def compile_key(config: ConfigDict) -> dict[str, object]:
+    """Returns the fields that a compiled step depends on; where they are equal, runs can train side by side.
 
-    A dropout is replaced by whether there is one, the other `Values` and the name are left out.
+    A dropout is replaced by whether there is one, the other `TracedHyperparameters` and the name are left out.
     """
     fields = config_lib.fields(config)
     del fields["name"]
-    for name, path in VALUE_FIELDS.items():
+    for name, path in TRACED_FIELDS.items():
         value = fields.pop(path)
         if "dropout" in name:
             fields[path] = value > 0

@@ -1,4 +1,4 @@
-"""One update of the parameters: the state it changes, and the loss it descends."""
+"""Training step: loss, gradient, Adam (section 5.3), and the state that they change."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tx.model.loss import batch_loss, count_targets
 from tx.model.transformer import init_params
 from tx.runtime.trees import stack
 from tx.training.optimizer import optimizer
-from tx.training.stacking import Values
+from tx.training.stacking import TracedHyperparameters
 
 
 @flax.struct.dataclass
@@ -40,16 +40,16 @@ def init_state(config: ConfigDict) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer(config).init(params))
 
 
-def update(
+def train_step(
     config: ConfigDict,
     state: TrainState,
     batch: dict[str, jax.Array],
-    values: Values,
+    hyperparameters: TracedHyperparameters,
     *,
     parts: int = 1,
     axis: str | None = None,
 ) -> tuple[TrainState, dict]:
-    """Returns (state after one update, its metrics): the step itself, a pure function of its arrays.
+    """Returns (state after one update, its metrics): a pure function of its arrays.
 
     The metrics are "loss" and "nll", in nats; "grad_norm", the Euclidean norm of the gradient, and "layer_grad_norms",
     those of each layer's, in the order of `layers`.
@@ -58,12 +58,12 @@ def update(
       config: shapes and structure.
       state: before the update.
       batch: packed sentences.
-      values: the numbers that are arguments.
+      hyperparameters: the traced ones.
       parts: how many equal parts of the batch lie on different devices.
-      axis: a mapped axis over which the batch is the union of what each place is given. Each place draws dropout
+      axis: a mapped axis over which the batch is the union of what each device is given. Each draws dropout
         masks of its own; loss and update are those of the whole batch, the same everywhere.
     """
-    rng = jax.random.fold_in(jax.random.key(values.seed), state.step)
+    rng = jax.random.fold_in(jax.random.key(hyperparameters.seed), state.step)
     tokens = count_targets(batch)
     if axis is not None:
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
@@ -72,7 +72,7 @@ def update(
     @functools.partial(jax.value_and_grad, has_aux=True)
     def share(params, rows, rng):
         """A mean over all target tokens, of which rows have more or fewer: not the mean of their means."""
-        means = batch_loss(config, params, rows, values, rng, parts)
+        means = batch_loss(config, params, rows, hyperparameters, rng, parts)
         loss, nll = (count_targets(rows) / jnp.maximum(tokens, 1.0) * mean for mean in means)
         return loss, nll
 
@@ -93,7 +93,7 @@ def update(
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
     (value, nll), grads = sums
-    adam = optimizer(config, values.lr_factor, values.warmup_steps)
+    adam = optimizer(config, hyperparameters.lr_factor, hyperparameters.warmup_steps)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
         updates, opt_state = adam.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -110,19 +110,20 @@ def layers(params: dict) -> list[str]:
 def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Returns the jitted step: (state, batch) -> (state after one update, its metrics); the state is donated.
 
-    Several configurations (of one `program`) are updated side by side: state, batch and metrics are then those of
+    Several configurations (of one `compile_key`) are updated side by side: state, batch and metrics are then those of
     each, in one `stack`. With train.steps_per_dispatch > 1 a call makes so many updates: every leaf of a batch, and
     every metric, has an axis for them, behind that of the members.
     """
-    step = functools.partial(update, configs[0])
+    step = functools.partial(train_step, configs[0])
     if configs[0].train.steps_per_dispatch > 1:
-        step = functools.partial(_updates, configs[0])
+        step = functools.partial(_scan_train_steps, configs[0])
     if len(configs) > 1:
         step = jax.vmap(step)
-    step, values = jax.jit(step, donate_argnums=0), stack([Values.of(config) for config in configs], np.stack)
-    return lambda state, batch: step(state, batch, values)
+    step = jax.jit(step, donate_argnums=0)
+    hyperparameters = stack([TracedHyperparameters.of(config) for config in configs], np.stack)
+    return lambda state, batch: step(state, batch, hyperparameters)
 
 
-def _updates(config, state, batches, values):
-    """One update a batch; batches are stacked."""
-    return jax.lax.scan(lambda state, batch: update(config, state, batch, values), state, batches)
+def _scan_train_steps(config, state, batches, hyperparameters):
+    """Makes an update with each of some stacked batches."""
+    return jax.lax.scan(lambda state, batch: train_step(config, state, batch, hyperparameters), state, batches)

@@ -1,4 +1,4 @@
-"""One run of a group that trains side by side: what it keeps for itself."""
+"""Training run: what each run of a group that trains side by side has of its own."""
 
 import jax
 import numpy as np
@@ -19,8 +19,8 @@ from tx.training.progress import Progress
 from tx.training.step import TrainState, init_state
 
 
-class Member:
-    """One run of a group: its own order of the data, checkpoints and totals.
+class TrainingRun:
+    """Run of a group: its own order of the data, checkpoints and totals.
 
     Args:
       config, run: the run.
@@ -48,17 +48,17 @@ class Member:
 
     @property
     def label(self) -> str:
-        """For people: the name, and the seed."""
+        """The name and the seed, for people."""
         return f"{self.config.name} seed {self.config.train.seed}"
 
-    def tell(self, doing: str) -> None:
-        """Says what is being done; raises Lost where another process has taken the run over meanwhile."""
+    def set_status(self, doing: str) -> None:
+        """Sets what others see that is being done; raises Lost where another process has taken the run over."""
         if self._lease:
             self._lease.check()
-            self._lease.tell(doing)
+            self._lease.set_status(doing)
 
     def start(self, step: int | None) -> TrainState:
-        """Goes back to the checkpoint of a step, or to the beginning for None, and forgets what came later."""
+        """Restores the checkpoint of a step, or begins anew for None; deletes the later ones, and returns the state."""
         self.checkpoints.tidy()
         self.checkpoints.drop_after(step or 0)
         if step is None:
@@ -91,7 +91,7 @@ class Member:
         progress = self.progress.saved(step, tokens, unread, share)
         self.checkpoints.save(Checkpoint(state.params, state.opt_state, self.batches.position, progress))
 
-    def told(self, share: float) -> dict:
+    def training_summary(self, share: float) -> dict:
         """Returns what result.json says of the training, "seconds" and "dev" among it."""
         empty, positions = self.progress.padding
         return {

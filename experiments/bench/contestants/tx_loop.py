@@ -67,7 +67,7 @@ class Loop:
         from tx.runs.lease import Lease
         from tx.runs.run_dir import RunDir
         from tx.training import loop
-        from tx.training.training_run import Member
+        from tx.training.training_run import TrainingRun
 
         make = loop.make_train_step
 
@@ -89,7 +89,7 @@ class Loop:
         if not self._guarded:
             _remove_guards(stack)
         data = tokenized.prepare(self._config.data, self._config.model.vocab_size)
-        loop.train([Member(self._config, RunDir(folder), data, lease)])
+        loop.train([TrainingRun(self._config, RunDir(folder), data, lease)])
 
 
 class _Enough(BaseException):
@@ -101,13 +101,13 @@ def _remove_guards(stack):
 
     from tx.runs.metrics_log import Log
     from tx.training import run_group, step
-    from tx.training.training_run import Member
+    from tx.training.training_run import TrainingRun
 
-    blind = mock.Mock(look=mock.Mock(return_value=()), settle=mock.Mock(return_value=()))
+    blind = mock.Mock(observe=mock.Mock(return_value=()), flush=mock.Mock(return_value=()))
     for target, name, value in (
-        (run_group, "Sentinel", blind),
+        (run_group, "LossMonitor", blind),
         (step.optax.tree, "norm", jnp.zeros(())),
-        (Member, "save", None),
+        (TrainingRun, "save", None),
         (Log, "write", None),
     ):
         stack.enter_context(mock.patch.object(target, name, return_value=value))

@@ -20,7 +20,7 @@ from tx.runs.fingerprint.references import Reader, Reference
 
 ENTRIES = (  # all that leaves a result
     "tx.training.experiment.run_experiments",
-    "tx.training.reevaluation.translate_again",
+    "tx.training.reevaluation.evaluate_with_trained_params",
 )
 # What says, shows, stores or guards, and computes no part of a result, is not followed. Nor is the configuration, whose
 # values are compared by themselves.
