@@ -1,4 +1,4 @@
-"""Checkpoints: sealed when whole, and never opened when they are not as they were sealed."""
+"""Checkpoints: they get checksums when they are whole, and are never opened when these do not match."""
 
 import random
 import shutil
@@ -29,12 +29,12 @@ def saved(tmp_path_factory):
     return folder, state
 
 
-def test_what_is_saved_is_sealed_and_comes_back(saved):
+def test_what_is_saved_has_checksums_and_comes_back(saved):
     folder, state = saved
     checkpoints = Checkpoints(folder)
     assert checkpoints.steps() == [1, 2]
-    assert checkpoints.sound(1)
-    assert checkpoints.sound(2)
+    assert checkpoints.verify(1)
+    assert checkpoints.verify(2)
     comes_back(checkpoints, state)
     checkpoints.close()
 
@@ -53,8 +53,8 @@ def files_of(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in APART)
 
 
-def damage(folder):
-    return files.damage(folder, apart=APART)
+def corruption(folder):
+    return files.find_corruption(folder, apart=APART)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b'{"item_handlers": {}}', b"garbage", None])
@@ -68,7 +68,7 @@ def test_a_file_apart_does_no_harm(saved, tmp_path, name, content):
         file.unlink()
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.steps() == [2]
-    assert checkpoints.sound(2)
+    assert checkpoints.verify(2)
     comes_back(checkpoints, state)
     checkpoints.close()
 
@@ -92,11 +92,11 @@ def test_whatever_is_flipped_or_cut_off_is_found(saved, tmp_path):
     for trial in range(PLACES):
         copy = tmp_path / str(trial)
         shutil.copytree(folder / "2", copy)
-        assert damage(copy) == ""
+        assert corruption(copy) == ""
         files = [path for path in files_of(copy) if path.stat().st_size]
         weights = [path.stat().st_size for path in files] if trial % 2 else None
         done = damaged(rng.choices(files, weights)[0], rng)
-        if not damage(copy):
+        if not corruption(copy):
             missed.append(done)
         shutil.rmtree(copy)
     assert missed == []
@@ -106,26 +106,26 @@ def test_files_that_are_missing_or_do_not_belong(saved, tmp_path):
     copy = tmp_path / "2"
     shutil.copytree(saved[0] / "2", copy)
     (copy / "more").write_text("")
-    assert damage(copy) == "more does not belong to it"
+    assert corruption(copy) == "more does not belong to it"
     (copy / "more").unlink()
     lost = files_of(copy)[0]
     lost.unlink()
-    assert damage(copy) == f"{lost.relative_to(copy).as_posix()} is missing"
+    assert corruption(copy) == f"{lost.relative_to(copy).as_posix()} is missing"
     (copy / files.NAME).unlink()
-    assert damage(copy) == "it has no digests.json: writing it was cut off"
-    assert damage(tmp_path / "nowhere") == "it has no digests.json: writing it was cut off"
+    assert corruption(copy) == "it has no digests.json: writing it was cut off"
+    assert corruption(tmp_path / "nowhere") == "it has no digests.json: writing it was cut off"
 
 
 def test_one_that_is_damaged_is_set_aside_with_a_warning(saved, tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved[0], folder)
-    (folder / "2" / files.NAME).unlink()  # killed between writing a checkpoint and sealing it
+    (folder / "2" / files.NAME).unlink()  # killed between writing a checkpoint and its checksums
     checkpoints = Checkpoints(folder)
     like = jax.eval_shape(lambda: saved[1].params)
     with pytest.raises(UserError, match=r"checkpoints/2 is damaged \(it has no digests.json: .*\); train again"):
         checkpoints.average(like, 1)
     assert checkpoints.steps() == [1, 2]
-    assert not checkpoints.sound(2)
+    assert not checkpoints.verify(2)
     (aside,) = (tmp_path / "damaged").iterdir()
     assert f"checkpoint 2 is damaged (it has no digests.json: writing it was cut off); set aside as {aside}" in (
         capsys.readouterr().err
@@ -133,7 +133,7 @@ def test_one_that_is_damaged_is_set_aside_with_a_warning(saved, tmp_path, capsys
     assert checkpoints.steps() == [1]
     checkpoints.save(checkpoint(saved[1], 2))
     checkpoints.close()
-    assert damage(folder / "2") == ""
+    assert corruption(folder / "2") == ""
 
 
 def test_parameters_are_read_without_the_optimizer_state(saved, monkeypatch):
@@ -156,15 +156,15 @@ def test_parameters_are_read_without_the_optimizer_state(saved, monkeypatch):
 
 @pytest.mark.parametrize("item", Checkpoint._fields)
 def test_what_other_code_wrote_is_refused_in_a_line(saved, tmp_path, capsys, item):
-    """Sealed and sound, but of other items: the state was one once."""
+    """Its checksums match, but it is of other items: the state was one once."""
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved[0] / "2", folder / "2")
     (folder / "2" / item).rename(folder / "2" / "state")
-    files.seal(folder / "2", apart=APART)
+    files.write_checksums(folder / "2", apart=APART)
     checkpoints = Checkpoints(folder)
     with pytest.raises(UserError, match=rf"checkpoints/2 is damaged \(it has no {item}: other code wrote it\); train"):
         checkpoints.best_of(2)
-    assert not checkpoints.sound(2)
+    assert not checkpoints.verify(2)
     assert checkpoints.steps() == []
     checkpoints.close()
     assert f"checkpoint 2 is damaged (it has no {item}: other code wrote it); set aside" in capsys.readouterr().err

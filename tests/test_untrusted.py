@@ -159,7 +159,7 @@ def test_nesting_without_end_is_damage(tmp_path, depth):
     with pytest.raises(UserError, match=r"config\.json is not JSON \(nested too deeply\)"):
         RunDir(path).read("config")
     (path / "digests.json").write_text(deep)
-    assert files.damage(path) == "digests.json cannot be read"
+    assert files.find_corruption(path) == "digests.json cannot be read"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_damaged_description_of_a_set_is_named(tmp_path, text):
         builders.tfds_set("a/b", str(tmp_path))
 
 
-# Archives, downloads, sealed folders.
+# Archives, downloads, folders with checksums.
 
 
 def test_an_archive_of_tfds_stays_in_its_folder():
@@ -324,24 +324,24 @@ def test_a_download_without_end_is_cut_off(monkeypatch, tmp_path):
     assert not (tmp_path / "text").exists()
 
 
-def test_a_sealed_folder_is_of_files(tmp_path, capsys):
+def test_a_folder_with_checksums_is_of_files(tmp_path, capsys):
     """Reading a pipe or a device would never end."""
     folder = tmp_path / "checkpoints" / "2"
     folder.mkdir(parents=True)
     (folder / "file").write_text("text")
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
-        files.seal(folder)
-        sealed = json.loads((folder / files.NAME).read_text())
+        files.write_checksums(folder)
+        checksums = json.loads((folder / files.NAME).read_text())
         make(folder / "other")
-        (folder / files.NAME).write_text(json.dumps(sealed | {"other": "0"}))
-        assert files.damage(folder) == "other is no file"
+        (folder / files.NAME).write_text(json.dumps(checksums | {"other": "0"}))
+        assert files.find_corruption(folder) == "other is no file"
         (folder / "other").unlink()
-    (folder / files.NAME).write_text(json.dumps(sealed | {"/etc/passwd": "0", "../../x": "0"}))
-    assert files.damage(folder) == "../../x is missing"
-    files.seal(folder)
+    (folder / files.NAME).write_text(json.dumps(checksums | {"/etc/passwd": "0", "../../x": "0"}))
+    assert files.find_corruption(folder) == "../../x is missing"
+    files.write_checksums(folder)
     (folder / "\x1b[2J").touch()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert not checkpoints.sound(2)
+    assert not checkpoints.verify(2)
     checkpoints.close()
     assert "damaged (\\x1b[2J does not belong to it)" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Files on disk: written atomically, as JSON of one form, and sealed by digests of a whole folder."""
+"""Files on disk: atomic writes, JSON of one form, and checksums of a whole folder."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 
 DEEPEST = 100  # levels of JSON that is read; what this project writes has fewer than ten
-NAME = "digests.json"  # of a folder's digests
+NAME = "digests.json"  # of a folder's checksums
 
 
 def write_atomically(path: os.PathLike, text: str) -> None:
@@ -51,16 +51,16 @@ def from_json(text: str) -> object:
     return value
 
 
-def seal(folder: pathlib.Path, apart: Collection[str] = ()) -> None:
+def write_checksums(folder: pathlib.Path, apart: Collection[str] = ()) -> None:
     """Writes the SHA-256 of every file of a folder, at any depth, into it; those `apart` may come afterwards."""
     write_atomically(folder / NAME, to_json({path: _digest(folder / path) for path in _files(folder, apart)}))
 
 
-def damage(folder: pathlib.Path, apart: Collection[str] = ()) -> str:
-    """Returns what is wrong with a folder that was sealed, in a few words; "" where nothing is."""
+def find_corruption(folder: pathlib.Path, apart: Collection[str] = ()) -> str:
+    """Returns what is not as `write_checksums` found it in a folder, in a few words; "" where nothing is."""
     try:
-        sealed = from_json((folder / NAME).read_text(encoding="utf-8"))
-        files = {path: str(digest) for path, digest in sealed.items()}
+        checksums = from_json((folder / NAME).read_text(encoding="utf-8"))
+        files = {path: str(digest) for path, digest in checksums.items()}
     except FileNotFoundError:
         return f"it has no {NAME}: writing it was cut off"
     except (OSError, ValueError, AttributeError):

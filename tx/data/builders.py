@@ -65,7 +65,7 @@ def data_sources(
     version = f"1.0.{int(fingerprint[:12], 16)}"
     folder = cache.root() / "tfds" / f"{name}.{source}-{target}"
     with cache.locked(folder):
-        if files.damage(folder / ParallelText.name / version):
+        if files.find_corruption(folder / ParallelText.name / version):
             shutil.rmtree(folder / ParallelText.name / version, ignore_errors=True)
             prepare(ParallelText(source, target, version, read, data_dir=folder, file_format="array_record"), folder)
         builder = ParallelText(source, target, version, read, data_dir=folder, file_format="array_record")
@@ -73,14 +73,14 @@ def data_sources(
 
 
 def prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
-    """Prepares a builder's data and seals them (TFDS renames a finished folder into place)."""
+    """Prepares a builder's data and writes their checksums (TFDS renames a finished folder into place)."""
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(force_checksums_validation=True)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself on the output meant for results
         builder.download_and_prepare(
             download_dir=folder / "downloads", download_config=config, file_format="array_record"
         )
-    files.seal(pathlib.Path(builder.data_dir))
+    files.write_checksums(pathlib.Path(builder.data_dir))
 
 
 def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds.core.DatasetBuilder:
@@ -120,7 +120,9 @@ def _newest(folder):
     infos = [p for p in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
     ready = [p.parent for p in infos if _format(p) == "array_record"]
     newest = max(ready, key=lambda path: tfds.core.Version(path.name), default=None)
-    if newest and (newest / files.NAME).exists() and (found := files.damage(newest)):  # others' have no seal
+    if (
+        newest and (newest / files.NAME).exists() and (found := files.find_corruption(newest))
+    ):  # others' have no checksums
         raise UserError(f"{newest} is damaged ({found}); delete it and prepare the set again")
     return tfds.builder_from_directory(newest) if newest else None
 

@@ -1,6 +1,6 @@
 """The cache folder ($TX_CACHE_DIR, else ~/.cache/tx): entries are whole or absent, built by one process.
 
-An entry is a folder KIND/KEY of files, sealed by their digests. Its key is a fingerprint of all that
+An entry is a folder KIND/KEY of files, with their checksums. Its key is a fingerprint of all that
 the files depend on, so it never goes stale; one whose files fail their digests is built again.
 """
 
@@ -62,13 +62,13 @@ def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib
       build: writes the entry's files into the empty folder it is given.
     """
     path = root() / kind / key
-    if not files.damage(path):
+    if not files.find_corruption(path):
         return path
     with locked(path):
-        if files.damage(path):  # nobody built it while we waited
+        if files.find_corruption(path):  # nobody built it while we waited
             with temporary_folder(path.parent) as folder:
                 build(folder)
-                files.seal(folder)
+                files.write_checksums(folder)
                 shutil.rmtree(path, ignore_errors=True)
                 os.replace(folder, path)
     return path

@@ -1,1 +1,1 @@
-"""The folder of a run on disk: its lease, checkpoints, logs, state and provenance."""
+"""Runs on disk: the folder of each, its lease, checkpoints, logs, state, provenance and result."""

@@ -1,9 +1,9 @@
 """Checkpoints: parameters, optimizer state, position in the data and progress, saved together by orbax.
 
 A checkpoint holds whole arrays as one device has them, so it can be continued on any other number of devices. Its items
-lie in folders of their own: who translates reads the parameters alone, a third of the bytes. It is
-sealed by a digest of every file before it gets its final name, since orbax restores most damaged files without a word:
-one that is not as it was sealed is never opened.
+lie in folders of their own: who translates reads the parameters alone, a third of the bytes. The
+checksums of all files are written before it gets its final name, since orbax restores most damaged files without a
+word: one that does not match them is never opened.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from tx.runs.retention import NewestAndTheirBest
 from tx.runtime import distributed
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
-# What orbax writes after the seal; it restores the same whatever they hold.
+# What orbax writes after the checksums; it restores the same whatever they hold.
 APART = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds, each an item of its own.
+    """Contents of a checkpoint, each an item of its own.
 
     Attributes:
       params: the model's.
@@ -48,7 +48,7 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run. Of many processes the first one writes and reads, and tells the others.
+    """Checkpoints of one run. Of many processes the first one writes and reads, and sends the others what it read.
 
     Args:
       folder: where they lie, one folder a step.
@@ -66,7 +66,7 @@ class Checkpoints:
             preservation_policy=NewestAndTheirBest(keep, self._best),
             create=False,
             multiprocessing_options=alone,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
@@ -79,7 +79,7 @@ class Checkpoints:
             self._best[step] = best["step"]
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Saves in the background; a checkpoint appears under its final name once it is whole and sealed.
+        """Saves in the background; a checkpoint appears under its final name once it is whole, with its checksums.
 
         Its arrays are whole, on this process's first device.
         """
@@ -110,7 +110,7 @@ class Checkpoints:
         return Checkpoint(**arrays, **distributed.broadcast_value(lambda: self._read(step, json)))
 
     def _arrays(self, step, **like):
-        """{item: its arrays} of a step, for items of such shapes."""
+        """Returns {item: its arrays} of a step, for items of such shapes."""
         if not distributed.is_primary():
             return distributed.shared(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -134,28 +134,28 @@ class Checkpoints:
 
         Raises UserError where the checkpoint of `step` is damaged.
         """
-        self._refuse_damage(step)
+        self._refuse_corruption(step)
         return distributed.broadcast_value(lambda: self._best.get(step))
 
     def steps(self) -> list[int]:
         """Returns the steps that there are checkpoints of, in order."""
         return distributed.broadcast_value(lambda: sorted(self._manager.all_steps()))
 
-    def _seal(self):
-        """Called by orbax when all files of a checkpoint are written, just before it is given its final name."""
+    def _write_checksums(self):
+        """Writes the checksums; orbax calls it when a checkpoint is whole, just before it gives it its final name."""
         for folder in self._folder.glob(_UNFINISHED):
-            files.seal(folder, apart=APART)
+            files.write_checksums(folder, apart=APART)
 
-    def sound(self, step: int) -> bool:
-        """Returns whether a checkpoint, and the best as of it, are as they were written.
+    def verify(self, step: int) -> bool:
+        """Returns whether a checkpoint, and the best as of it, match their checksums.
 
         One that is not, or whose best is not, is set aside, with a warning.
         """
-        return distributed.broadcast_value(lambda: self._sound(step))
+        return distributed.broadcast_value(lambda: self._verify(step))
 
-    def _sound(self, step):
-        best, found = self._best.get(step, step), self._damage(step)
-        if not found and (lost := self._damage(best)):
+    def _verify(self, step):
+        best, found = self._best.get(step, step), self._find_corruption(step)
+        if not found and (lost := self._find_corruption(best)):
             found = f"its best, checkpoint {best}: {lost}"
         if found:
             aside = self._folder.parent / "damaged" / f"{step}.{os.getpid()}"
@@ -166,10 +166,12 @@ class Checkpoints:
             print(printable(warning), file=sys.stderr, flush=True)
         return not found
 
-    def _damage(self, step):
+    def _find_corruption(self, step):
         folder = self._folder / str(step)
         missing = [item for item in Checkpoint._fields if not (folder / item).is_dir()]
-        return files.damage(folder, apart=APART) or (f"it has no {missing[0]}: other code wrote it" if missing else "")
+        return files.find_corruption(folder, apart=APART) or (
+            f"it has no {missing[0]}: other code wrote it" if missing else ""
+        )
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, so that these can be saved anew."""
@@ -201,12 +203,12 @@ class Checkpoints:
         Raises UserError where one of them is damaged.
         """
         for step in steps:
-            self._refuse_damage(step)
+            self._refuse_corruption(step)
         trees = [self._arrays(step, params=like)["params"] for step in steps]
         return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
-    def _refuse_damage(self, step):
-        if found := distributed.broadcast_value(functools.partial(self._damage, step)):
+    def _refuse_corruption(self, step):
+        if found := distributed.broadcast_value(functools.partial(self._find_corruption, step)):
             raise UserError(f"{self._folder / str(step)} is damaged ({found}); train again from what is left")
 
     def close(self) -> None:
@@ -240,7 +242,7 @@ class Checkpoints:
 
 
 def _progress(folder: pathlib.Path) -> dict:
-    """What a checkpoint says of its progress, as it lies there, unchecked; {} where that cannot be read."""
+    """Returns the progress that a checkpoint holds, unchecked; {} where that cannot be read."""
     try:
         found = files.from_json((folder / "progress" / "metadata").read_text(encoding="utf-8"))  # of orbax's JsonSave
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.jsonl, TensorBoard events, and a progress bar."""
+"""Metrics log of a run: metrics.jsonl, TensorBoard events and a progress bar."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ FOLDER = "tensorboard"  # of the events
 
 
 class Log:
-    """Writes one run's metrics as they come; use as a context manager.
+    """Log of one run's metrics; use as a context manager.
 
     Args:
       run: the run's folder.

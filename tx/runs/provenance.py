@@ -1,4 +1,4 @@
-"""Where a number came from: the code, library versions, device."""
+"""Provenance of a result: revision of the code, library versions, device."""
 
 import importlib.metadata
 import pathlib

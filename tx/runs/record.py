@@ -1,4 +1,4 @@
-"""An object of a JSON file as a dataclass: read and checked by the types of its fields, written as it was."""
+"""Dataclasses for objects of JSON files: read and checked by the types of their fields, written as they were."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ _FOUND = {type(None): "null", bool: "true or false", **_WANTED, list: "a list", 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """A base for dataclasses whose fields are those of a JSON object.
+    """Base of dataclasses whose fields are those of a JSON object.
 
     A field whose type has None in it need not be in the file: None says that it is not known. Types are int, float,
     str, object, Literal, other records, tuple[T, ...] for lists and dict[str, T] for open keys.
@@ -62,7 +62,7 @@ class Record:
 
 @functools.cache
 def _fields(cls) -> dict[str, tuple[Callable, bool]]:
-    """{field: (its reader, whether it has to be there)}."""
+    """Returns {field: (its reader, whether it has to be there)}."""
     found = {}
     for name, hint in typing.get_type_hints(cls).items():
         if name != "others":

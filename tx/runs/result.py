@@ -1,4 +1,4 @@
-"""What a run leaves when it is done: result.json, its one schema. What a table needs has to be there.
+"""Result of a run: result.json, its one schema. What a table needs has to be there.
 
 Fields that are None are not known: they were added after a result was written, or what they say does not apply.
 """
@@ -18,7 +18,7 @@ _TEXTS = ("data.corpus", "data.source", "data.target", "decode.splits")  # of th
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data(Record):
-    """The text.
+    """Data of a run.
 
     Attributes:
       corpus: its name.
@@ -32,7 +32,7 @@ class Data(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Device(Record):
-    """What the run was computed on.
+    """Device that the run was computed on.
 
     Attributes:
       kind, count: the model of a device, and how many; a CPU is one, whatever its cores.
@@ -48,7 +48,7 @@ class Device(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(Record):
-    """What the parameters were trained with and on.
+    """Training of the parameters: how much, and on what.
 
     Attributes:
       steps: updates.
@@ -74,7 +74,7 @@ class Training(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation(Record):
-    """The dev loss at a step: `nll` in nats a target token, end of sentence included; `ppl` is exp of it."""
+    """Dev loss at a step: `nll` in nats a target token, end of sentence included; `ppl` is exp of it."""
 
     step: int
     nll: float
@@ -83,7 +83,7 @@ class Evaluation(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dev(Record):
-    """The dev loss of the parameters that are translated, and shown in tables.
+    """Dev loss of the parameters that are translated, and shown in tables.
 
     Attributes:
       split: its name.
@@ -142,7 +142,7 @@ class Scores(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decode(Record):
-    """How translations were made: "decode" of the configuration (`tx.config`)."""
+    """Decoding options of the translations: "decode" of the configuration (`tx.config`)."""
 
     beam: int
     alpha: float
@@ -155,7 +155,7 @@ class Decode(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Head(Record):
-    """What a head of attention does, as `tx.evaluation.attention_probe.measure_attention` explains it."""
+    """Measures of a head of attention, as `tx.evaluation.attention_probe.measure_attention` explains it."""
 
     stack: Literal["encoder", "decoder"]
     layer: int
@@ -169,7 +169,7 @@ class Head(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunResult(Record):
-    """A run that is done.
+    """Result of a run that is done.
 
     Attributes:
       format: FORMAT.

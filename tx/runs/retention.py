@@ -1,10 +1,10 @@
-"""Which checkpoints of a run stay on disk."""
+"""Retention of checkpoints: which of a run's stay on disk."""
 
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 
 class NewestAndTheirBest:
-    """The policy by which the newest stay, and of each the best so far, which lies before it.
+    """Policy that keeps the newest checkpoints, and of each the best so far, which lies before it.
 
     Of every one of the newest, since training goes on from an earlier one where the newest is damaged.
 
@@ -17,7 +17,7 @@ class NewestAndTheirBest:
         self._keep, self._best = keep, best
 
     def should_preserve(self, checkpoints, *, context: preservation_policy.PreservationContext) -> list[bool]:
-        """Called by orbax with all checkpoints, the oldest first."""
+        """Returns which of all checkpoints to keep; orbax gives them, the oldest first."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         newest = steps if self._keep is None else steps[-self._keep :]
         kept = {*newest, *(self._best.get(step) for step in newest)}

@@ -1,4 +1,4 @@
-"""config.json: the resolved configuration of a run, written by who starts it, read by who makes the run or uses it."""
+"""Configuration of a run on disk: config.json, which the launcher writes and every command that opens the run reads."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ _HANDED_OVER = {"name", "seed", "config"}  # what there is of config.json before
 
 
 class Request(NamedTuple):
-    """A run that is to be made.
+    """Request for a run.
 
     Attributes:
       config: whole and validated.

@@ -1,4 +1,4 @@
-"""The folder of one run: which file is what, read back by every command and report.
+"""Folder of one run: which file is what, read back by every command and report.
 
 WORKDIR/SWEEP@SCALE/VARIANT/seedK/ holds config.json, metrics.jsonl, TensorBoard events, checkpoints/,
 translations.SPLIT.txt and result.json. result.json is written last: it is there exactly when the run is done.

@@ -1,4 +1,4 @@
-"""Which parameters of a trained run are translated and shown: the last, the best on dev, or an average."""
+"""Selection of a trained run's parameters: the last, the best on dev, or an average of checkpoints (section 6.1)."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from tx.runs.run_dir import RunDir
 
 
 class Selected(NamedTuple):
-    """Parameters of a run, and which they are.
+    """Selected parameters of a run, and which they are.
 
     Attributes:
       params: the model's.
@@ -25,7 +25,7 @@ class Selected(NamedTuple):
 
 
 def select_parameters(config: ConfigDict, run: RunDir, last: dict | None = None) -> Selected:
-    """Returns the parameters that a configuration shows of a run that is trained.
+    """Returns the parameters of a trained run that its configuration selects.
 
     With decode.average_last > 1 they are the mean of the newest checkpoints (section 6.1), whatever train.select says;
     else the last, or, with train.select=best, those of the evaluation with the lowest dev loss. Of several processes

@@ -1,4 +1,4 @@
-"""What state a run is in, read from its folder; and its error.json where it has failed."""
+"""State of a run, read from its folder, and its error.json where it has failed."""
 
 import contextlib
 import dataclasses
@@ -41,7 +41,7 @@ def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
 
 @contextlib.contextmanager
 def recorded(runs: Sequence[Run]):
-    """Leaves error.json in the folders of runs that an error keeps from being done; what a user has to mend aside."""
+    """Writes error.json for the runs that an error of the body ends; not for what a user has to mend."""
     try:
         yield
     except (UserError, Diverged):  # the latter is recorded where it happens
@@ -64,7 +64,7 @@ def record(config: ConfigDict, run: RunDir, error: Exception) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RunState:
-    """What state a run is in.
+    """State of a run.
 
     Attributes:
       name: one of NAMES. "interrupted": it was begun, and goes on where it is launched. "stale": made, or begun, by
@@ -112,7 +112,7 @@ def of(folder: RunDir, changes: Callable[[dict], str]) -> RunState:
 
 
 def of_files(folder: RunDir) -> RunState:
-    """Returns what the files of a run tell of it by being there: it is done, failed, interrupted or pending."""
+    """Returns the state of a run as far as which files it has shows it: done, failed, interrupted or pending."""
     if folder.result.exists():
         return RunState("done", finished=True)
     if folder.error.exists():

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: a run's numbers for people to look at.
+"""Event files of TensorBoard: a run's metrics for people to look at.
 
 TensorBoard's own writer hands each number to a thread and opens the file for it: too slow to write a long run anew.
 """
@@ -14,7 +14,7 @@ NAME = "events.out.tfevents."  # what the name of such a file begins with
 
 
 class Events:
-    """An event file of its own.
+    """Event file of its own, for one process.
 
     Args:
       folder: where TensorBoard looks, made where it is missing.
@@ -34,7 +34,7 @@ class Events:
         self._records.write(Event(wall_time=seconds, file_version="brain.Event:2").SerializeToString())
 
     def add(self, step: int, values: dict[str, float], when: float) -> None:
-        """Writes numbers by name; they are sure to be on file after `flush`.
+        """Writes scalars by name; they are sure to be on file after `flush`.
 
         Args:
           when: seconds since 1970.

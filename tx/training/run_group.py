@@ -48,7 +48,7 @@ class RunGroup:
     def _newest_checkpoint(self):
         """Returns the step of the newest intact checkpoint that all members have, or None."""
         while common := set.intersection(*(set(m.checkpoints.steps()) for m in self.members)):
-            if all([m.checkpoints.sound(max(common)) for m in self.members]):
+            if all([m.checkpoints.verify(max(common)) for m in self.members]):
                 return max(common)
         return None
 
