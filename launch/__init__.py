@@ -1,1 +1,1 @@
-"""Where runs happen: on this machine; what is done already is skipped, what is unfinished is picked up."""
+"""Launcher of runs on this machine; what is done is skipped, what is unfinished is resumed."""

@@ -1,4 +1,4 @@
-"""What a launch says while it runs: a live table on a terminal, one line an event elsewhere."""
+"""Display of a launch: a live table on a terminal, one line an event elsewhere."""
 
 import datetime
 import os
@@ -20,7 +20,7 @@ METRICS_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
 
 
 class View:
-    """Follows a launch; use as a context manager.
+    """View of a launch that runs; use as a context manager.
 
     Args:
       runs: all runs asked for, the done ones among them.
@@ -124,7 +124,7 @@ class View:
         return f"{len(self._ended) - failed} done, {failed} failed, {self._skipped} done before"
 
     def _left(self) -> str:
-        """Time left, if trainings cost what their FLOPs say beside those already made, and mere decodings are equal."""
+        """Returns the time left: trainings cost what their FLOPs say beside those already made, decodings are equal."""
         seconds = 0.0
         for trains in (True, False):
             todo = sum(_size(run) for run in self._todo if _trains(run) == trains)
@@ -174,7 +174,7 @@ def progress(folder: RunDir) -> dict[str, float]:
 
 
 def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]] = ()) -> Table:
-    """The runs of a launch, for --dry_run; with groups, the number of the one in which each is to train."""
+    """Returns the table of a launch's runs for --dry_run; with groups, the number of each one's."""
     numbers = {run.folder.path: str(number) for number, group in enumerate(groups, start=1) for run in group}
     table = Table("name", "seed", "state", *["group"] * bool(groups), "parameters", "FLOPs", "folder", box=None)
     for run in runs:

@@ -46,12 +46,12 @@ PLAIN_WIDTH = 250  # columns off a terminal, where nothing needs to fold
 
 
 def train_command(runs: Sequence[PlannedRun]) -> list[str]:
-    """The process that makes runs side by side."""
+    """Returns the command line of the process that makes runs side by side."""
     return [sys.executable, "-m", "tx.train", *plan.arguments(runs)]
 
 
 def prepare(runs: Sequence[PlannedRun]) -> None:
-    """Makes corpora, vocabularies and tokens that the runs share, once each.
+    """Prepares corpora, vocabularies and tokens that the runs share, once each.
 
     What is wrong with the text, or with a component's name, raises UserError here and not in every run.
     """
@@ -69,8 +69,8 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
             _ = data.splits[split]  # made when first asked for
 
 
-def rehearse(groups: Sequence[Sequence[PlannedRun]], command: Command = train_command) -> None:
-    """Tries the largest shapes of what is to run, where they are large; UserError where memory does not suffice."""
+def check_memory(groups: Sequence[Sequence[PlannedRun]], command: Command = train_command) -> None:
+    """Runs the largest shapes of what is to run, where they are large; UserError where memory does not suffice."""
     largest = max(groups, key=_bytes)
     if _bytes(largest) < TRIED:
         return
@@ -93,7 +93,7 @@ def _bytes(group):
 
 
 def _memory(group):
-    """Bytes that a job is given: a generous small-scale run's for each, or twice what the estimate says."""
+    """Returns the bytes that a job is given: a generous small-scale run's for each, or twice what the estimate says."""
     return max(len(group) * MEMORY_PER_RUN, 2 * _bytes(group))
 
 
@@ -128,7 +128,7 @@ def launch(
     """
     queue, failed = Queue(groups, retries), 0
     cache = workdir / ".jax_cache"
-    compilation_cache.check(cache)
+    compilation_cache.delete_corrupt(cache)
     defaults = {  # the seeds of a variant, and its relaunches, compile once
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
@@ -144,7 +144,7 @@ def launch(
                 view.elsewhere(run)
             view.held(queue.held)
             for ended in pool.finished():
-                compilation_cache.seal(cache)
+                compilation_cache.write_checksums(cache)
                 for run in ended.runs:
                     became = outcome(ended, run)
                     if became.name == "held":
@@ -274,7 +274,7 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
         if groups:
             prepare([run for group in groups for run in group])
             if not args.no_rehearsal:
-                rehearse(groups, command)
+                check_memory(groups, command)
     stage.begun()
     if stage.title:
         say(console, f"{stage.title}: {len(runs)} runs")

@@ -1,4 +1,4 @@
-"""Which runs a command line asks for, where each one's folder is, and what is already there.
+"""Plan of a launch: the runs that a command line asks for, the folder of each, and what is already there.
 
 Every configuration is resolved and validated here, before anything starts. No text is read, nothing compiled.
 """
@@ -34,7 +34,7 @@ _OWNED = {  # fields that --set, --grid and --tune may not touch, and why
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep.
+    """Planned run of a sweep.
 
     Attributes:
       name: SWEEP/VARIANT@SCALE, the variant extended by what --grid or --tune sets ("table3/base+num_heads=2@smoke").
@@ -58,7 +58,7 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        """For people: the name, and the seed."""
+        """The name and the seed, for people."""
         return f"{self.name} seed {self.seed}"
 
     @property
@@ -200,9 +200,10 @@ def _settings(args):
 
 
 def _with_trainings(runs, plan) -> list[PlannedRun]:
-    """Of variants that differ in decoding alone, the first of the sweep is trained, and the others take its parameters.
+    """Adds the trainings that runs take parameters of.
 
-    It is added where it was not asked for; `plan` makes the runs of a row.
+    Of variants that differ in decoding alone, the first of the sweep is trained, and the others take its parameters. It
+    is added where it was not asked for; `plan` makes the runs of a row.
     """
     found, trainings = {run.folder.path: run for run in runs}, {}
     for run in runs:
@@ -241,7 +242,7 @@ def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
 
 
 def arguments(runs: Sequence[PlannedRun]) -> list[str]:
-    """The command line of `python -m tx.train` that makes runs side by side, once they are handed over."""
+    """Returns the arguments with which `python -m tx.train` makes runs side by side, once they are handed over."""
     return [str(run.folder.path) for run in runs]
 
 

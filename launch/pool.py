@@ -1,4 +1,4 @@
-"""Processes on this machine, each in a slot of its own, and the runs in them."""
+"""Pool of processes on this machine, each in a slot of its own, and the runs in them."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ TAIL = 50  # lines of log.txt kept in error.json
 
 @dataclasses.dataclass
 class Job:
-    """A process in a slot, and the runs that it makes: one, or several side by side."""
+    """Process in a slot, and the runs that it makes: one, or several side by side."""
 
     runs: Sequence[PlannedRun]
     slot: Slot
@@ -35,17 +35,17 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """How long it has run, or ran."""
+        """Seconds that it has run, or ran."""
         return (self.ended or time.monotonic()) - self.began
 
     @property
     def log(self) -> pathlib.Path:
-        """Where the process's standard output and error go: to log.txt in the folder of its first run."""
+        """The file of the process's standard output and error: log.txt in the folder of its first run."""
         return log_path(self.runs[0])
 
 
 class Pool:
-    """Runs processes side by side, one a slot; use as a context manager, which ends what still runs.
+    """Pool that runs processes side by side, one a slot; use as a context manager, which ends what still runs.
 
     Args:
       jobs: how many at once.
@@ -118,14 +118,14 @@ def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
 
 
 def _take_back(job: Job) -> None:
-    """Of a process that has ended before it began a run, nothing stays but what it said."""
+    """Withdraws what was handed over to a process that ended before it began a run; its log stays."""
     for run in job.runs:
         run_config.take_back(run.folder)
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a run of an ended process.
+    """Outcome of a run of an ended process.
 
     Attributes:
       name: done, failed, interrupted, or held (by another process, so that nothing was done).
@@ -137,7 +137,7 @@ class Outcome:
 
 
 def outcome(job: Job, run: PlannedRun) -> Outcome:
-    """Returns what became of a run of an ended job; where it failed, error.json holds the error too."""
+    """Returns the outcome of a run of an ended job; where it failed, error.json holds the error too."""
     code = job.process.returncode
     if run.folder.result.exists() and (code == 0 or len(job.runs) > 1):  # of several, another may have failed
         return Outcome("done")
@@ -162,7 +162,7 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
 
 
 def log_path(run: PlannedRun) -> pathlib.Path:
-    """Where a run's standard output and error go."""
+    """Returns the file of a run's standard output and error."""
     return run.folder.path / "log.txt"
 
 

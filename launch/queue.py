@@ -1,4 +1,4 @@
-"""What a launch has still to do: in order, less what others do meanwhile, plus what is to be tried again."""
+"""Queue of a launch: what is still to do, less what others do meanwhile, plus what is to be tried again."""
 
 import collections
 import time
@@ -11,7 +11,7 @@ PATIENCE = 2.0  # seconds between looks at runs that others hold
 
 
 class Queue:
-    """Groups of runs that wait for a process.
+    """Queue of groups of runs that wait for a process.
 
     Args:
       groups: in the order in which to start them.
@@ -30,7 +30,7 @@ class Queue:
         self.held: dict[str, lease.Holder] = {}
 
     def __len__(self) -> int:
-        """How many runs wait."""
+        """Returns how many runs wait."""
         return sum(map(len, self._waiting))
 
     def next(self) -> list[PlannedRun] | None:
@@ -62,7 +62,7 @@ class Queue:
         return found
 
     def put_back(self, run: PlannedRun) -> None:
-        """Takes back a run that another process had in hand."""
+        """Adds a run that another process had in hand."""
         self._add(run)
 
     def failed(self, run: PlannedRun) -> bool:
@@ -74,7 +74,7 @@ class Queue:
         return again
 
     def over(self, run: PlannedRun) -> None:
-        """Takes note that a run is done, or given up: what waited for its parameters waits no longer."""
+        """Records that a run is done, or given up: what waited for its parameters waits no longer."""
         self._open.discard(run.folder.path)
         self._looked = -PATIENCE
 

@@ -1,4 +1,4 @@
-"""What this machine has, cores, GPUs and memory, and the share of it that each process gets."""
+"""Resources of this machine, cores, GPUs and memory, and the share of them that each process gets."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ THREADS_PER_CORE = 2
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A process's share of the machine.
+    """Slot: a process's share of the machine.
 
     Attributes:
       cores: logical cores by number (none if they cannot be chosen).
@@ -47,7 +47,9 @@ def slots(jobs: int, threads: int = 1) -> list[Slot]:
 
 
 def default_jobs(jobs: int, need: float = 0.0, threads: int = 1) -> int:
-    """One job a GPU, one on all TPUs, else by cores (at most one job and two threads to each) and memory.
+    """Returns how many jobs to run at once: one a GPU, one on all TPUs, else by cores and memory.
+
+    A core gets at most one job and two threads.
 
     Args:
       jobs: how many there are to do.

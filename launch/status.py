@@ -1,4 +1,4 @@
-"""The states of all runs in a work folder, whoever launched them."""
+"""Status of all runs in a work folder, whoever launched them."""
 
 import collections
 import dataclasses
@@ -19,7 +19,7 @@ from tx.runs.state import RunState
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A run of a sweep: one that was begun, or one that its sweep lacks.
+    """Run of a sweep: one that was begun, or one that its sweep lacks.
 
     Attributes:
       name: SWEEP/VARIANT@SCALE.

@@ -18,7 +18,7 @@ from tx.runs.state import RunState
 
 
 class Stage(NamedTuple):
-    """Runs that are made together, before any of the next stage.
+    """Stage of a launch: runs that are made together, before any of the next.
 
     Attributes:
       title: for people; "" where there is but one.
@@ -42,13 +42,13 @@ def stages(args: argparse.Namespace) -> list[Stage]:
         return [Stage("", make, make)]
     tuned = Tuning(args)
     return [
-        Stage("grid", tuned.grid, tuned.grid, tuned.record, tuned.told),
+        Stage("grid", tuned.grid, tuned.grid, tuned.record, tuned.finish),
         Stage("fresh seeds", tuned.fresh, tuned.preview, tuned.record),
     ]
 
 
 class Tuning:
-    """The rows that a command line tunes. What they choose is read from the result files each time it is asked for.
+    """Tuning of the rows of a command line. What they choose is read from the result files each time it is asked for.
 
     Raises UserError as `plan.make`, and where tuning.json is damaged or what may be a fresh seed's folder holds another
     configuration.
@@ -90,10 +90,10 @@ class Tuning:
             RunDir(folder).create()
             tuning.record(folder, [(one.asked, one.losses) for one in self._rows if one.folder == folder])
 
-    def told(self) -> list[str]:
+    def finish(self) -> list[str]:
         """Writes as `record`, and returns a line for each row: what it has chosen, or why nothing."""
         self.record()
-        return [one.told() for one in self._rows]
+        return [one.summary() for one in self._rows]
 
     def _runs(self, rows, seeds):
         return plan.runs_of(rows, seeds, self._args)
@@ -107,7 +107,7 @@ class Tuning:
 
 
 class _Tuned(NamedTuple):
-    """A row that is tuned, and the folder of its sweep."""
+    """Row that is tuned, and the folder of its sweep."""
 
     row: Row
     asked: Asked
@@ -124,7 +124,7 @@ class _Tuned(NamedTuple):
 
     @property
     def unchosen(self) -> str:
-        """The name of no point."""
+        """A name that no point has."""
         return points.name(self.asked.variant, {**self.row.point, **dict.fromkeys(self.asked.grid, "CHOSEN")})
 
     def at(self, point: str) -> Row:
@@ -139,7 +139,7 @@ class _Tuned(NamedTuple):
     def choice(self) -> tuning.Choice:
         return tuning.choose(self.asked, self.losses)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         losses, choice = self.losses, self.choice
         if choice.point is None:
             return f"tuned  {self.name}: no choice, {choice.why}"

@@ -376,7 +376,7 @@ def hold(folder):
         import sys, pathlib
         from tx.runs.lease import Lease
         with Lease(pathlib.Path(sys.argv[1])) as held:
-            held.tell("training after step 5")
+            held.set_status("training after step 5")
             print("in", flush=True)
             sys.stdin.read()
     """
@@ -680,7 +680,7 @@ def test_a_stack_is_at_least_one_run(launcher, capsys, size):
 def test_a_job_is_given_memory_for_its_runs_and_their_size(launcher, monkeypatch):
     needs = []
     monkeypatch.setattr(local, "default_jobs", lambda jobs, need, threads: needs.append(need) or 1)
-    monkeypatch.setattr(local, "rehearse", lambda *_: None)
+    monkeypatch.setattr(local, "check_memory", lambda *_: None)
     assert launcher("table3/base@smoke", "--seeds=4", "--stack=3") == 0
     assert launcher("table3/E@smoke", "--set", "model.d_ff=200000") == 0
     assert needs[0] == 3 * local.MEMORY_PER_RUN

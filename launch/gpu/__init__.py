@@ -1,1 +1,1 @@
-"""A sweep within some minutes on a borrowed GPU: what goes there, what runs there, what comes back."""
+"""Sweeps within some minutes on a borrowed GPU: what goes there, what runs there, what comes back."""

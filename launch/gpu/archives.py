@@ -1,4 +1,4 @@
-"""Results on their way between machines: the result.json of every run, packed as the runs end.
+"""Archives of results on their way between machines: the result.json of every run, packed as the runs end.
 
 An archive is closed when it is full, so that a few files of bounded size hold everything, and what has just ended is
 packed in a moment.
@@ -23,7 +23,7 @@ _MEMBER = re.compile(r"[\w.-]+@[\w.-]+(?:/(?!\.)[\w.,=+-]+)+/seed\d+/result\.jso
 
 
 class Packer:
-    """Packs the results of a work folder.
+    """Packer of a work folder's results.
 
     Args:
       runs: the work folder.

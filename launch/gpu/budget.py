@@ -1,4 +1,4 @@
-"""What fits into the time that is left on a card: an estimate from the sizes of what is trained."""
+"""Time budget on a card: what fits into the time that is left, estimated from the sizes of what is trained."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +37,7 @@ def training_seconds(configs: Sequence[ConfigDict]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """A GPU, or whatever takes its place, that several processes share.
+    """GPU, or whatever takes its place, that several processes share.
 
     Attributes:
       slowdown: how many times `training_seconds` training takes on it.

@@ -49,12 +49,12 @@ Command = Callable[[list[str]], list[str]]
 
 
 def python(arguments: list[str]) -> list[str]:
-    """The command line of `python -m`."""
+    """Returns the command line of `python -m`."""
     return [sys.executable, "-m", *arguments]
 
 
 class Session:
-    """One call: its time, its folders, its diary.
+    """Session on a borrowed GPU: its time, its folders, its diary.
 
     Args:
       args: parsed.
@@ -78,7 +78,7 @@ class Session:
         self.pack()
 
     def left(self) -> float:
-        """Seconds until what runs is ended."""
+        """Returns the seconds until what runs is ended."""
         return self.deadline - time.monotonic()
 
     def pack(self) -> None:
@@ -123,7 +123,7 @@ class Session:
             estimate = self.card.seconds(rows[row] for row in chosen)
             self.diary.write(f"{sweep}: {', '.join(chosen)}: about {estimate:.0f} s, {self.left():.0f} s are left")
             self.module(self._launch(sweep, seeds, chosen), self.deadline)
-        self._tell(sweep, runs, before, time.monotonic() - began)
+        self._log_sweep(sweep, runs, before, time.monotonic() - began)
 
     def _launch(self, sweep, seeds, rows):
         # One process a row: what is lost at the end is then a row, and no row waits for all that share its program.
@@ -133,7 +133,7 @@ class Session:
             *(f"--jobs={self.args.jobs}", "--no_rehearsal", *_without_only(self.rest), f"--stack={seeds}"),
         ]
 
-    def _tell(self, sweep, runs, before, seconds):
+    def _log_sweep(self, sweep, runs, before, seconds):
         now = _done(runs)
         for run in runs:
             if run.folder.error.exists():
@@ -145,7 +145,7 @@ class Session:
         self.diary.write(f"{sweep}: {len(now)} of {len(runs)} runs are done{made}; rows not done: {missing}")
 
     def _missing(self, runs):
-        """{variant: `training_seconds` of its runs that are not done}."""
+        """Returns {variant: `training_seconds` of its runs that are not done}."""
         return self._estimates(run for run in runs if not run.folder.result.exists())
 
     def _estimates(self, runs):

@@ -14,7 +14,7 @@ LINES = 20  # of the diary that are shown where a command failed
 
 
 class Diary:
-    """A file that commands write into; what this process has to say goes there and to standard output.
+    """Diary: a file that commands write into; what this process has to say goes there and to standard output.
 
     Args:
       path: added to.

@@ -54,11 +54,11 @@ def test_a_damaged_cache_never_gives_other_data(tmp_path, monkeypatch):
 
 @pytest.fixture
 def programs(tmp_path):
-    """A folder of made-up compiled programs, sealed."""
+    """A folder of made-up compiled programs, with their checksums."""
     for i in range(5):
         (tmp_path / f"jit_step-{i}-cache").write_bytes(random.Random(i).randbytes(1000 + i))
         (tmp_path / f"jit_step-{i}-atime").write_bytes(b"12345678")
-    compilation_cache.seal(tmp_path)
+    compilation_cache.write_checksums(tmp_path)
     return tmp_path
 
 
@@ -68,23 +68,23 @@ def names(folder):
 
 def test_a_damaged_program_is_compiled_again(programs, tmp_path_factory):
     rng = random.Random(SEED)
-    assert compilation_cache.check(programs) == []
+    assert compilation_cache.delete_corrupt(programs) == []
     for _ in range(PLACES):
         copy = tmp_path_factory.mktemp("copy")
         shutil.copytree(programs, copy, dirs_exist_ok=True)
         file = copy / rng.choice(names(copy))
         damaged(file, rng)
-        assert compilation_cache.check(copy) == [file.name]
+        assert compilation_cache.delete_corrupt(copy) == [file.name]
         assert names(copy) == [name for name in names(programs) if name != file.name]
 
 
-def test_what_nobody_has_sealed_is_not_trusted(programs):
+def test_what_has_no_checksum_is_not_trusted(programs):
     (programs / "jit_step-9-cache").write_bytes(b"half")
-    assert compilation_cache.check(programs) == ["jit_step-9-cache"]
+    assert compilation_cache.delete_corrupt(programs) == ["jit_step-9-cache"]
     (programs / "jit_step-9-cache").write_bytes(b"whole")
-    compilation_cache.seal(programs)
-    assert compilation_cache.check(programs) == []
+    compilation_cache.write_checksums(programs)
+    assert compilation_cache.delete_corrupt(programs) == []
     (programs / compilation_cache.NAME).write_text("[")
-    assert len(compilation_cache.check(programs)) == 6
-    compilation_cache.seal(programs)
-    assert compilation_cache.check(programs) == compilation_cache.check(programs / "none") == []
+    assert len(compilation_cache.delete_corrupt(programs)) == 6
+    compilation_cache.write_checksums(programs)
+    assert compilation_cache.delete_corrupt(programs) == compilation_cache.delete_corrupt(programs / "none") == []
