@@ -102,13 +102,12 @@ def plain_beam(model, sentence, limit, width, alpha, eos_rank=None):
 
 def assert_same(found, sentence, expected):
     """One sentence's hypotheses are the expected (score, tokens), and nothing stands beside them."""
-    places = found.scores.shape[1]
-    expected = expected[:places]
-    for place, (score, tokens) in enumerate(expected):
-        length = found.lengths[sentence, place]
-        assert tuple(found.tokens[sentence, place, :length]) == tokens
-        assert not found.tokens[sentence, place, length:].any()
-        np.testing.assert_allclose(found.scores[sentence, place], score, rtol=1e-4, atol=1e-5)
+    expected = expected[: found.scores.shape[1]]
+    for rank, (score, tokens) in enumerate(expected):
+        length = found.lengths[sentence, rank]
+        assert tuple(found.tokens[sentence, rank, :length]) == tokens
+        assert not found.tokens[sentence, rank, length:].any()
+        np.testing.assert_allclose(found.scores[sentence, rank], score, rtol=1e-4, atol=1e-5)
     assert (found.lengths[sentence, len(expected) :] == 0).all()
     assert (found.tokens[sentence, len(expected) :] == PAD).all()
     assert (found.scores[sentence, len(expected) :] == -np.inf).all()
@@ -266,9 +265,9 @@ def test_selection_equals_a_stable_sort(columns, k):
     # The whole numbers are full of ties.
     for x in (random.normal(size=(20, columns)), random.integers(0, columns, size=(20, columns))):
         x = x.astype(np.float32)
-        values, places = jax.jit(top_k.top_k, static_argnums=1)(jnp.asarray(x), k)
+        values, columns = jax.jit(top_k.top_k, static_argnums=1)(jnp.asarray(x), k)
         expected = np.argsort(-x, axis=-1, kind="stable")[:, :k]
-        np.testing.assert_array_equal(places, expected)
+        np.testing.assert_array_equal(columns, expected)
         np.testing.assert_array_equal(values, np.take_along_axis(x, expected, axis=-1))
 
 

@@ -103,8 +103,8 @@ def test_cached_steps_equal_teacher_forcing(variant):
     cross_kv, cache = model.apply({"params": params}, src, method="precompute_kv"), {}
     for t in range(6):
         # moved[b, t, place] is the hypothesis at a place; ancestry[b, place, s] is where it stood at position s.
-        places = np.argsort(moved, axis=2)
-        ancestry = np.stack([[places[b, :, moved[b, t, place]] for place in range(beam)] for b in range(2)])
+        beam_indices = np.argsort(moved, axis=2)
+        ancestry = np.stack([[beam_indices[b, :, moved[b, t, place]] for place in range(beam)] for b in range(2)])
         now = np.take_along_axis(hypotheses, moved[:, t, :, None], axis=1)
         token = now[:, :, t - 1] if t else np.zeros((2, beam), np.int32)
         got, updated = step(cache, token, jnp.int32(t), ancestry.astype(np.int32), cross_kv)
