@@ -84,6 +84,21 @@ def test_files_that_cannot_be_imported(tmp_path, text, message):
         plugins.take(["--import", str(tmp_path / "mine.py")])
 
 
+@pytest.mark.parametrize(("old", "new"), [("turn", "rotate"), ("logits", "logit_bias"), ("heads", "value_bias")])
+def test_a_position_encoding_with_a_method_of_before_is_refused(tmp_path, old, new):
+    encoding = "from tx.model.positions import PositionEncoding\n\n\nclass Mine(PositionEncoding, kw_only=True):\n"
+    encoding += "    slope: float = 1.0\n\n    def {}(self, *inputs):\n        return inputs[0]\n"
+    file, right = tmp_path / "mine.py", tmp_path / "right.py"
+    file.write_text(encoding.format(old))
+    message = f"position encoding Mine: nothing calls a method {old} any more; name it {new}"
+    with pytest.raises(UserError, match=re.escape(message)) as found:
+        plugins.take(["--import", str(file)])
+    assert "\n" not in str(found.value)
+    os.environ[plugins.VARIABLE] = ""
+    right.write_text(encoding.format(new) + f"\n    {old} = {new}\n")  # for this version and for earlier ones
+    assert plugins.take(["--import", str(right)]) == []
+
+
 def test_an_option_without_a_file():
     with pytest.raises(UserError, match="--import needs a file"):
         plugins.take(["list", "--import"])

@@ -11,6 +11,7 @@ from tx.errors import UserError
 from tx.registry import Registry
 
 positions = Registry("model.positions")
+_RENAMED = {"turn": "rotate", "logits": "logit_bias", "heads": "value_bias"}  # methods, by their names of before
 
 
 class PositionEncoding(nn.Module):
@@ -35,6 +36,15 @@ class PositionEncoding(nn.Module):
     sinusoid_endpoint: bool
     scale_positions: bool
     causal: bool
+
+    def __init_subclass__(cls, **keywords):
+        """Raises UserError for a method under a name of before: nothing would call it, and nobody would notice."""
+        for old, new in _RENAMED.items():
+            if callable(vars(cls).get(old)) and new not in vars(cls):
+                raise UserError(
+                    f"position encoding {cls.__name__}: nothing calls a method {old} any more; name it {new}"
+                )
+        super().__init_subclass__(**keywords)
 
     def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
         """Returns what is added to the embeddings; positions count from 0 in each sentence."""
