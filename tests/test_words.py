@@ -30,10 +30,36 @@ RENAMED = {  # of a module, "old:new"; names inside a class are dotted
         """,
     "tx/data/packing.py": "fill:pack_batch",
     "tx/decoding/translator.py": "batches:length_buckets",
+    "tx/training/stacking.py": "Values:TracedHyperparameters VALUE_FIELDS:TRACED_FIELDS program:compile_key",
+    "tx/training/step.py": "update:train_step _updates:_scan_train_steps",
+    "tx/training/sharding.py": """
+        Layout.place:Layout.shard_state Layout.split:Layout.shard_batch _spread:_shard
+        """,
+    "tx/training/training_run.py": """
+        Member:TrainingRun TrainingRun.tell:TrainingRun.set_status TrainingRun.told:TrainingRun.training_summary
+        """,
+    "tx/training/run_group.py": """
+        RunGroup.say:RunGroup.set_status RunGroup.told:RunGroup.training_summaries
+        RunGroup.watch_loss:RunGroup.observe_loss RunGroup.settle_loss:RunGroup.flush_loss
+        """,
+    "tx/training/loss_monitor.py": """
+        Sentinel:LossMonitor LossMonitor.look:LossMonitor.observe LossMonitor.settle:LossMonitor.flush
+        """,
+    "tx/training/experiment.py": "take_up:claim_runs",
+    "tx/training/reevaluation.py": "translate_again:evaluate_with_trained_params",
+    "tx/training/memory_check.py": "rehearse:check_memory",
+    "tx/files.py": "seal:write_checksums damage:find_corruption",
     "tx/runtime/distributed.py": "agreed:broadcast_value first:is_primary",
-    "tx/runs/lease.py": "BEAT:HEARTBEAT_SECONDS",
+    "tx/runs/checkpoints.py": """
+        Checkpoints.sound:Checkpoints.verify Checkpoints._seal:Checkpoints._write_checksums
+        Checkpoints._damage:Checkpoints._find_corruption
+        """,
+    "tx/runs/lease.py": "BEAT:HEARTBEAT_SECONDS Lease.tell:Lease.set_status",
     "experiments/scales.py": "Scale.redial:Scale.rescale_recipe Scale.resize:Scale.scale_sizes",
     "experiments/analysis/complexity.py": "longest_chain:critical_path_length dependence:dependency_matrix",
+    "launch/compilation_cache.py": "check:delete_corrupt seal:write_checksums",
+    "launch/local.py": "rehearse:check_memory",
+    "launch/tuning.py": "Tuning.told:Tuning.finish _Tuned.told:_Tuned.summary",
 }
 
 
