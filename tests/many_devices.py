@@ -11,7 +11,7 @@ import tiny
 
 from tx.data.packing import FIELDS
 from tx.model.loss import batch_loss
-from tx.training.sharding import Layout, gather, make_train_step
+from tx.training.sharding import Layout, gather, make_step_over_devices
 from tx.training.stacking import TracedHyperparameters
 from tx.training.step import init_state
 
@@ -119,10 +119,10 @@ def main(path, which):
     found = {"loss by rows": first_loss_by_rows(config(dropout=0.3))}
     for name, run in {"whole": RUNS, "micro": MICRO}[which].items():
         c = config(*run)
-        found[name] = train(c, make_train_step(c))
+        found[name] = train(c, make_step_over_devices(c))
     if which == "whole":
         c = config(*RUNS["pmap, dropout"])
-        found["pmap, dropout, again"] = train(c, make_train_step(c))
+        found["pmap, dropout, again"] = train(c, make_step_over_devices(c))
         found["parts"] = shapes_on_a_device(config("jit", 8, 4))
         c = config("jit", 8)
         tiny.config_lib.update(c, {"model.vocab_size": VOCABULARY})

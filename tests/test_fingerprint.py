@@ -157,7 +157,7 @@ def test_everything_that_makes_a_number_is_reached():
         training.stacking.TracedHyperparameters training.step.TrainState model.loss.cross_entropy model.loss.smoothing
         runtime.backend.LOSS_CHUNK runtime.backend.LOSS_LOGITS model.loss._sums_backward training.optimizer.optimizer
         training.optimizer.schedule training.optimizer.inverse_sqrt training.sharding.Layout
-        training.sharding.make_train_step training.sharding.gather model.prng.random_bits model.prng._GENERATOR
+        training.sharding.make_step_over_devices training.sharding.gather model.prng.random_bits model.prng._GENERATOR
         model.prng._fold_in model.transformer.Transformer model.transformer.EncoderLayer
         model.transformer.DecoderLayer model.transformer.projection model.attention.MultiHeadAttention
         model.attention.PackedMask model.attention.PositionContext model.attention.BLOCK
@@ -516,4 +516,4 @@ def test_the_same_in_every_version_of_python(package):
                 raise
             return lambda p, q=1, *r, s, **t: r[0] if not p < q <= 3 else await_
         """
-    assert package(train=text) == "3fda056250d2"
+    assert package(train=text) == "34cb1f074111"

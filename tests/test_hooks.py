@@ -51,7 +51,7 @@ def events(monkeypatch):
     noted(LossMonitor, "observe", lambda *_: "observe")
     noted(Log, "write", lambda step, values, timing: "line" if "loss" in values else "dev")
     noted(TrainingRun, "save", lambda *_: "save")
-    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
     monkeypatch.setattr(loop, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": np.e, "tokens": 9}])
     return done
 

@@ -55,7 +55,7 @@ def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGTERM)
         return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics()
 
-    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
     member = TrainingRun(config, run, handful.prepared(copies=2))
     with Interruption() as interruption, pytest.raises(Interrupted, match="after step 7"):
         loop.train([member], interruption)

@@ -61,12 +61,12 @@ def in_memory(monkeypatch):
 def test_a_rehearsal_runs_everything_and_leaves_nothing(in_memory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     called = []
-    for name in ("make_train_step", "make_eval", "Translator"):
+    for name in ("make_step_over_devices", "make_eval", "Translator"):
         real = getattr(memory_check, name)
         monkeypatch.setattr(memory_check, name, lambda *args, name=name, real=real: called.append(name) or real(*args))
     seeds = [tiny.config(**SETTINGS, train__seed=seed) for seed in (1, 2)]
     memory_check.check_memory(*seeds)
-    assert called == ["make_train_step", "make_eval", "Translator"]
+    assert called == ["make_step_over_devices", "make_eval", "Translator"]
     assert list(tmp_path.iterdir()) == []
 
 

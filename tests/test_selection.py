@@ -44,7 +44,7 @@ def plant(monkeypatch):
             nll = losses[number(params)]
             return [{"nll": nll, "ppl": float(np.exp(nll)), "tokens": 9}]
 
-        monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+        monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
         monkeypatch.setattr(loop, "make_eval", lambda *_: evaluate)
 
     planted(NLL)
@@ -112,7 +112,7 @@ def test_without_a_number_there_is_no_best(plant, tmp_path):
 def test_wherever_a_run_was_stopped_it_shows_the_same(plant, tmp_path, stop):
     """Stopped by force after a step: what came after the newest checkpoint is lost."""
     config, run = little(), RunDir(tmp_path)
-    made = loop.make_train_step()
+    made = loop.make_step_over_devices()
 
     def step(state, batch):
         if int(state.step) == stop:
@@ -120,7 +120,7 @@ def test_wherever_a_run_was_stopped_it_shows_the_same(plant, tmp_path, stop):
         return made(state, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", lambda *_: step)
+        patch.setattr(loop, "make_step_over_devices", lambda *_: step)
         if stop < 12:
             with pytest.raises(KeyboardInterrupt):
                 trained(run, config)

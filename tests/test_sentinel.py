@@ -80,7 +80,7 @@ def poisoned(monkeypatch):
 
             return broken
 
-        monkeypatch.setattr(loop, "make_train_step", make)
+        monkeypatch.setattr(loop, "make_step_over_devices", make)
         return given
 
     return poison

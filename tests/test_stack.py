@@ -241,7 +241,7 @@ def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other,
         positions.append(self.batches.position["epoch"])
         return {"src": np.zeros(1)}
 
-    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
     monkeypatch.setattr(TrainingRun, "draw", draw)
     with pytest.raises(Started) as caught:
         loop.train(members)

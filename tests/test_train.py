@@ -246,7 +246,7 @@ def unlearning(monkeypatch):
         given.append(batch)
         return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics()
 
-    monkeypatch.setattr(loop, "make_train_step", lambda config: step)
+    monkeypatch.setattr(loop, "make_step_over_devices", lambda config: step)
     monkeypatch.setattr(loop, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": math.e, "tokens": 9}])
     return given
 

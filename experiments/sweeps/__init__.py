@@ -1,6 +1,7 @@
 """Sweeps of variants, each a diff against one base.
 
-Importing the package registers every sweep; a new sweep is a module of its own, named here.
+Importing the package registers every sweep; a new sweep is a module of its own, named here twice, with its expectations
+in `experiments/claims.py`.
 """
 
 from experiments.sweeps import (

@@ -78,7 +78,7 @@ def train(*argv: str) -> None:
 
     data = handful.prepared(copies=2)
     tokenized.prepare = lambda *_: data
-    make, start, finish = loop.make_train_step, training_run.init_state, experiment._finish
+    make, start, finish = loop.make_step_over_devices, training_run.init_state, experiment._finish
 
     def step_of(*configs):
         step, count = make(*configs), iter(range(5))
@@ -105,5 +105,5 @@ def train(*argv: str) -> None:
             with open(log, "a", encoding="utf-8") as file:
                 file.write(f"{m.label}\n")
 
-    loop.make_train_step, training_run.init_state, experiment._finish = step_of, state_of, finished
+    loop.make_step_over_devices, training_run.init_state, experiment._finish = step_of, state_of, finished
     train.main(list(argv))

@@ -58,7 +58,7 @@ class _Settings:
     step: Callable
     beam: int
     num_candidates: int  # continuations of a sentence that a step looks at
-    eos_counts: Bool[Array, "1 candidates"]  # whether a candidate of that rank may end with EOS
+    eos_allowed: Bool[Array, "1 candidates"]  # whether a candidate of that rank may end with EOS
     nbest: int
     alpha: float
     vocab_size: int
@@ -110,21 +110,21 @@ def search(
     nbest = beam if nbest is None else nbest
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest must lie between 1 and the beam of {beam}; got {nbest}")
-    # 2 * beam continuations hold at least beam that are not EOS. Greedy search, however, ends with EOS: no
-    # runner-up may go on beside it.
+    # Among 2 * beam at least beam are not EOS, and go on. With a beam of 1 nothing may go on once EOS has won.
     candidates = 2 * beam if beam > 1 else 1
-    eos_counts = (jnp.arange(candidates) < (candidates if eos_rank is None else eos_rank))[None, :]
-    settings = _Settings(step, beam, candidates, eos_counts, nbest, alpha, vocab_size, max_length, eos, pad)
+    eos_allowed = (jnp.arange(candidates) < (candidates if eos_rank is None else eos_rank))[None, :]
+    settings = _Settings(step, beam, candidates, eos_allowed, nbest, alpha, vocab_size, max_length, eos, pad)
     limits, batch = jnp.minimum(limits, max_length), limits.shape[0]
     state = _initial_state(settings, cache, limits)
     found, rows = _no_hypotheses(settings, batch, nbest), jnp.arange(batch)
     sizes = [batch >> i for i in range(halvings + 1) if batch >> i]
+    # Search until at most next_size sentences are left, note what all have found, go on with a batch of the others.
     for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
         state = _advance_until(settings, state, context, limits, next_size)
         best = _best_hypotheses(settings, state, limits)
         found = jax.tree.map(functools.partial(_set_rows, rows), found, best)
-        unfinished = jnp.argsort(state.done, stable=True)[:next_size]
-        keep = functools.partial(_keep_rows, size, unfinished)
+        kept = jnp.argsort(state.done, stable=True)[:next_size]  # what is not done comes first
+        keep = functools.partial(_keep_rows, size, kept)
         state, context, limits, rows = (jax.tree.map(keep, x) for x in (state, context, limits, rows))
     return found
 
@@ -218,7 +218,7 @@ def _update_finished(
     length: Int32[Array, ""],
 ) -> Hypotheses:
     """Returns the nbest of what was finished and of the candidates that end now, whose whole `tokens` are given."""
-    ends = is_eos & settings.eos_counts
+    ends = is_eos & settings.eos_allowed
     scores = candidates.log_probs / _length_penalty(length, settings.alpha)
     new = Hypotheses(
         tokens,

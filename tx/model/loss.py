@@ -121,7 +121,7 @@ def _logits(h, table, dtype):
 
 
 def _chunk_sums(h, table, y, logits, low, peak):
-    """-sum q log p = log Z - peak * z_target - low * sum z, since q sums to 1; the last sum needs no pass over z."""
+    """-sum q log p = log Z - peak * z_target - low * sum z, as q sums to 1; sum z = h . (sum of the table's rows)."""
     log_normaliser = jax.nn.logsumexp(logits, axis=-1)
     at_target = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
     total = h.astype(jnp.float32) @ table.sum(0)

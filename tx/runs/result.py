@@ -1,5 +1,8 @@
 """Result of a run: result.json, its one schema. What a table needs has to be there.
 
+Written by `tx.training.outcome.finish` when a run is trained, translated and scored; `launch.gpu.take` copies those of
+another machine.
+
 Fields that are None are not known: they were added after a result was written, or what they say does not apply.
 """
 

@@ -8,7 +8,7 @@ from tx.runtime.memory import named_training
 from tx.runtime.signals import Interrupted, Interruption
 from tx.training.hooks import Hook, StepEnd
 from tx.training.run_group import RunGroup
-from tx.training.sharding import Layout, gather, make_train_step
+from tx.training.sharding import Layout, gather, make_step_over_devices
 from tx.training.step import TrainState
 from tx.training.training_run import TrainingRun
 
@@ -23,42 +23,40 @@ def train(
     Raises Diverged where all are lost; Interrupted, with a checkpoint of the last step that was made, where it is asked
     to end.
     """
-    run, interruption = RunGroup(members), interruption or Interruption()
-    recipe, layout = run.config.train, Layout(run.config)
-    _announce(run, layout)
-    evaluate = make_eval(run.config, dev_batches(run.config, run.data), len(members))
-    train_step = make_train_step(*(m.config for m in members))
-    # The order counts. No line and no checkpoint is of a step whose loss has not been looked at; a line's speed is that
-    # of training, before what is not training; a checkpoint holds the dev loss of its step, which may be the best; and
-    # who is asked to end has saved that step.
-    hooks = (
-        Hook(run.add, every=1),
-        Hook(run.observe_loss, every=1),
-        Hook(run.flush_loss, every=recipe.log_every),
-        Hook(run.flush_loss, every=recipe.checkpoint_every, when_asked=True),
-        Hook(run.log, every=recipe.log_every),
-        Hook(functools.partial(run.measure_dev, evaluate), every=recipe.eval_every),
-        Hook(run.save, every=recipe.checkpoint_every, when_asked=True),
-        Hook(_end_if_asked, every=1),
+    group, interruption = RunGroup(members), interruption or Interruption()
+    recipe, layout = group.config.train, Layout(group.config)
+    _announce(group, layout)
+    evaluate = make_eval(group.config, dev_batches(group.config, group.data), len(members))
+    train_step = make_step_over_devices(*(m.config for m in members))
+    hooks = (  # in this order
+        Hook(group.add, every=1),
+        Hook(group.observe_loss, every=1),
+        # Losses still on their way are looked at before a line or a checkpoint is written of their steps.
+        Hook(group.flush_loss, every=recipe.log_every),
+        Hook(group.flush_loss, every=recipe.checkpoint_every, when_asked=True),
+        Hook(group.log, every=recipe.log_every),  # before evaluation, whose seconds are no part of the speed
+        Hook(functools.partial(group.measure_dev, evaluate), every=recipe.eval_every),
+        Hook(group.save, every=recipe.checkpoint_every, when_asked=True),  # after it: this step may be the best
+        Hook(_end_if_asked, every=1),  # with this step saved
     )
-    state, first = run.start()
+    state, first = group.start()
     state = layout.shard_state(state)
-    with run.recording(first, state.params), interruption.held(), named_training(run.config):
-        run.set_status(f"training after step {first}")
+    with group.recording(first, state.params), interruption.held(), named_training(group.config):
+        group.set_status(f"training after step {first}")
         for step in range(first + recipe.steps_per_dispatch, recipe.steps + 1, recipe.steps_per_dispatch):
-            batch = run.draw()
+            batch = group.draw()
             state, metrics = train_step(state, batch)
             end = StepEnd(step, state, metrics, batch, last=step == recipe.steps, asked=interruption.asked)
             for hook in hooks:
                 if hook.due(end):
                     hook.act(end)
-    summaries = run.training_summaries()
+    summaries = group.training_summaries()
     return gather(state), summaries
 
 
-def _announce(run, layout):
-    if skipped := run.members[0].batches.num_skipped:
-        limit = f"data.row_length={run.config.data.row_length}"
+def _announce(group, layout):
+    if skipped := group.members[0].batches.num_skipped:
+        limit = f"data.row_length={group.config.data.row_length}"
         print(f"{skipped} training sentences are longer than {limit}: left out")
     if not layout.one:
         print(layout)

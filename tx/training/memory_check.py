@@ -11,7 +11,7 @@ from tx.evaluation.perplexity import make_eval
 from tx.evaluation.translation import split_names
 from tx.runtime.memory import named_decoding, named_training
 from tx.runtime.trees import stack
-from tx.training.sharding import Layout, gather, make_train_step
+from tx.training.sharding import Layout, gather, make_step_over_devices
 from tx.training.step import init_state
 
 
@@ -24,7 +24,7 @@ def check_memory(*configs: ConfigDict) -> None:
         batches = TrainBatches(data.splits["train"], seed=config.train.seed, **shape)
         drawn = stack([next(batches) for _ in range(config.train.steps_per_dispatch)], np.stack)
         state = Layout(config).shard_state(stack([init_state(each) for each in configs]))
-        state, metrics = make_train_step(*configs)(state, stack([drawn] * len(configs), np.stack))
+        state, metrics = make_step_over_devices(*configs)(state, stack([drawn] * len(configs), np.stack))
         jax.block_until_ready(metrics)
         params = gather(state.params)
         make_eval(config, eval_batches(data.splits["validation"], **shape)[:1], len(configs))(params)

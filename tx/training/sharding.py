@@ -146,7 +146,7 @@ class Layout:
         )
 
 
-def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
+def make_step_over_devices(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Returns the step over the configuration's devices: (state, batch) -> (state after one update, its metrics).
 
     The state is one that `Layout.shard_state` or a step returned; it is donated. The batch is the whole one, in

@@ -51,8 +51,8 @@ def train_step(
 ) -> tuple[TrainState, dict]:
     """Returns (state after one update, its metrics): a pure function of its arrays.
 
-    The metrics are "loss" and "nll", in nats; "grad_norm", the Euclidean norm of the gradient, and "layer_grad_norms",
-    those of each layer's, in the order of `layers`.
+    In order: random key, loss and gradient (added over micro-batches and devices), Adam's update, metrics: "loss" and
+    "nll", in nats; "grad_norm", the gradient's Euclidean norm, "layer_grad_norms", those of each of `layers`.
 
     Args:
       config: shapes and structure.
@@ -70,22 +70,22 @@ def train_step(
         tokens = jax.lax.psum(tokens, axis)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def share(params, rows, rng):
-        """A mean over all target tokens, of which rows have more or fewer: not the mean of their means."""
+    def weighted_loss(params, rows, rng):
+        """The rows' mean loss times their share of the batch's target tokens: these add up to the batch's mean."""
         means = batch_loss(config, params, rows, hyperparameters, rng, parts)
         loss, nll = (count_targets(rows) / jnp.maximum(tokens, 1.0) * mean for mean in means)
         return loss, nll
 
     count = config.train.micro_batches
     if count == 1:
-        sums = share(state.params, batch, rng)
+        sums = weighted_loss(state.params, batch, rng)
     else:
         # Every count-th row: so each device keeps the rows that it has.
         rows = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def add(sums, piece):
             rows, index = piece
-            return jax.tree.map(jnp.add, sums, share(state.params, rows, jax.random.fold_in(rng, index))), None
+            return jax.tree.map(jnp.add, sums, weighted_loss(state.params, rows, jax.random.fold_in(rng, index))), None
 
         zero = jnp.zeros((), jnp.float32)
         start = ((zero, zero), jax.tree.map(jnp.zeros_like, state.params))

@@ -69,7 +69,7 @@ class Loop:
         from tx.training import loop
         from tx.training.training_run import TrainingRun
 
-        make = loop.make_train_step
+        make = loop.make_step_over_devices
 
         def waiting(*configs):
             step = make(*configs)
@@ -84,7 +84,7 @@ class Loop:
             return wait
 
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(mock.patch.object(loop, "make_train_step", waiting))
+        stack.enter_context(mock.patch.object(loop, "make_step_over_devices", waiting))
         lease = stack.enter_context(Lease(folder)) if self._guarded else None
         if not self._guarded:
             _remove_guards(stack)
