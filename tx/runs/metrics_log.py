@@ -1,6 +1,7 @@
 """Metrics log of a run: metrics.jsonl, TensorBoard events and a progress bar."""
 
 import contextlib
+import hashlib
 import json
 import time
 
@@ -30,9 +31,11 @@ class Log:
         self._file = run.metrics
         with writing(self._file):
             kept = _kept(run, first)
+            self._digest, self._count = hashlib.sha256(), 0
             self._lines = self._file.open("a", encoding="utf-8")
             self._events = tensorboard.Events(run.path / FOLDER)
             for line in kept:
+                self._note(json.dumps(line) + "\n")
                 self._add(line)
             self._events.flush()
         self._prefix, self._bar = f"{label}: " if label else "", progress_bar() if bar is None else bar
@@ -55,8 +58,9 @@ class Log:
         """
         line = {"step": step, **values, "timing": {"time": time.time(), **timing}}
         with writing(self._file):
-            self._lines.write(json.dumps(line) + "\n")
+            self._lines.write(text := json.dumps(line) + "\n")
             self._lines.flush()
+            self._note(text)
             self._add(line)
             self._events.flush()
         if "loss" in values:
@@ -65,6 +69,14 @@ class Log:
         if not self._bar.console.is_terminal:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             print(f"{self._prefix}step {step}  {shown}", flush=True)
+
+    def written(self) -> dict[str, int | str]:
+        """Returns {"lines", "sha256"} of metrics.jsonl so far, for a checkpoint; see `holds`."""
+        return {"lines": self._count, "sha256": self._digest.hexdigest()}
+
+    def _note(self, text):
+        self._digest.update(text.encode())
+        self._count += 1
 
     def _add(self, line):
         values = line | line["timing"]
@@ -88,7 +100,14 @@ def read_metrics(run: RunDir) -> list[dict]:
 
     Raises UserError for any other line that is not as it was written.
     """
-    return [_parsed(run, *numbered) for numbered in enumerate(run.metrics.read_bytes().split(b"\n")[:-1], start=1)]
+    return [_parsed(run, *numbered) for numbered in enumerate(_complete_lines(run), start=1)]
+
+
+def holds(run: RunDir, lines: int, digest: str) -> bool:
+    """Returns whether metrics.jsonl begins with so many lines of such a SHA-256, as `Log.written` gave them."""
+    content = run.metrics.read_bytes() if run.metrics.exists() else b""
+    found = content.split(b"\n")[:-1][:lines]
+    return len(found) == lines and hashlib.sha256(b"".join(line + b"\n" for line in found)).hexdigest() == digest
 
 
 def _parsed(run, number, line):
@@ -97,7 +116,9 @@ def _parsed(run, number, line):
         if not _are_metrics(found):
             raise ValueError("no metrics")
     except ValueError as error:
-        raise UserError(f"{run.metrics}, line {number}, is damaged ({error}); take it out and start again") from None
+        raise UserError(
+            f"{run.metrics}, line {number}, is damaged ({error}); start again: it goes on from a checkpoint before that"
+        ) from None
     return found
 
 
@@ -109,10 +130,27 @@ def _are_metrics(found):
 
 
 def _kept(run, first):
-    """Cuts metrics.jsonl off after a step, deletes all events, and returns the lines that are left."""
+    """Cuts metrics.jsonl off after a step, deletes all events, and returns the lines that are left.
+
+    A line that is damaged and that none of an earlier step follows goes with those of later steps.
+    """
     if not run.metrics.exists():
         return []
-    kept = [line for line in read_metrics(run) if line["step"] <= first]
+    kept, damage = [], None
+    for number, text in enumerate(_complete_lines(run), start=1):
+        try:
+            line = _parsed(run, number, text)
+        except UserError as error:
+            damage = damage or error
+            continue
+        if line["step"] <= first:
+            if damage:
+                raise damage
+            kept.append(line)
     write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
     tensorboard.delete(run.path / FOLDER)
     return kept
+
+
+def _complete_lines(run):
+    return run.metrics.read_bytes().split(b"\n")[:-1]

@@ -21,6 +21,7 @@ class Progress:
       unread: what is LOGGED of the steps that came after the last line of the log; see `tx.training.metrics.Window`.
       losses: those of the last line of the log, {} before the first.
       recent: the losses of the last steps.
+      log: what `tx.runs.metrics_log.Log.written` says as of the checkpoint; {} where there is no log.
       dev: {"last", "best"}: what dev perplexity was at the last evaluation, and at the one with the lowest loss, as
         {"step", "nll", "ppl"}; None before.
     """
@@ -32,6 +33,7 @@ class Progress:
     unread: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     losses: dict[str, float] = dataclasses.field(default_factory=dict)
     recent: collections.deque[float] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=RECENT))
+    log: dict[str, int | str] = dataclasses.field(default_factory=dict)
     dev: dict[str, dict | None] = dataclasses.field(default_factory=lambda: {"last": None, "best": None})
 
     @classmethod

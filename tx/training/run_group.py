@@ -128,6 +128,7 @@ class RunGroup:
         """Saves a checkpoint."""
         whole, unread = gather(end.state), self._window.losses()
         for i, m in self._alive():
+            m.progress.log = self._logs[i].written()
             seen = {side: int(self._window.tokens[side][i]) for side in SIDES}
             m.save(end.step, member(whole, i, len(self.members)), seen, unread[i], self._share())
         self.set_status(f"training after step {end.step}")
