@@ -14,6 +14,7 @@ from launch.resources import Slot, slots
 from tx.files import to_json, write_atomically
 from tx.runs import run_config, state
 from tx.runs.lease import HELD_STATUS, LOST_STATUS
+from tx.runs.run_dir import OUTPUT
 from tx.runtime.signals import PARENT, STATUS
 
 Command = Callable[[Sequence[PlannedRun]], list[str]]
@@ -163,7 +164,7 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
 
 def log_path(run: PlannedRun) -> pathlib.Path:
     """Returns the file of a run's standard output and error."""
-    return run.folder.path / "log.txt"
+    return run.folder.path / OUTPUT
 
 
 def _tail(path: pathlib.Path) -> Sequence[str]:

@@ -840,6 +840,19 @@ def test_another_configuration_that_came_meanwhile_is_not_written_over(tmp_path)
     assert run.folder.config.read_bytes() == before
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_configuration_that_is_damaged_makes_way_for_the_one_asked_for(launcher, capsys, content):
+    """No message says to delete it, and --status says what becomes of the run."""
+    folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
+    folder.create()
+    folder.config.write_text(content)
+    assert local.main([f"--status={launcher.workdir}"]) == 0
+    assert "stale config.json is damaged: it begins anew" in " ".join(capsys.readouterr().out.split())
+    assert launcher("table3/base@smoke", "--set=train.steps=5") == 0
+    assert folder.read("config")["config"]["train"]["steps"] == 5
+    assert len(launcher.ran()) == 1
+
+
 def test_a_process_that_began_nothing_leaves_the_place_to_another_configuration(launcher):
     launcher.script.write_text('import sys\nsys.exit("error: data.batch_rows=64 cannot be split")')
     assert launcher("table3/base@smoke") == 1

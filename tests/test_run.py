@@ -173,11 +173,13 @@ def test_reading_a_file_of_a_run(tmp_path):
         run.read("result")
     for damaged in (b'{"name": ', b"\xff\xfe", b""):
         run.config.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"^.*config\.json is not JSON \(.*\); delete it and run again$"):
+        with pytest.raises(
+            UserError, match=r"^.*config\.json is not JSON \(.*\); put it back as it was, or launch the run anew$"
+        ):
             run.read("config")
     for text in ("[]", "3", '{"config": []}', "{}"):
         run.config.write_text(text)
-        with pytest.raises(UserError, match=r"^.*config\.json is not what a run writes; delete it and run again$"):
+        with pytest.raises(UserError, match=r"^.*config\.json is not what a run writes; put it back as it was, or "):
             run.read("config")
     run.error.write_text("{}")
     assert run.read("error") == {}
@@ -345,7 +347,7 @@ def test_lines_of_before_there_were_times_of_day(tmp_path):
 def test_a_damaged_line_of_metrics_is_named(tmp_path, damaged):
     run, good = RunDir(tmp_path), b'{"step": 1, "loss": NaN, "timing": {}}'
     run.metrics.write_bytes(b"\n".join([good, damaged, good, b'{"unfin']))
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2, is damaged \(.*\); take it out and start again$"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2, is damaged \(.*\); start again: it goes on from "):
         Log(run, 6, 1)
     assert run.metrics.read_bytes().split(b"\n")[1] == damaged
     run.metrics.write_bytes(b"\n".join([good, good, b'{"unfin']))

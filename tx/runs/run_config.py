@@ -11,7 +11,7 @@ from tx import config as config_lib
 from tx.errors import UserError, writing
 from tx.files import to_json, write_atomically
 from tx.runs import lease
-from tx.runs.run_dir import RunDir
+from tx.runs.run_dir import DamagedFile, RunDir
 from tx.runs.state import refuse_other_configuration
 
 _HANDED_OVER = {"name", "seed", "config"}  # what there is of config.json before the run has begun
@@ -47,12 +47,16 @@ def hand_over(request: Request) -> None:
     """Writes config.json into a run's folder, for the process that is to make the run; see `handed_over`.
 
     What the folder says of an earlier process's code stays, since its checkpoints are of that code. Where nothing
-    differs nothing is written: another process may be at work there.
+    differs nothing is written: another process may be at work there. A config.json that is damaged is written over;
+    then the checkpoints beside it are nobody's (`tx.runs.identity`).
 
     Raises UserError where the folder holds a run of another configuration, or cannot be written.
     """
     config, run, trained_in = request
-    there = run.read("config") if run.config.exists() else {}
+    there = {}
+    if run.config.exists():
+        with contextlib.suppress(DamagedFile):
+            there = run.read("config")
     wanted = {"name": config.name, "seed": config.train.seed} | there | {"config": config.to_dict()}
     wanted.pop("trained_in", None)
     if trained_in is not None:
@@ -79,5 +83,5 @@ def handed_over(run: RunDir) -> Request:
     if trained_in is None:
         return Request(read_config(run), run)
     if not isinstance(trained_in, str):
-        raise UserError(f"{run.config} is not what a run writes; delete it and run again")
+        raise UserError(f"{run.config} is not what a run writes; put it back as it was, or launch the run anew")
     return Request(read_config(run), run, RunDir(pathlib.Path(os.path.normpath(run.path / trained_in))))

@@ -16,6 +16,11 @@ from tx.renamed_fields import with_new_names
 from tx.runs.result import RunResult
 
 LEASE = "lease"  # see tx/runs/lease.py
+OUTPUT = "log.txt"  # of the processes that a launcher has started; the one that runs is writing it
+
+
+class DamagedFile(UserError):
+    """Error of a run's file that is not as a run writes it."""
 
 
 class RunDir:
@@ -54,7 +59,8 @@ class RunDir:
 
     def set_aside(self, name: str) -> pathlib.Path:
         """Moves all files of the run to stale/NAME in its folder, and returns that; what is held, is held still."""
-        kept, name = {"stale", "damaged", LEASE}, re.sub(r"\W", "", name)[:40] or "unknown"  # it was read from a file
+        kept = {"stale", "damaged", LEASE, OUTPUT}
+        name = re.sub(r"\W", "", name)[:40] or "unknown"  # it was read from a file
         aside = next(
             path
             for number in itertools.count(1)
@@ -69,10 +75,14 @@ class RunDir:
     def read(self, name: str) -> dict:
         """Reads one JSON file of the run ("config", "result" or "error"); UserError where missing or damaged.
 
+        Where it is not as a run writes it, that is a DamagedFile.
+
         The first two hold the configuration, nested dicts, as "config", every field under the name that it has now;
         nothing else of them is checked.
         """
         path = getattr(self, name)
+        # Checkpoints beside no config.json are nobody's: deleted, it costs what the run has trained.
+        mend = "put it back as it was, or launch the run anew" if name == "config" else "delete it and run again"
         try:
             value = from_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -80,9 +90,9 @@ class RunDir:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
         except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}); delete it and run again") from None
+            raise DamagedFile(f"{path} is not JSON ({error}); {mend}") from None
         if not isinstance(value, dict) or (name != "error" and not isinstance(value.get("config"), dict)):
-            raise UserError(f"{path} is not what a run writes; delete it and run again")
+            raise DamagedFile(f"{path} is not what a run writes; {mend}")
         if name == "error":
             return value
         return with_new_names(value) | {"config": with_new_names(value["config"])}  # a result has "decode" of its own

@@ -12,7 +12,7 @@ from tx.errors import Diverged, UserError
 from tx.files import to_json, write_atomically
 from tx.runs import fingerprint, lease
 from tx.runs.result import RunResult
-from tx.runs.run_dir import RunDir
+from tx.runs.run_dir import DamagedFile, RunDir
 
 Run = tuple[ConfigDict, RunDir]
 NAMES = ("pending", "running", "done", "failed", "interrupted", "stale")
@@ -20,23 +20,31 @@ NAMES = ("pending", "running", "done", "failed", "interrupted", "stale")
 
 def is_done(config: ConfigDict, run: RunDir) -> bool:
     """Returns whether the folder holds the result; raises UserError where it holds a run of another configuration."""
-    if run.config.exists():
-        refuse_other_configuration(config, run)
-        if run.result.exists():
-            print(f"{run.result} is there: nothing to do")
-            return True
+    refuse_other_configuration(config, run)
+    if run.result.exists():
+        print(f"{run.result} is there: nothing to do")
+        return True
     return False
 
 
 def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
     """Raises UserError where the folder holds a run of another configuration, with the fields that differ."""
-    there = run.read("config")["config"]
+    if (there := _stored(run)) is None:
+        return
     wording = "{field}: {stored!r} there, {current!r} asked for"
     if differing := config_lib.describe_differences(there, config.to_dict(), wording, "(absent)"):
         raise UserError(
             f"{run.path} holds a run of another configuration ({'; '.join(differing)}); "
             "choose another --workdir or delete that folder"
         )
+
+
+def _stored(run):
+    """Returns the configuration of a folder's run; that of its result where config.json is not there or damaged."""
+    if run.config.exists():
+        with contextlib.suppress(DamagedFile):
+            return run.read("config")["config"]
+    return run.read("result")["config"] if run.result.exists() else None
 
 
 @contextlib.contextmanager
@@ -97,7 +105,12 @@ def of(folder: RunDir, changes: Callable[[dict], str]) -> RunState:
     """
     found, made, other = of_files(folder), "", ""
     if found.finished or folder.config.exists():
-        head = folder.read("result" if found.finished else "config")
+        try:
+            head = folder.read("result" if found.finished else "config")
+        except DamagedFile:
+            if found.finished:
+                raise
+            return _of_damaged(folder)
         if changed := changes(head["config"]):
             return dataclasses.replace(found, name="stale", reason=changed, clash=True)
         now = fingerprint.numerics(head["config"])
@@ -109,6 +122,13 @@ def of(folder: RunDir, changes: Callable[[dict], str]) -> RunState:
     if holder := lease.holder(folder.path):
         return RunState("running", str(holder), numerics=made)
     return stale if other and found.name != "failed" else dataclasses.replace(found, numerics=made)
+
+
+def _of_damaged(folder):
+    """Returns the state of a run whose config.json says no more of it: it is begun anew."""
+    if holder := lease.holder(folder.path):
+        return RunState("running", str(holder))
+    return RunState("stale", f"{folder.config.name} is damaged: it begins anew")
 
 
 def of_files(folder: RunDir) -> RunState:
