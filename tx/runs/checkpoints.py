@@ -70,7 +70,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
-            self._note_best(step, _progress(self._folder / str(step)))
+            self._note_best(step, read_progress(self._folder / str(step)))
 
     def _note_best(self, step, progress):
         dev = progress.get("dev")
@@ -169,9 +169,10 @@ class Checkpoints:
     def _find_corruption(self, step):
         folder = self._folder / str(step)
         missing = [item for item in Checkpoint._fields if not (folder / item).is_dir()]
-        return files.find_corruption(folder, apart=APART) or (
-            f"it has no {missing[0]}: other code wrote it" if missing else ""
-        )
+        found = files.find_corruption(folder, apart=APART)
+        if not found and missing:
+            found = f"it has no {missing[0]}: other code wrote it"
+        return found or describe_step(read_progress(folder), step)
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, so that these can be saved anew."""
@@ -241,10 +242,16 @@ class Checkpoints:
             ) from error
 
 
-def _progress(folder: pathlib.Path) -> dict:
+def read_progress(folder: pathlib.Path) -> dict:
     """Returns the progress that a checkpoint holds, unchecked; {} where that cannot be read."""
     try:
         found = files.from_json((folder / "progress" / "metadata").read_text(encoding="utf-8"))  # of orbax's JsonSave
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def describe_step(progress: dict, step: int) -> str:
+    """Returns what is wrong where a checkpoint is not called by the step that it was saved at; else ""."""
+    found = progress.get("step", step)
+    return "" if found == step else f"was saved at step {found}"

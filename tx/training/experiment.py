@@ -15,6 +15,7 @@ from tx.evaluation.translation import split_names
 from tx.files import to_json, write_atomically
 from tx.model.positions import check_length
 from tx.runs import provenance
+from tx.runs.identity import Identity, set_aside_others
 from tx.runs.lease import Lease
 from tx.runs.result import FORMAT
 from tx.runs.selection import Selected, select_parameters
@@ -62,12 +63,13 @@ def claim_runs(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Tr
         if distributed.broadcast_value(run.result.exists):  # another process has just done it
             continue
         distributed.broadcast_value(run.tidy)
-        distributed.broadcast_value(functools.partial(_set_aside_other_code, run, origin["numerics"]))
+        identity = Identity.of(other, origin)
+        distributed.broadcast_value(functools.partial(set_aside_others, run, identity))
         head = {"format": FORMAT, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         heads.append(head)
-        members.append(TrainingRun(other, run, data, lease if distributed.is_primary() else None))
+        members.append(TrainingRun(other, run, data, lease if distributed.is_primary() else None, identity))
     return members, heads
 
 
@@ -95,14 +97,6 @@ def _refuse_what_cannot_train(runs):
 
 def _enter(lease, held):
     held.enter_context(lease)
-
-
-def _set_aside_other_code(run, numerics):
-    """Sets aside what other code has begun: gone on with, its end would be nobody's result."""
-    made = run.read("config").get("numerics", numerics) if run.config.exists() else numerics
-    if made != numerics:
-        aside = run.set_aside(made)
-        print(f"note: other code has begun this run (fingerprint {made}, now {numerics}): begun anew; see {aside}")
 
 
 class Chosen(NamedTuple):

@@ -22,6 +22,7 @@ class Progress:
       losses: those of the last line of the log, {} before the first.
       recent: the losses of the last steps.
       log: what `tx.runs.metrics_log.Log.written` says as of the checkpoint; {} where there is no log.
+      identity: whose it is (`tx.runs.identity.Identity`), for JSON; {} where that is not known.
       dev: {"last", "best"}: what dev perplexity was at the last evaluation, and at the one with the lowest loss, as
         {"step", "nll", "ppl"}; None before.
     """
@@ -34,6 +35,7 @@ class Progress:
     losses: dict[str, float] = dataclasses.field(default_factory=dict)
     recent: collections.deque[float] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=RECENT))
     log: dict[str, int | str] = dataclasses.field(default_factory=dict)
+    identity: dict[str, object] = dataclasses.field(default_factory=dict)
     dev: dict[str, dict | None] = dataclasses.field(default_factory=lambda: {"last": None, "best": None})
 
     @classmethod

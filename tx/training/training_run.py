@@ -1,5 +1,7 @@
 """Training run: what each run of a group that trains side by side has of its own."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -9,6 +11,7 @@ from tx.data.loader import TrainBatches
 from tx.data.packing import Batch
 from tx.model.flops import training_flops
 from tx.runs.checkpoints import Checkpoint, Checkpoints
+from tx.runs.identity import Identity
 from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
 from tx.runtime.backend import plans_ahead
@@ -26,13 +29,21 @@ class TrainingRun:
       config, run: the run.
       data: its text, as that of all members.
       lease: the right to write the run's folder, if it is to be held.
+      identity: what its checkpoints are to say of whose they are.
 
     Attributes:
       progress: its totals, those of earlier processes among them.
       lost: the error that ended it while the others of its group went on, or None.
     """
 
-    def __init__(self, config: ConfigDict, run: RunDir, data: tokenized.PreparedData, lease: Lease | None = None):
+    def __init__(
+        self,
+        config: ConfigDict,
+        run: RunDir,
+        data: tokenized.PreparedData,
+        lease: Lease | None = None,
+        identity: Identity | None = None,
+    ):
         self.config, self.run, self.data, self._lease = config, run, data, lease
         self.batches = TrainBatches(
             data.splits["train"],
@@ -44,7 +55,8 @@ class TrainingRun:
         )
         self.rate = schedule(config)
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
-        self.progress, self.lost = Progress(), None
+        self._identity = dataclasses.asdict(identity) if identity else {}
+        self.progress, self.lost = Progress(identity=self._identity), None
 
     @property
     def label(self) -> str:
@@ -65,7 +77,8 @@ class TrainingRun:
             return init_state(self.config)
         like = jax.eval_shape(lambda: init_state(self.config))
         found = self.checkpoints.restore(like.params, like.opt_state, step)
-        self.batches.position, self.progress = found.data, Progress.read(found.progress)
+        self.batches.position = found.data
+        self.progress = dataclasses.replace(Progress.read(found.progress), identity=self._identity)
         updates = jax.device_put(np.int32(step), jax.local_devices()[0])  # where the others lie: one more compilation
         return TrainState(updates, found.params, found.opt_state)
 

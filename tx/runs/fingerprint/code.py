@@ -30,7 +30,7 @@ APART = frozenset(
         *("data/cache", "data/downloads", "model/flops", "training/loss_monitor", "training/memory_check"),
         *(
             f"runs/{name}"
-            for name in ("lease", "metrics_log", "provenance", "record", "result", "run_dir", "tensorboard")
+            for name in ("identity", "lease", "metrics_log", "provenance", "record", "result", "run_dir", "tensorboard")
         ),
         *(f"runs/fingerprint/{name}" for name in ("__init__", "code", "definitions", "references")),
         *(f"runtime/{name}" for name in ("determinism", "distributed", "memory", "signals")),

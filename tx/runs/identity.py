@@ -1,0 +1,133 @@
+"""Identity of checkpoints: whose they are. Checksums say that a file is whole, not which run it belongs to."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from tx import config as config_lib
+from tx import files
+from tx.errors import printable
+from tx.renamed_fields import NEW_NAMES
+from tx.runs.checkpoints import APART, describe_step, read_progress
+from tx.runs.metrics_log import holds
+from tx.runs.run_dir import DamagedFile, RunDir
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Identity of a run: all that decides the numbers of its training, but for their last digits.
+
+    Attributes:
+      config: the fields that its parameters depend on, the seed among them, by dotted name.
+      numerics: the fingerprint of the code.
+      text, vocabulary: those of the sentences, and of the subwords that they were cut into.
+    """
+
+    config: dict[str, object]
+    numerics: str
+    text: str
+    vocabulary: str
+
+    @classmethod
+    def of(cls, config: ConfigDict, head: dict) -> "Identity":
+        """Returns the identity of a run.
+
+        Args:
+          config: whole.
+          head: "numerics" and "data" as config.json has them.
+        """
+        data = head["data"]
+        return cls(fields(config), head["numerics"], data["fingerprint"], data["vocabulary_fingerprint"])
+
+    def describe_other(self, saved: object) -> str:
+        """Returns in what the identity that a checkpoint holds is not this one, in a few words; "" for nothing.
+
+        Args:
+          saved: what `dataclasses.asdict` gave, read from JSON, unchecked.
+        """
+        if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+            return "says of no run that it is its own"
+        if differing := describe_other_fields(saved["config"], self.config):
+            return f"is of another configuration ({differing})"
+        for name in ("numerics", "text", "vocabulary"):
+            if saved.get(name) != getattr(self, name):
+                what = {"numerics": "code", "text": "text", "vocabulary": "subwords"}[name]
+                return f"is of other {what} (fingerprint {saved.get(name)}, now {getattr(self, name)})"
+        return ""
+
+
+def fields(config: ConfigDict) -> dict[str, object]:
+    """Returns the fields that decide the numbers of a training, wherever it is computed and its text lies."""
+    where = {name for name in config_lib.fields(config) if config_lib.says_where(name)} | {"data.dir"}
+    return {name: value for name, value in config_lib.training_fields(config).items() if name not in where}
+
+
+def describe_other_fields(saved: Mapping[str, object], current: Mapping[str, object]) -> str:
+    """Returns how the `fields` of a checkpoint differ from those of a run; "" where they do not."""
+    there = {NEW_NAMES.get(name, name): value for name, value in saved.items()}
+    return "; ".join(config_lib.describe_differences(there, dict(current), absent="(absent)"))
+
+
+def set_aside_others(run: RunDir, identity: Identity) -> None:
+    """Sets aside what is there of another run, so that this one begins anew, with a line that says so.
+
+    Gone on with, its end would be nobody's result. Checkpoints beside no config.json that a run has written are
+    nobody's; those that metrics.jsonl has not the lines of any more are set aside alone, where one before them is left.
+    What is damaged is left to `Checkpoints.verify`. Only who holds the run may call it.
+    """
+    made = _code_of(run)
+    steps = sorted(int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit())
+    why = _describe_others(run, identity, made, steps)
+    if not why:
+        lacking = [step for step in steps if not _log_agrees(run, step)]
+        if lacking and len(lacking) < len(steps):
+            _set_aside_checkpoints(run, lacking)
+        elif lacking:
+            why = f"{run.metrics.name} has not the lines that checkpoint {lacking[0]} was saved after"
+    if why:
+        aside = run.set_aside(made or "")
+        print(printable(f"note: {why}: begun anew; see {aside}"))
+
+
+def _code_of(run):
+    """Returns the fingerprint of the code that has begun a run; None where its config.json says of none."""
+    try:
+        found = run.read("config").get("numerics") if run.config.exists() else None
+    except DamagedFile:
+        return None
+    return None if found is None else str(found)
+
+
+def _describe_others(run, identity, made, steps):
+    if made not in (None, identity.numerics):
+        return f"other code has begun this run (fingerprint {made}, now {identity.numerics})"
+    if steps and made is None:
+        return f"{run.path} holds checkpoints, but no {run.config.name} of a run that has saved them"
+    for step in steps:
+        folder = run.checkpoints / str(step)
+        progress = read_progress(folder)
+        other = describe_step(progress, step) or identity.describe_other(progress.get("identity"))
+        if progress and other and not files.find_corruption(folder, apart=APART):
+            return f"checkpoint {step} {other}"
+    return ""
+
+
+def _log_agrees(run, step):
+    match read_progress(run.checkpoints / str(step)).get("log"):
+        case {"lines": int(lines), "sha256": str(digest)}:
+            return holds(run, lines, digest)
+    return True  # of one that is damaged nothing is known
+
+
+def _set_aside_checkpoints(run, steps):
+    for step in steps:
+        aside = run.path / "damaged" / f"{step}.{os.getpid()}"
+        aside.parent.mkdir(exist_ok=True)
+        (run.checkpoints / str(step)).rename(aside)
+    said = ", ".join(map(str, steps))
+    print(
+        f"note: {run.metrics.name} has not the lines that checkpoints were saved after (step {said}): "
+        f"an earlier one is taken; see {run.path / 'damaged'}"
+    )
