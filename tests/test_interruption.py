@@ -64,6 +64,30 @@ def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
     assert progress["tokens"]["target"] > 0
 
 
+@pytest.mark.parametrize(("stopped", "first"), [(7, 0), (23, 20), (24, 24)])
+def test_other_steps_a_dispatch_go_on_from_a_step_that_leads_to_the_last(tmp_path, monkeypatch, capsys, stopped, first):
+    run, data, each, seen = RunDir(tmp_path), handful.prepared(copies=2), 1, []
+
+    def step(state, batch):
+        seen.append(int(state.step) + each)
+        if seen[-1] == stopped and each == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return TrainState(state.step + each, state.params, state.opt_state), tiny.metrics()
+
+    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(loop, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": 2.7, "tokens": 9}])
+    with Interruption() as interruption, pytest.raises(Interrupted):
+        loop.train([TrainingRun(tiny.config(**SETTINGS), run, data)], interruption)
+    assert seen[-1] == stopped
+    each, further = 4, SETTINGS | {"train__steps_per_dispatch": 4, "train__eval_every": 20}
+    seen.clear()
+    state, [summary] = loop.train([TrainingRun(tiny.config(**further), run, data)])
+    assert seen == list(range(first + 4, 41, 4))
+    assert (int(state.step), summary["dev"]["last"]["step"]) == (40, 40)
+    told = f"note: step {stopped} is no multiple of train.steps_per_dispatch=4: training goes on from step {first}"
+    assert (told in capsys.readouterr().out) == (stopped != first)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_interrupted_goes_on_to_the_same_end(tmp_path, number):

@@ -46,10 +46,19 @@ class RunGroup:
         return state, common or 0
 
     def _newest_checkpoint(self):
-        """Returns the step of the newest intact checkpoint that all members have, or None."""
+        """Returns the step of the newest intact checkpoint that all members have, or None.
+
+        One that whole dispatches do not lead to, as of a run that was stopped under another train.steps_per_dispatch,
+        is not taken: they would not lead from there to the last step either.
+        """
+        each = self.config.train.steps_per_dispatch
         while common := set.intersection(*(set(m.checkpoints.steps()) for m in self.members)):
-            if all([m.checkpoints.verify(max(common)) for m in self.members]):
-                return max(common)
+            newest = max((step for step in common if step % each == 0), default=None)
+            if newest is None or all([m.checkpoints.verify(newest) for m in self.members]):
+                if newest != max(common):
+                    whole = f"step {max(common)} is no multiple of train.steps_per_dispatch={each}"
+                    print(f"note: {whole}: training goes on from step {newest or 0}")
+                return newest
         return None
 
     @contextlib.contextmanager
