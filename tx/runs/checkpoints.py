@@ -53,10 +53,11 @@ class Checkpoints:
     Args:
       folder: where they lie, one folder a step.
       keep: how many of the newest stay on disk, beside the best.
+      every: steps between them; an evaluation between two may be the best, and have none.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int | None = None):
-        self._folder, self._best = folder.resolve(), {}
+    def __init__(self, folder: pathlib.Path, keep: int | None = None, every: int = 1):
+        self._folder, self._best, self._every = folder.resolve(), {}, every
         if not distributed.is_primary():
             self._manager = None
             return
@@ -155,7 +156,8 @@ class Checkpoints:
 
     def _verify(self, step):
         best, found = self._best.get(step, step), self._find_corruption(step)
-        if not found and (lost := self._find_corruption(best)):
+        has_none = best % self._every and not (self._folder / str(best)).exists()
+        if not found and not has_none and (lost := self._find_corruption(best)):
             found = f"its best, checkpoint {best}: {lost}"
         if found:
             aside = self._folder.parent / "damaged" / f"{step}.{os.getpid()}"

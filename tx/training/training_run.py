@@ -54,7 +54,7 @@ class TrainingRun:
             ahead=plans_ahead(),
         )
         self.rate = schedule(config)
-        self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
+        self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints, config.train.checkpoint_every)
         self._identity = dataclasses.asdict(identity) if identity else {}
         self.progress, self.lost = Progress(identity=self._identity), None
 
