@@ -32,6 +32,7 @@ from launch.plan import PlannedRun
 from launch.pool import Command, Pool, outcome
 from launch.queue import Queue
 from launch.resources import default_jobs
+from launch.text import with_text
 from launch.tuning import Stage
 from tx import plugins
 from tx.errors import UserError, one_line_errors
@@ -194,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many times a run that fails is started again (default: %(default)s)",
     )
-    parser.add_argument("--rerun_stale", action="store_true", help="make anew what was made by other code")
+    parser.add_argument(
+        "--rerun_stale", action="store_true", help="make anew what other code has made, or what is done on other text"
+    )
     parser.add_argument(
         "--no_rehearsal",
         action="store_true",
@@ -256,19 +259,24 @@ def _shown(stage: Stage, most: int | None, console: Console) -> list[PlannedRun]
     """Prints the plan of a stage, with groups where runs train side by side, and returns its runs."""
     if stage.title:
         say(console, f"{stage.title}:")
-    runs = stage.preview()
+    runs = with_text(stage.preview())
     console.print(plan_table(runs, grouping.groups(runs, most) if most != 1 else ()))
     return runs
 
 
 def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun], int]:
     """Makes the runs of a stage that are not done; returns all of them, and how many failed."""
-    runs = stage.plan()
+    planned = stage.plan()
+    runs = with_text(planned)
     plan.refuse_clashes(runs)
     if args.rerun_stale and (stale := [run for run in runs if run.state.name == "stale" and run.state.finished]):
         for run in stale:
             run.folder.set_aside(run.state.numerics)
         runs = stage.plan()
+    else:
+        for before, run in zip(planned, runs, strict=True):
+            if run.state != before.state:
+                say(console, f"stale  {run.label}: {run.state.reason}; --rerun_stale makes it anew")
     groups = grouping.groups(runs, args.stack)
     with _new_folder(args.workdir):
         if groups:

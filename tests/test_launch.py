@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from experiments import points, registry
 from launch import display, grouping, local, plan, pool, queue, resources
+from tx.data import corpora
 from tx.errors import UserError
 from tx.files import to_json
 from tx.model import flops
@@ -517,6 +519,42 @@ def test_what_other_code_has_done_stays_until_it_is_to_be_made_anew(launcher, ca
     assert len(launcher.ran()) == 2
     assert folder.read("result") != other
     assert json.loads((folder.path / "stale" / "0123" / "result.json").read_text()) == other
+
+
+def test_what_is_done_on_other_text_is_stale_until_it_is_to_be_made_anew(launcher, capsys, tmp_path):
+    text = tmp_path / "text" / "multi30k"
+    text.mkdir(parents=True)
+    for stem in ("train", "val", "test_2016_flickr", "test_2017_flickr", "test_2017_mscoco"):
+        for language in ("en", "de"):
+            (text / f"{stem}.{language}").write_text(f"a {stem} in {language}\nanother\n")
+    asked = ("table3/base@multi30k", f"--set=data.dir={tmp_path / 'text'}")
+    (run,) = planned(*asked, f"--workdir={launcher.workdir}")
+    data = {"corpus": "multi30k", "fingerprint": corpora.load(run.config.data).fingerprint}
+    data["vocabulary_fingerprint"] = "v"
+    result = {"config": run.config.to_dict(), "data": data}
+    run.folder.create()
+    run.folder.result.write_text(to_json(result))
+
+    def told(*more):
+        assert launcher(*asked, *more) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "stale" in line]
+
+    assert told() == []
+    (text / "train.de").write_text("ein Satz\nnoch einer\n")
+    (line,) = told()
+    assert line.startswith("stale  table3/base@multi30k seed 1: the text of multi30k is another: its fingerprint was ")
+    assert line.endswith("; --rerun_stale makes it anew")
+    assert told("--dry_run")
+    assert launcher.ran() == []
+    assert run.folder.read("result") == result
+    told("--rerun_stale")
+    assert launcher.ran() == [("table3/base@multi30k", 1)]
+    assert [json.loads(path.read_text()) for path in run.folder.path.glob("stale/*/result.json")] == [result]
+    shutil.rmtree(text)
+    run.folder.result.write_text(to_json(result))
+    text.mkdir()
+    (text / "train.de").write_text("ein Satz\n")  # what cannot be read says nothing of a run that is done
+    assert told() == []
 
 
 def test_a_trainers_own_error_is_kept(launcher, monkeypatch):

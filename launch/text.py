@@ -1,0 +1,54 @@
+"""Runs that are done, beside the text that their data is read from today."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+from launch.plan import PlannedRun
+from tx.errors import UserError
+from tx.files import to_json
+from tx.runs.state import RunState
+
+
+def with_text(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Returns the runs, those of them stale that are done on other sentences than their text has today.
+
+    Text is looked at that lies in a folder of the user's: what is generated or fetched changes with the code alone.
+    Where it is not there, or cannot be read, nothing is said of it; nothing is fetched.
+    """
+    known, found = {}, []
+    for run in runs:
+        if run.state.name == "done" and _is_users(run.config.data):
+            key = to_json(run.config.data.to_dict())
+            if key not in known:
+                known[key] = _fingerprint(run.config.data)
+            made = _made_of(run)
+            if known[key] and made != known[key]:
+                why = (
+                    f"the text of {run.config.data.corpus} is another: its fingerprint was {made}, is now {known[key]}"
+                )
+                run = dataclasses.replace(run, state=RunState("stale", why, True, numerics=run.state.numerics))
+        found.append(run)
+    return found
+
+
+def _is_users(data):
+    from tx.data.text_files import CORPORA  # slow to import, and needed for text alone
+
+    roots = [root for root in (data.dir, os.environ.get("TX_DATA_DIR")) if root]
+    return data.corpus in CORPORA and any((pathlib.Path(root).expanduser() / data.corpus).is_dir() for root in roots)
+
+
+def _fingerprint(data):
+    from tx.data import corpora
+
+    try:
+        return corpora.load(data).fingerprint
+    except UserError:
+        return ""
+
+
+def _made_of(run):
+    data = run.folder.read("result").get("data")
+    return str(data.get("fingerprint")) if isinstance(data, dict) else ""
