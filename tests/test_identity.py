@@ -11,7 +11,7 @@ import tiny
 from tx import files
 from tx.data import tokenized
 from tx.errors import UserError
-from tx.runs import run_config
+from tx.runs import provenance, run_config
 from tx.runs.checkpoints import APART, read_progress
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_config import Request
@@ -258,3 +258,44 @@ def test_a_result_without_a_configuration_is_compared_by_its_own(tmp_path, go, c
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"another configuration \(model.dropout: 0.1 there, 0.3 asked for\)"):
         experiment.run_experiments([(little(model__dropout=0.3), run)])
+
+
+def origins(run):
+    """What the newest checkpoint says that each stretch was computed with, by its first step."""
+    return {each.pop("step"): each for each in read_progress(run.checkpoints / str(steps(run)[-1]))["origins"]}
+
+
+def test_what_only_decides_last_digits_is_recorded_and_gone_on_with(tmp_path, go, monkeypatch, capsys):
+    """Threads, versions, processor, mode and devices, and where it goes on as before, no more."""
+    run, describe = RunDir(tmp_path), provenance.describe
+    changes = [{}, {"device": {"threads": 7}}, {"versions": {"jax": "0.0.1"}}, {"device": {"kind": "Another"}}, {}]
+    for number, change in enumerate(changes):
+
+        def changed(config=None, change=change):
+            found = describe(config)
+            return {name: value | change.get(name, {}) if name in change else value for name, value in found.items()}
+
+        monkeypatch.setattr(provenance, "describe", changed)
+        mode = {"parallel__mode": "pmap"} if number == 3 else {}
+        for until in (3, 5):
+            first = go(tmp_path, 2 * number + until, train__steps=40, train__eval_every=40, **mode)
+    assert first == 10
+    found = origins(run)
+    assert list(found) == [1, 5, 7, 9, 11]
+    assert found[1] == found[11]
+    assert found[1]["program"] == {
+        **{"mode": "jit", "fsdp_shards": 1, "deterministic": False, "steps_per_dispatch": 1, "side_by_side": 1}
+    }
+    assert found[5] == found[1] | {"device": found[1]["device"] | {"threads": 7}}
+    assert found[7]["versions"] == found[1]["versions"] | {"jax": "0.0.1"}
+    assert (found[9]["device"]["kind"], found[9]["program"]["mode"]) == ("Another", "pmap")
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_the_devices_of_an_origin_are_those_that_are_used():
+    """Nor do the cores of a GPU's host matter."""
+    gpu = {"platform": "gpu", "kind": "H", "count": 8, "threads": 16}
+    for asked, used in ((0, 8), (1, 1), (4, 4)):
+        found = provenance.describe_computing(little(parallel__devices=asked), {"device": gpu, "versions": {}}, 2)
+        assert found["device"] == {"platform": "gpu", "kind": "H", "count": used}
+    assert found["program"]["side_by_side"] == 2

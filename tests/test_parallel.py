@@ -266,6 +266,9 @@ def test_two_processes_train_what_one_does(tmp_path):
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
         assert found.data == wanted.data
         assert found.progress.pop("seconds") != wanted.progress.pop("seconds")
+        assert found.progress.pop("log")["lines"] == wanted.progress.pop("log")["lines"]  # clock readings differ
+        for name in ("identity", "origins"):
+            assert bool(found.progress.pop(name)) != bool(wanted.progress.pop(name))  # nobody gave the other one a name
         for key in ("recent", "losses"):
             assert found.progress.pop(key) == pytest.approx(wanted.progress.pop(key), rel=1e-5)
         devs = [found.progress.pop("dev"), wanted.progress.pop("dev")]
@@ -277,7 +280,10 @@ def test_two_processes_train_what_one_does(tmp_path):
     # From the checkpoint of step 2 on, in another way.
     run.result.unlink()
     shutil.rmtree(run.checkpoints / "4")
+    assert "origins" not in run.read("result")
     check("--config.parallel.fsdp_shards=2")
+    origins = [(one["step"], one["program"]["mode"]) for one in run.read("result")["origins"]]
+    assert origins == [(1, "pmap"), (3, "jit")]
     # What one process refuses, all refuse.
     for status, _, error in two_processes(*arguments, "--config.train.steps=9"):
         assert status == 2

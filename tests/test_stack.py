@@ -139,7 +139,9 @@ def test_a_member_is_what_it_is_alone(stacked, alone):
         one, two = final_state(beside, step), final_state(by_itself, step)
         close_states(one, two)
         assert one.data == two.data
-        close(one.progress | {"seconds": 0}, two.progress | {"seconds": 0})
+        assert one.progress["log"]["lines"] == two.progress["log"]["lines"]
+        otherwise = {"seconds": 0, "log": {}, "origins": []}  # clock readings, and that they trained side by side
+        close(one.progress | otherwise, two.progress | otherwise)
     assert beside.translations("validation").read_text() == by_itself.translations("validation").read_text()
 
     def files(run):
@@ -342,6 +344,26 @@ def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypat
     experiments(tmp_path, names)
     assert RunDir(tmp_path / "other").result.exists()
     assert not RunDir(tmp_path / "other").error.exists()
+
+
+def test_a_result_lists_what_it_was_computed_with_where_that_was_not_one_thing(untrained, monkeypatch, tmp_path):
+    untold = experiment.train
+
+    def train(members, interruption):
+        for m in members:
+            m.progress.computed_with(m.origin)
+            m.progress.step = 4
+            m.progress.computed_with(m.origin | ({"versions": {"jax": "0.0.1"}} if m.config.train.seed == 2 else {}))
+        return untold(members, interruption)
+
+    monkeypatch.setattr(experiment, "train", train)
+    monkeypatch.setattr(outcome, "evaluate_translations", translated)
+    made = experiments(tmp_path, ["plain", "other"])
+    assert "origins" not in made["plain"].read("result")
+    one, two = made["other"].read_result().origins
+    assert (one.step, two.step) == (1, 5)
+    assert (one.program["side_by_side"], one.device.platform) == (2, "cpu")
+    assert two.versions == {"jax": "0.0.1"} != one.versions
 
 
 def test_training_that_fails_fails_for_all_that_were_in_it(untrained, monkeypatch, tmp_path):

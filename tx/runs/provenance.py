@@ -36,6 +36,23 @@ def describe(config: ConfigDict | None = None) -> dict:
     }
 
 
+def describe_computing(config: ConfigDict, described: dict, side_by_side: int) -> dict:
+    """Returns {"device", "versions", "program"}: what decides the last digits of a training's numbers, and no more.
+
+    Args:
+      config: of the run.
+      described: as `describe` gave it.
+      side_by_side: how many runs train in one program.
+    """
+    device, parallel = dict(described["device"]), config.parallel
+    device["count"] = parallel.devices or device["count"]  # those that are used
+    if device["platform"] != "cpu":
+        del device["threads"]
+    program = {name: parallel[name] for name in ("mode", "fsdp_shards", "deterministic")}
+    program |= {"steps_per_dispatch": config.train.steps_per_dispatch, "side_by_side": side_by_side}
+    return {"device": device, "versions": described["versions"], "program": program}
+
+
 def revision() -> str:
     """Returns the git commit of this code, with "+" where files differ from it; "" outside a checkout."""
     root = pathlib.Path(__file__).resolve().parents[2]

@@ -171,6 +171,24 @@ class Head(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin(Record):
+    """Origin of a stretch of a training: what it was computed with, as far as that decides last digits.
+
+    Attributes:
+      step: its first; one beyond the training's last where only what came after it was computed so.
+      device: those that were used.
+      versions: of Python and the libraries, by name.
+      program: parallel.mode, fsdp_shards and deterministic, train.steps_per_dispatch, and how many runs trained side by
+        side.
+    """
+
+    step: int
+    device: Device
+    versions: dict[str, str]
+    program: dict[str, object]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunResult(Record):
     """Result of a run that is done.
 
@@ -189,6 +207,7 @@ class RunResult(Record):
       dev_last, dev_best: of the last evaluation, and the one with the lowest loss.
       curve: by step, thinned: training losses, and every evaluation as "dev_nll" and "dev_ppl".
       attention: every head, where it was looked into (probe.attention).
+      origins: of the stretches of its training, in order; None where there was one, which device and versions tell.
       trained_in: the folder of the run whose parameters it took, seen from its own; None where it was trained itself.
     """
 
@@ -212,6 +231,7 @@ class RunResult(Record):
     dev_best: Evaluation | None = None
     curve: tuple[dict[str, float], ...] | None = None
     attention: tuple[Head, ...] | None = None
+    origins: tuple[Origin, ...] | None = None
     trained_in: str | None = None
 
     @classmethod

@@ -70,6 +70,8 @@ def claim_runs(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Tr
         run.error.unlink(missing_ok=True)
         heads.append(head)
         members.append(TrainingRun(other, run, data, lease if distributed.is_primary() else None, identity))
+    for m in members:
+        m.origin = provenance.describe_computing(m.config, origin, len(members))
     return members, heads
 
 
@@ -163,6 +165,8 @@ def _finish(m: TrainingRun, chosen: Chosen, head: dict, summary: dict, stacked: 
     # Of a stacked run, the training's seconds are its share of the group's.
     timing = {"target_tokens_per_s": summary["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
     known = head | {"train": summary, "dev": chosen.dev, "curve": thinned_curve(m.run), "timing": timing}
+    if len(m.progress.origins) > 1:
+        known["origins"] = m.progress.origins
     known |= {f"dev_{which}": dev for which, dev in devs.items()}
     finish(m.config, m.run, m.data, chosen.params, known, seconds, m.set_status, apart=stacked > 1)
 

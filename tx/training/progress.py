@@ -23,6 +23,8 @@ class Progress:
       recent: the losses of the last steps.
       log: what `tx.runs.metrics_log.Log.written` says as of the checkpoint; {} where there is no log.
       identity: whose it is (`tx.runs.identity.Identity`), for JSON; {} where that is not known.
+      origins: what each stretch of it was computed with: {"step": its first, ...}, as
+        `tx.runs.provenance.describe_computing` says it; [] where that is not known.
       dev: {"last", "best"}: what dev perplexity was at the last evaluation, and at the one with the lowest loss, as
         {"step", "nll", "ppl"}; None before.
     """
@@ -36,6 +38,7 @@ class Progress:
     recent: collections.deque[float] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=RECENT))
     log: dict[str, int | str] = dataclasses.field(default_factory=dict)
     identity: dict[str, object] = dataclasses.field(default_factory=dict)
+    origins: list[dict[str, object]] = dataclasses.field(default_factory=list)
     dev: dict[str, dict | None] = dataclasses.field(default_factory=lambda: {"last": None, "best": None})
 
     @classmethod
@@ -56,6 +59,11 @@ class Progress:
         total = {side: self.tokens[side] + tokens[side] for side in SIDES}
         now = dataclasses.replace(self, step=step, tokens=total, unread=unread, seconds=self.seconds + seconds)
         return dataclasses.asdict(now) | {"recent": list(self.recent)}
+
+    def computed_with(self, origin: dict[str, object]) -> None:
+        """Records what the next steps are computed with, where that is not what the ones before them were."""
+        if not self.origins or self.origins[-1] | origin != self.origins[-1]:
+            self.origins.append({"step": self.step + 1, **origin})
 
     def evaluated(self, step: int, dev: dict) -> None:
         """Records dev perplexity, {"nll", "ppl", ...}, at a step."""

@@ -17,7 +17,7 @@ from tx.runs.selection import select_parameters
 from tx.runs.state import is_done, recorded
 from tx.training.outcome import described, finish
 
-_OF_TRAINING = ("train", "curve", "dev_last", "dev_best")  # what result.json says that is the other run's
+_OF_TRAINING = ("train", "curve", "dev_last", "dev_best", "origins")  # what result.json says that is the other run's
 
 
 def evaluate_with_trained_params(config: ConfigDict, run: RunDir, trained: RunDir) -> None:

@@ -32,6 +32,7 @@ class TrainingRun:
       identity: what its checkpoints are to say of whose they are.
 
     Attributes:
+      origin: what this process computes with (`tx.runs.provenance.describe_computing`), where that is to be recorded.
       progress: its totals, those of earlier processes among them.
       lost: the error that ended it while the others of its group went on, or None.
     """
@@ -56,6 +57,7 @@ class TrainingRun:
         self.rate = schedule(config)
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints, config.train.checkpoint_every)
         self._identity = dataclasses.asdict(identity) if identity else {}
+        self.origin: dict[str, object] | None = None
         self.progress, self.lost = Progress(identity=self._identity), None
 
     @property
@@ -73,8 +75,12 @@ class TrainingRun:
         """Restores the checkpoint of a step, or begins anew for None; deletes the later ones, and returns the state."""
         self.checkpoints.tidy()
         self.checkpoints.drop_after(step or 0)
-        if step is None:
-            return init_state(self.config)
+        state = init_state(self.config) if step is None else self._restore(step)
+        if self.origin:
+            self.progress.computed_with(self.origin)
+        return state
+
+    def _restore(self, step):
         like = jax.eval_shape(lambda: init_state(self.config))
         found = self.checkpoints.restore(like.params, like.opt_state, step)
         self.batches.position = found.data
