@@ -28,7 +28,18 @@ def of(row: Row, sweep: Results) -> list[tuple[str, str]]:
         flags.append((f"{'' if stuck == len(row.results) else f'{stuck} '}on the plateau", _ON_PLATEAU))
     if over_fitted(row, sweep):
         flags.append(("over-fitted", f"Over-fitted: the dev loss was lowest at step {_best_steps(row)}{_ROSE}"))
-    return flags
+    return flags + [("equal seeds", f"Equal seeds: {twins}{_EQUAL}") for twins in _equal_seeds(row)]
+
+
+def _equal_seeds(row):
+    """Yields "seeds 3 and 4" for runs of a row whose training and dev losses are the same to the last digit."""
+    alike = {}
+    for run in row.runs:
+        if run.result and (losses := (run.result.train.final_loss, run.result.dev.nll))[0] is not None:
+            alike.setdefault(losses, []).append(str(run.seed))
+    for seeds in alike.values():
+        if len(seeds) > 1:
+            yield f"seeds {', '.join(seeds[:-1])} and {seeds[-1]}"
 
 
 def unfinished(row: Row, sweep: Results) -> bool:
@@ -41,6 +52,10 @@ _DESCENDING = (
     "deviation between seeds. Longer training would change the row."
 )
 _ROSE = ", and at the end it was more than one standard deviation between seeds above that."
+_EQUAL = (
+    " have the same training and dev losses to the last digit, which different seeds do not: they may be one run, "
+    "counted several times, and then ± is too small."
+)
 _ON_PLATEAU = (
     f"On the plateau: the source takes off less than {PLATEAU:.0%} of the share of the dev loss that it takes off in "
     "the row where that is most (beside the loss with the encoder's output zeroed): the model has hardly learned to "

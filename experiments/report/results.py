@@ -1,13 +1,15 @@
 """Results of a sweep's folder: every row's runs, done, failed or unfinished, read from their JSON files."""
 
 import dataclasses
+import functools
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import tx.config
 from experiments import registry, tuning
 from experiments.registry import Scale, Sweep, Variant
+from experiments.report import placement
 from experiments.tuning import Asked
 from tx.errors import UserError
 from tx.renamed_fields import names_of
@@ -209,6 +211,8 @@ def _row(sweep, scale, variant, paths, base):
     config = registry.resolve(sweep, variant, scale)
     now = tx.config.fields(config)
     runs = tuple(read_run(path, seed, now) for seed, path in sorted(paths.items()))
+    misplaced = functools.partial(placement.of_other_row, f"{sweep.name}/{variant.name}@{scale.label}")
+    runs = tuple(_in_place(run, misplaced) for run in runs)
     return Row(variant, registry.diff(config, base), runs, now)
 
 
@@ -223,6 +227,7 @@ def _extra_row(sweep, scale, name, paths, base):
     now = tx.config.fields(registry.resolve(sweep, registered, scale)) if registered else None
     free = frozenset(field for field in now or () if any(named & {f, f.rpartition(".")[2]} for f in names_of(field)))
     runs = tuple(read_run(path, seed, now, free) for seed, path in sorted(paths.items()))
+    runs = tuple(_in_place(run, functools.partial(placement.of_other_point, name, free)) for run in runs)
     before = tx.config.fields(base)
     config = next(filter(None, map(_configuration, runs)), before)
     changed = tx.config.differences(config, before, "absent")
@@ -236,15 +241,24 @@ def read_run(path: pathlib.Path, seed: int, now: dict[str, object] | None = None
     return SeedRun(path, seed, found, result, _changes(result.config, now, free) if result else ())
 
 
+def _in_place(run: SeedRun, misplaced: Callable[[RunResult], RunState | None]) -> SeedRun:
+    """Returns a run; failed, and without a result, where that is a copy of another's."""
+    found = misplaced(run.result) if run.result else None
+    return dataclasses.replace(run, state=found, result=None, stale=()) if found else run
+
+
 def _changes(config: dict, now: dict[str, object] | None, free: Iterable[str]) -> tuple[str, ...]:
     return () if now is None else tuple(tx.config.describe_differences(config, now, apart=NOT_COMPARED.union(free)))
 
 
 def loss_of(run: SeedRun | None) -> float | None:
-    """Returns the dev loss of a run, in nats a subword; `tuning.FAILED` where it failed, None where it is not done."""
+    """Returns the dev loss of a run, in nats a subword; `tuning.FAILED` where it failed, None where it is not done.
+
+    A result that is damaged, or a copy of another's, says nothing of the run: that is not done.
+    """
     if run and run.result:
         return float(run.result.dev.nll)
-    return tuning.FAILED if run and run.state.name == "failed" else None
+    return tuning.FAILED if run and run.state.name == "failed" and not run.state.finished else None
 
 
 def _configuration(run: SeedRun) -> dict[str, object]:

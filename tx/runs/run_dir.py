@@ -38,6 +38,12 @@ class RunDir:
         self.result = self.path / "result.json"
         self.error = self.path / "error.json"
 
+    @property
+    def seed(self) -> int | None:
+        """The seed that the folder's name says, K of "seedK"; None where it says none."""
+        match = re.fullmatch(r"seed(\d+)", self.path.name)
+        return int(match[1]) if match else None
+
     def translations(self, split: str) -> pathlib.Path:
         """Returns the file of a split's translations, a sentence a line."""
         return self.path / f"translations.{split}.txt"

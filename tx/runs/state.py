@@ -29,22 +29,22 @@ def is_done(config: ConfigDict, run: RunDir) -> bool:
 
 def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
     """Raises UserError where the folder holds a run of another configuration, with the fields that differ."""
-    if (there := _stored(run)) is None:
-        return
     wording = "{field}: {stored!r} there, {current!r} asked for"
-    if differing := config_lib.describe_differences(there, config.to_dict(), wording, "(absent)"):
-        raise UserError(
-            f"{run.path} holds a run of another configuration ({'; '.join(differing)}); "
-            "choose another --workdir or delete that folder"
-        )
+    for there in _stored(run):
+        if differing := config_lib.describe_differences(there, config.to_dict(), wording, "(absent)"):
+            raise UserError(
+                f"{run.path} holds a run of another configuration ({'; '.join(differing)}); "
+                "choose another --workdir or delete that folder"
+            )
 
 
 def _stored(run):
-    """Returns the configuration of a folder's run; that of its result where config.json is not there or damaged."""
+    """Yields the configurations that config.json, unless it is damaged, and result.json hold: either may be a copy."""
     if run.config.exists():
         with contextlib.suppress(DamagedFile):
-            return run.read("config")["config"]
-    return run.read("result")["config"] if run.result.exists() else None
+            yield run.read("config")["config"]
+    if run.result.exists():
+        yield run.read("result")["config"]
 
 
 @contextlib.contextmanager
@@ -141,7 +141,10 @@ def of_files(folder: RunDir) -> RunState:
 
 
 def read(folder: RunDir) -> tuple[RunState, RunResult | None]:
-    """Returns what `of_files` does, and the result of a run that is done; one whose result is damaged has failed."""
+    """Returns what `of_files` does, and the result of a run that is done.
+
+    One whose result is damaged, or of another seed than the folder's name says, has failed.
+    """
     found = of_files(folder)
     if not found.finished:
         return found, None
@@ -150,9 +153,19 @@ def read(folder: RunDir) -> tuple[RunState, RunResult | None]:
     except UserError:
         return _damaged("not JSON of a run"), None
     try:
-        return found, RunResult.from_dict(value)
+        result = RunResult.from_dict(value)
     except UserError as error:
         return _damaged(f"no result of this version: {error}"), None
+    seed = result.seed if folder.seed is None else folder.seed
+    for said in (result.seed, config_lib.fields(result.config).get("train.seed", seed)):
+        if said != seed:
+            return misplaced(f"seed {said}", f"seed {seed}"), None
+    return found, result
+
+
+def misplaced(what: str, where: str) -> RunState:
+    """Returns the state of a run whose result.json is another's, copied: nothing of it counts."""
+    return RunState("failed", f"result.json is of {what}, not of {where}; delete it, run again", finished=True)
 
 
 def describe_other_code(made: str | None, now: str) -> str:
