@@ -58,8 +58,10 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
     """
     from tx.data import tokenized  # slow to import, and not needed to plan
     from tx.evaluation.translation import split_names
+    from tx.runtime import environment
     from tx.training.checks import check_config
 
+    environment.refuse_other_numbers()
     for run in runs:
         check_config(run.config)
     configs = [run.config for run in runs]

@@ -355,6 +355,7 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path, damaged):
 
 
 def test_provenance(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS")
     record = provenance.describe()
     assert set(record) == {"code", "numerics", "versions", "device"}
     assert re.fullmatch(r"([0-9a-f]{12}\+?)?", record["code"])

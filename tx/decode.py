@@ -20,6 +20,7 @@ from tx.decoding.trained_model import open_run
 from tx.decoding.translator import Translator
 from tx.errors import UserError, one_line_errors, printable
 from tx.runs.run_dir import RunDir
+from tx.runtime import environment
 from tx.runtime.backend import keep_freed_memory
 
 
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> None:
     add_decoding_options(parser)
     parser.add_argument("file", nargs="?", type=pathlib.Path, help="sentences, one a line (default: standard input)")
     arguments = parser.parse_args(plugins.take(argv))
+    environment.refuse_other_numbers()
     keep_freed_memory()
     lines = [line.strip() for line in split_lines(*_text(arguments.file))]  # as the training text is
     config, selected, data = open_run(RunDir(arguments.run), options_of(arguments))

@@ -16,6 +16,7 @@ from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.evaluation.translation import evaluate_translations
 from tx.files import to_json
 from tx.runs.run_dir import RunDir
+from tx.runtime import environment
 from tx.runtime.backend import keep_freed_memory
 
 
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> None:
     add_decoding_options(parser)
     parser.add_argument("--splits", help="comma-separated, instead of the run's own decode.splits")
     arguments = parser.parse_args(plugins.take(argv))
+    environment.refuse_other_numbers()
     keep_freed_memory()
     config, selected, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
     (dev,) = measure_dev(config, data, [selected.params])

@@ -29,7 +29,7 @@ from tx.runs.lease import HELD_STATUS, LOST_STATUS, Held, Lost
 from tx.runs.run_config import Request, handed_over
 from tx.runs.run_dir import RunDir
 from tx.runs.state import Run
-from tx.runtime import determinism, distributed
+from tx.runtime import determinism, distributed, environment
 from tx.runtime.backend import keep_freed_memory, one_step_at_a_time
 from tx.runtime.signals import STATUS, Interrupted, Interruption
 from tx.training.experiment import run_experiments
@@ -40,6 +40,7 @@ from tx.training.reevaluation import evaluate_with_trained_params
 @one_line_errors
 def main(argv: list[str]) -> None:
     requests, only_check_memory = _asked(plugins.take(argv))
+    environment.refuse_other_numbers()
     keep_freed_memory()
     gc.freeze()  # the imports' objects stay: looking through them again and again took half a second of a short run
     determinism.fix(requests[0].config.parallel)

@@ -37,6 +37,7 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
         ),
         ("sacreBLEU", _list(r.scores.signature for r in translated)),
         ("device", _counted(map(_device, done))),
+        ("environment", _counted(map(_environment, done)) if any(r.environment for r in done) else ""),
         ("code", _counted(r.code or "not recorded" for r in done)),
     ]
     return tuple(pair for pair in pairs if pair[1] and (only is None or pair[0] in only))
@@ -121,6 +122,10 @@ def _device(result: RunResult) -> str:
     device = result.device
     threads = f", {device.threads} threads" if device.threads else ""
     return f"{device.count} x {device.kind}{threads}"
+
+
+def _environment(result: RunResult) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted((result.environment or {}).items())) or "nothing set"
 
 
 def _list(values: Iterable[object]) -> str:

@@ -1,6 +1,7 @@
-"""Provenance of a result: revision of the code, library versions, device."""
+"""Provenance of a result: revision of the code, library versions, device, what of the environment changes numbers."""
 
 import importlib.metadata
+import os
 import pathlib
 import platform
 import subprocess
@@ -8,7 +9,7 @@ import subprocess
 from ml_collections import ConfigDict
 
 from tx.runs import fingerprint
-from tx.runtime import determinism
+from tx.runtime import determinism, environment
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "sacrebleu")
 
@@ -16,12 +17,17 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sen
 def describe(config: ConfigDict | None = None) -> dict:
     """Returns {"code", "numerics", "versions", "device"} for config.json and result.json.
 
+    Beside them "environment" where any of it is set that `tx.runtime.environment` records.
+
     Args:
-      config: of the run, whose components "numerics" goes by; the paper's base where it is left out.
+      config: of the run, whose components "numerics" goes by, and whose devices are counted; the paper's base, and all
+        devices, where it is left out.
     """
     import jax
 
     devices = jax.devices()
+    used = config.parallel.devices if config else 0
+    beyond = environment.recorded(deterministic=bool(config) and config.parallel.deterministic)
     return {
         "code": revision(),
         "numerics": fingerprint.numerics(config or {}),
@@ -30,10 +36,10 @@ def describe(config: ConfigDict | None = None) -> dict:
         "device": {
             "platform": devices[0].platform,
             "kind": _processor() if devices[0].platform == "cpu" else devices[0].device_kind,
-            "count": len(devices),
+            "count": used or len(devices),
             "threads": determinism.threads(),
         },
-    }
+    } | ({"environment": beyond} if beyond else {})
 
 
 def describe_computing(config: ConfigDict, described: dict, side_by_side: int) -> dict:
@@ -54,13 +60,20 @@ def describe_computing(config: ConfigDict, described: dict, side_by_side: int) -
 
 
 def revision() -> str:
-    """Returns the git commit of this code, with "+" where files differ from it; "" outside a checkout."""
-    root = pathlib.Path(__file__).resolve().parents[2]
+    """Returns the git commit of this code, with "+" where files differ from it; "" outside a checkout.
+
+    A repository that does not track this code, such as one that it is installed within, says nothing of it.
+    """
+    here = pathlib.Path(__file__).resolve()
+    root = here.parents[2]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # GIT_DIR names another
 
     def git(*arguments):
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, env=plain, capture_output=True, text=True, check=True).stdout
 
     try:
+        git("ls-files", "--error-unmatch", "--", str(here.relative_to(root)))
         commit = git("rev-parse", "--short=12", "HEAD").strip()
         return commit + ("+" if git("status", "--porcelain", "--", "tx", "experiments") else "")
     except (OSError, subprocess.CalledProcessError):

@@ -38,7 +38,7 @@ class Device(Record):
     """Device that the run was computed on.
 
     Attributes:
-      kind, count: the model of a device, and how many; a CPU is one, whatever its cores.
+      kind, count: the model of a device, and how many the run was computed on; a CPU is one, whatever its cores.
       platform: "cpu", "gpu" or "tpu".
       threads: that a CPU computed with.
     """
@@ -204,6 +204,7 @@ class RunResult(Record):
       tests: scores by split.
       numerics: the fingerprint of the code (`tx.runs.fingerprint`).
       versions: of Python and the libraries, by name.
+      environment: variables that were set and may change numbers, by name (`tx.runtime.environment`); None where none.
       dev_last, dev_best: of the last evaluation, and the one with the lowest loss.
       curve: by step, thinned: training losses, and every evaluation as "dev_nll" and "dev_ppl".
       attention: every head, where it was looked into (probe.attention).
@@ -227,6 +228,7 @@ class RunResult(Record):
     decode: Decode
     numerics: str | None = None
     versions: dict[str, str] | None = None
+    environment: dict[str, str] | None = None
     dev_last: Evaluation | None = None
     dev_best: Evaluation | None = None
     curve: tuple[dict[str, float], ...] | None = None

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from tx.runtime.backend import computes_on_cpu
 
 _THREADS, _FLAGS = "PJRT_NPROC", "XLA_FLAGS"
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def fix(parallel: ConfigDict) -> None:
@@ -22,7 +23,7 @@ def fix(parallel: ConfigDict) -> None:
     if computes_on_cpu():
         os.environ[_THREADS] = str(parallel.threads)
     if parallel.deterministic:
-        os.environ[_FLAGS] = f"{os.environ.get(_FLAGS, '')} --xla_gpu_deterministic_ops=true".strip()
+        os.environ[_FLAGS] = f"{os.environ.get(_FLAGS, '')} {DETERMINISTIC}".strip()
 
 
 def threads() -> int:
