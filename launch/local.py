@@ -54,9 +54,11 @@ def train_command(runs: Sequence[PlannedRun]) -> list[str]:
 def prepare(runs: Sequence[PlannedRun]) -> None:
     """Prepares corpora, vocabularies and tokens that the runs share, once each.
 
-    What is wrong with the text, or with a component's name, raises UserError here and not in every run.
+    What is wrong with the text, or with a component's name, and a sentence longer than a model can take raise UserError
+    here and not in every run.
     """
     from tx.data import tokenized  # slow to import, and not needed to plan
+    from tx.decoding.limits import check_corpus
     from tx.evaluation.translation import split_names
     from tx.runtime import environment
     from tx.training.checks import check_config
@@ -64,12 +66,14 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
     environment.refuse_other_numbers()
     for run in runs:
         check_config(run.config)
-    configs = [run.config for run in runs]
-    shared = {(c.data.to_json(), c.decode.splits, c.model.vocab_size): c for c in configs}
-    for config in shared.values():
-        data = tokenized.prepare(config.data, config.model.vocab_size)
-        for split in ("train", "validation", *split_names(config, data)):
-            _ = data.splits[split]  # made when first asked for
+    prepared = {}
+    for config in (run.config for run in runs):
+        key = config.data.to_json(), config.decode.splits, config.model.vocab_size
+        if key not in prepared:
+            prepared[key] = data = tokenized.prepare(config.data, config.model.vocab_size)
+            for split in ("train", "validation", *split_names(config, data)):
+                _ = data.splits[split]  # made when first asked for
+        check_corpus(config, prepared[key], split_names(config, prepared[key]))
 
 
 def check_memory(groups: Sequence[Sequence[PlannedRun]], command: Command = train_command) -> None:

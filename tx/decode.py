@@ -16,6 +16,7 @@ from tx import plugins
 from tx.cli import add_decoding_options, options_of
 from tx.data.text_lines import split_lines
 from tx.data.vocabulary import EOS
+from tx.decoding.limits import check_lines
 from tx.decoding.trained_model import open_run
 from tx.decoding.translator import Translator
 from tx.errors import UserError, one_line_errors, printable
@@ -34,8 +35,10 @@ def main(argv: list[str]) -> None:
     keep_freed_memory()
     lines = [line.strip() for line in split_lines(*_text(arguments.file))]  # as the training text is
     config, selected, data = open_run(RunDir(arguments.run), options_of(arguments))
-    asked = [line for line in lines if line]  # of nothing the model would make something
+    numbers = [i for i, line in enumerate(lines, 1) if line]  # of nothing the model would make something
+    asked = [lines[i - 1] for i in numbers]
     sources = [np.array([*ids, EOS], np.int32) for ids in data.vocabulary.encode(asked)]
+    check_lines(config, arguments.file or "standard input", sources, numbers)
     outputs = iter(Translator(config, selected.params)(sources))
     for line in lines:
         # A translation may hold a line break (through a byte piece); the output keeps one sentence a line.

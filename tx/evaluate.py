@@ -10,10 +10,11 @@ import sys
 
 from tx import plugins
 from tx.cli import add_decoding_options, options_of
+from tx.decoding.limits import check_corpus
 from tx.decoding.trained_model import open_run
 from tx.errors import one_line_errors
 from tx.evaluation.perplexity import described_dev, measure_dev
-from tx.evaluation.translation import evaluate_translations
+from tx.evaluation.translation import evaluate_translations, split_names
 from tx.files import to_json
 from tx.runs.run_dir import RunDir
 from tx.runtime import environment
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> None:
     environment.refuse_other_numbers()
     keep_freed_memory()
     config, selected, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
+    check_corpus(config, data, split_names(config, data))
     (dev,) = measure_dev(config, data, [selected.params])
     scores = evaluate_translations(config, selected.params, data)
     print(

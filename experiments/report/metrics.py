@@ -69,9 +69,21 @@ EXACT = Measure(lambda r: 100 * r.scores.exact_match, ".1f", ".1f")
 DIVERGED = "Diverged: dev perplexity is above the number of subwords, where guessing any of them would put it."
 
 
+NO_DEV_LOSS = (
+    "Dev loss not finite: the training loss is finite to its end, so that the training has not diverged. Something of "
+    "the dev text is beyond what the model can compute."
+)
+
+
 def is_diverged(result: RunResult) -> bool:
     """Returns whether a run that came to its end does worse than chance."""
-    return not PPL.of(result) <= result.vocab_size  # not a number counts too
+    return not (PPL.of(result) <= result.vocab_size or has_no_dev_loss(result))  # not a number counts too
+
+
+def has_no_dev_loss(result: RunResult) -> bool:
+    """Returns whether the dev loss of a run is not finite although that of its training is."""
+    final = result.train.final_loss
+    return final is not None and math.isfinite(final) and not math.isfinite(result.dev.nll)
 
 
 def _of_heads(key):

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from experiments.report.metrics import DIVERGED, is_diverged
+from experiments.report.metrics import DIVERGED, NO_DEV_LOSS, has_no_dev_loss, is_diverged
 from experiments.report.results import Row
 from tx.runs.state import RunState
 
@@ -59,9 +59,12 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple
     def some(number):
         return "" if number == counts["done"] else f"{number} "
 
-    diverged = sum(is_diverged(result) for result in row.results)
-    if diverged:
-        parts.append(f"{some(diverged)}diverged{notes.mark(DIVERGED)}")
+    for word, holds, note in (
+        ("diverged", is_diverged, DIVERGED),
+        ("dev loss not finite", has_no_dev_loss, NO_DEV_LOSS),
+    ):
+        if count := sum(map(holds, row.results)):
+            parts.append(f"{some(count)}{word}{notes.mark(note)}")
     parts += [f"{flag}{notes.mark(text)}" for flag, text in flags]
     stale = [run for run in row.runs if run.stale]
     if stale:

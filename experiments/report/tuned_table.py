@@ -8,7 +8,7 @@ from typing import NamedTuple
 from experiments import registry, tuning
 from experiments.report import flags
 from experiments.report.captions import caption, standing_notes
-from experiments.report.metrics import BLEU, EXACT, PPL, Measure, number
+from experiments.report.metrics import BLEU, EXACT, PPL, Measure, has_no_dev_loss, number
 from experiments.report.results import Results, Row, SeedRun, loss_of
 from experiments.report.row_status import Footnotes, state_of
 from experiments.report.symbols import in_order, show, symbol
@@ -44,7 +44,9 @@ class Tuned(NamedTuple):
         None where a point is not done, or failed otherwise than by diverging: nothing tells what its loss would be.
         """
         guessing = {math.log(run.result.vocab_size) for run in self.points if run and run.result}
-        known = all(run and (run.result or run.state.diverged) for run in self.points)
+        known = all(
+            run and (not has_no_dev_loss(run.result) if run.result else run.state.diverged) for run in self.points
+        )
         return tuning.sensitivity(map(loss_of, self.points), max(guessing)) if known and guessing else None
 
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tx.data import tokenized
-from tx.decoding.translator import padded
+from tx.decoding.limits import check_corpus
 from tx.errors import UserError
 from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.evaluation.translation import split_names
 from tx.files import to_json, write_atomically
-from tx.model.positions import check_length
 from tx.runs import provenance
 from tx.runs.identity import Identity, set_aside_others
 from tx.runs.lease import Lease
@@ -51,9 +50,8 @@ def claim_runs(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Tr
     if not pending:
         return [], []
     data = tokenized.prepare(config.data, config.model.vocab_size)
-    # What translating would refuse is refused before the training, not after it.
-    longest = max(int(data.splits[split].src_lengths.max()) for split in split_names(config, data))
-    check_length(config.model.positions, padded(longest) + config.decode.extra_length, config.model.max_positions)
+    # What evaluating or translating could not take is refused before the training, not after it.
+    check_corpus(config, data, split_names(config, data))
     origin["data"] = described(data)
     members, heads = [], []
     for other, run in pending:

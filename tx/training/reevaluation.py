@@ -6,8 +6,10 @@ from ml_collections import ConfigDict
 
 from tx import config as config_lib
 from tx.data import tokenized
+from tx.decoding.limits import check_corpus
 from tx.errors import UserError
 from tx.evaluation.perplexity import described_dev, measure_dev
+from tx.evaluation.translation import split_names
 from tx.files import to_json, write_atomically
 from tx.runs import provenance
 from tx.runs.lease import Lease
@@ -42,6 +44,7 @@ def evaluate_with_trained_params(config: ConfigDict, run: RunDir, trained: RunDi
     run.create()
     with Lease(run.path) as lease, recorded([(config, run)]):
         data = tokenized.prepare(config.data, config.model.vocab_size)
+        check_corpus(config, data, split_names(config, data))
         head = {"format": FORMAT, "name": config.name, "seed": config.train.seed, "config": config.to_dict()}
         head |= provenance.describe(config) | {"data": described(data)}
         head["trained_in"] = os.path.relpath(trained.path, run.path)

@@ -1,6 +1,7 @@
 """Group of runs that train side by side in one compiled step, with the interface of a single run."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -130,6 +131,8 @@ class RunGroup:
         devs = evaluate(gather(end.state.params))
         for i, m in self._alive():
             m.progress.evaluated(end.step, devs[i])
+            if not math.isfinite(nll := devs[i]["nll"]):  # a training loss that is not finite ends the run
+                print(f"note: {m.label}: the dev loss is {nll} after step {end.step}, the training loss is finite")
             self._logs[i].write(end.step, {"dev_ppl": devs[i]["ppl"], "dev_nll": devs[i]["nll"]}, {})
         self._window.start += time.monotonic() - paused
 

@@ -1,0 +1,143 @@
+"""Limits of learned positions: they hold for every text that a model meets, and are checked before it is trained."""
+
+import dataclasses
+import io
+import itertools
+import math
+import sys
+
+import handful
+import numpy as np
+import pytest
+import tiny
+from fabricated import cells, put, table_of
+
+from tx import decode, evaluate
+from tx.data import tokenized
+from tx.data.tokenized import TokenizedSplit
+from tx.decoding.limits import check_corpus, check_lines
+from tx.errors import UserError
+from tx.evaluation.translation import split_names
+from tx.runs.run_dir import RunDir
+from tx.training import experiment, loop
+
+EXTRA = 3
+TABLE = 24  # positions
+
+
+def config(**diff):
+    settings = {"model.positions": "learned", "model.max_positions": TABLE, "decode.extra_length": EXTRA}
+    settings |= {"data.row_length": 16, "model.vocab_size": handful.VOCAB_SIZE, "model.num_layers": 1}
+    settings |= {"train.steps": 2, "train.eval_every": 1, "decode.splits": "test", "decode.beam": 1}
+    return tiny.config(**{name.replace(".", "__"): value for name, value in (settings | diff).items()})
+
+
+def split(pairs):
+    """Sentences of so many tokens, (source, target)."""
+    sides = []
+    for lengths in zip(*pairs, strict=True):
+        ids = [[*[5] * (length - 1), 1] for length in lengths]
+        sides += [np.array(list(itertools.chain(*ids)), np.int32), np.cumsum([0, *lengths], dtype=np.int64)]
+    return TokenizedSplit(*sides)
+
+
+def text(**lengths):
+    """The data of a run; `lengths` of some splits."""
+    others = {"train": [(4, 4)], "validation": [(4, 4)], "test": [(4, 4)]}
+    return dataclasses.replace(handful.prepared(), splits={k: split(v) for k, v in (others | lengths).items()})
+
+
+@pytest.mark.parametrize(
+    ("lengths", "task", "wanted"),
+    [
+        ({"validation": [(3, 3), (TABLE, TABLE)]}, "sentence", None),
+        ({"validation": [(3, 3), (3, TABLE + 1)]}, "sentence", ("validation, line 2, target of 25 tokens: ", 25)),
+        ({"validation": [(TABLE + 2, 3), (3, 25)]}, "sentence", ("validation, line 1, source of 26 tokens: ", 26)),
+        ({"test": [(3, 99), (16, 99)]}, "sentence", None),  # of references no model reads anything; 16 + 3 fit
+        ({"test": [(3, 3), (5, 5), (17, 3)]}, "sentence", ("test, line 3, source of 17 tokens, in eights, with ", 27)),
+        ({"test": [(24, 3), (3, 24)]}, "last", None),
+        ({"test": [(3, 3), (3, 25)]}, "last", ("test, line 2, source or target of 25 tokens, in eights: ", 32)),
+        ({"train": [(3, 99)]}, "sentence", None),  # left out, and counted
+        ({"validation": [(3, 25)], "test": [(40, 3)]}, "sentence", ("test, line 1, source of 40 tokens", 43)),
+    ],
+)
+def test_the_longest_sentence_is_named(lengths, task, wanted):
+    c, data = config(**{"decode.task": task}), text(**lengths)
+    sinusoidal = config(**{"decode.task": task, "model.positions": "sinusoidal"})
+    check_corpus(sinusoidal, data, split_names(sinusoidal, data))  # has no limit
+    if wanted is None:
+        check_corpus(c, data, ["test"])
+        return
+    with pytest.raises(UserError) as caught:
+        check_corpus(c, data, ["test"])
+    start, needed = wanted
+    assert str(caught.value).startswith(start)
+    assert f"a sentence of {needed} tokens is longer than the learned position table of 24 rows" in str(caught.value)
+    enough = config(**{"decode.task": task, "model.max_positions": needed})
+    check_corpus(enough, data, ["test"])  # what the message says to set suffices
+
+
+def test_a_long_dev_sentence_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenized, "prepare", lambda *_: text(validation=[(3, 3), (25, 3)]))
+    monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("it trains"))
+    run = RunDir(tmp_path / "run")
+    with pytest.raises(UserError, match="validation, line 2, source of 25 tokens"):
+        experiment.run_experiments([(config(), run)])
+    assert not run.path.exists()
+
+
+def test_lines_that_are_given_have_their_numbers():
+    sources = [np.full(length, 5, np.int32) for length in (3, 17, 4)]
+    with pytest.raises(
+        UserError, match=r"mine.txt, line 7, source of 17 tokens, in eights, with decode.extra_length=3"
+    ):
+        check_lines(config(), "mine.txt", sources, [1, 7, 9])
+    check_lines(config(), "mine.txt", [sources[0], sources[2]], [1, 9])
+    check_lines(config(), "mine.txt", [], [])
+
+
+def test_decode_refuses_a_line_by_its_number(monkeypatch, capsys):
+    monkeypatch.setattr(decode, "open_run", lambda *_: (config(), None, handful.prepared()))
+    monkeypatch.setattr(decode, "Translator", lambda *_: pytest.fail("it translates"))
+    lines = io.BytesIO(b"a red house\n\n" + b"where is the book ? " * 9 + b"\n")
+    monkeypatch.setattr(sys, "stdin", type("Input", (), {"buffer": lines}))
+    with pytest.raises(SystemExit):
+        decode.main(["run"])
+    assert capsys.readouterr().err.startswith("error: standard input, line 3, source of ")
+
+
+def test_evaluate_refuses_before_it_evaluates(monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "open_run", lambda *_: (config(), None, text(validation=[(3, 25)])))
+    monkeypatch.setattr(evaluate, "measure_dev", lambda *_: pytest.fail("it evaluates"))
+    with pytest.raises(SystemExit):
+        evaluate.main(["run"])
+    assert capsys.readouterr().err.startswith("error: validation, line 1, target of 25 tokens: ")
+
+
+def test_a_dev_loss_that_is_not_finite_is_called_that(tmp_path):
+    training = {"steps": 9, "epochs": 1.0, "target_tokens": 9, "flops": 1.0}
+    for row, ppl, loss in (
+        ("base", math.nan, 2.0),
+        ("E", math.nan, math.nan),
+        ("C/N=2", 1e9, 2.0),
+        ("C/N=4", 9.0, 2.0),
+    ):
+        put(tmp_path, f"table3/{row}@smoke", 1, ppl=ppl, train=training | {"final_loss": loss})
+    table = table_of(tmp_path)
+    runs = {row: cell["runs"] for row, cell in cells(table).items()}
+    assert runs["base"] == "done, dev loss not finite [1]"
+    assert runs["E"] == runs["C/N=2"] == "done, diverged [2]"
+    assert runs["C/N=4"] == "done"
+    assert [note for note in table.notes if note.startswith("[1] Dev loss not finite: the training loss is finite")]
+
+
+def test_training_says_so_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared())
+    monkeypatch.setattr(loop, "make_eval", lambda *_: lambda _: [{"nll": math.nan, "ppl": math.nan}])
+    run = RunDir(tmp_path / "run")
+    experiment.run_experiments([(config(**{"model.positions": "sinusoidal", "data.row_length": 32}), run)])
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert [line.partition(": the dev loss is ")[2] for line in said] == [
+        f"nan after step {step}, the training loss is finite" for step in (1, 2)
+    ]
+    assert math.isfinite(run.read("result")["train"]["final_loss"])

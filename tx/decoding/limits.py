@@ -1,0 +1,78 @@
+"""Limits of sentences: every text that a model is to meet is held against its table of positions beforehand.
+
+Beyond a learned table a packed sentence has no vectors, and its loss is not a number (`tx.model.positions.Learned`).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from tx.data.tokenized import PreparedData
+from tx.decoding.translator import padded
+from tx.errors import UserError
+from tx.model.positions import check_length
+
+
+def check_corpus(config: ConfigDict, data: PreparedData, splits: Sequence[str]) -> None:
+    """Raises UserError where a sentence of dev, or of a split that is decoded, is longer than the model can take.
+
+    It names the one that needs most positions. Of the training text what is longer than data.row_length is left out,
+    and no row is longer than the table (`tx.training.checks`).
+
+    Args:
+      config: of the run.
+      data: its text.
+      splits: those that are translated or completed (decode.splits).
+    """
+    _check(config, [*_of_dev(data), *_of_decoding(config, data, splits)])
+
+
+def check_lines(config: ConfigDict, where: object, sources: Sequence[np.ndarray], numbers: Sequence[int]) -> None:
+    """Raises UserError where a line is longer than the model can translate; it names the longest.
+
+    Args:
+      config: of the run.
+      where: the file, for the message.
+      sources: tokens of each line, end of sentence included.
+      numbers: of the lines, from 1.
+    """
+    if sources:
+        i = max(range(len(sources)), key=lambda i: len(sources[i]))
+        _check(config, [_translated(config, f"{where}, line {numbers[i]}", len(sources[i]))])
+
+
+def _check(config, needs):
+    """Holds the greatest of (positions, which sentence needs them) against the table."""
+    positions, sentence = max(needs, key=lambda need: need[0], default=(0, ""))
+    try:
+        check_length(config.model.positions, positions, config.model.max_positions)
+    except UserError as error:
+        raise UserError(f"{sentence}: {error}") from None
+
+
+def _of_dev(data) -> Iterator[tuple[int, str]]:
+    split = data.splits["validation"]
+    for side, lengths in (("source", split.src_lengths), ("target", split.tgt_lengths)):
+        if len(lengths):
+            i = int(lengths.argmax())
+            yield int(lengths[i]), f"validation, line {i + 1}, {side} of {lengths[i]} tokens"
+
+
+def _of_decoding(config, data, splits) -> Iterator[tuple[int, str]]:
+    """Yields what the longest sentence of each split needs, as `Translator` and `complete` pad it."""
+    for name in splits:
+        split, completed = data.splits[name], config.decode.task == "last"
+        lengths = np.maximum(split.src_lengths, split.tgt_lengths) if completed else split.src_lengths
+        if not len(lengths):
+            continue
+        i, longest = int(lengths.argmax()), int(lengths.max())
+        if completed:
+            yield padded(longest), f"{name}, line {i + 1}, source or target of {longest} tokens, in eights"
+        else:
+            yield _translated(config, f"{name}, line {i + 1}", longest)
+
+
+def _translated(config, where, length) -> tuple[int, str]:
+    extra = config.decode.extra_length
+    return padded(length) + extra, f"{where}, source of {length} tokens, in eights, with decode.extra_length={extra}"
