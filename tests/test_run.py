@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -355,6 +356,7 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path, damaged):
 
 
 def test_provenance(monkeypatch):
+    assert jax.device_count() == 2  # JAX has read its flags
     monkeypatch.delenv("XLA_FLAGS")
     record = provenance.describe()
     assert set(record) == {"code", "numerics", "versions", "device"}

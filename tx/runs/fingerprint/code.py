@@ -27,7 +27,8 @@ ENTRIES = (  # all that leaves a result
 APART = frozenset(
     (
         *("cli", "config", "errors", "files", "plugins", "registry", "renamed_fields"),
-        *("data/cache", "data/downloads", "model/flops", "training/loss_monitor", "training/memory_check"),
+        *("data/cache", "data/downloads", "decoding/limits", "model/flops"),
+        *("training/loss_monitor", "training/memory_check"),
         *(
             f"runs/{name}"
             for name in ("identity", "lease", "metrics_log", "provenance", "record", "result", "run_dir", "tensorboard")
