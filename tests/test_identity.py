@@ -55,7 +55,7 @@ def go(monkeypatch):
             return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics(1 / (1 + seen[-1]))
 
         monkeypatch.setattr(tokenized, "prepare", lambda *_: text)
-        monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+        monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
         monkeypatch.setattr(loop, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": 2.7, "tokens": 9}])
         with pytest.raises(Stopped):
             experiment.run_experiments([(little(**diff), RunDir(folder))])

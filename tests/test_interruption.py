@@ -74,7 +74,7 @@ def test_other_steps_a_dispatch_go_on_from_a_step_that_leads_to_the_last(tmp_pat
             signal.raise_signal(signal.SIGTERM)
         return TrainState(state.step + each, state.params, state.opt_state), tiny.metrics()
 
-    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
     monkeypatch.setattr(loop, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": 2.7, "tokens": 9}])
     with Interruption() as interruption, pytest.raises(Interrupted):
         loop.train([TrainingRun(tiny.config(**SETTINGS), run, data)], interruption)

@@ -353,14 +353,15 @@ def test_another_configuration_in_the_folder_is_refused_with_the_difference(made
 def test_what_is_done_is_not_done_again(made, monkeypatch, capsys):
     run, config = made("run"), little()
     run.config.write_text(to_json({"config": config.to_dict()}))
-    run.result.write_text("kept")
+    kept = to_json({"config": config.to_dict(), "of": "another process"})
+    run.result.write_text(kept)
 
     def never(*_):
         raise AssertionError("nothing is to be prepared")
 
     monkeypatch.setattr(tokenized, "prepare", never)
     experiment.run_experiments([(config, run)])
-    assert run.result.read_text() == "kept"
+    assert run.result.read_text() == kept
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match="another configuration"):
         experiment.run_experiments([(little(train__steps=9), run)])

@@ -20,6 +20,7 @@ from experiments.bench import table as bench_table
 from experiments.bench.contestants import weights
 from experiments.bench.harness import sentences
 from launch import plan
+from tx import config as config_lib
 from tx import decode, files
 from tx.data import builders, corpora, downloads, text_files
 from tx.decoding import trained_model
@@ -55,7 +56,8 @@ def test_a_translation_obeys_no_terminal(monkeypatch, capsys, tmp_path, terminal
     vocabulary = types.SimpleNamespace(encode=lambda lines: [[3]] * len(lines), decode=lambda ids: "a\x1b[2J\nb")
     monkeypatch.setattr(decode, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(
-        decode, "open_run", lambda *_: (None, Selected({}, 1, "last"), types.SimpleNamespace(vocabulary=vocabulary))
+        *(decode, "open_run"),
+        lambda *_: (config_lib.get_config(), Selected({}, 1, "last"), types.SimpleNamespace(vocabulary=vocabulary)),
     )
     monkeypatch.setattr(decode, "Translator", lambda *_: lambda sources: sources)
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
