@@ -277,10 +277,10 @@ def test_two_processes_train_what_one_does(tmp_path):
         assert found.progress == wanted.progress
 
     check("--config.parallel.mode=pmap")
+    assert "origins" not in run.read("result")
     # From the checkpoint of step 2 on, in another way.
     run.result.unlink()
     shutil.rmtree(run.checkpoints / "4")
-    assert "origins" not in run.read("result")
     check("--config.parallel.fsdp_shards=2")
     origins = [(one["step"], one["program"]["mode"]) for one in run.read("result")["origins"]]
     assert origins == [(1, "pmap"), (3, "jit")]
