@@ -207,6 +207,8 @@ def test_a_group_goes_on_from_the_newest_step_that_all_have(stacked, tmp_path, c
         found, wanted = result(runs[name]), result(stacked[0][name])
         for each in (found, wanted):
             del each["config"]["train"]["steps_per_dispatch"]
+        programs = [(origin["step"], origin["program"]["steps_per_dispatch"]) for origin in found.pop("origins")]
+        assert programs == [(1, 1), (3, 2)]
         close(found, wanted)
         for step in (4, STEPS):
             close_states(final_state(runs[name], step), final_state(stacked[0][name], step))
