@@ -26,3 +26,14 @@ def with_new_names(config: dict) -> dict:
         if isinstance(fields, dict) and old_leaf in fields and new_leaf not in fields:
             renamed[section] = {new_leaf if leaf == old_leaf else leaf: value for leaf, value in fields.items()}
     return renamed
+
+
+def file_with_new_names(value: dict) -> dict:
+    """Returns the contents of a config.json or result.json, with the fields of its "config" under today's names.
+
+    A result has the configuration's "decode" beside it, too, for which the same holds.
+    """
+    renamed = with_new_names(value)
+    if isinstance(renamed.get("config"), dict):
+        renamed["config"] = with_new_names(renamed["config"])
+    return renamed

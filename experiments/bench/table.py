@@ -93,33 +93,14 @@ def _table(results):
         name = f"{result['what']} ({result['parameters'] / 1e6:.1f}M parameters)"
         ours = result["contestants"]["tx"]["median"]
         for figure in FIGURES[result["kind"]]:
-            for peer, ratios in result["ratios"].items():
-                theirs, one = result["contestants"][peer]["median"], ratios[figure.key]
-                several = one["min"] != one["max"]
-                rows.append(
-                    (
-                        figure.title,
-                        name,
-                        str(result["machine"]["threads"]),
-                        peer,
-                        figure.text.format(ours[figure.key]),
-                        figure.text.format(theirs[figure.key]),
-                        f"{one['median']:.2f}",
-                        f"{one['min']:.2f} to {one['max']:.2f}" if several else "",
-                        verdict(one["median"], figure.more_is_better, peer),
-                    )
-                )
+            for peer, ratios in result["ratios"].items() or [(None, {})]:
+                one = ratios.get(figure.key, {})
+                theirs = result["contestants"][peer]["median"][figure.key] if peer else None
+                rows.append(_beside(result, name, figure, peer, one) if peer else _alone(result, name, figure))
                 groups.append(result["kind"])
                 records.append(
                     {"figure": figure.key, "what": result["what"], "threads": result["machine"]["threads"]}
-                    | {"peer": peer, "tx": ours[figure.key], "peer_s": theirs[figure.key], "ratio": one["median"]}
-                )
-            if not result["ratios"]:
-                rows.append(_alone(result, name, figure))
-                groups.append(result["kind"])
-                records.append(
-                    {"figure": figure.key, "what": result["what"], "threads": result["machine"]["threads"]}
-                    | {"peer": None, "tx": ours[figure.key], "peer_s": None, "ratio": None}
+                    | {"peer": peer, "tx": ours[figure.key], "peer_s": theirs, "ratio": one["median"] if peer else None}
                 )
         notes += _notes(result, name)
     return Table(
@@ -130,6 +111,23 @@ def _table(results):
         caption=_caption(results),
         notes=tuple(dict.fromkeys(notes)),
         records=tuple(records),
+    )
+
+
+def _beside(result, name, figure, peer, ratio):
+    """A row of what was measured in turns with a peer."""
+    ours, theirs = (result["contestants"][label]["median"][figure.key] for label in ("tx", peer))
+    several = ratio["min"] != ratio["max"]
+    return (
+        figure.title,
+        name,
+        str(result["machine"]["threads"]),
+        peer,
+        figure.text.format(ours),
+        figure.text.format(theirs),
+        f"{ratio['median']:.2f}",
+        f"{ratio['min']:.2f} to {ratio['max']:.2f}" if several else "",
+        verdict(ratio["median"], figure.more_is_better, peer),
     )
 
 

@@ -20,7 +20,8 @@ def to_markdown(found: Results) -> str:
 
     A row counts where the paper tells it from base (`experiments/claims.py`), and its seeds give an interval.
     """
-    lines = [f"- {name}: {text}." for group, name in _GROUPS.items() if (text := _text(found, group))]
+    known = {key: intervals(found, measure) for _, key, measure in _SCORES}
+    lines = [f"- {name}: {text}." for group, name in _GROUPS.items() if (text := _text(found, group, known))]
     noise = (
         f"Noise: the simultaneous {LEVEL:.0%} interval of the difference from base, over the seeds (Dunnett's test), "
         "holds zero. Rows that the paper does not tell from base are not counted."
@@ -28,15 +29,15 @@ def to_markdown(found: Results) -> str:
     return "\n".join([*lines, "", noise]) + "\n" if lines else ""
 
 
-def _text(found, group):
+def _text(found, group, known):
     base, parts = found.rows[0], []
-    for name, key, measure in _SCORES:
-        known, as_there, within, against = intervals(found, measure), [], [], []
+    for name, key, _ in _SCORES:
+        as_there, within, against = [], [], []
         for row in found.rows[1:]:
             sign = direction(row.variant.paper, base.variant.paper, key)
-            if not sign or row.variant.name not in known or _group(row) != group:
+            if not sign or row.variant.name not in known[key] or _group(row) != group:
                 continue
-            ours = known[row.variant.name].sign
+            ours = known[key][row.variant.name].sign
             (within if not ours else as_there if ours == sign else against).append(row.variant.name.rpartition("/")[2])
         told = len(as_there) + len(within) + len(against)
         if told:

@@ -12,7 +12,7 @@ from tx.errors import printable
 from tx.renamed_fields import NEW_NAMES
 from tx.runs.checkpoints import APART, describe_step, read_progress
 from tx.runs.metrics_log import holds
-from tx.runs.run_dir import DamagedFile, RunDir
+from tx.runs.run_dir import RunDir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +93,7 @@ def set_aside_others(run: RunDir, identity: Identity) -> None:
 
 def _code_of(run):
     """Returns the fingerprint of the code that has begun a run; None where its config.json says of none."""
-    try:
-        found = run.read("config").get("numerics") if run.config.exists() else None
-    except DamagedFile:
-        return None
+    found = (run.read_if_whole("config") or {}).get("numerics")
     return None if found is None else str(found)
 
 

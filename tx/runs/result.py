@@ -12,7 +12,7 @@ from typing import Literal
 from tx import config as config_lib
 from tx.errors import UserError
 from tx.files import from_json, to_json
-from tx.renamed_fields import with_new_names
+from tx.renamed_fields import file_with_new_names
 from tx.runs.record import Record
 
 FORMAT = 1  # grows when a field comes to mean something else, never for a new one
@@ -243,9 +243,7 @@ class RunResult(Record):
         Raises UserError, as `Record.from_dict`, and for what no table could show.
         """
         if isinstance(value, dict):
-            value = with_new_names(value)  # it has "decode" of its own
-            if isinstance(value.get("config"), dict):
-                value["config"] = with_new_names(value["config"])
+            value = file_with_new_names(value)
         result = super().from_dict(value, where)
         if result.format != FORMAT:
             raise UserError(f"format is {result.format}, and this version reads {FORMAT}")

@@ -11,7 +11,7 @@ from tx import config as config_lib
 from tx.errors import UserError, writing
 from tx.files import to_json, write_atomically
 from tx.runs import lease
-from tx.runs.run_dir import DamagedFile, RunDir
+from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration
 
 _HANDED_OVER = {"name", "seed", "config"}  # what there is of config.json before the run has begun
@@ -53,10 +53,7 @@ def hand_over(request: Request) -> None:
     Raises UserError where the folder holds a run of another configuration, or cannot be written.
     """
     config, run, trained_in = request
-    there = {}
-    if run.config.exists():
-        with contextlib.suppress(DamagedFile):
-            there = run.read("config")
+    there = run.read_if_whole("config") or {}
     wanted = {"name": config.name, "seed": config.train.seed} | there | {"config": config.to_dict()}
     wanted.pop("trained_in", None)
     if trained_in is not None:

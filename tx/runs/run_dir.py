@@ -12,7 +12,7 @@ import re
 
 from tx.errors import UserError
 from tx.files import from_json
-from tx.renamed_fields import with_new_names
+from tx.renamed_fields import file_with_new_names
 from tx.runs.result import RunResult
 
 LEASE = "lease"  # see tx/runs/lease.py
@@ -99,9 +99,16 @@ class RunDir:
             raise DamagedFile(f"{path} is not JSON ({error}); {mend}") from None
         if not isinstance(value, dict) or (name != "error" and not isinstance(value.get("config"), dict)):
             raise DamagedFile(f"{path} is not what a run writes; {mend}")
-        if name == "error":
-            return value
-        return with_new_names(value) | {"config": with_new_names(value["config"])}  # a result has "decode" of its own
+        return value if name == "error" else file_with_new_names(value)
+
+    def read_if_whole(self, name: str) -> dict | None:
+        """Reads as `read` does; None where the file is missing or damaged."""
+        if not getattr(self, name).exists():
+            return None
+        try:
+            return self.read(name)
+        except DamagedFile:
+            return None
 
     def read_result(self) -> RunResult:
         """Reads result.json; UserError where it is missing, damaged, or not what this version can read."""

@@ -40,9 +40,8 @@ def refuse_other_configuration(config: ConfigDict, run: RunDir) -> None:
 
 def _stored(run):
     """Yields the configurations that config.json, unless it is damaged, and result.json hold: either may be a copy."""
-    if run.config.exists():
-        with contextlib.suppress(DamagedFile):
-            yield run.read("config")["config"]
+    if (begun := run.read_if_whole("config")) is not None:
+        yield begun["config"]
     if run.result.exists():
         yield run.read("result")["config"]
 

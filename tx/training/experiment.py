@@ -39,8 +39,8 @@ def claim_runs(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Tr
       held: releases the folders when it closes.
 
     Returns (the members of the group; of each, what its config.json and result.json begin with: name, seed,
-    configuration, code, versions, device, data). Raises UserError for runs that
-    cannot train side by side or not here; Held where another process makes one of them.
+    configuration, code, versions, device, data). Raises UserError for runs that cannot train side by side, or not
+    here; Held where another process makes one of them.
     """
     config = runs[0][0]
     origin = provenance.describe(config)
