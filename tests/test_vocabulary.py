@@ -1,12 +1,18 @@
 """The subword vocabulary: exact round trips, fixed ids, the same pieces every time."""
 
+import errno
+import hashlib
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from test_corpora import data_config, write
 
+from tx.data import cache, tokenized
 from tx.data.vocabulary import EOS, PAD, UNK, Vocabulary
 from tx.errors import UserError
 
@@ -129,7 +135,7 @@ def test_a_long_line_is_learned_from_too():
 def test_a_size_out_of_reach_states_the_largest_possible():
     with pytest.raises(UserError, match=r"vocab_size=5000: the training text yields at most (\d+) pieces") as error:
         Vocabulary.learn(TEXT, 5000)
-    most = int(str(error.value).split()[-2])
+    most = int(re.search(r"at most (\d+) pieces; data.vocab=fit takes them", str(error.value))[1])
     assert Vocabulary.learn(TEXT, most).size == most
     with pytest.raises(UserError, match=r"vocab_size=200: .* need (\d+) pieces") as error:
         Vocabulary.learn(TEXT, 200)
@@ -137,3 +143,94 @@ def test_a_size_out_of_reach_states_the_largest_possible():
     assert Vocabulary.learn(TEXT, least).size == least
     with pytest.raises(UserError, match="empty"):
         Vocabulary.learn([], 300)
+
+
+# Other tokenizers, and as many pieces as there are.
+
+
+@pytest.fixture(scope="module", params=["unigram", "char", "word"])
+def other(request):
+    return Vocabulary.learn(TEXT, SIZE, request.param, fit=True)
+
+
+@settings(max_examples=60)
+@given(anything)
+@example("")
+@example("  two  spaces  the  girl at both ends\u00a0 ")
+@example("girl")
+@example("日本語 the 日本語")
+@example("tab\t, line feed\n, null\0, U+2028 \u2028, \u2585 \u2047 </s> <0x41>")
+def test_text_survives_every_tokenizer(other, text):
+    (ids,) = other.encode([text])
+    assert other.decode([*ids, EOS, PAD]) == text
+    assert not {PAD, EOS, UNK} & set(ids)
+    assert len(ids) > 0 or not text
+
+
+def test_what_the_tokenizers_make_of_a_known_word():
+    text = "the small dog runs"
+    made = {name: Vocabulary.learn(TEXT, SIZE, name, fit=True) for name in ("bpe", "unigram", "char", "word")}
+    cut = {name: [v.piece(i) for i in v.encode([text])[0]] for name, v in made.items()}
+    assert cut["char"] == list("\u2581" + text.replace(" ", "\u2581"))
+    assert cut["word"] == [f"\u2581{word}" for word in text.split()]
+    assert "".join(cut["unigram"]) == "".join(cut["bpe"]) == "".join(cut["char"])
+    assert len({v.fingerprint for v in made.values()}) == 4
+
+
+def test_a_vocabulary_of_characters_alone_is_not_one_of_byte_pairs():
+    """With no room for a pair both have the same pieces."""
+    least = Vocabulary.learn(TEXT, 5000, "char", fit=True).size
+    pairs, characters = Vocabulary.learn(TEXT, least), Vocabulary.learn(TEXT, least, "char")
+    assert {pairs.piece(i) for i in range(least)} == {characters.piece(i) for i in range(least)}
+    assert pairs.fingerprint != characters.fingerprint
+
+
+def test_fit_takes_what_there_is(vocabulary):
+    with pytest.raises(UserError) as error:
+        Vocabulary.learn(TEXT, 5000)
+    most = int(re.search(r"at most (\d+)", str(error.value))[1])
+    fitted = Vocabulary.learn(TEXT, 5000, fit=True)
+    assert fitted.size == most
+    assert fitted.fingerprint == Vocabulary.learn(TEXT, most).fingerprint
+    assert Vocabulary.learn(TEXT, SIZE, fit=True).fingerprint == vocabulary.fingerprint  # where there is enough
+    with pytest.raises(UserError, match=r"vocab_size=200: .* need (\d+) pieces"):
+        Vocabulary.learn(TEXT, 200, fit=True)
+
+
+@pytest.mark.parametrize("tokenizer", ["unigram", "char", "word"])
+def test_an_exact_number_is_exact_for_every_tokenizer(tokenizer):
+    most = Vocabulary.learn(TEXT, 5000, tokenizer, fit=True).size
+    assert Vocabulary.learn(TEXT, most, tokenizer).size == most
+    with pytest.raises(UserError, match=f"vocab_size={most + 1}: the training text yields at most {most} pieces; data"):
+        Vocabulary.learn(TEXT, most + 1, tokenizer)
+    with pytest.raises(UserError, match=r"vocab_size=200: .* alone need"):
+        Vocabulary.learn(TEXT, 200, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), UserError("no text"), MemoryError()]
+)
+def test_what_reading_the_text_raises_is_no_fault_of_the_text(error):
+    def sentences():
+        yield from TEXT
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        Vocabulary.learn(sentences(), SIZE)
+    assert raised.value is error
+
+
+def test_only_what_decides_the_pieces_is_in_the_key_of_a_vocabulary(tmp_path, monkeypatch):
+    """Byte pairs of an exact number have the key that they always had."""
+    monkeypatch.setenv("TX_CACHE_DIR", str(tmp_path / "cache"))
+    c = data_config(folder=write(tmp_path))
+    keys = []
+    for tokenizer, vocab in (("bpe", "exact"), ("bpe", "fit"), ("char", "fit"), ("word", "fit")):
+        c.tokenizer, c.vocab = tokenizer, vocab
+        data = tokenized.prepare(c, 320, log=lambda line: None)
+        found = {path.name for path in (cache.root() / "vocabularies").iterdir() if not path.name.startswith(".")}
+        keys += sorted(found - set(keys))
+        if tokenizer == "bpe":
+            assert data.vocabulary.size == 320
+    assert len(keys) == 4
+    assert keys[0] == hashlib.sha256(json.dumps([1, data.corpus.fingerprint, 320]).encode()).hexdigest()

@@ -7,6 +7,7 @@ tensor2tensor at its first public commit.
 
 import math
 import numbers
+import os
 import re
 from collections.abc import Collection
 
@@ -14,6 +15,8 @@ import ml_collections
 
 from tx.errors import UserError, unknown
 from tx.renamed_fields import NEW_NAMES
+
+FOLDER = "files:"  # what data.corpus begins with where the text lies in a folder of the user's own: files:DIR
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -72,10 +75,12 @@ def get_config() -> ml_collections.ConfigDict:
     c.optim.epsilon = 1e-9
 
     c.data = ml_collections.ConfigDict()
-    c.data.corpus = "wmt14_translate/de-en"  # numbers, recall, multi30k, tatoeba, or a translation set of TFDS
+    c.data.corpus = "wmt14_translate/de-en"  # a set of TFDS; numbers, recall, multi30k, tatoeba; or own text, files:DIR
     c.data.source = "en"
     c.data.target = "de"
     c.data.dir = ""  # folder with the text, looked in first; then $TX_DATA_DIR; then the cache
+    c.data.tokenizer = "bpe"  # what cuts sentences into subwords (byte pairs, section 5.1); or unigram, char, word
+    c.data.vocab = "exact"  # V subwords, no other number; or fit: as many as the training text allows, at most V
     c.data.row_length = 256  # tokens of a packed row, on each side: no training sentence may be longer
     c.data.batch_rows = 96  # rows of a batch: 96 x 256 is "approximately 25000" tokens a side (section 5.1)
     c.data.max_length_quantile = 1.0  # of the training sentences' lengths: what is longer is not trained on
@@ -125,15 +130,26 @@ def fields(config: ml_collections.ConfigDict | dict, prefix: str = "") -> dict[s
     return flat
 
 
+def is_of_tfds(corpus: str) -> bool:
+    """Returns whether data.corpus names a set that TFDS defines."""
+    return "/" in corpus and not corpus.startswith(FOLDER)
+
+
 def says_where(name: str) -> bool:
     """Returns whether a field says where or how a run is computed, not what: it makes no other experiment."""
-    return name.startswith("parallel.") or name in ("train.steps_per_dispatch", "decode.batch_tokens")
+    return name.startswith("parallel.") or name in ("data.dir", "train.steps_per_dispatch", "decode.batch_tokens")
+
+
+def _what(name, value):
+    """Returns a field's value without what only says where: which folder the user's own text lies in."""
+    return FOLDER if name == "data.corpus" and str(value).startswith(FOLDER) else value
 
 
 def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str, tuple[object, object]]:
     """Returns {dotted name: (value before, value after)} of the leaves in which two dicts, nested or not, differ.
 
-    Fields that only say where a run is computed do not count. A field that one of them lacks was added after it was
+    Fields that only say where a run is computed do not count, nor where its text lies: what that is, its fingerprint
+    says (`tx.runs.identity`). A field that one of them lacks was added after it was
     written, with what was done until then as its default: there it has its default, or is `absent` if there is no such
     field any more.
     """
@@ -142,7 +158,11 @@ def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str
         name: tuple(one.get(name, default.get(name, absent)) for one in (before, after))
         for name in sorted(before.keys() | after.keys())
     }
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not says_where(name)}
+    return {
+        name: pair
+        for name, pair in pairs.items()
+        if _what(name, pair[0]) != _what(name, pair[1]) and not says_where(name)
+    }
 
 
 def describe_differences(
@@ -168,13 +188,16 @@ def describe_differences(
 
 
 def training_fields(config: ml_collections.ConfigDict | dict) -> dict[str, object]:
-    """Returns the fields that the parameters of a trained model depend on: two runs with equal ones can share them."""
+    """Returns the fields that the parameters of a trained model depend on: two runs with equal ones can share them.
+
+    Where the text lies is among them, since no text is read here.
+    """
     apart = ("name", "version")
     return {
         name: value
         for name, value in fields(config).items()
         if name not in apart and not name.startswith(("decode.", "probe.")) and not says_where(name)
-    } | {name: value for name, value in fields(config).items() if name.startswith("parallel.")}
+    } | {name: value for name, value in fields(config).items() if name.startswith("parallel.") or name == "data.dir"}
 
 
 def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: str = "override") -> None:
@@ -195,6 +218,13 @@ def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: st
         for key in path:
             node = node[key]
         node[leaf] = _coerce(name, value, type(known[name]), where)
+    config.data.corpus = _whole_path(config.data.corpus)
+
+
+def _whole_path(corpus):
+    """Returns data.corpus with a folder's whole path, since a run may be opened from elsewhere than it was started."""
+    folder = corpus.removeprefix(FOLDER)
+    return FOLDER + os.path.abspath(os.path.expanduser(folder)) if folder and folder != corpus else corpus
 
 
 def _coerce(name, value, kind, where):
@@ -235,6 +265,8 @@ _CHOICES = {
     "model.attention_backend": ("xla", "cudnn"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.smooth_over": ("others", "all"),
+    "data.tokenizer": ("bpe", "unigram", "char", "word"),
+    "data.vocab": ("exact", "fit"),
     "decode.task": ("sentence", "last"),
     "parallel.mode": ("jit", "pmap"),
     "train.select": ("last", "best"),
@@ -296,6 +328,8 @@ def _check_model(config):
 def _check_data_and_training(config):
     if config.data.max_length_quantile > 1:
         raise UserError(f"data.max_length_quantile is a share, at most 1; got {config.data.max_length_quantile}")
+    if config.data.corpus == FOLDER:
+        raise UserError(f"data.corpus={FOLDER} names no folder; write {FOLDER}DIR")
     if config.data.source == config.data.target:
         raise UserError(f"data.source and data.target are both {config.data.source!r}")
     if config.decode.average_last > config.train.keep_checkpoints:

@@ -8,13 +8,17 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import types
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from tx.data import cache, corpora, vocabulary
 from tx.data.corpora import Corpus
+from tx.data.text_lines import LONGEST
 from tx.data.vocabulary import EOS, Vocabulary
+from tx.errors import UserError
 
 _FORMAT = 1  # raised when these files change their form, or the vocabulary its recipe
 _ARRAYS = ("src_ids", "src_offsets", "tgt_ids", "tgt_offsets")
@@ -110,18 +114,22 @@ def prepare(data_config, vocab_size: int, log: Callable[[str], None] = print) ->
 
     Args:
       data_config: `config.data`.
-      vocab_size: V, special and byte pieces included.
+      vocab_size: V, special and byte pieces included; with data.vocab=fit the most that there may be.
       log: told of anything that takes long.
     """
     corpus = corpora.load(data_config, log)
     corpus.check_split("train")
+    tokenizer, fit = data_config.tokenizer, data_config.vocab == "fit"
 
     def learn(folder: pathlib.Path) -> None:
-        log(f"learning {vocab_size} subwords from {corpus.name} (once)")
-        Vocabulary.learn(vocabulary.training_sentences(corpus), vocab_size).save(folder / "model")
+        log(f"learning {'at most ' * fit}{vocab_size} subwords from {corpus.name} (once)")
+        sentences = vocabulary.training_sentences(corpus)
+        Vocabulary.learn(sentences, vocab_size, tokenizer, fit).save(folder / "model")
 
-    key = cache.fingerprint(_FORMAT, corpus.fingerprint, vocab_size)
-    vocab = Vocabulary.load(cache.entry("vocabularies", key, learn) / "model")
+    # Byte pairs of an exact number were all there was, and keep their keys.
+    otherwise = [] if (tokenizer, fit) == (vocabulary.BPE, False) else [tokenizer, fit]
+    key = cache.fingerprint(_FORMAT, corpus.fingerprint, vocab_size, *otherwise)
+    vocab = Vocabulary.load(cache.entry("vocabularies", key, learn) / "model", tokenizer)
     fingerprint = cache.fingerprint(_FORMAT, corpus.fingerprint, vocab.fingerprint)
 
     def open_split(split: str) -> TokenizedSplit:
@@ -129,11 +137,43 @@ def prepare(data_config, vocab_size: int, log: Callable[[str], None] = print) ->
 
         def build(folder: pathlib.Path) -> None:
             log(f"tokenizing {corpus.name} {split} (once)")
-            made = tokenize(vocab, corpus.iterate(split))
+            made = tokenize(vocab, map(_cut, corpus.iterate(split)))
             for name in _ARRAYS:
-                np.save(folder / f"{name}.npy", getattr(made, name))
+                with (folder / f"{name}.npy").open("wb") as file:
+                    # NumPy's own way to write to a file does not say why the disk has refused it.
+                    np.save(types.SimpleNamespace(write=file.write), getattr(made, name))
 
         folder = cache.entry("tokens", f"{fingerprint}/{split}", build)
-        return TokenizedSplit(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        made = TokenizedSplit(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        if split != "train":
+            _refuse_empty(corpus, split, made)
+        return made
 
     return PreparedData(corpus, vocab, _Splits(corpus.split_names, open_split), fingerprint)
+
+
+def _cut(pair):
+    """Returns a pair whose sides have no token where they have no text, and not all of them where no row holds them."""
+    return tuple(side[:LONGEST] if side.strip() else "" for side in pair)
+
+
+def _refuse_empty(corpus, split, made):
+    """Raises UserError for a sentence without text: it would be scored; of the training text it is left out."""
+    for language, lengths in ((corpus.source, made.src_lengths), (corpus.target, made.tgt_lengths)):
+        if (empty := np.flatnonzero(lengths == 1)).size:
+            raise UserError(
+                f"{corpus.name} {split}, line {empty[0] + 1} is empty ({language}); in dev and test every line must "
+                "hold a sentence"
+            )
+
+
+def sized(config: ConfigDict, data: PreparedData) -> ConfigDict:
+    """Returns a configuration whose model has as many subwords as the vocabulary: with data.vocab=fit perhaps fewer.
+
+    A run is known by what was asked for; it is trained, evaluated and decoded with this.
+    """
+    if config.model.vocab_size == data.vocabulary.size:
+        return config
+    found = config.copy_and_resolve_references()
+    found.model.vocab_size = data.vocabulary.size
+    return found.lock()

@@ -24,7 +24,6 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokenize
     config_lib.validate(config)
     if not run.checkpoints.is_dir():
         raise UserError(f"{run.path} has no checkpoints; train it first, or copy them beside its config.json")
-    selected = select_parameters(config, run)
     log = functools.partial(print, file=sys.stderr)  # standard output is for translations and scores
     data = tokenized.prepare(config.data, config.model.vocab_size, log)
     if config_lib.fields(head).get("data.vocabulary_fingerprint") != data.vocabulary.fingerprint:
@@ -32,4 +31,5 @@ def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokenize
             f"{run.path} was trained with other subwords: the text of {data.corpus.name} is not what it was; "
             "give the same text by TX_DATA_DIR"
         )
-    return config, selected, data
+    config = tokenized.sized(config, data)
+    return config, select_parameters(config, run), data

@@ -67,7 +67,8 @@ def claim_runs(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Tr
         write_atomically(run.config, to_json(head))
         run.error.unlink(missing_ok=True)
         heads.append(head)
-        members.append(TrainingRun(other, run, data, lease if distributed.is_primary() else None, identity))
+        holding = lease if distributed.is_primary() else None
+        members.append(TrainingRun(tokenized.sized(other, data), run, data, holding, identity))
     for m in members:
         m.origin = provenance.describe_computing(m.config, origin, len(members))
     return members, heads

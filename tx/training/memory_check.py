@@ -17,8 +17,9 @@ from tx.training.step import init_state
 
 def check_memory(*configs: ConfigDict) -> None:
     """Runs a group's largest shapes; UserError, naming the sizes, where memory does not suffice."""
+    data = tokenized.prepare(configs[0].data, configs[0].model.vocab_size)
+    configs = [tokenized.sized(each, data) for each in configs]
     config = configs[0]
-    data = tokenized.prepare(config.data, config.model.vocab_size)
     shape = {"row_length": config.data.row_length, "batch_rows": config.data.batch_rows}
     with named_training(config):
         batches = TrainBatches(data.splits["train"], seed=config.train.seed, **shape)

@@ -39,13 +39,19 @@ def evaluate_with_trained_params(config: ConfigDict, run: RunDir, trained: RunDi
         raise UserError(f"--trained_in: {trained.path} holds no trained run; train it first")
     other = trained.read_result()
     was, now = (config_lib.training_fields(one) for one in (other.config, config))
-    if differing := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
-        raise UserError(f"--trained_in: {trained.path} was trained otherwise, in {', '.join(differing)}")
+    apart = {name: value for name, value in now.items() if name.startswith("parallel.")}  # left out of `differences`
+    differing = config_lib.differences(was, now).keys()
+    if differing := differing | {name for name, value in apart.items() if was.get(name, value) != value}:
+        raise UserError(f"--trained_in: {trained.path} was trained otherwise, in {', '.join(sorted(differing))}")
     run.create()
     with Lease(run.path) as lease, recorded([(config, run)]):
         data = tokenized.prepare(config.data, config.model.vocab_size)
         check_corpus(config, data, split_names(config, data))
+        made = {"fingerprint": other.data.fingerprint, "vocabulary_fingerprint": other.data.vocabulary_fingerprint}
+        if made.items() - described(data).items():
+            raise UserError(f"--trained_in: {trained.path} was trained on other text than {data.corpus.name} has now")
         head = {"format": FORMAT, "name": config.name, "seed": config.train.seed, "config": config.to_dict()}
+        config = tokenized.sized(config, data)
         head |= provenance.describe(config) | {"data": described(data)}
         head["trained_in"] = os.path.relpath(trained.path, run.path)
         write_atomically(run.config, to_json(head))
