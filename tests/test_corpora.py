@@ -1,10 +1,12 @@
 """Corpora against the files they come from, and what is said of files that are not what they should be."""
 
 import dataclasses
+import errno
 import functools
 import gzip
 import hashlib
 import http.server
+import importlib.util
 import io
 import os
 import pathlib
@@ -15,12 +17,13 @@ import tempfile
 import threading
 import zipfile
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tx import config
-from tx.data import builders, cache, corpora, text_files
+from tx.data import builders, cache, corpora, text_files, tokenized
 from tx.data.synthetic import numbers
 from tx.errors import UserError
 
@@ -454,7 +457,7 @@ def test_a_second_pair_downloads_what_the_first_did_not(upstream):
 # TFDS's own sets, stood in for by one that this project's builder makes.
 
 
-def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path):
+def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path, monkeypatch):
     old = {"train": [("ein Satz", "a sentence")], "test": [("noch einer", "one more")]}
     new = {split: [(a, b + ", really") for a, b in rows] for split, rows in old.items()}
     for version, pairs in (("1.9.0", old), ("1.10.0", new)):
@@ -463,6 +466,15 @@ def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path):
     corpus = corpora.load(data_config("set/parallel_text", "en", "de", tmp_path))
     assert corpus.pairs("test") == [("one more, really", "noch einer")]  # the newest version
     assert set(corpus.split_names) == {"train", "test"}
+    for pinned in ("set/parallel_text:1.9.0", "set/parallel_text/1.9.0"):
+        assert corpora.load(data_config(pinned, "en", "de", tmp_path)).pairs("test") == [("one more", "noch einer")]
+    newest = corpora.load(data_config("set/parallel_text:1.10.0", "en", "de", tmp_path))
+    assert newest.fingerprint == corpus.fingerprint
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"parallel_text:2\.0\.0 is not prepared .* \(there is 1\.10\.0, 1\.9\.0\), and prep"
+    ):
+        corpora.load(data_config("set/parallel_text:2.0.0", "en", "de", tmp_path))
     other = corpora.load(data_config("set/parallel_text", "de", "en", tmp_path))
     assert other.pairs("train") == [("ein Satz", "a sentence, really")]
     assert other.fingerprint != corpus.fingerprint
@@ -498,6 +510,40 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TX_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"cannot write to .*file.*TX_CACHE_DIR"):
+        corpora.load(data_config(folder=write(tmp_path))).pairs("validation")
+
+
+@pytest.mark.parametrize("kind", ["writer", "system"])
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch, kind):
+    """The writer of array_record raises an error of its own, with the system's words; it met the learner's, too."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    if kind == "writer":
+        full = RuntimeError(f"Failed to finalize writing: write() failed: {os.strerror(errno.ENOSPC)}; at byte 1048576")
+
+    def fail(*_, **__):
+        raise full
+
+    monkeypatch.setattr(builders.ParallelText, "download_and_prepare", fail)
+    with pytest.raises(UserError, match=r"no space left for .*multi30k\.en-de; free some") as error:
+        tokenized.prepare(data_config(folder=write(tmp_path)), 320, log=lambda line: None)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"no space left for .*/kind/key; free some"):
+        cache.entry("kind", "key", lambda folder: np.save(Full(), np.zeros(9)))
+
+
+class Full:
+    """A file on a full disk."""
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_error_of_the_writer_that_is_none_of_the_disk_passes(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(builders.ParallelText, "download_and_prepare", fail)
+    with pytest.raises(RuntimeError, match="something else"):
         corpora.load(data_config(folder=write(tmp_path))).pairs("validation")
 
 

@@ -6,6 +6,7 @@ of TFDS's own where TensorFlow is installed.
 
 import argparse
 import contextlib
+import errno
 import importlib.util
 import io
 import os
@@ -20,11 +21,13 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from tx import files
 from tx.data import cache
 from tx.data.text_files import Pairs
-from tx.errors import UserError, one_line_errors
+from tx.errors import UserError, one_line_errors, writing
 from tx.files import from_json
 
 # Of a set, a config or a split: a part of a path that leads nowhere else.
 NAME = re.compile(r"\w[\w.:+-]*")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_PINNED = re.compile(rf"(.+?)[:/]({_VERSION.pattern})")  # as TFDS writes it, and as its folders are called
 
 
 class ParallelText(tfds.core.GeneratorBasedBuilder):
@@ -75,6 +78,17 @@ def data_sources(
 def prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
     """Prepares a builder's data and writes their checksums (TFDS renames a finished folder into place)."""
     tfds.disable_progress_bar()
+    with writing(folder):
+        try:
+            _prepare(builder, folder)
+        except RuntimeError as error:  # array_record's writer says what the disk has said, in the system's words
+            said = next((code for code in errno.errorcode if os.strerror(code) in str(error)), None)
+            if said is None:
+                raise
+            raise OSError(said, os.strerror(said)) from error
+
+
+def _prepare(builder, folder):
     config = tfds.download.DownloadConfig(force_checksums_validation=True)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself on the output meant for results
         builder.download_and_prepare(
@@ -87,38 +101,52 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
     """Opens a set that TFDS defines, preparing it where TensorFlow is installed.
 
     Args:
-      name: as in TFDS's catalogue, with the config: "wmt14_translate/de-en".
+      name: as in TFDS's catalogue, with the config: "wmt14_translate/de-en"; with ":1.0.0" or "/1.0.0" of that version,
+        else of the newest that is there.
       folder: looked in first (may be empty), then $TX_DATA_DIR, the cache, and TFDS's own default folder.
       log: told when a preparation begins, which may take hours.
     """
-    if not all(map(NAME.fullmatch, name.split("/"))):
-        raise UserError(f"{name!r} is no name of a TFDS set; write SET or SET/CONFIG, e.g. wmt14_translate/de-en")
+    pinned = _PINNED.fullmatch(name)
+    path, version = pinned.groups() if pinned else (name, "")
+    if not all(map(NAME.fullmatch, path.split("/"))):
+        raise UserError(
+            f"{name!r} is no name of a TFDS set; write SET or SET/CONFIG, perhaps with a version, e.g. "
+            "wmt14_translate/de-en or wmt14_translate/de-en:1.0.0"
+        )
     home = cache.root() / "tfds"
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     roots = [pathlib.Path(r).expanduser() for r in (folder, os.environ.get("TX_DATA_DIR"), home, default) if r]
     for root in roots:
-        if builder := _newest(root / name):
+        if builder := _newest(root / path, version):
             return builder
     if importlib.util.find_spec("tensorflow") is None:
+        others = sorted({ready.name for root in roots for ready in _ready(root / path)})
+        there = f" (there is {', '.join(others)})" if others else ""
         raise UserError(
-            f"{name} is not prepared as array_record in {', '.join(map(str, roots))}, and preparing it needs "
+            f"{name} is not prepared as array_record in {', '.join(map(str, roots))}{there}, and preparing it needs "
             f"TensorFlow: pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.builders {name}"
         )
     try:
-        with cache.locked(home / name.replace("/", ".")):
+        with cache.locked(home / path.replace("/", ".")):
             log(f"preparing {name} in {home} (once)")
-            prepare(tfds.builder(name, data_dir=home, file_format="array_record"), home)
+            wanted = f"{path}:{version}" if version else path
+            prepare(tfds.builder(wanted, data_dir=home, file_format="array_record"), home)
     except tfds.core.DatasetNotFoundError:
         raise UserError(f"TFDS has no set {name!r}; its catalogue is tfds.list_builders()") from None
-    except (OSError, ValueError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
+    except (OSError, ValueError, AssertionError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
         raise UserError(f"{name} could not be prepared: {' '.join(str(error).split())}") from None
-    return _newest(home / name)
+    return _newest(home / path, version)
 
 
-def _newest(folder):
-    """Opens the newest array_record version in a folder, from its files alone; None where there is none."""
-    infos = [p for p in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
-    ready = [p.parent for p in infos if _format(p) == "array_record"]
+def _ready(folder):
+    """Returns the array_record versions in a folder."""
+    infos = [path for path in folder.glob("*/dataset_info.json") if _VERSION.fullmatch(path.parent.name)]
+    return [path.parent for path in infos if _format(path) == "array_record"]
+
+
+def _newest(folder, version=""):
+    """Opens the newest array_record version in a folder, or the one asked for, from its files; None for none."""
+    ready = [path for path in _ready(folder) if version in ("", path.name)]
     newest = max(ready, key=lambda path: tfds.core.Version(path.name), default=None)
     if (
         newest and (newest / files.NAME).exists() and (found := files.find_corruption(newest))

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from tx import files
-from tx.errors import UserError
+from tx.errors import UserError, writing
 
 
 def root() -> pathlib.Path:
@@ -60,11 +60,13 @@ def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib
       kind: groups entries ("tokens", "vocabularies").
       key: names the entry; may hold slashes.
       build: writes the entry's files into the empty folder it is given.
+
+    Raises UserError where the disk is full, or may not be written to.
     """
     path = root() / kind / key
     if not files.find_corruption(path):
         return path
-    with locked(path):
+    with locked(path), writing(path):
         if files.find_corruption(path):  # nobody built it while we waited
             with temporary_folder(path.parent) as folder:
                 build(folder)
