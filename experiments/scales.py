@@ -48,7 +48,7 @@ class Scale:
       depth: multiplies N.
       fields: the recipe: {dotted field: value}, the same for every row of a table.
       pairs: the "source-target" pairs that the corpus has; empty: whatever the corpus turns out to have.
-      pair: (source, target).
+      pair: (source, target), if the name says nothing else.
     """
 
     name: str
@@ -63,13 +63,14 @@ class Scale:
 
     @property
     def label(self) -> str:
-        """The scale as names write it: "multi30k", or "multi30k.en-fr" for a pair other than en-de."""
-        return self.name if self.pair == PAIR else f"{self.name}.{'-'.join(self.pair)}"
+        """The scale as names write it: "multi30k", or "multi30k.en-fr" for a pair other than its own, mostly en-de."""
+        own = SCALES[self.name].pair if self.name in SCALES else PAIR
+        return self.name if self.pair == own else f"{self.name}.{'-'.join(self.pair)}"
 
     def settings(self) -> dict[str, object]:
         """Returns every field that the scale itself sets, corpus and languages included."""
         source, target = self.pair
-        corpus = self.corpus.format(other=target if source == "en" else source)
+        corpus = self.corpus.replace("{other}", target if source == "en" else source)
         return {"data.corpus": corpus, "data.source": source, "data.target": target, **self.fields}
 
     def rescale_recipe(self, diff: Mapping[str, object]) -> dict[str, object]:
@@ -191,11 +192,22 @@ SCALES = {
 }
 
 
+def register(scale: Scale) -> Scale:
+    """Adds a scale; ValueError where its name is taken or malformed. Returns it."""
+    if scale.name in SCALES:
+        raise ValueError(f"scale {scale.name!r} is registered already")
+    if not re.fullmatch(r"[\w-]+", scale.name):
+        raise ValueError(f"scale {scale.name!r}: a name has letters, digits, _ and - alone")
+    SCALES[scale.name] = scale
+    return scale
+
+
 def parse_scale(label: str) -> Scale:
     """Reads "multi30k" or "multi30k.en-fr"; UserError for an unknown scale or pair."""
     name, dot, pair = label.partition(".")
     if name not in SCALES:
-        raise unknown("unknown scale", name, SCALES, f" (there are {', '.join(SCALES)})")
+        more = f" (there are {', '.join(SCALES)}; one of your own needs --import FILE.py)"
+        raise unknown("unknown scale", name, SCALES, more)
     scale = SCALES[name]
     if not dot:
         return scale

@@ -38,6 +38,9 @@ APART = frozenset(
     )
 )
 
+# Calls of an added file that say what is to be run: a run's configuration has it.
+_NAMES_RUNS = ("@experiments.registry.register", "@experiments.scales.register")
+
 
 def numerics(config: ConfigDict | dict) -> str:
     """Returns 12 hexadecimal digits that change with the code that makes a run of this configuration.
@@ -176,7 +179,7 @@ class Code:
                     name = f"{path_of(call.func.value)[-1]}.{registered[1]}"
                     module.definitions[name] = [value]
                     self._register(registered, module, name)
-                case ast.Expr(ast.Call(func=func)) if self._word(module, func) == "@experiments.registry.register":
+                case ast.Expr(ast.Call(func=func)) if self._word(module, func) in _NAMES_RUNS:
                     pass
                 case _:
                     owner = self._owner(module, node)
