@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from launch.plan import PlannedRun
+from tx.config import FOLDER
 from tx.errors import UserError
 from tx.files import to_json
 from tx.runs.state import RunState
@@ -36,6 +37,8 @@ def with_text(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 def _is_users(data):
     from tx.data.text_files import CORPORA  # slow to import, and needed for text alone
 
+    if data.corpus.startswith(FOLDER):
+        return True
     roots = [root for root in (data.dir, os.environ.get("TX_DATA_DIR")) if root]
     return data.corpus in CORPORA and any((pathlib.Path(root).expanduser() / data.corpus).is_dir() for root in roots)
 

@@ -557,6 +557,38 @@ def test_what_is_done_on_other_text_is_stale_until_it_is_to_be_made_anew(launche
     assert told() == []
 
 
+def test_own_text_makes_the_same_run_wherever_it_lies(launcher, capsys, tmp_path):
+    def text(name, train="un\tone\n"):
+        (tmp_path / name).mkdir()
+        for split in ("train", "dev", "test"):
+            (tmp_path / name / f"{split}.tsv").write_text(train if split == "train" else "deux\ttwo\n")
+        return f"--set=data.corpus=files:{tmp_path / name}"
+
+    asked = ("table3/base@smoke", "--set=data.source=fr", "--set=data.target=en")
+    first, copy, changed = text("a"), text("b"), text("c", "un\ta\n")
+    (run,) = planned(*asked, first, f"--workdir={launcher.workdir}")
+    data = {"corpus": "files:DIR", "fingerprint": corpora.load(run.config.data).fingerprint}
+    run.hand_over()
+    (again,) = planned(*asked, copy, f"--workdir={launcher.workdir}")
+    assert again.state.name == "interrupted"
+    again.hand_over()  # the newer folder is the one to read
+    assert run.folder.read("config")["config"]["data"]["corpus"] == f"files:{tmp_path / 'b'}"
+    result = {"config": run.config.to_dict(), "data": data | {"vocabulary_fingerprint": "v"}}
+    run.folder.result.write_text(to_json(result))
+
+    def told(corpus):
+        assert launcher(*asked, corpus) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "stale" in line]
+
+    assert told(first) == told(copy) == []
+    (line,) = told(changed)
+    assert "the text of files:" in line
+    shutil.rmtree(tmp_path / "a")
+    assert told(first) == []
+    assert launcher.ran() == []
+    fails(lambda: launcher(*asked), capsys, "another configuration", "data.corpus")  # the generated sentences
+
+
 def test_a_trainers_own_error_is_kept(launcher, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "*")
     launcher.script.write_text(

@@ -15,7 +15,7 @@ from fabricated import cells, put, table_of
 from tx import decode, evaluate
 from tx.data import tokenized
 from tx.data.tokenized import TokenizedSplit
-from tx.decoding.limits import check_corpus, check_lines
+from tx.decoding.limits import LONGEST, check_corpus, check_lines
 from tx.errors import UserError
 from tx.evaluation.translation import split_names
 from tx.runs.run_dir import RunDir
@@ -75,6 +75,20 @@ def test_the_longest_sentence_is_named(lengths, task, wanted):
     assert f"a sentence of {needed} tokens is longer than the learned position table of 24 rows" in str(caught.value)
     enough = config(**{"decode.task": task, "model.max_positions": needed})
     check_corpus(enough, data, ["test"])  # what the message says to set suffices
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_an_endless_sentence_is_refused_whatever_the_positions(name):
+    c = config(**{"model.positions": "sinusoidal"})
+    check_corpus(c, text(**{name: [(3, 3), (LONGEST, 3)]}), ["test"])
+    with pytest.raises(
+        UserError, match=f"{name}, line 2, source of .*: a sentence has 8192 tokens at most; shorten it"
+    ):
+        check_corpus(c, text(**{name: [(3, 3), (LONGEST + 8, 3)]}), ["test"])
+    with pytest.raises(UserError, match=r"mine.txt, line 5, source of 9000 tokens.*8192 tokens at most"):
+        check_lines(c, "mine.txt", [np.full(9000, 5, np.int32)], [5])
+    longer = config(**{"model.positions": "sinusoidal", "data.row_length": 2 * LONGEST})
+    check_corpus(longer, text(**{name: [(3, 3), (LONGEST + 8, 3)]}), ["test"])
 
 
 def test_a_long_dev_sentence_is_refused_before_training(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import sys
 
 import rich.console
 
+import tx.config
 from experiments.bench import table
 from experiments.bench.harness import machine
 from experiments.bench.harness.contestant import PLATFORMS, cores
@@ -183,7 +184,7 @@ def _measure(args, threads):
     shared |= {"peer": args.peer, "modes": _modes(args)}
     if args.command == "memory":
         return measure_memory(config, **shared, steps=args.steps)
-    count = args.sentences or (600 if "/" in config.data.corpus else 4096)
+    count = args.sentences or (600 if tx.config.is_of_tfds(config.data.corpus) else 4096)
     return measure_training(config, **shared, count=count, turns=args.rounds)
 
 

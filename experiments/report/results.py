@@ -18,8 +18,8 @@ from tx.runs.result import RunResult
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
 
-# Where a run lies and which of the seeds it is do not make it another experiment.
-NOT_COMPARED = frozenset({"name", "train.seed", "data.dir"})
+# What a run is called and which of the seeds it is do not make it another experiment.
+NOT_COMPARED = frozenset({"name", "train.seed"})
 # The scores of a test split (tx/evaluation/scores.py) that tables show, and their titles.
 KINDS = {
     "bleu": "sacreBLEU",

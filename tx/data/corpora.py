@@ -1,8 +1,8 @@
 """Parallel corpora by name, each read through TFDS as random-access array_record splits, without TensorFlow.
 
 `numbers` and `recall` are generated (tx/data/synthetic/generate.py), `multi30k` and `tatoeba` are text files
-(tx/data/text_files.py), and a name with a slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`,
-...).
+(tx/data/text_files.py), `files:DIR` is a folder of the user's own (tx/data/text_folders.py), and another name with a
+slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`, ...), with `:1.0.0` of that version.
 """
 
 import dataclasses
@@ -11,7 +11,9 @@ import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tx.data import cache, text_files
+from tx import config
+from tx.config import FOLDER
+from tx.data import cache, text_files, text_folders
 from tx.data.synthetic import generate
 from tx.errors import UserError, unknown
 
@@ -71,15 +73,17 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
       UserError: an unknown corpus or pair, missing or malformed text, a TFDS set that cannot be prepared.
     """
     name, source, target = data_config.corpus, data_config.source, data_config.target
-    if "/" in name:
+    if config.is_of_tfds(name):
         return _from_tfds(name, source, target, data_config.dir, log)
     if name in generate.generators:
         read = functools.partial(generate.read, name, source, target)
     elif name in text_files.CORPORA:
         read = functools.partial(text_files.read, name, source, target, data_config.dir)
+    elif name.startswith(FOLDER):
+        read = functools.partial(text_folders.read, name.removeprefix(FOLDER), source, target)
     else:
         known = [*generate.generators, *text_files.CORPORA]
-        raise unknown("no corpus", name, known, " (names of TFDS hold a slash)")
+        raise unknown("no corpus", name, known, f" (names of TFDS hold a slash; {FOLDER}DIR is a folder of your own)")
     pairs = read()
     digest = hashlib.sha256()
     for split, rows in pairs.items():  # lines hold no "\n", so nothing else has the same digest
@@ -89,7 +93,8 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     def open_splits():
         from tx.data import builders
 
-        return builders.data_sources(name, source, target, fingerprint, read)
+        kind = FOLDER.rstrip(":") if name.startswith(FOLDER) else name  # of own text the fingerprint is name enough
+        return builders.data_sources(kind, source, target, fingerprint, read)
 
     return Corpus(name, source, target, fingerprint, tuple(pairs), open_splits)
 

@@ -55,18 +55,20 @@ class TrainBatches(Iterator[Batch]):
     Args:
       split: the training sentences.
       seed: of the order.
-      row_length, batch_rows: shape of a batch; a sentence longer than row_length on either side is left out.
+      row_length, batch_rows: shape of a batch; a sentence longer than row_length on either side is left out, and so is
+        one that is empty on either.
       max_length_quantile: of the others those are kept that are no longer, on either side, than this quantile of
         their lengths (1: all).
       ahead: whether another process plans the pools to come, which `close` ends.
 
     Attributes:
       num_skipped: how many sentences are longer than row_length.
+      num_empty: how many, of the others, are empty on a side: they hold no token but the end of sentence.
       longest: tokens of the longest sentence that is kept, on either side.
       position: {"epoch", "pool", "row"} of the next row; setting it continues from there.
 
     Raises:
-      UserError: every sentence is too long.
+      UserError: every sentence is too long or empty.
     """
 
     def __init__(
@@ -81,12 +83,16 @@ class TrainBatches(Iterator[Batch]):
     ):
         self.split, self.row_length, self.batch_rows = split, row_length, batch_rows
         lengths = split.src_lengths, split.tgt_lengths
-        longest = np.maximum(*lengths)
-        self.usable = np.flatnonzero(longest <= row_length)
-        self.num_skipped = len(split) - len(self.usable)
+        longest, filled = np.maximum(*lengths), np.minimum(*lengths) > 1
+        self.num_skipped = int(np.count_nonzero(longest > row_length))
+        self.usable = np.flatnonzero((longest <= row_length) & filled)
+        self.num_empty = len(split) - self.num_skipped - len(self.usable)
+        if not filled.any():
+            raise UserError("no training sentence has text on both sides")
         if not len(self.usable):
             raise UserError(
-                f"no training sentence fits into data.row_length={row_length}; the shortest needs {longest.min()}"
+                f"no training sentence fits into data.row_length={row_length}; "
+                f"the shortest needs {longest[filled].min()}"
             )
         self.longest = int(np.quantile(longest[self.usable], max_length_quantile, method="lower"))
         self.usable = self.usable[longest[self.usable] <= self.longest]

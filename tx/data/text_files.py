@@ -11,9 +11,10 @@ import pathlib
 import re
 import zipfile
 import zlib
+from collections.abc import Collection
 
 from tx.data import cache, downloads
-from tx.data.text_lines import split_lines
+from tx.data.text_lines import LONGEST, split_lines
 from tx.errors import UserError
 from tx.registry import Registry
 
@@ -143,14 +144,10 @@ def read(name: str, source: str, target: str, folder: str) -> Pairs:
     else:
         files = {split: (found[f"{s}.{source}"], found[f"{s}.{target}"]) for split, s in stems.items()}
         splits = {
-            split: [[line.strip() for line in _lines(path, _bytes(path))] for path in both]
+            split: [[line.strip() for line in _lines(path, contents(path))] for path in both]
             for split, both in files.items()
         }
-    for split, (a, b) in splits.items():
-        if len(a) != len(b):
-            one, other = files[split]
-            raise UserError(f"{one} has {len(a)} lines but {other} has {len(b)}; they must be aligned line by line")
-    pairs = {split: list(zip(a, b, strict=True)) for split, (a, b) in splits.items()}
+    pairs = {split: aligned(*sides, *files[split]) for split, sides in splits.items()}
     if corpus.split_by:
         pairs = split_by_hash(pairs["all"], (source, target).index(corpus.split_by))
         if empty := [split for split, some in pairs.items() if not some]:
@@ -158,22 +155,40 @@ def read(name: str, source: str, target: str, folder: str) -> Pairs:
     return pairs
 
 
-def split_by_hash(pairs: list[tuple[str, str]], side: int) -> Pairs:
-    """Splits into train (98%), validation (1%) and test (1%) by a hash of the sentence on one side (0 or 1).
+def aligned(a: list[str], b: list[str], one: pathlib.Path, other: pathlib.Path) -> list[tuple[str, str]]:
+    """Returns the pairs of the lines of two files; UserError, with both counts, where they are not as many."""
+    if len(a) != len(b):
+        raise UserError(f"{one} has {len(a)} lines but {other} has {len(b)}; they must be aligned line by line")
+    return list(zip(a, b, strict=True))
+
+
+def split_by_hash(
+    pairs: list[tuple[str, str]], side: int, percent: int = 1, lacking: Collection[str] = ("validation", "test")
+) -> Pairs:
+    """Splits into train, validation and test by a hash of the sentence on one side (0 or 1).
 
     Only letters and digits count, without case, so that "Go on!" and "go on." with all their translations
-    fall into one split. Validation and test keep the first translation of each, in the order of the file.
+    fall into one split. Validation and test keep the first translation of each, in the order of the file. A pair that
+    is empty or endless on a side stays in train.
+
+    Args:
+      percent: of the sentences that each of validation and test gets; the same sentence goes to the same.
+      lacking: which of the two are wanted; what would go to the other stays in train.
     """
-    splits = {"train": [], "validation": [], "test": []}
+    splits = {"train": [], **{split: [] for split in lacking}}
     seen = set()
     for pair in pairs:
+        if not all(0 < len(sentence) <= LONGEST for sentence in pair):
+            splits["train"].append(pair)
+            continue
         key = re.sub(r"[\W_]", "", pair[side].casefold())
         bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 100
-        if bucket > 1:
+        split = "validation" if bucket < percent else "test" if bucket < 2 * percent else "train"
+        if split == "train" or split not in splits:
             splits["train"].append(pair)
         elif key not in seen:
             seen.add(key)
-            splits[("validation", "test")[bucket]].append(pair)
+            splits[split].append(pair)
     return splits
 
 
@@ -214,7 +229,8 @@ def _url(corpus, file):
     return corpus.url.format(stem=stem, language=language)
 
 
-def _bytes(path: pathlib.Path) -> bytes:
+def contents(path: pathlib.Path) -> bytes:
+    """Returns the bytes of a file, decompressed where its name ends in .gz; UserError where it cannot be read."""
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:  # gzip's own errors are OSErrors

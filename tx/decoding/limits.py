@@ -13,12 +13,15 @@ from tx.decoding.translator import padded
 from tx.errors import UserError
 from tx.model.positions import check_length
 
+LONGEST = 8192  # tokens of a sentence that is scored or translated, where rows are not longer: beyond, it has no end
+
 
 def check_corpus(config: ConfigDict, data: PreparedData, splits: Sequence[str]) -> None:
     """Raises UserError where a sentence of dev, or of a split that is decoded, is longer than the model can take.
 
-    It names the one that needs most positions. Of the training text what is longer than data.row_length is left out,
-    and no row is longer than the table (`tx.training.checks`).
+    Likewise for one that any model would take no end of time for (LONGEST). It names the one that needs most positions.
+    Of the training text what is longer than data.row_length is left out, and no row is longer than the table
+    (`tx.training.checks`).
 
     Args:
       config: of the run.
@@ -45,6 +48,9 @@ def check_lines(config: ConfigDict, where: object, sources: Sequence[np.ndarray]
 def _check(config, needs):
     """Holds the greatest of (positions, which sentence needs them) against the table."""
     positions, sentence = max(needs, key=lambda need: need[0], default=(0, ""))
+    most = max(LONGEST, config.data.row_length)
+    if positions > most + config.decode.extra_length:
+        raise UserError(f"{sentence}: a sentence has {most} tokens at most; shorten it, or leave it out")
     try:
         check_length(config.model.positions, positions, config.model.max_positions)
     except UserError as error:

@@ -60,8 +60,9 @@ class Identity:
 
 def fields(config: ConfigDict) -> dict[str, object]:
     """Returns the fields that decide the numbers of a training, wherever it is computed and its text lies."""
-    where = {name for name in config_lib.fields(config) if config_lib.says_where(name)} | {"data.dir"}
-    return {name: value for name, value in config_lib.training_fields(config).items() if name not in where}
+    return {
+        name: value for name, value in config_lib.training_fields(config).items() if not config_lib.says_where(name)
+    }
 
 
 def describe_other_fields(saved: Mapping[str, object], current: Mapping[str, object]) -> str:

@@ -60,7 +60,7 @@ class Training(Record):
       flops: floating-point operations, counted by formula (`tx.model.flops.training_flops`).
       padding_share: of the positions of the batches, those that held no token.
       final_loss: the training loss of the last line of the log, in nats a target token.
-      too_long: training sentences that were left out for their length.
+      too_long, empty: training sentences that were left out for their length, and for having no text on a side.
       longest: subwords of the longest sentence that was trained on, of source or target, whichever has more.
     """
 
@@ -72,6 +72,7 @@ class Training(Record):
     padding_share: float | None = None
     final_loss: float | None = None
     too_long: int | None = None
+    empty: int | None = None
     longest: int | None = None
 
 

@@ -58,6 +58,8 @@ def _announce(group, layout):
     if skipped := group.members[0].batches.num_skipped:
         limit = f"data.row_length={group.config.data.row_length}"
         print(f"{skipped} training sentences are longer than {limit}: left out")
+    if empty := group.members[0].batches.num_empty:
+        print(f"{empty} training sentences are empty on a side: left out")
     if not layout.one:
         print(layout)
 

@@ -122,6 +122,7 @@ class TrainingRun:
             "flops": training_flops(self.config),
             "final_loss": self.progress.losses.get("loss"),
             "too_long": self.batches.num_skipped,
+            "empty": self.batches.num_empty,
             "longest": self.batches.longest,
             "dev": self.progress.dev,
             "seconds": self.progress.seconds + share,

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
+import tx.config
 from experiments import registry
 from experiments.scales import PAPER
 from tx.data.tokenized import TokenizedSplit
@@ -41,7 +42,7 @@ def config_of(size: str, overrides: dict[str, str], *, beside_peers: bool = Fals
 
 def choose(config: ConfigDict, count: int, log=print) -> tuple[TokenizedSplit, str]:
     """Returns `count` training sentences, none longer than a row, and a line that says where they are from."""
-    if "/" in config.data.corpus:  # TFDS's own sets are too large to fetch for a measurement
+    if tx.config.is_of_tfds(config.data.corpus):  # TFDS's own sets are too large to fetch for a measurement
         text = (
             f"{count} invented sentences over {config.model.vocab_size} subwords; source lengths are log-normal "
             f"(median {MEDIAN}, spread {SPREAD} of the logarithm), a target's length is its source's times log-normal "
