@@ -1,8 +1,10 @@
 """Components and sweeps from files outside the project; the walk-through of experiments/README.md, as written."""
 
+import itertools
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -10,10 +12,14 @@ import textwrap
 import pytest
 
 from experiments import __main__ as command
-from experiments import registry
+from experiments import listing, registry, scales
+from launch import local, plan
 from tx import plugins
+from tx.data import tokenized
 from tx.errors import UserError
-from tx.runs import fingerprint
+from tx.model import flops
+from tx.runs import fingerprint, run_config
+from tx.runs.run_dir import RunDir
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SWEEP = """
@@ -68,6 +74,41 @@ def test_only_what_names_a_component_of_a_file_depends_on_it(tmp_path, monkeypat
     assert len(set(mine)) == 3
 
 
+SCALE = """
+from experiments.scales import Scale, register
+
+register(Scale("{name}", "Mine", "files:text", fields={{"train.steps": 40}}, pair=("zh-Hans", "en")))
+"""
+
+
+def test_a_file_adds_a_scale(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scales, "SCALES", dict(scales.SCALES))
+    monkeypatch.setattr(registry, "SCALES", scales.SCALES)
+    monkeypatch.setattr(listing, "SCALES", scales.SCALES)
+    (tmp_path / "mine.py").write_text(SCALE.format(name="my-own"))
+    without = fingerprint.numerics({})
+    assert command.main(["list", "table3@my-own", "--import", str(tmp_path / "mine.py")]) == 0
+    assert "table3@my-own: " in capsys.readouterr().out
+    config = registry.get_config("table3/big@my-own")
+    assert (config.name, config.data.source, config.data.target) == ("table3/big@my-own", "zh-Hans", "en")
+    assert config.train.steps == 120  # three times, as in the paper
+    assert registry.get_config("table3/base@my-own").data.corpus == f"files:{pathlib.Path('text').absolute()}"
+    assert registry.select("table3/A/h=1@my-own.cs-en") == ["table3/A/h=1@my-own.cs-en"]
+    assert fingerprint.numerics({}) == without  # a scale makes no run another
+    assert command.main(["list"]) == 0
+    assert "my-own" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("smoke", "scale 'smoke' is registered already"), ("a/b", "scale 'a/b': a name has letters"), ("a@b", "'a@b'")],
+)
+def test_a_scale_that_cannot_be(tmp_path, name, message):
+    (tmp_path / "mine.py").write_text(SCALE.format(name=name))
+    with pytest.raises(UserError, match=f"mine.py cannot be imported: ValueError: .*{message}"):
+        plugins.take(["--import", str(tmp_path / "mine.py")])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -104,13 +145,94 @@ def test_an_option_without_a_file():
         plugins.take(["list", "--import"])
 
 
+def section(title, names):
+    """A section of the page on experiments, and {name: content} of the Python files in it."""
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    walk = text[text.index(f"## {title}") :].partition("\n## ")[0]
+    files = dict(re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", walk, re.DOTALL | re.MULTILINE))
+    assert list(files) == names
+    return walk, files
+
+
+@pytest.fixture
+def own_text(tmp_path, monkeypatch):
+    """An empty folder to be in, with the files of text that the page shows, of generated sentences."""
+    walk, _ = section("Your own text", ["mine.py"])
+    block = re.search(r"(?<=\n\n)```\n(text/.*?)^```$", walk, re.DOTALL | re.MULTILINE)[1]
+    assert [line.split()[0] for line in block.splitlines()] == ["text/train.fr", "text/train.en", "text/test.tsv"]
+    ones, twos = ("un:one", "deux:two", "trois:three", "dix:ten"), ("chats:cats", "chiens:dogs", "arbres:trees")
+    words = [[word.split(":") for word in some] for some in (ones, twos, ("ici:here", "dehors:out"), ones, twos)]
+    pairs = [tuple(map(" ".join, zip(*chosen, strict=True))) for chosen in itertools.product(*words)][-280:]
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/train.fr").write_text("".join(f"{fr}\n" for fr, _ in pairs[:-20]))
+    (tmp_path / "text/train.en").write_text("".join(f"{en}\n" for _, en in pairs[:-20]))
+    (tmp_path / "text/test.tsv").write_text("".join(f"{fr}\t{en}\n" for fr, en in pairs[-20:]))
+    (tmp_path / "new.fr").write_text("dix chats ici\n\nun arbre\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def commands_of(walk):
+    """The blocks of commands of a section, a list of lines; a blank line comes before a fence that opens."""
+    blocks = re.findall(r"(?<=\n\n)```\n(python .*?)^```$", walk, re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.slow
+def test_the_walk_through_of_own_text_as_written(own_text):
+    walk, files = section("Your own text", ["mine.py"])
+    (own_text / "mine.py").write_text(files["mine.py"])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/bin:/bin"}
+    printed = []
+    for line in commands_of(walk):
+        done = subprocess.run(line, shell=True, cwd=own_text, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        printed.append(done.stdout)
+    assert len(printed) == 4
+    assert len(printed[1].split("\n")) == 4
+    assert printed[1].split("\n")[1] == ""
+    assert "base" in printed[2]
+    for folder in ("table3@smoke/base", "table3@mine/base", "table3@mine/C/N=2"):
+        run = RunDir(own_text / "runs" / folder / "seed1")
+        result = run.read_result()
+        assert result.vocab_size < result.config["model"]["vocab_size"] == 500  # there are not as many
+        sized = run_config.read_config(run)
+        assert result.config == sized.to_dict()
+        sized.model.vocab_size = result.vocab_size
+        assert result.params == flops.parameter_count(sized.model)
+        assert result.train.flops == flops.training_flops(sized)
+        assert (result.tests["test"].sentences, result.dev.split) == (20, "validation")
+
+
+def test_own_text_and_a_scale_as_written_are_what_they_are_called(own_text, monkeypatch, capsys):
+    """The same, short of training."""
+    walk, files = section("Your own text", ["mine.py"])
+    (own_text / "mine.py").write_text(files["mine.py"])
+    assert sum(bool(line.strip()) for line in files["mine.py"].splitlines()) <= 16
+    monkeypatch.setattr(scales, "SCALES", dict(scales.SCALES))
+    monkeypatch.setattr(registry, "SCALES", scales.SCALES)
+    launch, _, listed, own = (shlex.split(line)[3:] for line in commands_of(walk))
+    assert command.main(listed) == 0
+    assert "Scale mine: my own sentences" in capsys.readouterr().out
+    for arguments in (launch, own):
+        args = local._parser().parse_intermixed_args(plugins.take(arguments))
+        local.prepare(runs := plan.make(args))
+        for run in runs:
+            c = run.config
+            assert c.data.corpus == f"files:{own_text / 'text'}"
+            data = tokenized.prepare(c.data, c.model.vocab_size)
+            assert (data.corpus.source, data.corpus.target, c.train.steps) == ("fr", "en", 30)
+            assert {split: len(data.splits[split]) > 0 for split in data.splits} == dict.fromkeys(
+                ("train", "validation", "test"), True
+            )
+            assert len(data.splits["train"]) + len(data.splits["validation"]) == 260
+            assert tokenized.sized(c, data).model.vocab_size == data.vocabulary.size < 500
+
+
 @pytest.mark.slow
 def test_the_walk_through_as_written(tmp_path):
-    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
-    walk = text[text.index("## A variant, a sweep") :]
-    files = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", walk, re.DOTALL | re.MULTILINE)
-    assert [name for name, _ in files] == ["warmup.py", "near.py"]
-    for name, content in files:
+    walk, files = section("A variant, a sweep", ["warmup.py", "near.py"])
+    for name, content in files.items():
         (tmp_path / name).write_text(content)
     # A blank line comes before a fence that opens, never before one that closes.
     commands = re.search(r"(?<=\n\n)```\n(.*?)^```$", walk, re.DOTALL | re.MULTILINE)[1].splitlines()

@@ -24,11 +24,17 @@ PLACES = {
 WALK = "test_extensions.py::test_the_walk_through_as_written"
 WHOLE = "test_end_to_end.py::"  # a sweep from text to table
 
+OWN_TEXT = "test_extensions.py::test_the_walk_through_of_own_text_as_written"
+
 ELSEWHERE = {  # by their beginning
     "make smoke": ".ci/run",
     "make test": ".ci/run",
     "python -m launch.local near@smoke --import near.py --seeds": "test_extensions.py::test_an_ablation_as_the_first",
     "python -m launch.local near@smoke --import near.py --workdir": WALK,
+    "python -m launch.local table3@smoke --only=base --set data.corpus": OWN_TEXT,
+    "python -m launch.local table3@mine": OWN_TEXT,
+    "python -m experiments list table3@mine": OWN_TEXT,
+    "python -m tx.decode runs/table3@smoke/base": OWN_TEXT,
     "python -m experiments list warmup@paper --import": WALK,
     "python -m experiments report runs --import": WALK,
     "python -m tx.evaluate runs/near@smoke": WALK,
