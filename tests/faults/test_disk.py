@@ -101,3 +101,48 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, trainer):
     *_, line, status = (tmp_path / "errors.txt").read_text().splitlines()
     assert line == f"error: cannot write to {mount / 'run'}: Read-only file system; choose another --workdir"
     assert status == "2"
+
+
+PREPARE = """
+from tx import config
+from tx.data import tokenized
+from tx.errors import one_line_errors
+
+
+@one_line_errors
+def main():
+    c = config.get_config()
+    config.update(c, {"data.corpus": "numbers"})
+    data = tokenized.prepare(c.data, 500)
+    print([len(data.splits[split]) for split in data.splits])
+
+
+main()
+"""
+FILLING = """
+set -e
+for size in 16k 512k 1m 2m 3m 64m; do
+    mount -t tmpfs -o size="$size" none "$1"
+    status=0
+    "$2" -c "$3" 2>> "$4/errors.txt" >> "$4/said.txt" || status=$?
+    echo "$size $status" >> "$4/statuses.txt"
+    umount "$1"
+done
+"""
+
+
+@pytest.mark.slow
+def test_a_cache_disk_that_fills_is_called_so_whatever_is_written(tmp_path):
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    variables = {"TX_CACHE_DIR": str(mount), "PYTHONPATH": str(sweep.TESTS.parent)}
+    in_namespace(FILLING, mount, sys.executable, PREPARE, tmp_path, **variables)
+    statuses = [line.split()[1] for line in (tmp_path / "statuses.txt").read_text().splitlines()]
+    errors = (tmp_path / "errors.txt").read_text().splitlines()
+    assert statuses[0] == "2"
+    assert statuses[-1] == "0"
+    assert set(statuses) == {"2", "0"}
+    assert len(errors) == statuses.count("2") >= 3
+    places = {line.removeprefix(f"error: no space left for {mount}/").partition("/")[0] for line in errors}
+    assert len(places) >= 2  # what is generated, prepared, learned, tokenised
+    assert places <= {"generated", "tfds", "vocabularies", "tokens"}
