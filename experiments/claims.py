@@ -23,7 +23,7 @@ _POST_NORM = tuple(name for name in TRANSLATED if name not in _PRE_NORM)
 OURS = "ours"  # the source of what no paper says
 _TABLE3 = registry.sweep("table3")
 _BASE = _TABLE3.variants[0].paper
-_MARGINS = {
+MARGINS = {
     "ppl": math.log1p(NO_DIFFERENCE["ppl"] / _BASE.ppl),  # 0.01 nats
     **dict.fromkeys(("bleu", "BLEU within", "BLEU beyond"), NO_DIFFERENCE["bleu"]),
     **{f"{distance} back": 5.0 for distance in recall.DISTANCES},  # per cent
@@ -66,7 +66,7 @@ class Claim:
         object.__setattr__(self, "row", found.variant(self.row).name)
         object.__setattr__(self, "against", found.variant(self.against or base).name)
         if self.margin is None:
-            object.__setattr__(self, "margin", _MARGINS.get(self.measure, 0.0))
+            object.__setattr__(self, "margin", MARGINS.get(self.measure, 0.0))
 
 
 def direction(row: PaperRow | None, base: PaperRow | None, measure: str) -> int | None:

@@ -9,7 +9,7 @@ from fabricated import cells, put
 
 from experiments import __main__ as command
 from experiments import registry
-from experiments.report import agreement_table, results
+from experiments.report import agreement, agreement_table, results
 
 
 def tau_b(ours, papers):
@@ -24,15 +24,15 @@ def tau_b(ours, papers):
 
 def test_kendall():
     # Pairs: (1,2) in order, (1,3) in order, (2,3) tied on one side: 2 of sqrt(3 x 2).
-    assert agreement_table.kendall([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]) == pytest.approx(2 / math.sqrt(6))
-    assert agreement_table.kendall([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == -1
-    assert agreement_table.kendall([1.0, 2.0, math.inf], [1.0, 2.0, 3.0]) == 1
+    assert agreement.kendall([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]) == pytest.approx(2 / math.sqrt(6))
+    assert agreement.kendall([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == -1
+    assert agreement.kendall([1.0, 2.0, math.inf], [1.0, 2.0, 3.0]) == 1
     for nothing in (([], []), ([1.0], [2.0]), ([1.0, 1.0], [1.0, 2.0])):
-        assert agreement_table.kendall(*nothing) is None
+        assert agreement.kendall(*nothing) is None
     rng = random.Random(3)
     for _ in range(20):
         ours, papers = ([float(rng.randrange(5)) for _ in range(12)] for _ in range(2))
-        assert agreement_table.kendall(ours, papers) == pytest.approx(tau_b(ours, papers))
+        assert agreement.kendall(ours, papers) == pytest.approx(tau_b(ours, papers))
 
 
 def fill(tmp_path, left_out=("C/N=8", "E"), seeds=2):

@@ -434,7 +434,7 @@ def test_the_tuned_rows_are_read_over_their_fresh_seeds(workdir):
         assert row["BLEU tuned"] == f"{statistics.mean(bleus):.1f} ± {statistics.stdev(bleus):.2f}"
         assert row["runs"] == "2 done"
     assert (base["PPL untuned"], base["BLEU untuned"]) == ("6.50 ± 0.71", "15.0 ± 0.00")
-    assert (base["ΔPPL tuned"], small["ΔPPL tuned"], small["ΔBLEU tuned"]) == ("", "+2.10", "-2.2")
+    assert (base["ΔPPL tuned"], small["ΔPPL tuned"], small["ΔBLEU tuned"]) == ("", "+2.10", "(-2.2)")
     assert small["PPL untuned"] == ""
     for row, dev in ((base, GRIDS["base"]), (small, GRIDS["C/N=2"])):
         by_hand = np.minimum(dev, math.log(500)).mean() - min(dev)

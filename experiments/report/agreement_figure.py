@@ -6,7 +6,9 @@ import json
 import math
 from typing import NamedTuple
 
+from experiments.report import noise
 from experiments.report.metrics import NLL
+from experiments.report.noise import LEVEL
 from experiments.report.results import Results
 
 
@@ -16,14 +18,15 @@ class Point(NamedTuple):
     Attributes:
       row, group: its name, and what stands before the first slash of it.
       paper, ours: the differences.
-      spread: the standard deviation of ours between seeds; 0 where it is not known.
+      low, high: the ends of our interval, simultaneous for all rows (`noise.intervals`); None where there is none.
     """
 
     row: str
     group: str
     paper: float
     ours: float
-    spread: float
+    low: float | None
+    high: float | None
 
 
 def points(found: Results) -> list[Point]:
@@ -32,17 +35,24 @@ def points(found: Results) -> list[Point]:
     known = [row for row in found.rows if row.variant.paper and row.variant.paper.ppl and _finite(NLL.mean(row))]
     if base not in known:
         return []
+    intervals = noise.intervals(found, NLL)
+    ends = {name: (round(one.low, 4), round(one.high, 4)) for name, one in intervals.items()}
     return [
         Point(
             row.variant.name,
             row.group,
             round(math.log(row.variant.paper.ppl / base.variant.paper.ppl), 6),
             round(NLL.mean(row) - NLL.mean(base), 6),
-            round(NLL.sd(row) or 0.0, 6),
+            *ends.get(row.variant.name, (None, None)),
         )
         for row in known
         if row is not base
     ]
+
+
+def _inside(point: Point) -> bool:
+    """Whether a row is told from base no better than by the noise between seeds."""
+    return point.low is not None and point.low <= 0 <= point.high
 
 
 def _finite(value):
@@ -67,12 +77,25 @@ def draw(found: Results) -> str:
         axes.axvline(0, color="0.7", linewidth=0.8)
         axes.hlines(rows, 0, 1, transform=axes.get_yaxis_transform(), color="0.92", linewidth=0.8, zorder=0)
         axes.scatter([point.paper for point in drawn], rows, s=42, facecolors="none", edgecolors="C1", label="paper")
-        ours, spread = [point.ours for point in drawn], [point.spread for point in drawn]
-        axes.errorbar(ours, rows, xerr=spread, fmt="o", markersize=4, color="C0", elinewidth=1.2, label="ours")
+        known = [(row, point) for row, point in zip(rows, drawn, strict=True) if point.low is not None]
+        ends = [(point.low, point.high) for _, point in known]
+        axes.hlines(
+            [row for row, _ in known], *zip(*ends, strict=True) if ends else ((), ()), color="C0", linewidth=1.2
+        )
+        for inside, label in ((False, "ours"), (True, "ours, inside the noise")):
+            some = [(point.ours, row) for row, point in zip(rows, drawn, strict=True) if _inside(point) == inside]
+            axes.plot(
+                *zip(*some, strict=True) if some else ((), ()),
+                "o",
+                markersize=4,
+                color="C0",
+                label=label,
+                mfc="white" if inside else "C0",
+            )
         axes.set_yticks(rows, [point.row for point in drawn])
         axes.set_ylim(0.3, len(drawn) + 0.7)
         axes.set_xlabel("difference from base in log-perplexity: to the left better, to the right worse")
-        axes.set_title(f"{found.name} beside the paper; bars: one standard deviation between seeds", fontsize=9)
+        axes.set_title(f"{found.name} beside the paper; bars: {LEVEL:.0%} intervals of all rows together", fontsize=9)
         axes.legend(loc="lower right")
         figure.savefig(text, format="svg", metadata={"Date": None, "Description": digest(found)})
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())

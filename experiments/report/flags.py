@@ -111,24 +111,24 @@ def _exceeds_noise(change: Measure, row: Row, sweep: Results) -> bool:
 
 def _gain(result):
     """Returns the fall of dev loss from the last evaluation before the last fifth of the training to the last one."""
-    curve = _curve(result)
+    curve = evaluations(result)
     before = [loss for step, loss in curve if step <= (1 - LAST_PART) * result.train.steps]
     return before[-1] - curve[-1][1] if before else None
 
 
 def _rise(result):
-    curve = _curve(result)
+    curve = evaluations(result)
     return curve[-1][1] - min(loss for _, loss in curve) if curve else None
 
 
 def _best_steps(row):
     """Returns the step of the lowest dev loss, or the first and last of the seeds', of all steps."""
-    best = [min(curve, key=lambda point: point[1])[0] for curve in map(_curve, row.results) if curve]
+    best = [min(curve, key=lambda point: point[1])[0] for curve in map(evaluations, row.results) if curve]
     ends = dict.fromkeys(f"{step:,.0f}" for step in (min(best), max(best)))
     return f"{' to '.join(ends)} of {max(result.train.steps for result in row.results):,}"
 
 
-def _curve(result: RunResult) -> list[tuple[float, float]]:
+def evaluations(result: RunResult) -> list[tuple[float, float]]:
     """Returns (step, dev loss) of every evaluation whose loss is finite, by step."""
     points = [(_finite(line.get("step")), _finite(line.get("dev_nll"))) for line in result.curve or ()]
     return sorted(point for point in points if None not in point)

@@ -1,12 +1,14 @@
 """Table of results: the paper's numbers, ours over the seeds, differences from base, each row's state."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import tx.config
 from experiments import registry
-from experiments.report import flags
+from experiments.report import agreement_table, claims_table, differences_table, flags, noise, power
 from experiments.report.captions import caption, standing_notes
 from experiments.report.metrics import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
+from experiments.report.noise import Interval
 from experiments.report.results import KINDS, Results, Row
 from experiments.report.row_status import Footnotes, state_of
 from experiments.report.symbols import in_order, show, symbol
@@ -23,7 +25,7 @@ def build(found: Results) -> Table:
     base = found.rows[0]
     changed = in_order({*_told(found.sweep.base), *(field for row in found.rows for field in row.diff)})
     base_fields = tx.config.fields(registry.base_config(found.sweep, found.scale))
-    shown = _shown(found)
+    shown, known = _shown(found), differences_table.intervals(found)
     cells, records = [], []
     for row in found.rows:
         settings = {field: (base_fields if row is base else row.diff).get(field) for field in changed}
@@ -33,14 +35,14 @@ def build(found: Results) -> Table:
             (
                 row.variant.name,
                 *("" if value is None else show(value) for value in settings.values()),
-                *(cell for head in shown.scores for cell in _scored(head, row, base, shown.paper)),
+                *(cell for head in shown.scores for cell in _scored(head, row, base, shown.paper, known)),
                 *_sizes(row, ", ".join(params.values()), shown.paper, notes.mark(row.variant.note)),
                 *([EXACT.cell(row)] if shown.exact else []),
                 *(NAMED[name].cell(row) for name in shown.measures),
                 state,
             )
         )
-        records.append(_record(found, row, settings, params, state))
+        records.append(_record(found, row, settings, params, state, known))
     return Table(
         title=f"{found.name}: {found.sweep.doc}.",
         columns=_columns(changed, shown),
@@ -49,11 +51,20 @@ def build(found: Results) -> Table:
         caption=caption(found),
         notes=(
             *standing_notes(found),
+            *differences_table.notes(found, known),
+            *_judgements(found),
             *(note for name, note in NOTES.items() if name in shown.measures),
             *notes.lines,
         ),
         records=tuple(records),
     )
+
+
+def _judgements(found):
+    """Yields how a table's claims came out, what its seeds resolve, and how it agrees with the paper, a line each."""
+    if judged := claims_table.judged(found):
+        yield f"{claims_table.tally(judged)} (See the table of claims.)"
+    yield from filter(None, (power.sentence(found), agreement_table.line(found)))
 
 
 def _told(base):
@@ -100,8 +111,8 @@ def _columns(changed, shown):
     return (*columns, Column("runs", text=True))
 
 
-def _scored(head: str, row: Row, base: Row, with_paper: bool) -> list[str]:
-    """Returns the cells of a score: the paper's and ours, then the differences of both from base."""
+def _scored(head: str, row: Row, base: Row, with_paper: bool, known: Mapping[str, Mapping[str, Interval]]) -> list[str]:
+    """Returns the cells of a score: the paper's and ours, then the differences of both from base, ours marked."""
     measure, key = _SCORES[head], head.lower()
     cells, differences = [measure.cell(row)], [(measure.mean(row), measure.mean(base))]
     if with_paper:
@@ -110,7 +121,7 @@ def _scored(head: str, row: Row, base: Row, with_paper: bool) -> list[str]:
     for value, of_base in differences:
         blank = row is base or value is None or of_base is None
         cells.append("" if blank else number(value - of_base, f"+z{measure.form}"))
-    return cells
+    return [*cells[:-1], noise.mark(cells[-1], known[head].get(row.variant.name))]
 
 
 def _sizes(row, ours, with_paper, mark):
@@ -122,8 +133,8 @@ def _paper(row, key):
     return getattr(row.variant.paper, key, None)
 
 
-def _record(found, row, settings, params, state):
-    """Returns one line of CSV; differences are left to its reader."""
+def _record(found, row, settings, params, state, known):
+    """Returns one line of CSV."""
     paper = row.variant.paper or registry.PaperRow()
     record = {
         "name": found.name_of(row),
@@ -140,5 +151,7 @@ def _record(found, row, settings, params, state):
     shown = {name: NAMED[name] for name in found.sweep.measures}
     for name, measure in {"ppl": PPL, "bleu": BLEU, "exact_percent": EXACT, **_OTHERS, **shown}.items():
         record |= {name: measure.mean(row), f"{name}_sd": measure.sd(row)}
+    for head, of_rows in known.items():
+        record |= differences_table.columns(head, of_rows.get(row.variant.name))
     files = [f"{row.variant.name}/seed{run.seed}/result.json" for run in row.runs if run.result]
     return {**record, "files": " ".join(files)}

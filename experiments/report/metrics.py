@@ -26,7 +26,9 @@ class Measure:
 
     def values(self, row: Row) -> list[float]:
         """Returns the number of each of a row's runs that has one."""
-        return [float(value) for value in map(self.of, row.results) if value is not None]
+        if self not in row.measured:
+            row.measured[self] = [float(value) for value in map(self.of, row.results) if value is not None]
+        return row.measured[self]
 
     def mean(self, row: Row) -> float | None:
         """Returns the mean over the seeds; None of no run."""

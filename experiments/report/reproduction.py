@@ -1,9 +1,9 @@
 """Reproduction of a table: what of it does and what does not, a line for each of the paper's groups of rows."""
 
-from experiments.claims import direction
-from experiments.report.metrics import BLEU, NLL
-from experiments.report.noise import LEVEL, intervals
+from collections.abc import Iterable
+
 from experiments.report.results import Results
+from experiments.report.verdicts import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED, UNFINISHED, Verdict, judge
 
 _GROUPS = {
     "A": "Heads (A)",
@@ -12,41 +12,44 @@ _GROUPS = {
     "D": "Dropout, smoothing (D)",
     "": "Positions (E), big",
 }
-_SCORES = (("perplexity", "ppl", NLL), ("BLEU", "bleu", BLEU))
+_SCORES = {"ppl": "perplexity", "bleu": "BLEU"}
+_OTHERWISE = {UNDECIDED: "within the noise", EQUIVALENT: "the same", CONTRADICTED: "the other way"}
 
 
 def to_markdown(found: Results) -> str:
-    """Returns a bullet for each group: how many rows differ as in the paper, and which do not, or not beyond the noise.
+    """Returns a bullet for each group: how many rows differ as in the paper, and which do not or within noise.
 
-    A row counts where the paper tells it from base (`experiments/claims.py`), and its seeds give an interval.
+    Made of the verdicts on the claims that the paper prints: a row counts where it is told from base and its seeds give
+    an interval. Where rows are unfinished, that comes first: no claim of theirs is decided.
     """
-    known = {key: intervals(found, measure) for _, key, measure in _SCORES}
-    lines = [f"- {name}: {text}." for group, name in _GROUPS.items() if (text := _text(found, group, known))]
-    noise = (
-        f"Noise: the simultaneous {LEVEL:.0%} interval of the difference from base, over the seeds (Dunnett's test), "
-        "holds zero. Rows that the paper does not tell from base are not counted."
-    )
-    return "\n".join([*lines, "", noise]) + "\n" if lines else ""
+    told = [one for one in judge(found) if one.claim.printed is not None and one.claim.sign and one.interval]
+    lines = [f"- {name}: {text}." for group, name in _GROUPS.items() if (text := _text(group, told))]
+    if not lines:
+        return ""
+    rows = {one.claim.row for one in told}
+    late = list(dict.fromkeys(one.claim.row for one in told if one.why == UNFINISHED))
+    if late:
+        which = "the rows" if len(late) == len(rows) else ", ".join(late)
+        start = f"Undecided: {which} {'is' if which == late[0] else 'are'} unfinished. As they stand"
+        return "\n".join([f"{start}, where the paper tells a row from base:", "", *lines]) + "\n"
+    return "\n".join([*lines, "", "Rows that the paper does not tell from base are not counted."]) + "\n"
 
 
-def _text(found, group, known):
-    base, parts = found.rows[0], []
-    for name, key, _ in _SCORES:
-        as_there, within, against = [], [], []
-        for row in found.rows[1:]:
-            sign = direction(row.variant.paper, base.variant.paper, key)
-            if not sign or row.variant.name not in known[key] or _group(row) != group:
-                continue
-            ours = known[key][row.variant.name].sign
-            (within if not ours else as_there if ours == sign else against).append(row.variant.name.rpartition("/")[2])
-        told = len(as_there) + len(within) + len(against)
-        if told:
-            text = f"in {name} {len(as_there)} of {told} as in the paper"
-            text += f", within the noise {', '.join(within)}" if within else ""
-            text += f", the other way {', '.join(against)}" if against else ""
-            parts.append(text)
+def _text(group: str, told: Iterable[Verdict]) -> str:
+    parts = []
+    for measure, name in _SCORES.items():
+        rows: dict[str, list[str]] = {}
+        for one in told:
+            if one.claim.measure == measure and _group(one.claim.row) == group:
+                rows.setdefault(one.stands, []).append(one.claim.row.rpartition("/")[2])
+        if rows:
+            text = f"in {name} {len(rows.get(SUPPORTED, ()))} of {sum(map(len, rows.values()))} as in the paper"
+            parts.append(
+                text + "".join(f", {how} {', '.join(rows[word])}" for word, how in _OTHERWISE.items() if word in rows)
+            )
     return "; ".join(parts)
 
 
 def _group(row):
-    return row.group if row.group in _GROUPS else ""
+    group = row.partition("/")[0]
+    return group if group in _GROUPS else ""

@@ -72,6 +72,11 @@ class Row:
         """Part of the name before the first slash: "A" of "A/h=1"."""
         return self.variant.name.partition("/")[0]
 
+    @functools.cached_property
+    def measured(self) -> dict[object, list[float]]:
+        """What was measured of its runs so far, by measure: tables ask for the same again and again."""
+        return {}
+
     @property
     def results(self) -> list[RunResult]:
         return [run.result for run in self.runs if run.result]

@@ -24,7 +24,9 @@ def build(found: Results) -> Table:
     cells = tuple(tuple(row[i] for i in kept) for row in full.rows)
     marks = {note.partition(" ")[0] for note in full.notes if note.startswith("[")}
     shown = {mark for mark in marks if any(mark in cell for row in cells for cell in row)}
-    notes = tuple(note for note in full.notes if note.partition(" ")[0] in shown or note.startswith(("PPL is", "±")))
+    notes = tuple(
+        note for note in full.notes if note.partition(" ")[0] in shown or note.startswith(("PPL is", "±", "(Δ)"))
+    )
     states = {row[-1] for row in cells}
     if len(states) == 1 and len(cells) > 1 and titles[kept[-1]] == "runs":  # said once
         kept, cells = kept[:-1], tuple(row[:-1] for row in cells)

@@ -129,7 +129,7 @@ def to_latex(table: Table) -> str:
         if group != previous:
             lines.append(r"\midrule")
         previous = group
-        lines.append(_latex_row(re.sub(r"^-(?=\d)", "$-$", _latex(cell)) for cell in row))
+        lines.append(_latex_row(re.sub(r"(?<![\w-])-(?=\d)", "$-$", _latex(cell)) for cell in row))
     lines += [r"\bottomrule", r"\end{tabular}}", r"\par\footnotesize"]
     lines += [rf"{_latex(note)}\par" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments import registry, tuning
-from experiments.report import flags
+from experiments.report import differences_table, flags, noise
 from experiments.report.captions import caption, standing_notes
 from experiments.report.metrics import BLEU, EXACT, PPL, Measure, has_no_dev_loss, number
+from experiments.report.noise import SCORES, Interval
 from experiments.report.results import Results, Row, SeedRun, loss_of
 from experiments.report.row_status import Footnotes, state_of
 from experiments.report.symbols import in_order, show, symbol
@@ -77,6 +78,7 @@ def build(found: Results) -> Table:
         shown.pop("exact %", None)
     by_seeds = dataclasses.replace(found, rows=tuple(one.fresh for one in tuned), tunings=(), points=())
     base = {one.asked.key[1]: one.fresh for one in tuned if one.asked.row == found.rows[0].variant.name}
+    known = {key: _intervals(key, fresh, tuned) for key, fresh in base.items()}
     cells, records = [], []
     for one in tuned:
         state = _state(one, by_seeds, notes)
@@ -88,7 +90,7 @@ def build(found: Results) -> Table:
                 one.asked.row,
                 *(number(_paper(one, head), _MEASURES[head].form) for head in ("PPL", "BLEU")),
                 *(f"{show(chosen[field])}{marks.get(field, '')}" if field in chosen else "" for field in fields),
-                *(cell for measure in shown.values() for cell in _scored(measure, one, of_base)),
+                *(cell for head, measure in shown.items() for cell in _scored(head, measure, one, of_base, known)),
                 number(one.sensitivity, _SENSITIVITY),
                 state,
             )
@@ -100,7 +102,12 @@ def build(found: Results) -> Table:
         rows=tuple(cells),
         groups=tuple(one.fresh.group for one in tuned),
         caption=caption(by_seeds),
-        notes=(*_how(found, tuned), *standing_notes(by_seeds), *notes.lines),
+        notes=(
+            *_how(found, tuned),
+            *standing_notes(by_seeds),
+            *((differences_table.NOTE,) if any(one for heads in known.values() for one in heads.values()) else ()),
+            *notes.lines,
+        ),
         records=tuple(records),
     )
 
@@ -113,12 +120,27 @@ def _columns(fields, shown):
     return (*columns, Column("sensitivity", "nats", drop=1), Column("runs", text=True))
 
 
-def _scored(measure: Measure, one: Tuned, base: Row | None) -> list[str]:
-    """Returns the cells of a score: tuned, its difference from the base tuned as well, untuned."""
+def _intervals(key, base: Row, tuned: Sequence[Tuned]) -> dict[str, dict[str, Interval]]:
+    """Returns {score: {row: interval of its difference from the base tuned alike}}, simultaneous."""
+    alike = [one.fresh for one in tuned if one.asked.key[1] == key and one.fresh is not base]
+    return {
+        head: noise.compare(
+            noise.finite(base, measure), {row.variant.name: noise.finite(row, measure) for row in alike}
+        ).intervals
+        for head, measure in SCORES.items()
+    }
+
+
+def _scored(head: str, measure: Measure, one: Tuned, base: Row | None, known) -> list[str]:
+    """Returns the cells of a score: tuned, its difference from the base tuned as well, untuned.
+
+    A difference inside the noise (`_intervals`, by fields tuned) is in parentheses.
+    """
     value, of_base = measure.mean(one.fresh), measure.mean(base) if base else None
     blank = one.fresh is base or value is None or of_base is None
     difference = "" if blank else number(value - of_base, f"+z{measure.form}")
-    return [measure.cell(one.fresh), difference, measure.cell(one.untuned)]
+    interval = known.get(one.asked.key[1], {}).get(head, {}).get(one.fresh.variant.name)
+    return [measure.cell(one.fresh), noise.mark(difference, interval), measure.cell(one.untuned)]
 
 
 def _paper(one, head):

@@ -8,8 +8,11 @@ import rich.text
 
 from experiments.report import (
     agreement_figure,
+    agreement_steps,
     agreement_table,
+    claims_table,
     costs_table,
+    differences_table,
     heads_table,
     lengths_table,
     main_table,
@@ -24,6 +27,9 @@ from tx.files import write_atomically
 TABLES = {
     "table": main_table.build,
     "agreement": agreement_table.build,
+    "agreement_steps": agreement_steps.build,
+    "differences": differences_table.build,
+    "claims": claims_table.build,
     "tuned": tuned_table.build,
     "scores": scores_table.build,
     "lengths": lengths_table.build,

@@ -1,0 +1,132 @@
+"""Table of claims: what was expected of a sweep, and whether its runs support it, contradict it or leave it open."""
+
+from collections import Counter
+
+from experiments.report import power
+from experiments.report.captions import caption
+from experiments.report.metrics import number
+from experiments.report.noise import LEVEL
+from experiments.report.results import Results
+from experiments.report.tables import Column, Table
+from experiments.report.verdicts import (
+    CONTRADICTED,
+    EQUIVALENT,
+    SUPPORTED,
+    UNDECIDED,
+    UNFINISHED,
+    WORDS,
+    Verdict,
+    judge,
+    measure_of,
+)
+
+_HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
+_SIGNS = {-1: "<", 0: "=", 1: ">"}
+_UNFINISHED = (
+    f"{UNFINISHED}: a row is still descending, on the plateau or at the edge of its grid, and nothing is judged by it; "
+    "so far: what the numbers would say."
+)
+_NAMES = {"ppl": "log PPL", "bleu": "BLEU"}
+
+
+def build(found: Results) -> Table:
+    """Makes the table, a line a claim; it has none where no claim's rows both have results."""
+    verdicts = judged(found)
+    return Table(
+        title=f"{found.name}: {tally(verdicts)}",
+        columns=(
+            Column("row", text=True),
+            Column("is said", "to be", text=True),
+            Column("in"),
+            Column("difference"),
+            Column("interval", f"{LEVEL:.0%}", drop=1),
+            Column("margin", drop=2),
+            Column("p", "equal", drop=3),
+            Column("verdict", text=True),
+            Column("seeds", "needed"),
+            Column("source", text=True, drop=4),
+            Column("claim", text=True, drop=5),
+        ),
+        rows=tuple(map(_cells, verdicts)),
+        groups=tuple(one.claim.statement if one.claim.printed is None else "printed" for one in verdicts),
+        caption=caption(found, _HOW),
+        notes=_notes(verdicts),
+        records=tuple(map(_record, verdicts)),
+    )
+
+
+def judged(found: Results) -> list[Verdict]:
+    """Returns the verdicts on a sweep's claims; none where no claim's rows both have results."""
+    done, verdicts = {row.variant.name for row in found.rows if row.results}, judge(found)
+    return verdicts if any({one.claim.row, one.claim.against} <= done for one in verdicts) else []
+
+
+def tally(verdicts: list[Verdict]) -> str:
+    """Returns how many claims came out how: "38 claims: 20 supported, 18 undecided, 9 of them for unfinished rows."."""
+    counts = Counter(one.word for one in verdicts)
+    told = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+    late = sum(one.why == UNFINISHED for one in verdicts)
+    more = f", {'all' if late == counts[UNDECIDED] else f'{late} of them'} for unfinished rows" if late else ""
+    return f"{len(verdicts)} claim{'' if len(verdicts) == 1 else 's'}: {told}{more}."
+
+
+def _cells(one: Verdict) -> tuple[str, ...]:
+    claim, form, difference, ends = one.claim, measure_of(one.claim).form, "", ""
+    if one.interval:
+        difference, ends = number(one.interval.difference, f"+z{form}"), one.interval.text(form)
+    return (
+        claim.row,
+        f"{_SIGNS[claim.sign]} {claim.against}",
+        _NAMES.get(claim.measure, claim.measure),
+        difference,
+        ends,
+        number(claim.margin, ".2g") if claim.margin else "",
+        number(one.equivalence, ".3f"),
+        _verdict(one),
+        number(one.seeds, "d") if one.seeds else f"over {power.MOST}" if one.word == UNDECIDED and not one.why else "",
+        claim.source,
+        claim.statement,
+    )
+
+
+def _verdict(one: Verdict) -> str:
+    """Returns "supported", or "undecided: unfinished; so far supported"."""
+    so_far = f"; so far {one.stands}" if one.interval and one.stands != UNDECIDED else ""
+    return f"{one.word}: {one.why}{so_far}" if one.why else one.word
+
+
+def _notes(verdicts: list[Verdict]) -> tuple[str, ...]:
+    return (
+        "difference: of the means over the seeds, the first row's less the other's; log PPL in nats a subword. Its "
+        f"interval holds for all rows that are compared with that one at {LEVEL:.0%} together (Dunnett 1955), and "
+        "leaves out what is not finite. p equal: of two one-sided tests that it is within the margin (Welch's t).",
+        f"{SUPPORTED}: the interval leaves out zero on the side claimed, or, of a claim of no difference, p equal is "
+        f"below {1 - LEVEL:.2g}. {CONTRADICTED}: it lies on the other side, or beyond the margin. "
+        f"{EQUIVALENT}: a difference was claimed, and is within the margin. {UNDECIDED}: the rest; seeds needed: of "
+        f"each row, to decide it in {power.POWER:.0%} of all cases if difference and spread stay as they are.",
+        *((_UNFINISHED,) if any(one.why == UNFINISHED for one in verdicts) else ()),
+    )
+
+
+def _record(one: Verdict) -> dict[str, object]:
+    claim, interval = one.claim, one.interval
+    return {
+        "row": claim.row,
+        "sign": claim.sign,
+        "against": claim.against,
+        "measure": claim.measure,
+        "statement": claim.statement,
+        "source": claim.source,
+        "printed": claim.printed,
+        "margin": claim.margin,
+        "verdict": one.word,
+        "why": one.why,
+        "so_far": one.stands,
+        "difference": interval.difference if interval else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "p_equivalent": one.equivalence,
+        "seeds_needed": one.seeds,
+        "seeds": one.used[0],
+        "seeds_against": one.used[1],
+    }

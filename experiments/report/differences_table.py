@@ -1,0 +1,133 @@
+"""Table of the rows' differences from base: how sure each is, by the seeds and by the sentences of the test set."""
+
+from experiments.claims import MARGINS
+from experiments.report import bootstrap, noise, power
+from experiments.report.captions import caption
+from experiments.report.metrics import BLEU, number
+from experiments.report.noise import LEVEL, SCORES, Interval
+from experiments.report.results import Results
+from experiments.report.tables import Column, Table
+
+_HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
+_NAMES = {"PPL": "Δlog PPL", "BLEU": "ΔBLEU"}
+NOTE = f"(Δ): inside the noise: its simultaneous {LEVEL:.0%} interval (Dunnett's test) holds 0."
+UNKNOWN = "Where a row or base has one seed nothing tells the noise of ΔPPL, which is shown as it is."
+ONE_SEED = (
+    f"ΔBLEU of one seed: by a paired bootstrap over sentences ({LEVEL:.0%}), which leaves out how much seeds differ."
+)
+
+
+def intervals(found: Results) -> dict[str, dict[str, Interval]]:
+    """Returns {"PPL", "BLEU": {row: interval of its difference from base}}, PPL's of log-perplexity in nats a subword.
+
+    By Dunnett's test over the seeds; of BLEU, where a row or base has one seed, by the paired bootstrap over sentences.
+    """
+    known = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
+    if _one_seeds(found):
+        resampled = bootstrap.bleu_intervals(found)
+        known["BLEU"] = {name: one.interval for name, one in resampled.items() if not one.over_seeds} | known["BLEU"]
+    return known
+
+
+def _one_seeds(found):
+    return [row for row in found.rows if len(BLEU.values(row)) == 1]
+
+
+def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, ...]:
+    """Returns what a difference in parentheses is, and where nothing is known of the noise, for a table that has them.
+
+    Args:
+      found: the results.
+      known: the intervals.
+    """
+    done = [row for row in found.rows[1:] if row.results] if found.rows[0].results else []
+    by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
+    by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
+    unknown = any(row.variant.name not in known["PPL"] for row in done)
+    return (
+        *((NOTE,) if any(by_seeds.values()) else ()),
+        *((ONE_SEED,) if by_sentences else ()),
+        *((UNKNOWN,) if unknown else ()),
+    )
+
+
+def build(found: Results) -> Table:
+    """Makes the table of the rows that have an interval; it has none without."""
+    known = intervals(found)
+    resampled = bootstrap.bleu_intervals(found) if any(known.values()) else {}
+    rows = [row for row in found.rows[1:] if any(row.variant.name in one for one in known.values())]
+    records = [_record(row, found.rows[0], known, resampled) for row in rows]
+    return Table(
+        title=f"{found.name}: differences from {found.rows[0].variant.name}.",
+        columns=(
+            Column("row", text=True),
+            *_columns("PPL", 1),
+            *_columns("BLEU", 0),
+            Column("ΔBLEU", f"bootstrap {LEVEL:.0%}", drop=2),
+        ),
+        rows=tuple(map(_cells, records)),
+        groups=tuple(row.group for row in rows),
+        caption=caption(found, _HOW),
+        notes=(
+            *notes(found, known),
+            "Tested over the seeds: the logarithm of perplexity, in nats a subword, and BLEU, of all rows together.",
+            "bootstrap: over sentences, the same for both, and over each row's seeds, from the statistics of each "
+            "sentence that results hold; of one row at a time, and over few seeds a little too narrow.",
+            f"same within: below {1 - LEVEL:.2g} where the row equals base within {MARGINS['ppl']:.2g} nats or "
+            f"{MARGINS['bleu']:g} BLEU: p of two one-sided tests (Welch's t).",
+            *filter(None, [power.sentence(found)]),
+        ),
+        records=tuple(records),
+    )
+
+
+def _columns(head, rank):
+    margin = MARGINS[head.lower()]
+    return (
+        Column(_NAMES[head]),
+        Column(_NAMES[head], f"{LEVEL:.0%}", drop=rank),
+        Column("same within", f"{margin:.2g}", drop=rank + 2),
+    )
+
+
+def _record(row, base, known, resampled):
+    name = row.variant.name
+    record = {"row": name}
+    for head, measure in SCORES.items():
+        interval = known[head].get(name)
+        values = [noise.finite(one, measure) for one in (base, row)]
+        record |= columns(head, interval)
+        record[f"{head.lower()}_p_equivalent"] = noise.equivalence(*values, MARGINS[head.lower()])
+    drawn = resampled.get(name)
+    return record | {
+        "bleu_bootstrap_low": drawn.interval.low if drawn else None,
+        "bleu_bootstrap_high": drawn.interval.high if drawn else None,
+        "bleu_bootstrap_over_seeds": drawn.over_seeds if drawn else None,
+    }
+
+
+def columns(head: str, interval: Interval | None) -> dict[str, object]:
+    """Returns the columns of CSV that a difference has: itself, the ends of its interval, whether that holds zero."""
+    key = {"PPL": "log_ppl", "BLEU": "bleu"}[head]
+    return {
+        f"{key}_difference": interval.difference if interval else None,
+        f"{key}_low": interval.low if interval else None,
+        f"{key}_high": interval.high if interval else None,
+        f"{key}_inside_noise": not interval.sign if interval else None,
+    }
+
+
+def _cells(record):
+    cells = [record["row"]]
+    for key, measure in (("log_ppl", SCORES["PPL"]), ("bleu", BLEU)):
+        interval = _interval(record, key)
+        text = number(interval.difference, f"+z{measure.form}") if interval else ""
+        cells += [noise.mark(text, interval), interval.text(measure.form) if interval else ""]
+        cells.append(number(record[f"{key.removeprefix('log_')}_p_equivalent"], ".3f"))
+    low, high = record["bleu_bootstrap_low"], record["bleu_bootstrap_high"]
+    return (*cells, "" if low is None else Interval(0.0, low, high).text(BLEU.form))
+
+
+def _interval(record, key):
+    ends = [record[f"{key}_{name}"] for name in ("difference", "low", "high")]
+    return None if None in ends else Interval(*ends)

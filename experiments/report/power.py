@@ -1,0 +1,96 @@
+"""Power of so many seeds: which differences they tell from noise, and how many seeds would tell a given one."""
+
+import math
+import statistics
+from collections.abc import Callable
+
+from experiments.report import noise
+from experiments.report.noise import LEVEL, SCORES
+from experiments.report.results import Results
+
+POWER = 0.8  # how often a difference of that size is told from none
+MOST = 30  # seeds: of more nobody would think
+
+
+def resolution(spread: float, seeds: int, comparisons: int = 1) -> float:
+    """Returns the least difference that so many seeds tell from none in POWER of all cases, at LEVEL.
+
+    Args:
+      spread: the standard deviation between seeds.
+      seeds: of each row, two or more.
+      comparisons: with the one other row; their intervals hold together, by Bonferroni, which asks for a little more
+        than Dunnett's test does.
+    """
+    freedom = (comparisons + 1) * (seeds - 1)
+    return _resolved(spread, seeds, freedom, (1 - LEVEL) / (2 * comparisons))
+
+
+def _resolved(spread, seeds, freedom, tail):
+    from scipy.special import nctdtrinc, stdtrit  # slow to import
+
+    return float(nctdtrinc(freedom, 1 - POWER, stdtrit(freedom, 1 - tail))) * spread * math.sqrt(2 / seeds)
+
+
+def seeds_to_tell(spread: float, difference: float, comparisons: int = 1) -> int | None:
+    """Returns how many seeds a row needs to tell a difference from none (see `resolution`); None for over MOST."""
+    return _least(lambda seeds: resolution(spread, seeds, comparisons), abs(difference))
+
+
+def seeds_to_equate(spread: float, room: float) -> int | None:
+    """Returns how many seeds a row needs to show that a difference is within its margin; None for over MOST.
+
+    Args:
+      spread: the standard deviation between seeds.
+      room: what the difference leaves of the margin.
+    """
+    return _least(lambda seeds: _resolved(spread, seeds, 2 * (seeds - 1), 1 - LEVEL), room)
+
+
+def _least(resolved: Callable[[int], float], wanted: float) -> int | None:
+    """Returns the least number of seeds that resolves what is wanted: what they resolve shrinks as they grow."""
+    if not (wanted > 0 and resolved(MOST) <= wanted):
+        return None
+    low, high = 2, MOST
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if resolved(middle) <= wanted else (middle + 1, high)
+    return low
+
+
+def sentence(found: Results, seeds: int | None = None) -> str:
+    """Returns what so many seeds of each row resolve, from the spread seen so far; "" where nothing is known of it.
+
+    And how many would tell the rows from base that are inside the noise, if they differ by what they do.
+
+    Args:
+      found: the results.
+      seeds: as many as most rows have, by default.
+    """
+    base, *others = found.rows
+    counts = [len(row.results) for row in others if row.results]
+    seeds = seeds or (statistics.mode(counts) if counts else 1)
+    told, needs = [], []
+    for title, measure in SCORES.items():
+        samples = {row.variant.name: noise.finite(row, measure) for row in others}
+        known = noise.compare(noise.finite(base, measure), samples)
+        if not known.spread:
+            continue
+        rows = len(found.sweep.variants) - 1 or 1
+        if seeds > 1:
+            told.append(_size(title, resolution(known.spread, seeds, rows)))
+        inside = [(name, one.difference) for name, one in known.intervals.items() if not one.sign]
+        needed = {name: seeds_to_tell(known.spread, difference, rows) for name, difference in inside}
+        listed = [f"{name} {number}" for name, number in needed.items() if number]
+        listed += [f"{'others ' if listed else ''}over {MOST}"] * (None in needed.values())
+        if listed:
+            needs.append(f"in {title} {', '.join(listed)}")
+    if not (told or needs):
+        return ""
+    start = f"{seeds} seeds resolve {' or '.join(told)}" if told else "One seed resolves nothing"
+    more = f" Inside the noise, and the seeds that would tell them: {'; '.join(needs)}." if needs else ""
+    return f"Power: {start} in {POWER:.0%} of all cases, from the spread seen so far.{more}"
+
+
+def _size(title, difference):
+    """Returns a difference with its unit; one of log-perplexity as per cent of perplexity."""
+    return f"{100 * math.expm1(difference):.2g}% perplexity" if title == "PPL" else f"{difference:.2g} {title}"

@@ -1,0 +1,119 @@
+"""Verdicts on claims: what the runs of a sweep say of each expectation that experiments/claims.py has of it."""
+
+from typing import NamedTuple
+
+from experiments import claims
+from experiments.claims import Claim
+from experiments.report import flags, noise, power
+from experiments.report.metrics import BLEU, NAMED, NLL, Measure
+from experiments.report.noise import LEVEL, Comparison, Interval
+from experiments.report.results import Results, Row
+
+SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = "supported", "contradicted", "equivalent", "undecided"
+UNFINISHED, NO_SPREAD = "unfinished", "no spread between seeds"
+WORDS = (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED)
+
+
+class Verdict(NamedTuple):
+    """Verdict on a claim.
+
+    Attributes:
+      claim: what was claimed.
+      word: one of WORDS.
+      why: where undecided, why: "unfinished" and so on; "" where the noise could make it either way.
+      stands: one of WORDS: what the numbers say as they stand, of finished rows or not.
+      interval: of the row's mean less the other's; None where there is none.
+      equivalence: p of the two one-sided tests that the difference is within the claim's margin; None where not tested.
+      seeds: that each row would need to decide it; None where over power.MOST, or nothing tells.
+      used: seeds of the row and of the other that the interval is of.
+    """
+
+    claim: Claim
+    word: str
+    why: str
+    stands: str
+    interval: Interval | None = None
+    equivalence: float | None = None
+    seeds: int | None = None
+    used: tuple[int, int] = (0, 0)
+
+
+def measure_of(claim: Claim) -> Measure:
+    """Returns the measure that a claim is about; log-perplexity for "ppl"."""
+    return {"ppl": NLL, "bleu": BLEU}.get(claim.measure) or NAMED[claim.measure]
+
+
+def judge(found: Results) -> list[Verdict]:
+    """Returns the verdict on each claim about a sweep at its scale, in their order.
+
+    Rows are tested together with all others that claims compare with the same row in the same measure; with base, as in
+    the table, all rows are. A claim of a row whose runs are unfinished (`flags.unfinished`) is undecided.
+    """
+    rows = {row.variant.name: row for row in found.rows}
+    said = claims.of_sweep(found.sweep.name, found.scale.name)
+    unfinished = {name for name in {n for c in said for n in (c.row, c.against)} if _unfinished(rows[name], found)}
+    families: dict[tuple[str, str], Comparison] = {}
+    for claim in said:
+        key = (claim.against, claim.measure)
+        if key not in families:
+            base = claim.against == found.rows[0].variant.name
+            alike = [one.row for one in said if (one.against, one.measure) == key]
+            others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(alike))
+            values = {name: noise.finite(rows[name], measure_of(claim)) for name in (claim.against, *others)}
+            families[key] = noise.compare(values.pop(claim.against), values)
+    return [_judge(claim, rows, families[claim.against, claim.measure], unfinished) for claim in said]
+
+
+def _unfinished(row: Row, found: Results) -> bool:
+    return bool(row.results) and flags.unfinished(row, found)
+
+
+def _judge(claim, rows, family, unfinished) -> Verdict:
+    measure, pair = measure_of(claim), (rows[claim.row], rows[claim.against])
+    values = [noise.finite(row, measure) for row in pair]
+    used = tuple(map(len, values))
+    interval = family.intervals.get(claim.row)
+    if interval is None:
+        return Verdict(claim, UNDECIDED, _untested(pair, measure, values), UNDECIDED, used=used)
+    equivalence = noise.equivalence(values[1], values[0], claim.margin)
+    stands = _word(claim, interval, equivalence)
+    if unfinished & {claim.row, claim.against}:
+        return Verdict(claim, UNDECIDED, UNFINISHED, stands, interval, equivalence, None, used)
+    if stands == UNDECIDED and claim.margin and equivalence is None:
+        return Verdict(claim, UNDECIDED, NO_SPREAD, stands, interval, used=used)
+    needed = _seeds(claim, interval, family) if stands == UNDECIDED else None
+    return Verdict(claim, stands, "", stands, interval, equivalence, needed, used)
+
+
+def _untested(pair, measure, values):
+    """Returns why two rows could not be tested."""
+    for row, own in zip(pair, values, strict=True):
+        if len(own) < 2:
+            name, done = row.variant.name, measure.values(row)
+            how = "no result" if not row.results else "one seed" if len(done) == 1 else "diverged"
+            return f"{how}: {name}" if done or not row.results else f"not measured: {name}"
+    return NO_SPREAD
+
+
+def _word(claim: Claim, interval: Interval, equivalence: float | None) -> str:
+    """Returns the verdict of finished rows.
+
+    Of a claim of no difference: supported where the rows are equivalent, contradicted where the whole interval lies
+    beyond the margin. Of a claim of a difference: equivalent where the rows are, else by the interval's side of zero.
+    """
+    equal = equivalence is not None and equivalence < 1 - LEVEL
+    if claim.sign == 0:
+        beyond = min(abs(interval.low), abs(interval.high)) > claim.margin and interval.sign
+        return SUPPORTED if equal else CONTRADICTED if beyond else UNDECIDED
+    if equal:
+        return EQUIVALENT
+    return {claim.sign: SUPPORTED, -claim.sign: CONTRADICTED}.get(interval.sign, UNDECIDED)
+
+
+def _seeds(claim: Claim, interval: Interval, family: Comparison) -> int | None:
+    """Returns how many seeds would decide a claim if the difference stays what it is."""
+    size, comparisons = abs(interval.difference), len(family.intervals)
+    beyond = size - (claim.margin if claim.sign == 0 else 0.0)
+    ways = [power.seeds_to_tell(family.spread, beyond, comparisons)] if beyond > 0 else []
+    ways += [power.seeds_to_equate(family.spread, claim.margin - size)] if size < claim.margin else []
+    return min((seeds for seeds in ways if seeds), default=None)
