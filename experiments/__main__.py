@@ -1,11 +1,11 @@
-"""`python -m experiments list|report|compare|figures|table1`: what can be run, tables and pictures of what was."""
+"""`python -m experiments list|report|compare|transfer|figures|table1`: what to run, tables and pictures of it."""
 
 import argparse
 import pathlib
 import sys
 
 from experiments import listing, readme, registry
-from experiments.report import compare, tables, write
+from experiments.report import compare, tables, transfer, write
 from tx import plugins
 from tx.errors import one_line_errors, printable
 from tx.files import to_json
@@ -28,6 +28,11 @@ def _parser():
     one = commands.add_parser("compare", help="two sweeps side by side, or one sweep made twice")
     one.add_argument("a", type=pathlib.Path, metavar="DIR_A", help="a workdir or SWEEP@SCALE folder")
     one.add_argument("b", type=pathlib.Path, metavar="DIR_B", help="another")
+    one.add_argument("--fail-on", choices=("regression",), help="exit 1 where B is worse beyond the noise, or failed")
+    one = commands.add_parser("transfer", help="a sweep's effects beside each other at every scale it was run at")
+    one.add_argument("sweep", metavar="SWEEP", help="e.g. table3")
+    one.add_argument("dirs", nargs="*", type=pathlib.Path, metavar="DIR", help="workdirs (default: runs)")
+    one.add_argument("--out", type=pathlib.Path, help="folder for SWEEP.transfer.* (default: the first DIR)")
     one = commands.add_parser("figures", help="pictures of a trained run: attention, sinusoids, learning rate")
     one.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a trained run")
     one.add_argument("--sentence", required=True, help="of the source language; it is translated")
@@ -82,7 +87,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"Written: {printable(str(path))}")
         return 0
     if args.command == "compare":
-        compare.compare(args.a, args.b, console)
+        return 1 if compare.compare(args.a, args.b, console, args.fail_on) else 0
+    if args.command == "transfer":
+        transfer.transfer(args.sweep, args.dirs or [pathlib.Path("runs")], args.out, console)
         return 0
     if args.check and args.readme is None:
         parser.error("--check needs --readme")

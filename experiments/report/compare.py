@@ -5,9 +5,10 @@ import pathlib
 from collections.abc import Iterable
 
 import rich.console
+import rich.text
 
 import tx.config
-from experiments.report import flags, results, tables
+from experiments.report import differences_table, flags, noise, regression, results, tables
 from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.metrics import BLEU, EXACT, NAMED, PPL, Measure, number
 from experiments.report.results import KINDS, NOT_COMPARED, Results, Row, SeedRun
@@ -19,16 +20,29 @@ _SCORES = {"PPL": PPL, "BLEU": BLEU, "exact %": EXACT}
 _SIDES = ("A", "B")
 
 
-def compare(a: pathlib.Path, b: pathlib.Path, console: rich.console.Console) -> None:
+def compare(a: pathlib.Path, b: pathlib.Path, console: rich.console.Console, fail_on: str | None = None) -> list[str]:
     """Prints a table for every sweep that both folders hold; the one in each, where they hold one and none is in both.
 
     Args:
       a, b: a workdir or SWEEP@SCALE folder each.
+      console: where to print.
+      fail_on: "regression" to look for rows of B that are worse than those of A.
 
-    Raises UserError where there is nothing to put side by side, or a folder cannot be read (`results.read`).
+    Returns what was found of that, in sentences, which are printed too. Raises UserError where there is nothing to put
+    side by side, or a folder cannot be read (`results.read`), or no row could be tested for what is looked for.
     """
+    found, tested = [], 0
     for pair in _pairs(*({one.name: one for one in results.read([folder])} for folder in (a, b))):
         tables.print_table(build(*pair), console)
+        if fail_on:
+            worse = regression.regressions(_by_row(*pair))
+            tested += worse.tested
+            found += [f"{pair[1].name}: {line}" for line in worse.lines]
+    if fail_on and not tested:
+        raise UserError("no row could be tested for regressions: give A and B rows in common, of two seeds or more")
+    for line in found:
+        console.print(rich.text.Text(f"Regression: {line}"))
+    return found
 
 
 def _pairs(a, b):
@@ -43,27 +57,32 @@ def _pairs(a, b):
 
 def build(a: Results, b: Results) -> Table:
     """Makes the table of all rows of A, then those that B alone has; a row without results stays, and says why."""
-    ours, theirs = ({row.variant.name: row for row in found.rows} for found in (a, b))
-    pairs = {name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}
+    pairs = _by_row(a, b)
     shown = {name: measure for name, measure in {**_SCORES, **_measures(a, b)}.items() if _some(measure, a, b)}
-    notes = Footnotes()
+    notes, tests = Footnotes(), regression.intervals(pairs)
     return Table(
         title=f"{a.name} (A) beside {b.name} (B).",
         columns=_columns(shown),
-        rows=tuple(_cells(name, pair, (a, b), shown, notes) for name, pair in pairs.items()),
+        rows=tuple(_cells(name, pair, (a, b), shown, tests, notes) for name, pair in pairs.items()),
         groups=tuple(next(filter(None, pair)).group for pair in pairs.values()),
         caption=_caption(a, b),
         notes=(
             *(f"{side}: {', '.join(map(str, found.folders))}." for side, found in zip(_SIDES, (a, b), strict=True)),
             "Δ is B less A; what follows it is its standard error, where both have several seeds. Same: how many of "
             "the seeds that both have gave the same numbers, to the last digit.",
+            *regression.notes(tests, pairs),
             *dict.fromkeys((*seeds_note(a), *seeds_note(b))),
             *texts_notes([*a.done, *b.done]),
             *_configurations(a, b, pairs),
             *notes.lines,
         ),
-        records=tuple(_record(name, pair, shown) for name, pair in pairs.items()),
+        records=tuple(_record(name, pair, shown, tests) for name, pair in pairs.items()),
     )
+
+
+def _by_row(a, b):
+    ours, theirs = ({row.variant.name: row for row in found.rows} for found in (a, b))
+    return {name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}
 
 
 def _measures(a, b):
@@ -81,10 +100,11 @@ def _columns(shown):
     return (*columns, Column("same"), *(Column("runs", side, text=True) for side in _SIDES))
 
 
-def _cells(name, pair, sides, shown, notes):
+def _cells(name, pair, sides, shown, tests, notes):
     scores = []
-    for measure in shown.values():
-        scores += [measure.cell(row) if row else "" for row in pair] + [_difference(measure, *pair)]
+    for title, measure in shown.items():
+        scores += [measure.cell(row) if row else "" for row in pair]
+        scores.append(noise.mark(_difference(measure, *pair), tests.get(title, {}).get(name)))
     same = _same(*pair)
     states = (
         state_of(row, found.seeds(row), notes, flags.of(row, found)) if row else ""
@@ -145,11 +165,13 @@ def _configurations(a, b, pairs) -> Iterable[str]:
         yield f"{'In every row' if len(names) == len(shared) else ', '.join(names)}: {difference}."
 
 
-def _record(name, pair, shown):
+def _record(name, pair, shown, tests):
     record = {"row": name}
     for title, measure in shown.items():
         for side, row in zip(_SIDES, pair, strict=True):
             record |= {f"{title} {side}": measure.mean(row) if row else None}
         difference, error = _delta(measure, *pair)
         record |= {f"{title} difference": difference, f"{title} standard error": error}
+    for title, of_rows in tests.items():
+        record |= differences_table.columns(title, of_rows.get(name))
     return record
