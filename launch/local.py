@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compilation_cache, grouping, plan, status, tuning
+from launch import compilation_cache, grouping, plan, power, status, tuning
 from launch.display import View, plan_table, say
 from launch.plan import PlannedRun
 from launch.pool import Command, Pool, outcome
@@ -245,7 +245,10 @@ def main(
         raise UserError(f"--retries must be at least 0; got {args.retries}")
     stages = tuning.stages(args)
     if args.dry_run:
-        plan.refuse_clashes([run for stage in stages for run in _shown(stage, args.stack, console)])
+        runs = [run for stage in stages for run in _shown(stage, args.stack, console)]
+        plan.refuse_clashes(runs)
+        for line in power.lines(runs, args.workdir):
+            say(console, line)
         return 0
     failed, folders = 0, {}
     with _interruptible():

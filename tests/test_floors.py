@@ -33,7 +33,7 @@ FLOORS = {
         ["gpu.session gpu.bundle gpu.take"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local"],
         ["status", "tuning"],
-        ["display", "grouping", "queue", "text"],
+        ["display", "grouping", "power", "queue", "text"],
         ["pool"],
         ["plan", "resources", "compilation_cache"],
     ],

@@ -76,7 +76,8 @@ def compare(control: Sequence[float], others: Mapping[str, Sequence[float]]) -> 
     for name, values in tested.items():
         difference = _mean(values) - _mean(control)
         half = critical * known * math.sqrt(1 / len(values) + 1 / len(control))
-        found[name] = Interval(difference, difference - half, difference + half)
+        if math.isfinite(difference) and math.isfinite(half):
+            found[name] = Interval(difference, difference - half, difference + half)
     return Comparison(found, known)
 
 

@@ -1,0 +1,237 @@
+"""Statistics of differences between rows, against scipy's and sacreBLEU's own answers and simulated seeds."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import sacrebleu.significance
+from fabricated import cells, put, table_of
+from scipy.stats import dunnett, t
+
+from experiments.report import bootstrap, differences_table, noise, power, results, tables
+from experiments.report.metrics import BLEU, NLL
+from tx.evaluation.scores import bleu_from_stats, score
+
+
+def read(folder):
+    (found,) = results.read([folder])
+    return found
+
+
+def drawn(rng, means, seeds=3, spread=1.0):
+    return {str(i): list(rng.normal(mean, spread, seeds)) for i, mean in enumerate(means)}
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (3, 3, 3, 3), (5, 2, 3, 4)])
+def test_intervals_are_those_of_scipys_dunnett(sizes):
+    rng = np.random.default_rng(7)
+    control, *others = [list(rng.normal(size=size)) for size in sizes]
+    ours = noise.compare(control, dict(enumerate(others))).intervals
+    ends = dunnett(*others, control=control, rng=1).confidence_interval(0.95)
+    for i in ours:
+        assert (ours[i].low, ours[i].high) == pytest.approx((ends.low[i], ends.high[i]), rel=0.02, abs=0.02)
+    assert noise.compare(control, dict(enumerate(others))) == noise.compare(control, dict(enumerate(others)))
+
+
+def test_coverage_and_false_alarms_of_simulated_seeds():
+    """In 95% of tables all intervals hold the truth; 400 tables: 95% less or more 3.3 (three standard errors)."""
+    rng, planted, held, alarms = np.random.default_rng(3), [0.0, 0.0, 0.0, 1.5, -4.0], 0, 0
+    for _ in range(400):
+        found = noise.compare(list(rng.normal(0.0, 1.0, 3)), drawn(rng, planted)).intervals.values()
+        held += all(one.low < true < one.high for one, true in zip(found, planted, strict=True))
+        alarms += any(one.sign for one, true in zip(found, planted, strict=True) if not true)
+    assert 0.917 <= held / 400 <= 0.983
+    assert alarms / 400 <= 0.083
+
+
+def test_what_so_many_seeds_resolve_is_found_so_often():
+    """Of differences that 4 seeds are said to resolve among 5 rows 80% are found; Dunnett's test finds some more."""
+    rng, found = np.random.default_rng(5), 0
+    planted = power.resolution(1.0, 4, 5)
+    for _ in range(400):
+        rows = drawn(rng, [planted, 0.0, 0.0, 0.0, 0.0], seeds=4)
+        found += noise.compare(list(rng.normal(0.0, 1.0, 4)), rows).intervals["0"].sign > 0
+    assert 0.74 <= found / 400 <= 0.90
+
+
+def test_seeds_needed_are_the_least_that_resolve_it():
+    for difference in (0.9, 1.7, 5.0):
+        needed = power.seeds_to_tell(1.0, difference, 4)
+        assert power.resolution(1.0, needed, 4) <= difference
+        assert needed == 2 or power.resolution(1.0, needed - 1, 4) > difference
+    assert power.seeds_to_tell(1.0, 0.1) is None
+    assert power.seeds_to_tell(1.0, 0.0) is None
+    # By hand, of many seeds: (1.96 + 0.84) sd sqrt(2 / n).
+    assert power.resolution(1.0, 1000) == pytest.approx(2.802 * math.sqrt(2 / 1000), rel=0.005)
+
+
+def test_equivalence_is_two_one_sided_tests():
+    one, other, margin = [10.0, 10.2, 9.9], [10.1, 10.0, 10.15, 10.2], 0.5
+    errors = [statistics.variance(sample) / len(sample) for sample in (one, other)]
+    freedom = sum(errors) ** 2 / (errors[0] ** 2 / 2 + errors[1] ** 2 / 3)  # Welch and Satterthwaite
+    difference = statistics.fmean(other) - statistics.fmean(one)
+    expected = t.sf((margin - abs(difference)) / math.sqrt(sum(errors)), freedom)
+    assert noise.equivalence(one, other, margin) == pytest.approx(expected)
+    assert noise.equivalence(other, one, margin) == pytest.approx(expected)
+    assert noise.equivalence(one, [x + 3 for x in other], margin) > 0.95
+    for nothing in (([1.0], other, 1.0), ([1.0, 1.0], [2.0, 2.0], 5.0), (one, other, 0.0)):
+        assert noise.equivalence(*nothing) is None
+
+
+def test_rows_just_beyond_the_margin_are_seldom_called_equivalent():
+    rng, called = np.random.default_rng(11), 0
+    for _ in range(300):
+        p = noise.equivalence(list(rng.normal(0.0, 0.4, 4)), list(rng.normal(1.0, 0.4, 4)), 1.0)
+        called += p < 0.05
+    assert called / 300 <= 0.09  # 5% and three standard errors
+
+
+def test_what_is_not_finite_is_left_out_and_nothing_is_tested_without_spread():
+    known = noise.compare([1.0, 1.1, 1.2], {"a": [2.0, 2.1], "b": [3.0]})
+    assert list(known.intervals) == ["a"]
+    assert noise.compare([1.0, 1.0], {"a": [2.0, 2.0]}).intervals == {}
+    assert noise.compare([1e300, 2e300], {"a": [2e300, -1e308]}).intervals == {}
+    assert noise.welch([1.0, 1.0], [2.0, 2.0]) is None
+
+
+SENTENCES = [f"the cat number {i} sat on the mat of house {i % 7} today" for i in range(60)]
+
+
+def spoilt(rng, share):
+    """Translations of which some words are others."""
+    return [" ".join(w if rng.random() > share else "x" for w in line.split()) for line in SENTENCES]
+
+
+@pytest.fixture(scope="module")
+def systems():
+    rng = np.random.default_rng(2)
+    return {"base": spoilt(rng, 0.3), "E": spoilt(rng, 0.3), "big": spoilt(rng, 0.1)}
+
+
+@pytest.fixture(scope="module")
+def stats(systems):
+    return {name: score(lines, SENTENCES, "en")["stats"] for name, lines in systems.items()}
+
+
+def test_bleu_of_many_sums_is_sacrebleus_one_at_a_time(stats):
+    rng = np.random.default_rng(0)
+    some = [np.array(stats["base"])[rng.integers(60, size=size)] for size in (1, 1, 2, 5, 60) for _ in range(20)]
+    some.append(np.array([[5, 5, 2, 1, 0, 0, 5, 4, 3, 2]]))  # no match of the longer n-grams
+    some.append(np.array([[2, 4, 2, 1, 0, 0, 2, 1, 0, 0]]))  # nor any of them at all
+    some.append(np.zeros((1, 10), int))
+    ours = bootstrap.corpus_bleu(np.array([one.sum(axis=0) for one in some], float))
+    assert list(ours) == pytest.approx([bleu_from_stats(one.tolist()) for one in some])
+
+
+def put_scores(folder, row, seed, stats, bleu=None, **more):
+    scores = {"sentences": 60, "bleu": bleu or bleu_from_stats(stats), "signature": "s", "chrf": 1.0, "stats": stats}
+    scores |= {"bleu_tokenized": 1.0, "bleu_compound": 1.0, "bleu_lower": 1.0, "exact_match": 0.0}
+    put(folder, f"table3/{row}@smoke", seed, tests={"test": scores}, **more)
+
+
+def test_of_one_seed_it_is_sacrebleus_paired_bootstrap(tmp_path, systems, stats):
+    for row, own in stats.items():
+        put_scores(tmp_path, row, 1, own)
+    ours = bootstrap.bleu_intervals(read(tmp_path))
+    named = [(row, systems[row]) for row in systems]
+    metric = sacrebleu.BLEU()
+    theirs = sacrebleu.significance.PairedTest(named, {"BLEU": metric}, [SENTENCES], "bs", n_samples=1000)()[1]["BLEU"]
+    for row, result in zip(systems, theirs, strict=True):
+        if row != "base":
+            assert not ours[row].over_seeds
+            assert ours[row].interval.difference == pytest.approx(result.score - theirs[0].score)
+    assert ours["big"].interval.sign == 1
+    assert theirs[2].p_value < 0.05
+    assert (ours["E"].interval.sign == 0) == (theirs[1].p_value > 0.05)
+
+
+def test_seeds_that_differ_widen_the_bootstrap(tmp_path, stats):
+    rng = np.random.default_rng(4)
+    for folder, shares in (("alike", (0.3, 0.3, 0.3)), ("apart", (0.1, 0.3, 0.6))):
+        for seed, share in enumerate(shares):
+            for row in ("base", "E"):
+                own = score(spoilt(rng, share if row == "E" else 0.3), SENTENCES, "en")["stats"]
+                put_scores(tmp_path / folder, row, seed, own)
+    widths = {}
+    for folder in ("alike", "apart"):
+        one = bootstrap.bleu_intervals(read(tmp_path / folder))["E"]
+        assert one.over_seeds
+        widths[folder] = one.interval.high - one.interval.low
+    assert widths["apart"] > 2 * widths["alike"]
+
+
+def test_other_sentences_are_not_paired(tmp_path, stats):
+    put_scores(tmp_path, "base", 1, stats["base"])
+    put_scores(tmp_path, "E", 1, stats["E"][:-1])
+    put_scores(tmp_path, "big", 1, [[s, r + 1, *more] for s, r, *more in stats["big"]])
+    assert bootstrap.bleu_intervals(read(tmp_path)) == {}
+
+
+def fill(folder):
+    """Two rows by hand: E differs by 0.1 where seeds do by 1, big by 10."""
+    for row, bleus in {"base": (30.0, 31.0, 32.0), "E": (30.1, 31.1, 32.1), "big": (40.0, 41.0, 42.0)}.items():
+        for seed, bleu in enumerate(bleus, 1):
+            put(folder, f"table3/{row}@smoke", seed, ppl=5.0 + (row == "big") + seed / 100, bleu=bleu)
+
+
+def test_what_is_inside_the_noise_looks_so_in_every_form(tmp_path, capsys):
+    fill(tmp_path)
+    table = table_of(tmp_path)
+    shown = cells(table)
+    assert (shown["E"]["ΔBLEU ours"], shown["big"]["ΔBLEU ours"]) == ("(+0.1)", "+10.0")
+    assert (shown["E"]["ΔPPL ours"], shown["big"]["ΔPPL ours"]) == ("(+0.00)", "+1.00")
+    assert any(note.startswith("(Δ): inside the noise") for note in table.notes)
+    records = {record["row"]: record for record in table.records}
+    assert (records["E"]["bleu_inside_noise"], records["big"]["bleu_inside_noise"]) == (True, False)
+    assert records["A/h=1"]["bleu_inside_noise"] is None
+    assert "| (+0.1) |" in tables.to_markdown(table).replace("     ", " ").replace("  ", " ").replace("  ", " ")
+    assert "& (+0.1) &" in tables.to_latex(table)
+    assert ",True" in tables.to_csv(table)
+    console = tables.console()
+    tables.print_table(table, console)
+    assert "(+0.1)" in capsys.readouterr().out
+
+
+def test_the_table_of_differences_by_hand(tmp_path):
+    fill(tmp_path)
+    found = read(tmp_path)
+    table = differences_table.build(found)
+    record = {record["row"]: record for record in table.records}["big"]
+    # Pooled sd 1, 6 degrees of freedom, two comparisons: scipy's own Dunnett test.
+    ends = dunnett([30.1, 31.1, 32.1], [40.0, 41.0, 42.0], control=[30.0, 31.0, 32.0], rng=1).confidence_interval()
+    assert record["bleu_difference"] == pytest.approx(10.0)
+    assert (record["bleu_low"], record["bleu_high"]) == pytest.approx((ends.low[1], ends.high[1]), abs=0.02)
+    assert [row[0] for row in table.rows] == ["E", "big"]
+    assert cells(table)["E"]["ΔBLEU"] == "(+0.1)"
+    assert noise.intervals(found, NLL)["big"].sign == 1
+    assert noise.intervals(found, BLEU)["big"].sign == 1
+
+
+def test_one_seed_is_said_to_be_of_unknown_noise(tmp_path, stats):
+    put_scores(tmp_path, "base", 1, stats["base"])
+    put_scores(tmp_path, "E", 1, stats["E"])
+    table = table_of(tmp_path)
+    assert cells(table)["E"]["ΔBLEU ours"].startswith("(")
+    assert differences_table.ONE_SEED in table.notes
+    assert "leaves out how much seeds differ" in differences_table.ONE_SEED
+    assert differences_table.UNKNOWN in table.notes
+    assert not any(note.startswith("(Δ)") for note in table.notes)
+
+
+def test_a_report_says_what_its_seeds_resolve(tmp_path):
+    fill(tmp_path)
+    found = read(tmp_path)
+    rows = len(found.sweep.variants) - 1
+    said = power.sentence(found)
+    assert said.startswith(
+        f"Power: 3 seeds resolve {100 * math.expm1(power.resolution(_nll(found), 3, rows)):.2g}% perpl"
+    )
+    assert f"or {power.resolution(1.0, 3, rows):.2g} BLEU in 80% of all cases" in said
+    assert "in BLEU over 30" in said
+    assert said in table_of(tmp_path).notes
+    assert power.sentence(found, 10).startswith("Power: 10 seeds resolve")
+
+
+def _nll(found):
+    return noise.pooled([NLL.values(row) for row in found.rows if len(NLL.values(row)) > 1])

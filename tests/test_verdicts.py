@@ -1,0 +1,161 @@
+"""Verdicts on claims: two hand-made folders of results, what is unfinished, and what pages say."""
+
+import math
+import pathlib
+import re
+
+import pytest
+from fabricated import put
+
+from experiments import claims
+from experiments.claims import Claim
+from experiments.report import claims_table, flags, reproduction, results, verdicts
+from experiments.report.noise import Comparison, Interval
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results"
+
+
+def read(folder):
+    (found,) = results.read([folder])
+    return found
+
+
+def fill(folder, rows, **more):
+    for row, values in rows.items():
+        for seed, (ppl, bleu) in enumerate(values, 1):
+            put(folder, f"feed_forward/{row}@smoke", seed, ppl=ppl, bleu=bleu, **more)
+    return read(folder)
+
+
+def around(nll, apart=0.001):
+    return [(math.exp(nll + shift), 30.0) for shift in (-apart, 0.0, apart)]
+
+
+def words(found):
+    return {(one.claim.row, one.claim.against): (one.word, one.why) for one in verdicts.judge(found)}
+
+
+def test_one_hand_made_folder(tmp_path):
+    """GELU is said to equal ReLU, SwiGLU to be ahead, and none behind: it is, by 0.002, 0.1 and 0.5 nats."""
+    found = fill(tmp_path, {"relu": around(1.0), "gelu": around(1.002), "swiglu": around(0.9), "none": around(1.5)})
+    assert words(found) == {
+        ("gelu", "relu"): ("supported", ""),  # 0.002 of 0.01
+        ("swiglu", "relu"): ("supported", ""),
+        ("none", "relu"): ("supported", ""),
+    }
+    assert claims_table.build(found).title == "feed_forward@smoke: 3 claims: 3 supported."
+
+
+def test_another_hand_made_folder(tmp_path):
+    """The other way round: GELU apart by more than the margin, SwiGLU the same, none better; and one of one seed."""
+    rows = {"relu": around(1.0), "gelu": around(1.1), "swiglu": around(0.999), "none": around(0.7)}
+    found = fill(tmp_path, rows)
+    assert {row: word for (row, _), (word, _) in words(found).items()} == {
+        "gelu": "contradicted",
+        "swiglu": "equivalent",
+        "none": "contradicted",
+    }
+    tally = claims_table.tally(verdicts.judge(found))
+    assert tally == "3 claims: 2 contradicted, 1 equivalent."
+    alone = fill(tmp_path / "alone", rows | {"gelu": around(1.1)[:1], "none": []})
+    assert words(alone)["gelu", "relu"] == ("undecided", "one seed: gelu")
+    assert words(alone)["none", "relu"] == ("undecided", "no result: none")
+    noisy = fill(tmp_path / "noisy", {"relu": around(1.0, 0.1), "swiglu": around(0.9, 0.1)})
+    (one,) = [one for one in verdicts.judge(noisy) if one.claim.row == "swiglu"]
+    assert (one.word, one.why) == ("undecided", "")
+    assert one.seeds == 17  # of two groups 0.1 apart, at a standard deviation of 0.1, to be told in 80%: G*Power's 17
+    equal = fill(tmp_path / "equal", {"relu": [(5, 1.0)] * 2, "gelu": [(5, 1.0)] * 2, "none": around(1.5)})
+    assert words(equal)["gelu", "relu"] == ("undecided", verdicts.NO_SPREAD)
+
+
+def test_nothing_is_judged_by_rows_that_are_unfinished(tmp_path):
+    rows = {"relu": around(1.0), "gelu": around(1.002), "swiglu": around(0.9), "none": around(1.5)}
+    curve = [{"step": step, "dev_nll": 3.0 - step / 750, "dev_ppl": 9.0} for step in (150, 300, 450, 600, 750)]
+    found = fill(tmp_path, rows, curve=curve)
+    assert all(flags.unfinished(row, found) for row in found.rows if row.results)
+    assert set(words(found).values()) == {("undecided", "unfinished")}
+    assert {one.stands for one in verdicts.judge(found)} == {"supported"}
+    table = claims_table.build(found)
+    assert table.title.endswith("3 claims: 3 undecided, all for unfinished rows.")
+    assert {row[7] for row in table.rows} == {"undecided: unfinished; so far supported"}
+
+
+@pytest.mark.parametrize(
+    ("sign", "interval", "equivalence", "word"),
+    [
+        (1, Interval(2, 1, 3), 0.9, "supported"),
+        (-1, Interval(2, 1, 3), None, "contradicted"),
+        (1, Interval(0, -1, 1), 0.5, "undecided"),
+        (1, Interval(0.01, 0.005, 0.02), 0.01, "equivalent"),  # a difference that counts for none
+        (0, Interval(0, -0.1, 0.1), 0.049, "supported"),
+        (0, Interval(0.3, 0.1, 0.5), 0.6, "undecided"),  # the margin, 0.2, is in it
+        (0, Interval(-0.5, -0.7, -0.3), 0.99, "contradicted"),
+    ],
+)
+def test_words(sign, interval, equivalence, word):
+    claim = Claim("table3", "E", sign, ".", "s", measure="bleu")
+    assert claim.margin == 0.2
+    assert verdicts._word(claim, interval, equivalence) == word
+
+
+def test_seeds_needed_to_decide():
+    family = Comparison({"E": Interval(0.0, 0.0, 0.0)}, 0.05)
+    equal, apart = (Claim("table3", "E", sign, ".", "s", measure="bleu") for sign in (0, 1))
+    by_nothing, by_much = Interval(0.0, -0.3, 0.3), Interval(0.1, -0.3, 0.5)
+    assert verdicts._seeds(equal, by_nothing, family) == verdicts._seeds(
+        apart, by_nothing, family
+    )  # to be equal within 0.2
+    assert verdicts._seeds(apart, by_much, family) > verdicts._seeds(apart, by_nothing, family)
+    assert verdicts._seeds(equal, Interval(0.2, -0.3, 0.5), family) is None  # on the margin nothing decides
+
+
+def test_the_page_has_the_claims_of_every_committed_sweep():
+    page = (RESULTS / "README.md").read_text()
+    names = [folder.name for folder in RESULTS.iterdir() if "@" in folder.name]
+    assert len(names) > 10
+    for name in names:
+        assert (f"<!-- table: {name}/claims -->" in page) == bool(claims.of_sweep(*name.split("@")))
+
+
+def test_no_committed_claim_is_decided_by_unfinished_rows():
+    (found,) = results.read([RESULTS / "table1@recall"])
+    late = {row.variant.name for row in found.rows if flags.unfinished(row, found)}
+    for one in verdicts.judge(found):
+        assert (one.why == "unfinished") == bool(late & {one.claim.row, one.claim.against})
+        assert one.word == "undecided" or not one.why
+
+
+# Prose that states a result, and what it is checked by.
+STATED = {
+    "What of it reproduces, and what does not:": "the generated text after it, of the verdicts",
+    "they do not leave the plateau": "test_recipe_choice.py::test_no_row_is_better_with_the_norm_after_the_sub_layer",
+    "1.4 has the lowest mean": "test_recipe_choice.py::test_the_rate_of_multi30k_is_the_best_of_base_and_big",
+}
+RESULT = re.compile(
+    r"\b(reproduces?|better|worse|best|lowest|highest|beats?|outperforms?|ahead|plateau|equals|supports?|contradicts?)\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("page", ["README.md", "experiments/results/README.md"])
+def test_prose_states_no_result_that_nothing_checks(page):
+    text = re.sub(r"<!-- table:.*?<!-- end table -->", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    paragraphs = [" ".join(one.split()) for one in text.split("\n\n") if not one.lstrip().startswith("|")]
+    sentences = [one for paragraph in paragraphs for one in re.split(r"(?<=[.:?]) ", paragraph)]
+    unchecked = [one for one in sentences if RESULT.search(one) and not any(key in one for key in STATED)]
+    assert [one for one in unchecked if not one.endswith("?")] == []
+    for check in filter(None, STATED.values()):
+        file, _, test = check.partition("::")
+        assert not test or f"def {test}" in (ROOT / "tests" / file).read_text()
+
+
+def test_what_reproduces_is_said_by_the_verdicts():
+    (found,) = results.read([RESULTS / "table3@smoke"])
+    text = reproduction.to_markdown(found)
+    told = [one for one in verdicts.judge(found) if one.claim.sign]
+    counts = [tuple(map(int, match)) for match in re.findall(r"(\d+) of (\d+) as in the paper", text)]
+    assert sum(of for _, of in counts) == len(told)
+    assert sum(held for held, _ in counts) == sum(one.stands == "supported" for one in told)
+    assert text.startswith("Undecided: the rows are unfinished.") == all(one.why == "unfinished" for one in told)
