@@ -24,9 +24,8 @@ def _table1(dirs):
 def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
-    NAME is SWEEP@SCALE, or SWEEP@SCALE/short for nine columns of it, SWEEP@SCALE/agreement, /tuned, /scores, /lengths,
-    /costs or /attention for another of its tables, SWEEP@SCALE/reproduced for what of it reproduces, in sentences, or
-    table1@measured. With `check`, changes nothing. Returns 1 if
+    NAME is SWEEP@SCALE, or SWEEP@SCALE/short for nine columns of it, SWEEP@SCALE/claims or another name of TABLES for
+    another of its tables, SWEEP@SCALE/reproduced for what of it reproduces, in sentences, or table1@measured. With `check`, changes nothing. Returns 1 if
     `check` found a table other than its results give now, else 0. Raises UserError for a marker without its end, for a
     sweep that is in none of `dirs` and for a table that no sweep has.
     """

@@ -4,12 +4,14 @@ import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 from fabricated import cells, put
+from scipy.stats import kendalltau, linregress
 
 from experiments import __main__ as command
 from experiments import registry
-from experiments.report import agreement, agreement_table, results
+from experiments.report import agreement, agreement_steps, agreement_table, main_table, results
 
 
 def tau_b(ours, papers):
@@ -125,3 +127,72 @@ def test_it_is_printed_written_and_put_into_a_readme(tmp_path, capsys):
     readme.write_text("<!-- table: table3@smoke/agreement -->\n<!-- end table -->\n")
     assert command.main(["report", str(tmp_path), "--readme", str(readme)]) == 0
     assert markdown in readme.read_text()
+
+
+def test_resampled_taus_and_slopes_are_scipys_of_each_sample():
+    rng = np.random.default_rng(1)
+    ours, papers = rng.integers(4, size=(30, 9)).astype(float), rng.integers(4, size=(30, 9)).astype(float)
+    expected = [kendalltau(one, other).statistic for one, other in zip(ours, papers, strict=True)]
+    assert list(agreement.taus(ours, papers)) == pytest.approx(expected, nan_ok=True)
+    slopes = [linregress(x, y).slope for x, y in zip(papers, ours, strict=True)]
+    assert list(agreement._slopes(papers, ours)) == pytest.approx(slopes)
+
+
+def exactly(tmp_path, size, apart=0.0):
+    """All rows as far from base as `size` times what the paper prints."""
+    of_base = registry.variants("table3")[0].paper
+    for variant in registry.variants("table3"):
+        for seed in (1, 2, 3):
+            nll = 1 + size * math.log(variant.paper.ppl / of_base.ppl) + apart * (seed - 2)
+            bleu = 30 + size * (variant.paper.bleu - of_base.bleu)
+            put(tmp_path, f"table3/{variant.name}@smoke", seed, ppl=math.exp(nll), bleu=bleu + 9 * apart * (seed - 2))
+    (found,) = results.read([tmp_path])
+    return found
+
+
+def test_a_copy_of_the_paper_at_half_its_size(tmp_path):
+    found = exactly(tmp_path, 0.5)
+    record = agreement_table.build(found).records[0]
+    for key, told in (("ppl", 15), ("bleu", 16)):
+        assert record[f"{key}_tau_b"] == pytest.approx(1)
+        assert (record[f"{key}_same"], record[f"{key}_told"]) == (told, told)
+        assert record[f"{key}_slope"] == pytest.approx(0.5)
+        assert (record[f"{key}_tau_rows_low"], record[f"{key}_tau_rows_high"]) == pytest.approx((1, 1))
+    assert record["ppl_same_sign"] < record["ppl_compared"] == 19  # half of 0.05 PPL is inside the margin
+    assert exactly(tmp_path / "whole", 1).done
+    whole = agreement_table.build(results.read([tmp_path / "whole"])[0]).records[0]
+    assert (whole["ppl_same_sign"], whole["bleu_same_sign"]) == (19, 19)
+
+
+def test_seeds_apart_make_it_unsure_and_the_paper_too(tmp_path):
+    found = exactly(tmp_path, 1, apart=0.05)
+    record = agreement_table.build(found).records[0]
+    low, high = record["ppl_tau_seeds_low"], record["ppl_tau_seeds_high"]
+    assert 0.4 < low < high < 1.0
+    (rows,) = [agreement_table.printed_rows(found)]
+    middle, *ends = agreement.under_noise(rows, "ppl", agreement_table.NLL)
+    assert ends[0] < middle < ends[1] < 1.0
+    assert low - 0.1 < middle < high + 0.1
+
+
+def test_the_papers_own_columns(tmp_path):
+    paper = [variant.paper for variant in registry.variants("table3")]
+    by_scipy = kendalltau([-row.ppl for row in paper], [row.bleu for row in paper]).statistic
+    found = exactly(tmp_path, 1)
+    assert agreement.of_paper(found.rows) == pytest.approx(by_scipy)
+    assert f"{by_scipy:.2f}" == "0.69"
+    line = agreement_table.line(found)
+    assert line in main_table.build(found).notes
+    assert "PPL tau-b +1.00" in line
+    assert "The paper's own PPL and BLEU have +0.69 with each other." in line
+
+
+def test_agreement_against_training(tmp_path):
+    """In the first half rows stand in reverse, at the end as in the paper."""
+    for variant in registry.variants("table3")[:6]:
+        final, steps = math.log(variant.paper.ppl), registry.get_config(f"table3/{variant.name}@smoke").train.steps
+        curve = [{"step": steps // 2, "dev_nll": -final}, {"step": steps, "dev_nll": final}, {"step": 1, "loss": 1.0}]
+        put(tmp_path, f"table3/{variant.name}@smoke", 1, curve=curve)
+    (found,) = results.read([tmp_path])
+    table = agreement_steps.build(found)
+    assert [(row[0], row[2], row[4]) for row in table.rows] == [("50%", "-1.00", "0 of 4"), ("100%", "+1.00", "4 of 4")]

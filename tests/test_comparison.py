@@ -1,9 +1,11 @@
 """Two sweeps side by side."""
 
+import math
 import statistics
 
 import pytest
 from fabricated import cells, fail, put
+from scipy.stats import ttest_ind
 
 from experiments import __main__, registry
 from experiments.report import compare, results
@@ -100,3 +102,65 @@ def test_nothing_in_common_is_an_error(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "no sweep is in both: A has table3@multi30k, table3@smoke, B has table3@paper" in error
     assert len(error.strip().splitlines()) == 1
+
+
+def sides(tmp_path, a, b, row="E", bleu=30.0):
+    for side, values in (("a", a), ("b", b)):
+        for seed, ppl in enumerate(values, 1):
+            put(tmp_path / side, f"table3/{row}@smoke", seed, ppl=ppl, bleu=bleu)
+
+
+def run(tmp_path, *more):
+    return __main__.main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), *more])
+
+
+def test_what_is_inside_the_noise_is_in_parentheses(tmp_path):
+    """Welch's intervals at 95% for two rows together, as scipy has them: at 97.5% each."""
+    samples = {"E": ([5.0, 5.2, 5.7], [5.3, 5.6, 5.1]), "big": ([5.0, 5.1, 5.2], [4.0, 4.1])}
+    for row, pair in samples.items():
+        sides(tmp_path, *pair, row=row)
+    table = beside(tmp_path / "a", tmp_path / "b")
+    assert cells(table)["E"]["ΔPPL"].startswith("(+0.03 ± ")
+    assert cells(table)["big"]["ΔPPL"].startswith("-1.05 ± ")
+    assert any(note.startswith("(Δ): inside the noise") for note in table.notes)
+    records = {record["row"]: record for record in table.records}
+    for row, (a, b) in samples.items():
+        test = ttest_ind([math.log(x) for x in b], [math.log(x) for x in a], equal_var=False)
+        ends = test.confidence_interval(0.975)
+        assert (records[row]["log_ppl_low"], records[row]["log_ppl_high"]) == pytest.approx((ends.low, ends.high))
+    assert (records["E"]["log_ppl_inside_noise"], records["big"]["log_ppl_inside_noise"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("b", "status"), [([6.0, 6.1, 6.2], 1), ([5.15, 5.0, 5.1], 0), ([4.0, 4.1, 4.2], 0), ([6.0, math.nan, 6.1], 1)]
+)
+def test_a_regression_ends_with_status_1(tmp_path, capsys, b, status):
+    sides(tmp_path, [5.0, 5.1, 5.2], b)
+    assert run(tmp_path) == 0
+    assert run(tmp_path, "--fail-on=regression") == status
+    printed = capsys.readouterr().out
+    assert ("Regression: table3@smoke: E: log PPL +0.1" in printed) == bool(status)
+
+
+def test_a_lower_bleu_is_a_regression_too(tmp_path, capsys):
+    for side, bleus in (("a", (30.0, 30.2, 30.1)), ("b", (28.0, 28.1, 28.2))):
+        for seed, bleu in enumerate(bleus, 1):
+            put(tmp_path / side, "table3/E@smoke", seed, bleu=bleu)
+    assert run(tmp_path, "--fail-on=regression") == 1
+    assert "Regression: table3@smoke: E: BLEU -2.0 [" in capsys.readouterr().out
+
+
+def test_what_failed_in_b_alone_is_a_regression(tmp_path, capsys):
+    sides(tmp_path, [5.0, 5.1], [5.0, 5.1])
+    put(tmp_path / "a", "table3/big@smoke", 1)
+    fail(tmp_path / "b", "big", 1, "out of memory")
+    assert run(tmp_path, "--fail-on=regression") == 1
+    assert "Regression: table3@smoke: big: 1 of 1 failed or diverged" in capsys.readouterr().out
+
+
+def test_a_guard_that_can_judge_nothing_is_an_error(tmp_path, capsys):
+    sides(tmp_path, [5.0], [9.0])
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, "--fail-on=regression")
+    assert ended.value.code == 2
+    assert "no row could be tested" in capsys.readouterr().err

@@ -974,6 +974,20 @@ def test_planning_imports_no_jax(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_dry_run_says_what_its_seeds_resolve_from_those_that_are_done(tmp_path):
+    for row, bleu in (("base", 30.0), ("E", 31.0)):
+        for seed in (1, 2):
+            fabricated.put(tmp_path, f"table3/{row}@smoke", seed, bleu=bleu + seed, ppl=5.0 + seed / 10)
+    code = (
+        "import sys\nfrom launch import local\n"
+        f"local.main(['table3@smoke', '--only=base,E', '--seeds=3', '--dry_run', '--workdir={tmp_path}'])\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "table3@smoke: Power: 3 seeds resolve " in said
+    assert "that would tell them: " in said
+
+
 # One training, decoded in several ways
 
 

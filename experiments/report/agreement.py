@@ -68,6 +68,7 @@ def papers(row: Row, key: str) -> float | None:
 
 
 def _sign(difference, margin):
+    difference = round(difference, 6)  # in floating point, 26.0 - 25.8 is less than 0.2
     return 0 if abs(difference) < margin else int(math.copysign(1, difference))
 
 
