@@ -49,8 +49,11 @@ def rotated(x, position):
     return np.array([z.real for z in turned] + [z.imag for z in turned])
 
 
-def attention(model, x, memory, p, encoding=None, layer=0, causal=False):
-    """Section 3.2.2, head by head, query by query; `encoding`: the parameters of positions, of self-attention."""
+def attention(model, x, memory, p, encoding=None, layer=0, causal=False, prefix=None):
+    """Section 3.2.2, head by head, query by query; `encoding`: the parameters of positions, of self-attention.
+
+    With a `prefix` of so many tokens, all see the whole of it, and beyond it what is no later.
+    """
     reach = model.neighbourhood if encoding is not None and model.mixer == "local" else len(memory)
     q, k, v = linear(x, p["query"]), linear(memory, p["key"]), linear(memory, p["value"])
     heads, d_k, d_v = model.num_heads, model.d_k, model.d_v
@@ -61,7 +64,8 @@ def attention(model, x, memory, p, encoding=None, layer=0, causal=False):
         keys, values = (y[:, h // shared * d : (h // shared + 1) * d] for y, d in ((k, d_k), (v, d_v)))
         for i in range(len(x)):
             query, logits = q[i, h * d_k : (h + 1) * d_k], []
-            seen = [j for j in range(i + 1 if causal else len(memory)) if abs(j - i) <= reach or encoding is None]
+            end = i + 1 if causal else len(memory) if prefix is None else max(i + 1, prefix)
+            seen = [j for j in range(end) if abs(j - i) <= reach or encoding is None]
             for j in seen:
                 key = keys[j]
                 near = min(max(j - i, -clip), clip) + clip
@@ -143,22 +147,28 @@ def sinusoids(length, d_model, layout, endpoint):
 
 def logits(config, params, src, tgt):
     """Logits (len(tgt), V) of one sentence pair of unpadded token lists; params as nested dicts of arrays."""
-    model = config.model
+    model, one_stack = config.model, config.model.architecture == "decoder_only"
 
     def embed(tokens, side):
         table = params.get("source_embedding", params["embedding"]) if side == "source" else params["embedding"]
         x = np.array([table[t] if t else np.zeros(model.d_model) for t in tokens])
         x = x * np.sqrt(model.d_model) if model.scale_embedding else x
+        return x + params["target_space"][0] if side == "source" and model.target_spaces else x
+
+    def placed(x, position):
         if model.positions == "sinusoidal":
-            x = x + sinusoids(len(tokens), model.d_model, model.sinusoid_layout, model.sinusoid_endpoint)
+            x = x + sinusoids(len(x), model.d_model, model.sinusoid_layout, model.sinusoid_endpoint)
         elif model.positions == "learned":
             scale = np.sqrt(model.d_model) if model.scale_positions else 1.0
-            x = x + scale * params[f"{side}_position"]["table"][: len(tokens)]
+            x = x + scale * params[position]["table"][: len(x)]
         return x
 
-    def layer(x, name, n, side, memory=None):
-        p, encoding = params[f"{name}_{n}"], params.get(f"{side}_position", {})
-        sublayers = [lambda y: mixer(model, y, p["self_attention"], encoding, n, causal=memory is not None)]
+    def layer(x, name, n, position, memory=None):
+        p, encoding = params[f"{name}_{n}"], params.get(position, {})
+        if one_stack:
+            sublayers = [lambda y: attention(model, y, y, p["self_attention"], encoding, n, prefix=len(src))]
+        else:
+            sublayers = [lambda y: mixer(model, y, p["self_attention"], encoding, n, causal=memory is not None)]
         if memory is not None:
             sublayers.append(lambda y: attention(model, y, memory, p["cross_attention"]))
         if model.feed_forward != "none":
@@ -170,12 +180,17 @@ def logits(config, params, src, tgt):
     def ended(x, name):
         return normalise(x, params[f"{name}_norm"]) if model.norm == "pre" else x
 
-    memory = embed(src, "source")
-    if model.target_spaces:
-        memory = memory + params["target_space"][0]
-    for n in range(model.num_layers):
-        memory = layer(memory, "encoder", n, "source")
-    memory, x = ended(memory, "encoder"), embed([0, *tgt[:-1]], "target")
-    for n in range(model.num_layers):
-        x = layer(x, "decoder", n, "target", memory)
+    source, x = embed(src, "source"), embed([0, *tgt[:-1]], "target")
+    if one_stack:
+        x = placed(np.vstack([source, x]), "position")
+        for n in range(model.num_layers):
+            x = layer(x, "decoder", n, "position")
+        x = x[len(src) :]
+    else:
+        memory, x = placed(source, "source_position"), placed(x, "target_position")
+        for n in range(model.num_layers):
+            memory = layer(memory, "encoder", n, "source_position")
+        memory = ended(memory, "encoder")
+        for n in range(model.decoder_layers or model.num_layers):
+            x = layer(x, "decoder", n, "target_position", memory)
     return ended(x, "decoder") @ params.get("projection", params["embedding"]).T

@@ -40,22 +40,57 @@ VARIANTS = {
     "recurrent": {"model__mixer": "recurrent"},
     "convolution": {"model__mixer": "convolution"},
     "dilated": {"model__mixer": "dilated", "model__kernel_width": 2},
+    "deep encoder, relative": {"model__decoder_layers": 1, "model__positions": "relative"},
+    "deep decoder, pre": {"model__num_layers": 1, "model__decoder_layers": 3, "model__norm": "pre"},
+    "one stack": {"model__architecture": "decoder_only"},
+    "one stack, learned, untied, pre": {
+        "model__architecture": "decoder_only",
+        "model__positions": "learned",
+        "model__tying": "none",
+        "model__norm": "pre",
+        "model__target_spaces": 0,
+    },
+    "one stack, relative, multi-query": {
+        "model__architecture": "decoder_only",
+        "model__positions": "relative",
+        "model__num_kv_heads": 1,
+        "model__max_offset": 3,
+        "model__tying": "two",
+    },
+    "one stack, t5, cosine": {
+        "model__architecture": "decoder_only",
+        "model__positions": "t5",
+        "model__similarity": "cosine",
+        "model__feed_forward": "none",
+    },
+    "one stack, rotary": {"model__architecture": "decoder_only", "model__positions": "rotary"},
+    "one stack, alibi, additive": {
+        "model__architecture": "decoder_only",
+        "model__positions": "alibi",
+        "model__similarity": "additive",
+    },
 }
 
 
-# What the longer run alone tries in packed rows and step by step.
+# What the longer run alone tries, and what it alone tries in packed rows and step by step.
+RARE = {
+    *("deep decoder, pre", "one stack", "one stack, learned, untied, pre", "one stack, t5, cosine"),
+    *("one stack, rotary", "one stack, alibi, additive"),
+}
 LATER = {
     *("no bias, no table", "interleaved", "none, unscaled", "relative", "alibi, rms", "unscaled, gelu"),
     "cosine, swiglu",
     *("additive, no feed-forward", "grouped, rotary", "tied two ways, pre-rms", "untied", "local", "convolution"),
+    "deep encoder, relative",
 }
-every_variant = pytest.mark.parametrize("variant", VARIANTS, indirect=True, ids=str)
-some_variants = pytest.mark.parametrize(
-    "variant",
-    [pytest.param(name, marks=pytest.mark.slow if name in LATER else ()) for name in VARIANTS],
-    indirect=True,
-    ids=str,
-)
+
+
+def variants(later):
+    named = [pytest.param(name, marks=pytest.mark.slow if name in later else ()) for name in VARIANTS]
+    return pytest.mark.parametrize("variant", named, indirect=True, ids=str)
+
+
+every_variant, some_variants = variants(RARE), variants(RARE | LATER)
 
 
 @pytest.fixture(scope="module")

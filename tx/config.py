@@ -27,7 +27,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.model = ml_collections.ConfigDict()
     c.model.vocab_size = 40_960  # V: shared subwords; the June 2017 code's number (the text says "about 37000")
-    c.model.num_layers = 6  # N: layers in the encoder, and again in the decoder
+    c.model.architecture = "encoder_decoder"  # or decoder_only: one stack over source and target (prefix attention)
+    c.model.num_layers = 6  # N: layers in the encoder, and again in the decoder; or of the one stack
+    c.model.decoder_layers = 0  # layers in the decoder; 0: as many as in the encoder
     c.model.d_model = 512  # d_model
     c.model.d_ff = 2048  # d_ff
     c.model.num_heads = 8  # h
@@ -93,6 +95,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.checkpoint_every = 5000  # steps between checkpoints; the last step always has one
     c.train.keep_checkpoints = 5  # how many of the newest stay on disk
     c.train.select = "last"  # which parameters are scored (the paper's); or best: of the lowest dev loss
+    c.train.remat = False  # layers keep their input alone for the backward pass and are computed again: less memory
     c.train.micro_batches = 1  # parts that a step computes a batch in, one after the other, to need less memory
     c.train.steps_per_dispatch = 1  # updates in one call of the device: more spares a small model waiting for the host
 
@@ -137,7 +140,8 @@ def is_of_tfds(corpus: str) -> bool:
 
 def says_where(name: str) -> bool:
     """Returns whether a field says where or how a run is computed, not what: it makes no other experiment."""
-    return name.startswith("parallel.") or name in ("data.dir", "train.steps_per_dispatch", "decode.batch_tokens")
+    where = ("data.dir", "train.steps_per_dispatch", "train.remat", "decode.batch_tokens")
+    return name.startswith("parallel.") or name in where
 
 
 def _what(name, value):
@@ -259,6 +263,7 @@ def _shown(value):
 _KIND = {int: "a whole number below 2^31", float: "a finite number", bool: "true or false", str: "a string of UTF-8"}
 
 _CHOICES = {
+    "model.architecture": ("encoder_decoder", "decoder_only"),
     "model.sinusoid_layout": ("concatenated", "interleaved"),
     "model.norm": ("post", "pre", "none"),
     "model.tying": ("three", "two", "none"),
@@ -274,6 +279,7 @@ _CHOICES = {
 _MAY_BE_ZERO = {
     "model.target_spaces",
     "model.num_kv_heads",
+    "model.decoder_layers",
     "decode.extra_length",
     "decode.alpha",
     "optim.warmup_steps",
@@ -323,6 +329,8 @@ def _check_model(config):
         )
     if config.model.attention_backend == "cudnn":
         _refuse_what_cudnn_lacks(config.model)
+    if config.model.architecture == "decoder_only":
+        _refuse_what_one_stack_lacks(config.model)
 
 
 def _check_data_and_training(config):
@@ -357,6 +365,19 @@ def _check_data_and_training(config):
     if config.parallel.fsdp_shards > 1 and config.parallel.mode == "pmap":
         shards = config.parallel.fsdp_shards
         raise UserError(f"parallel.fsdp_shards={shards} needs parallel.mode=jit; pmap cuts nothing")
+
+
+def _refuse_what_one_stack_lacks(model):
+    if model.decoder_layers:
+        raise UserError(
+            f"model.decoder_layers={model.decoder_layers} is of an encoder and a decoder; model.architecture="
+            "decoder_only has one stack, of model.num_layers: set model.decoder_layers=0"
+        )
+    if model.mixer != "attention":  # no other sees the whole of the source and nothing later of the target
+        raise UserError(
+            f"model.architecture=decoder_only needs model.mixer=attention; got {model.mixer!r}. Set that, or "
+            "model.architecture=encoder_decoder"
+        )
 
 
 def _refuse_what_cudnn_lacks(model):

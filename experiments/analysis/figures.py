@@ -88,7 +88,7 @@ def draw(
       run: its folder.
       sentence: of the source language; the decoder's attention is that of its translation.
       kind: one of KINDS.
-      layer: from 0; -1 is the last.
+      layer: from 0; -1 is the last. A decoder-only model has the kind "decoder" alone, over source and target.
       heads: which; None for all.
       out: where to write.
 
@@ -97,45 +97,61 @@ def draw(
     """
     import jax.numpy as jnp
 
-    from tx.data.vocabulary import EOS
     from tx.decoding.trained_model import open_run
-    from tx.decoding.translator import Translator
-    from tx.evaluation.attention_probe import attention_weights
     from tx.model.transformer import Transformer
 
     config, (params, *_), data = open_run(run, {})
-    layers, count = config.model.num_layers, config.model.num_heads
+    layer, heads = _chosen(config, kind, layer, heads)
+    if not data.vocabulary.encode([sentence])[0]:
+        raise UserError("--sentence is empty; give one in the source language")
+    weights, queries, keys = _attention(config, params, data.vocabulary, sentence, kind, layer)
+    title = f"{config.name}: {kind}, layer {layer}"
+    made = {f"attention-{kind}-layer{layer}": attention(weights, queries, keys, heads, title)}
+    if config.model.positions == "sinusoidal":
+        position, one_stack = jnp.arange(100)[None], config.model.architecture == "decoder_only"
+        table = Transformer(**config.model).apply(
+            {"params": params}, position, method=lambda m, x: (m.position if one_stack else m.source_position)(x)
+        )
+        made["sinusoids"] = sinusoids(np.asarray(table)[0])
+    made["learning-rate"] = learning_rate(_rates(config), config.optim.warmup_steps)
+    return _write(made, run.path / "figures" if out is None else out)
+
+
+def _chosen(config, kind, layer, heads):
+    """Returns the number of the layer, from 0, and those of the heads; UserError for what the model has not."""
+    from tx.model.flops import stack_depths
+
+    depths, count = stack_depths(config.model), config.model.num_heads
+    if "encoder" not in depths and kind != "decoder":
+        raise UserError(f"{config.name} has one stack over source and target; set --kind=decoder")
+    layers = depths[KINDS[kind][0]]
     if not -layers <= layer < layers:
         raise UserError(f"--layer={layer}: {config.name} has layers 0 to {layers - 1}")
     heads = list(range(count)) if heads is None else list(heads)
     if wrong := [head for head in heads if not 0 <= head < count]:
         raise UserError(f"--heads: {config.name} has no head {wrong[0]}, but 0 to {count - 1}")
-    [ids] = data.vocabulary.encode([sentence])
-    if not ids:
-        raise UserError("--sentence is empty; give one in the source language")
-    source = [*ids, EOS]
+    return layer % layers, heads
+
+
+def _attention(config, params, vocabulary, sentence, kind, layer):
+    """Returns (weights of every head, pieces of the queries, of the keys) over a sentence and its translation."""
+    from tx.data.vocabulary import EOS
+    from tx.decoding.translator import Translator
+    from tx.evaluation.attention_probe import attention_weights
+
+    source = [*vocabulary.encode([sentence])[0], EOS]
     target = [*(int(token) for token in Translator(config, params)([np.array(source, np.int32)])[0]), EOS]
     stack, of = KINDS[kind]
     found = attention_weights(config, params, source, target)
-    if (stack, layer % layers, of) not in found:
+    if (stack, layer, of) not in found:
         raise UserError(f"{config.name} has no attention of kind {kind}: its mixer is {config.model.mixer}")
     pieces = {"source": source, "target": [0, *target[:-1]]}
-    pieces = {side: [_readable(data.vocabulary, token) for token in tokens] for side, tokens in pieces.items()}
+    pieces = {side: [_readable(vocabulary, token) for token in tokens] for side, tokens in pieces.items()}
     queries = pieces["source" if stack == "encoder" else "target"]
     keys = pieces["source" if (stack, of) != ("decoder", "self") else "target"]
-    title = f"{config.name}: {kind}, layer {layer % layers}"
-    made = {
-        f"attention-{kind}-layer{layer % layers}": attention(
-            found[stack, layer % layers, of], queries, keys, heads, title
-        )
-    }
-    if config.model.positions == "sinusoidal":
-        position = jnp.arange(100)[None]
-        model = Transformer(**config.model)
-        table = model.apply({"params": params}, position, method=lambda m, x: m.source_position(x))
-        made["sinusoids"] = sinusoids(np.asarray(table)[0])
-    made["learning-rate"] = learning_rate(_rates(config), config.optim.warmup_steps)
-    return _write(made, run.path / "figures" if out is None else out)
+    if config.model.architecture == "decoder_only":
+        queries = keys = pieces["source"] + pieces["target"]
+    return found[stack, layer, of], queries, keys
 
 
 def _rates(config):

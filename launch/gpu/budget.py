@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from tx.model import flops
 
-# Seconds of a training step, for each layer (a stack's N, and one more) and for each byte of `flops.step_bytes` of all
-# that train side by side. Predicted by compiling for an H100, not measured: twelve steps of Table 3 at the scales
+# Seconds of a training step, for each layer (half of both stacks', and one more) and for each byte of
+# `flops.step_bytes` of all that train side by side. Predicted by compiling for an H100, not measured: twelve steps of Table 3 at the scales
 # multi30k (five seeds) and tatoeba (three), float32, fifty a dispatch, among them base, big, h=32, N=2 and
 # d_model=1024, went through JAX 0.10.2's compiler for CUDA with the description of that GPU that
 # `jax.experimental.topologies` takes: no device, so no autotuning. Counted in the compiled program, loops by their
@@ -21,6 +21,7 @@ BYTE = 1.83e-12
 # longer. Compiling took 180 s a process, on one thread each and eight processes at once; then a second for every
 # checkpoint of every member, fifteen each, and half a minute of translations.
 SLOWDOWN = 1.2
+REMAT = 4 / 3  # of the time: beside a forward pass and a backward one, which is two, another forward pass
 OVERHEAD = 240.0
 
 
@@ -30,9 +31,9 @@ def training_seconds(configs: Sequence[ConfigDict]) -> float:
     Args:
       configs: of one program, trained side by side.
     """
-    train, layers = configs[0].train, configs[0].model.num_layers + 1
+    train, layers = configs[0].train, sum(flops.stack_depths(configs[0].model).values()) / 2 + 1
     step = LAYER * layers + BYTE * sum(map(flops.step_bytes, configs))
-    return train.steps * train.micro_batches * step
+    return train.steps * train.micro_batches * step * (REMAT if train.remat else 1)
 
 
 @dataclasses.dataclass(frozen=True)

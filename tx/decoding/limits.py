@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from tx.data.tokenized import PreparedData
 from tx.decoding.translator import padded
 from tx.errors import UserError
-from tx.model.positions import check_length
+from tx.model.positions import check_length, positions_needed
 
 LONGEST = 8192  # tokens of a sentence that is scored or translated, where rows are not longer: beyond, it has no end
 
@@ -19,16 +19,16 @@ LONGEST = 8192  # tokens of a sentence that is scored or translated, where rows 
 def check_corpus(config: ConfigDict, data: PreparedData, splits: Sequence[str]) -> None:
     """Raises UserError where a sentence of dev, or of a split that is decoded, is longer than the model can take.
 
-    Likewise for one that any model would take no end of time for (LONGEST). It names the one that needs most positions.
-    Of the training text what is longer than data.row_length is left out, and no row is longer than the table
-    (`tx.training.checks`).
+    Likewise for one that any model would take no end of time for (LONGEST). It names the one that needs most positions:
+    one stack counts on from source to target. Of the training text what is longer than data.row_length is left out, and
+    no row is longer than the table (`tx.training.checks`).
 
     Args:
       config: of the run.
       data: its text.
       splits: those that are translated or completed (decode.splits).
     """
-    _check(config, [*_of_dev(data), *_of_decoding(config, data, splits)])
+    _check(config, [*_of_dev(config, data), *_of_decoding(config, data, splits)])
 
 
 def check_lines(config: ConfigDict, where: object, sources: Sequence[np.ndarray], numbers: Sequence[int]) -> None:
@@ -57,9 +57,12 @@ def _check(config, needs):
         raise UserError(f"{sentence}: {error}") from None
 
 
-def _of_dev(data) -> Iterator[tuple[int, str]]:
+def _of_dev(config, data) -> Iterator[tuple[int, str]]:
     split = data.splits["validation"]
-    for side, lengths in (("source", split.src_lengths), ("target", split.tgt_lengths)):
+    sides = {"source": split.src_lengths, "target": split.tgt_lengths}
+    if config.model.architecture == "decoder_only":
+        sides = {"source and target": split.src_lengths + split.tgt_lengths}
+    for side, lengths in sides.items():
         if len(lengths):
             i = int(lengths.argmax())
             yield int(lengths[i]), f"validation, line {i + 1}, {side} of {lengths[i]} tokens"
@@ -74,11 +77,13 @@ def _of_decoding(config, data, splits) -> Iterator[tuple[int, str]]:
             continue
         i, longest = int(lengths.argmax()), int(lengths.max())
         if completed:
-            yield padded(longest), f"{name}, line {i + 1}, source or target of {longest} tokens, in eights"
+            needed = positions_needed(config.model.architecture, padded(longest), padded(longest))
+            yield needed, f"{name}, line {i + 1}, source or target of {longest} tokens, in eights"
         else:
             yield _translated(config, f"{name}, line {i + 1}", longest)
 
 
 def _translated(config, where, length) -> tuple[int, str]:
-    extra = config.decode.extra_length
-    return padded(length) + extra, f"{where}, source of {length} tokens, in eights, with decode.extra_length={extra}"
+    extra, source = config.decode.extra_length, padded(length)
+    needed = positions_needed(config.model.architecture, source, source + extra)
+    return needed, f"{where}, source of {length} tokens, in eights, with decode.extra_length={extra}"

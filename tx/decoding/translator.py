@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from tx.data.vocabulary import EOS
 from tx.decoding import beam_search
 from tx.model.attention import BLOCK
-from tx.model.positions import check_length
+from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import Transformer
 from tx.runtime import backend, determinism
 
@@ -41,13 +41,14 @@ class Translator:
         Args:
           sources: int32 tokens of each sentence, end of sentence included.
         """
-        decode, outputs = self._config.decode, [None] * len(sources)
+        decode, model, outputs = self._config.decode, self._config.model, [None] * len(sources)
         workers = backend.decoding_workers(determinism.threads())
         halvings = backend.decoding_halvings(len(sources))
 
         def translate(batch):
             length, rows, members = batch
-            check_length(self._config.model.positions, length + decode.extra_length, self._config.model.max_positions)
+            needed = positions_needed(model.architecture, length, length + decode.extra_length)
+            check_length(model.positions, needed, model.max_positions)
             src = np.zeros((rows, length), np.int32)
             for row, i in enumerate(members):
                 src[row, : len(sources[i])] = sources[i]

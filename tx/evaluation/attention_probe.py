@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from tx.data.packing import Batch
 from tx.model.attention_kernels import MASKED
 from tx.model.loss import cross_entropy
+from tx.model.prefix import JoinedRows
 from tx.model.transformer import Transformer, projection
 
 KINDS = {"self_attention": "self", "cross_attention": "cross"}
@@ -23,7 +24,8 @@ def measure_attention(config: ConfigDict, params: dict, batches: list[Batch]) ->
       "distance": the mean of |position of key - position of query| under the weights, in tokens,
       "variance": of a query's logits over the keys that it may see,
       "loss_without": how much greater the dev loss is in nats a token if this head alone gives zeros}.
-    Of other mixers than self-attention nothing is said.
+    Of other mixers than self-attention nothing is said. The one stack of a decoder-only model is a "decoder", whose
+    queries are source's and target's.
     """
     frozen = FrozenConfigDict(config.model.to_dict())
     sums = None
@@ -56,6 +58,8 @@ def attention_weights(
 ) -> dict[tuple, np.ndarray]:
     """Returns the weights of every head over one sentence pair: {(stack, layer, kind): (h, queries, keys)}.
 
+    Queries and keys of a decoder-only model are source's, then target's.
+
     Args:
       config, params: of the trained model.
       source, target: tokens, end of sentence included.
@@ -87,20 +91,34 @@ def _order(name):
 def _look(model, params, batch):
     """Sums over the real queries of a batch: {"encoder_0/self_attention": {measure: (h,), "queries": ()}}."""
     _, seen = Transformer(**model).apply({"params": params}, **batch, method="hidden", mutable=["attention"])
+    sides = _sides(model, batch)
     return {
-        f"{layer}/{module}": _sums(found["logits"][0], found["weights"][0], batch, layer, module)
+        f"{layer}/{module}": _sums(found["logits"][0], found["weights"][0], *_queries_and_keys(sides, layer, module))
         for layer, modules in seen["attention"].items()
         for module, found in modules.items()
         if module == "cross_attention" or model.mixer == "attention"
     }
 
 
-def _sums(logits, weights, batch, layer, module):
-    """logits and weights: (b, h, n, m)."""
-    queries = "src" if layer.startswith("encoder") else "tgt"
-    keys = "src" if module == "cross_attention" else queries
-    positions = batch[f"{keys}_positions"][:, None, :] - batch[f"{queries}_positions"][:, :, None]
-    weights, real = weights.astype(jnp.float32), (batch[queries] != 0)[:, None, :]
+def _sides(model, batch):
+    """{stack: (position of each of its tokens, whether it is none of padding)}, both (b, n)."""
+    if model.architecture == "decoder_only":
+        rows = JoinedRows.of(batch["src_segments"], batch["tgt_segments"])
+        return {"decoder": (rows.position, rows.segments != 0)}
+    both = (("encoder", "src"), ("decoder", "tgt"))
+    return {stack: (batch[f"{side}_positions"], batch[side] != 0) for stack, side in both}
+
+
+def _queries_and_keys(sides, layer, module):
+    """Those of `_sides` that a module's queries and its keys are."""
+    queries = sides[layer.partition("_")[0]]
+    return queries, sides["encoder"] if module == "cross_attention" else queries
+
+
+def _sums(logits, weights, queries, keys):
+    """logits and weights: (b, h, n, m); of queries and keys their positions, and which are real, (b, n) and (b, m)."""
+    positions = keys[0][:, None, :] - queries[0][:, :, None]
+    weights, real = weights.astype(jnp.float32), queries[1][:, None, :]
     visible = (logits > MASKED / 2).astype(jnp.float32)
     count = jnp.maximum(visible.sum(-1), 1.0)
     mean = (visible * logits).sum(-1) / count

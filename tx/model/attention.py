@@ -66,6 +66,13 @@ class PackedMask(NamedTuple):
         order = jnp.arange(segments.shape[1])
         return cls(segments, causal, same & (order[:, None] >= order[None, :])[None] if causal else same)
 
+    @classmethod
+    def with_prefix(cls, segments: Int[Array, "b n"], prefix: Bool[Array, "b n"]) -> "PackedMask":
+        """Returns that of sentences that begin with a prefix: every token sees all of it, and what is earlier."""
+        packed = cls.of(segments, causal=True)
+        same = segments[:, :, None] == segments[:, None, :]
+        return cls(segments, False, packed.mask | (same & prefix[:, None, :]))
+
 
 class MultiHeadAttention(nn.Module):
     """Multi-head attention, Concat(head_1, ..., head_h) W^O (section 3.2.2); d_k, d_v, h and d_model are independent.
@@ -123,6 +130,10 @@ class MultiHeadAttention(nn.Module):
             key, value = self.keys_values(memory)
         if context is not None:
             query, key = context.rotate(query), context.rotate(key)
+        return self._attend(query, key, value, mask, context, train, causal)
+
+    def _attend(self, query, key, value, mask, context, train, causal):
+        """Attends with projections (b, n, h, k), where they stand told already; (b, n, d)."""
         if self.kernel == "cudnn":  # it scales by itself, and there is nothing else to do (tx.config.validate)
             return self._merge(dot_product_attention(query, key, value, mask, self.kernel, causal))
         query, key, value = (
@@ -140,6 +151,15 @@ class MultiHeadAttention(nn.Module):
         query, key, value = self._self_projections(x)
         query, key = self.compare.query(context.rotate(query)), self.compare.key(context.rotate(key))
         return self._merge(self._attend_locally(query, key, value, packed, context, train))
+
+    def mix_prefix(
+        self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext
+    ) -> tuple[Float[Array, "b n d"], tuple[Array, Array]]:
+        """Applies self-attention within a prefix that is decoded after; also returns its keys and values."""
+        query, key, value = self._self_projections(x)
+        query, key = context.rotate(query), context.rotate(key)
+        mixed = self._attend(query, key, value, packed.mask, context, train=False, causal=packed.causal)
+        return mixed, (self.compare.key(key).transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3))
 
     def _attend_locally(self, query, key, value, packed, context, train):
         """Attends within the neighbourhood: pieces of its size, each to itself and to the pieces beside it."""
@@ -215,6 +235,7 @@ class MultiHeadAttention(nn.Module):
         index: Int[Array, ""],
         ancestry: Int[Array, "b beam length"],
         context: PositionContext | None = None,
+        prefix: tuple[Array, Array, Array] | None = None,
     ) -> Float[Array, "b beam d"]:
         """Applies causal self-attention at position `index` alone; earlier keys and values are in "cache".
 
@@ -223,6 +244,9 @@ class MultiHeadAttention(nn.Module):
         beginning stood. A sentence's hypotheses are so the queries of one matrix product; to copy a cache after each
         step to where its hypothesis went costs more than the products with the others' keys. Blocks that lie ahead cost
         nothing.
+
+        A `prefix` is attended to as well: keys and values as `mix_prefix` gave them, and which of them there are, (b,
+        m). Its last one stands before position 0.
         """
         batch, beam, length = ancestry.shape
         query, key, value = self._self_projections(x)  # (b, beam, h, d_k)
@@ -264,11 +288,30 @@ class MultiHeadAttention(nn.Module):
 
             return online_softmax_update(sums, masked(logits, mask), means)
 
-        nothing = jnp.zeros((*query.shape[:3], 1), jnp.float32)
-        start = (nothing + MASKED, nothing, jnp.zeros((*query.shape[:3], self.d_v), jnp.float32))
+        start = self._attend_prefix(query, prefix, index, context)
         first = jnp.maximum(index - self.neighbourhood, 0) // BLOCK if self.neighbourhood else 0
         _, total, heads = jax.lax.fori_loop(first, index // BLOCK + 1, attend_block, start)
         return self._merge((heads / total).astype(query.dtype).transpose(0, 2, 1, 3))
+
+    def _attend_prefix(self, query, prefix, index, context):
+        """Returns the sums of a softmax (`online_softmax_update`) over the prefix of each sentence, if there is one."""
+        nothing = jnp.zeros((*query.shape[:3], 1), jnp.float32)
+        start = (nothing + MASKED, nothing, jnp.zeros((*query.shape[:3], self.d_v), jnp.float32))
+        if prefix is None:
+            return start
+        (key, value), there = map(self._repeat_kv, prefix[:2]), prefix[2]
+        length = key.shape[2]
+        offset = jnp.broadcast_to(jnp.arange(-length, 0) - index, (query.shape[2], length))
+        logits = self.compare.logits(query, key)
+        bias = None if context is None else context.logit_bias(query, offset)
+
+        def means(weights):
+            heads = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+            added = None if context is None else context.value_bias(weights, offset)
+            return heads if added is None else heads + added
+
+        logits = logits if bias is None else logits + bias
+        return online_softmax_update(start, masked(logits, there[:, None, :]), means)
 
     def _cached(self, name, part, index, length):
         """Keeps keys or values (b, beam, kv_heads, d) of position `index`, and returns those of all positions."""

@@ -1,5 +1,7 @@
 """Counts of parameters, operations and bytes of a configuration, by formula: nothing is allocated or compiled."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
@@ -8,15 +10,26 @@ def parameter_count(model: ConfigDict) -> int:
     return sum(parameter_groups(model).values())
 
 
+def stack_depths(model: Any) -> dict[str, int]:
+    """Returns the number of layers of each stack, "encoder" and "decoder", or of the one, "decoder".
+
+    Args:
+      model: `config.model`, or a module with its fields.
+    """
+    if model.architecture == "decoder_only":
+        return {"decoder": model.num_layers}
+    return {"encoder": model.num_layers, "decoder": model.decoder_layers or model.num_layers}
+
+
 def parameter_groups(model: ConfigDict) -> dict[str, int]:
-    """Returns the number of parameters by part: embedding, target_space, positions, encoder, decoder.
+    """Returns the number of parameters by part: embedding, target_space, positions, and each stack's.
 
     A model with a component that is not this project's own is traced, without allocating it: its parts are those that
     its parameters are grouped by.
     """
     if not _all_known(model):
         return _traced_groups(model)
-    d, heads, n = model.d_model, model.num_heads, model.num_layers
+    d, heads, depths = model.d_model, model.num_heads, stack_depths(model)
     query_output, key_value = _attention_matrices(model)
     attention = query_output + key_value + {"cosine": heads, "additive": heads * model.d_k}.get(model.similarity, 0)
     if model.projection_bias:
@@ -25,16 +38,16 @@ def parameter_groups(model: ConfigDict) -> dict[str, int]:
     feed_forward = _feed_forward_matrices(model) + ((matrices - 1) * model.d_ff + d if matrices else 0)
     norm = _NORM_VECTORS[model.normalization] * d
     norms = (1 + bool(matrices)) * norm if model.norm != "none" else 0  # of an encoder layer
-    cross = attention + (norm if model.norm != "none" else 0)
+    cross = attention + (norm if model.norm != "none" else 0) if "encoder" in depths else 0
     last = norm if model.norm == "pre" else 0  # pre-norm leaves the stack's output unnormalised
     other = feed_forward + norms
     mixing = {causal: attention if _attends(model) else sum(_other_mixer(model, causal)) for causal in (False, True)}
+    layer = {"encoder": mixing[False] + other, "decoder": mixing[True] + other + cross}
     return {
         "embedding": model.vocab_size * d * {"three": 1, "two": 2, "none": 3}[model.tying],
         "target_space": model.target_spaces * d,
-        "positions": 2 * _position_parameters(model),
-        "encoder": n * (mixing[False] + other) + last,
-        "decoder": n * (mixing[True] + other + cross) + last,
+        "positions": sum(_position_parameters(model, n) for n in depths.values()),
+        **{stack: n * layer[stack] + last for stack, n in depths.items()},
     }
 
 
@@ -57,11 +70,11 @@ _NORM_VECTORS = {"layer": 2, "rms": 1}
 _SIMILARITIES = ("scaled", "unscaled", "cosine", "additive")
 
 
-def _position_parameters(model):
-    """Those of one stack; None for an encoding that is not known here."""
+def _position_parameters(model, layers):
+    """Those of one stack of so many layers; None for an encoding that is not known here."""
     return {
         "learned": model.max_positions * model.d_model,
-        "relative": model.num_layers * (2 * model.max_offset + 1) * (model.d_k + model.d_v),
+        "relative": layers * (2 * model.max_offset + 1) * (model.d_k + model.d_v),
         "t5": 32 * model.num_heads,
     }.get(model.positions, 0 if model.positions in ("sinusoidal", "none", "alibi", "rotary") else None)
 
@@ -71,7 +84,7 @@ def _all_known(model):
         model.feed_forward in _FEED_FORWARD_MATRICES
         and model.normalization in _NORM_VECTORS
         and model.similarity in _SIMILARITIES
-        and _position_parameters(model) is not None
+        and _position_parameters(model, 1) is not None
         and (_attends(model) or _other_mixer(model, True) is not None)
     )
 
@@ -106,22 +119,25 @@ def forward_flops(model: ConfigDict, source_tokens: float, target_tokens: float)
     A product with an (m, n) matrix counts 2mn for each token that passes it; the decoder's key and value matrices
     over the encoder's output count source tokens. Products of queries with keys and of weights with values are left
     out: they grow with the sentence (under 3% at 30 tokens and the paper's base size), not with the model. A component
-    that is not this project's own counts as the paper's.
+    that is not this project's own counts as the paper's. In a model of one stack every token passes all layers.
     """
-    n, d = model.num_layers, model.d_model
+    d, depths = model.d_model, stack_depths(model)
     (query_output, key_value), feed_forward = _attention_matrices(model), _feed_forward_matrices(model)
     mixing = {}
     for causal in (False, True):
         other = None if _attends(model) else _other_mixer(model, causal)
         mixing[causal] = other[0] if other else query_output + key_value
-    per_source = n * (mixing[False] + feed_forward + key_value)  # the last: cross-attention's
-    per_target = n * (mixing[True] + feed_forward + query_output) + d * model.vocab_size
-    return 2 * (per_source * source_tokens + per_target * target_tokens)
+    per_source = per_target = depths["decoder"] * (mixing[True] + feed_forward)
+    if "encoder" in depths:  # beside whose layers the source passes cross-attention's keys and values
+        per_source = depths["encoder"] * (mixing[False] + feed_forward) + depths["decoder"] * key_value
+        per_target += depths["decoder"] * query_output
+    return 2 * (per_source * source_tokens + (per_target + d * model.vocab_size) * target_tokens)
 
 
 def training_flops(config: ConfigDict) -> float:
     """Returns the operations of a whole training run: 3 forward passes a step (the backward pass is two) over full
-    batches of batch_rows x row_length tokens on each side. Not Table 2's column, which is time x devices x peak."""
+    batches of batch_rows x row_length tokens on each side. Not Table 2's column, which is time x devices x peak. What
+    train.remat computes again is not counted."""
     tokens = config.data.batch_rows * config.data.row_length
     return 3.0 * config.train.steps * forward_flops(config.model, tokens, tokens)
 
@@ -129,9 +145,15 @@ def training_flops(config: ConfigDict) -> float:
 def step_bytes(config: ConfigDict) -> float:
     """Returns an estimate of the bytes that a training step takes, to tell big runs from small ones.
 
-    Parameters with their gradients and moments, and what each layer leaves for the backward pass, all in float32.
+    Parameters with their gradients and moments, and what each layer leaves for the backward pass, all in float32. What
+    train.remat spares is not taken off: on a CPU it is nothing (`Transformer.hidden`).
     """
     model, positions = config.model, config.data.batch_rows * config.data.row_length / config.train.micro_batches
     layer = 8 * model.d_model + 2 * model.d_ff + 4 * model.num_heads * (model.d_k + model.d_v)
     weights = 2 * model.num_heads * config.data.row_length  # of attention, before and after the softmax
-    return 4 * (4 * parameter_count(model) + 2.5 * model.num_layers * positions * (layer + weights))
+    depths = stack_depths(model)
+    if "encoder" in depths:
+        kept = (depths["encoder"] + 1.5 * depths["decoder"]) * (layer + weights)
+    else:  # a layer has both sides, and looks at both
+        kept = depths["decoder"] * 2 * (layer + 2 * weights)
+    return 4 * (4 * parameter_count(model) + positions * kept)

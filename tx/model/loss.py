@@ -163,6 +163,7 @@ def batch_loss(
         **batch,
         source=source,
         train=hyperparameters is not None,
+        remat=hyperparameters is not None and config.train.remat,
         rngs=None if hyperparameters is None else {"dropout": rng},
         method="hidden",
     )

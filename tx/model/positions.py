@@ -220,6 +220,11 @@ class Rotary(PositionEncoding):
         return jnp.concatenate([one * cosine - other * sine, one * sine + other * cosine], axis=-1)
 
 
+def positions_needed(architecture: str, source: int, target: int) -> int:
+    """Returns how many positions a sentence needs: one stack counts on from source to target, two count each."""
+    return source + target if architecture == "decoder_only" else max(source, target)
+
+
 def check_length(name: str, length: int, max_positions: int) -> None:
     """Raises UserError for an unknown encoding, and where `length` tokens are more than a learned table holds."""
     _ = positions[name]

@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 from tx.model import prng
 from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.feed_forward import feed_forwards
+from tx.model.flops import stack_depths
 from tx.model.layers import Dropout, Residual
 from tx.model.mixers import mixers
 from tx.model.norms import norms
-from tx.model.positions import check_length, positions
+from tx.model.positions import check_length, positions, positions_needed
+from tx.model.prefix import JoinedRows, PrefixLayer, align_right
 from tx.model.similarity import similarities
 
 # A run translates into one language, so one row of the target-space table is ever used; the code of 2017 chose it by
@@ -96,12 +98,18 @@ class Transformer(nn.Module):
 
     tying: "three" of those share it; or "two", with a source embedding apart; or "none", each its own.
 
+    architecture: "decoder_only" has one stack instead, over source and target one after the other (a prefix language
+    model: Raffel et al. 2020). Source sees all of source; target sees that, and what is earlier of target. Positions
+    count on from one to the other.
+
     The attributes are `config.model`'s fields: `Transformer(**config.model)`. Token 0 is padding; its embedding is
     zero, and it stands before the first target token as the start symbol.
     """
 
     vocab_size: int
+    architecture: str
     num_layers: int
+    decoder_layers: int
     d_model: int
     d_ff: int
     num_heads: int
@@ -147,8 +155,8 @@ class Transformer(nn.Module):
         if self.tying == "none":
             self.projection = self.param("projection", normal, (self.vocab_size, self.d_model))
         encoding, shared = positions[self.positions], {"d_model": self.d_model, "d_k": self.d_k, "d_v": self.d_v}
+        depths, joined = stack_depths(self), self.architecture == "decoder_only"
         position = shared | {
-            "num_layers": self.num_layers,
             "num_heads": self.num_heads,
             "max_positions": self.max_positions,
             "max_offset": self.max_offset,
@@ -156,9 +164,28 @@ class Transformer(nn.Module):
             "sinusoid_endpoint": self.sinusoid_endpoint,
             "scale_positions": self.scale_positions,
         }
-        self.source_position = encoding(**position, causal=False)
-        self.target_position = encoding(**position, causal=True)
+        if joined:
+            self.position = encoding(**position, num_layers=depths["decoder"], causal=False)
+        else:
+            self.source_position = encoding(**position, num_layers=depths["encoder"], causal=False)
+            self.target_position = encoding(**position, num_layers=depths["decoder"], causal=True)
         self.drop = Dropout(self.dropout if self.drop_embedding else 0.0)
+        parts, mixer = self._parts(shared)
+        # One by one: a scan over stacked layers compiles one of them only, but its steps took 1.2 to 1.3 times as long
+        # on a CPU, more than a run of any length gains.
+        if joined:
+            self.decoder = [PrefixLayer(**parts) for _ in range(depths["decoder"])]
+        else:
+            self.encoder = [EncoderLayer(**parts, **mixer) for _ in range(depths["encoder"])]
+            self.decoder = [DecoderLayer(**parts, **mixer) for _ in range(depths["decoder"])]
+        if self.norm == "pre":  # which leaves a stack's output as it is
+            norm = norms[self.normalization]
+            self.decoder_norm = norm()
+            if not joined:
+                self.encoder_norm = norm()
+
+    def _parts(self, shared):
+        """Returns the fields of any layer, and those of its mixer where that may be chosen."""
         parts = {
             "attention": shared
             | {
@@ -176,8 +203,6 @@ class Transformer(nn.Module):
                 "relu_dropout": self.relu_dropout,
                 "dtype": self.dtype,
             },
-            "mixer": {"neighbourhood": self.neighbourhood, "kernel_width": self.kernel_width},
-            "mixer_kind": self.mixer,
             "feed_forward_kind": self.feed_forward,
             "residual": {
                 "norm": self.norm,
@@ -186,13 +211,8 @@ class Transformer(nn.Module):
                 "dropout": self.dropout if self.drop_residual else 0.0,
             },
         }
-        # One by one: a scan over stacked layers compiles one of them only, but its steps took 1.2 to 1.3 times as long
-        # on a CPU, more than a run of any length gains.
-        self.encoder = [EncoderLayer(**parts) for _ in range(self.num_layers)]
-        self.decoder = [DecoderLayer(**parts) for _ in range(self.num_layers)]
-        if self.norm == "pre":  # which leaves a stack's output as it is
-            norm = norms[self.normalization]
-            self.encoder_norm, self.decoder_norm = norm(), norm()
+        mixer = {"neighbourhood": self.neighbourhood, "kernel_width": self.kernel_width}
+        return parts, {"mixer": mixer, "mixer_kind": self.mixer}
 
     def __call__(
         self, src: Int[Array, "b m"], tgt: Int[Array, "b n"], *, train: bool = False, **packing: Array
@@ -214,42 +234,92 @@ class Transformer(nn.Module):
         src_positions: Int[Array, "b m"] | None = None,
         tgt_positions: Int[Array, "b n"] | None = None,
         source: Float[Array, ""] | None = None,
+        remat: bool = False,
     ) -> Float[Array, "b n d"]:
         """Returns the decoder's output before the projection to the vocabulary.
 
         Several sentences may share a row: segments number them from 1 (0: padding) and positions count from 0 in
         each; no sentence sees another. Left out, a row is one sentence. `source` multiplies the encoder's output: with
-        0 the decoder learns nothing of the source.
+        0 the decoder learns nothing of the source (of one stack, target does not see it). With `remat` each layer is
+        computed again in the backward pass, for which it keeps its input alone (Chen et al. 2016); XLA's compiler for
+        CPUs computes again, but still keeps what it would have kept.
         """
         if src_segments is None:
             src_segments, tgt_segments = (src != 0).astype(jnp.int32), (tgt != 0).astype(jnp.int32)
         if src_positions is None:
-            src_positions, tgt_positions = self._count(src), self._count(tgt)
-        memory = self.encode(src, src_segments, src_positions, train=train)
+            self._check(src.shape[1], tgt.shape[1])
+            src_positions, tgt_positions = _count(src), _count(tgt)
+        if self.architecture == "decoder_only":
+            rows = JoinedRows.of(src_segments, tgt_segments)
+            tokens = rows.join(src, _previous(tgt, tgt_positions))
+            return self._hidden_joined(rows, tokens, rows.packed(source), train, remat)
+        memory = self.encode(src, src_segments, src_positions, train=train, remat=remat)
         memory = memory if source is None else memory * source.astype(memory.dtype)
-        previous = jnp.pad(tgt[:, :-1], ((0, 0), (1, 0)))
-        x = self._embed(jnp.where(tgt_positions == 0, 0, previous), tgt_positions, self.target_position, train)
+        x = self._embed(_previous(tgt, tgt_positions), tgt_positions, self.target_position, train)
         packed = PackedMask.of(tgt_segments, causal=True)
         cross = tgt_segments[:, :, None] == src_segments[:, None, :]
-        for i, layer in enumerate(self.decoder):
-            x = layer(x, memory, packed, cross, PositionContext(self.target_position, i, tgt_positions), train)
+
+        def layer(m, i, x):
+            context = PositionContext(m.target_position, i, tgt_positions)
+            return m.decoder[i](x, memory, packed, cross, context, train)
+
+        x = self._layers(layer, len(self.decoder), x, remat)
         return self.decoder_norm(x) if self.norm == "pre" else x
 
     def encode(
-        self, src: Int[Array, "b m"], segments: Int[Array, "b m"], position: Int[Array, "b m"], *, train: bool
+        self,
+        src: Int[Array, "b m"],
+        segments: Int[Array, "b m"],
+        position: Int[Array, "b m"],
+        *,
+        train: bool,
+        remat: bool = False,
     ) -> Float[Array, "b m d"]:
         """Returns the encoder's output."""
         space = self.target_space[TARGET_SPACE] if self.target_spaces else None
         x = self._embed(src, position, self.source_position, train, space)
         packed = PackedMask.of(segments, causal=False)
-        for i, layer in enumerate(self.encoder):
-            x = layer(x, packed, PositionContext(self.source_position, i, position), train)
+
+        def layer(m, i, x):
+            return m.encoder[i](x, packed, PositionContext(m.source_position, i, position), train)
+
+        x = self._layers(layer, len(self.encoder), x, remat)
         return self.encoder_norm(x) if self.norm == "pre" else x
+
+    def _hidden_joined(self, rows, tokens, packed, train, remat):
+        x = self._embed_joined(tokens, rows.position, rows.of_source, train)
+
+        def layer(m, i, x):
+            return m.decoder[i](x, packed, PositionContext(m.position, i, rows.position), train)
+
+        x = rows.target(self._layers(layer, len(self.decoder), x, remat))
+        return self.decoder_norm(x) if self.norm == "pre" else x
+
+    def _layers(self, layer, count, x, remat):
+        """Returns what `layer` (of a model, a number and x) makes of x, one after the other."""
+        for i in range(count):
+            one = functools.partial(lambda i, m, x: layer(m, i, x), i)
+            x = (nn.remat(one) if remat else one)(self, x)
+        return x
 
     def precompute_kv(self, src: Int[Array, "b m"]) -> list[tuple[Array, Array]]:
         """Returns each decoder layer's keys and values of the encoded source, for `decode_step`."""
-        encoded = self.encode(src, (src != 0).astype(jnp.int32), self._count(src), train=False)
+        self._check(src.shape[1], 0)
+        if self.architecture == "decoder_only":
+            return self._prefix_kv(align_right(src))
+        encoded = self.encode(src, (src != 0).astype(jnp.int32), _count(src), train=False)
         return [layer.cross_attention.precompute_kv(encoded) for layer in self.decoder]
+
+    def _prefix_kv(self, src):
+        """Returns each layer's keys and values of sources whose padding comes first."""
+        there = src != 0
+        position = jnp.maximum(there.cumsum(1, dtype=jnp.int32) - 1, 0)
+        x = self._embed_joined(src, position, jnp.ones_like(there), train=False)
+        packed, found = PackedMask.of(there.astype(jnp.int32), causal=False), []
+        for i, layer in enumerate(self.decoder):
+            x, keys_values = layer.prefix(x, packed, PositionContext(self.position, i, position))
+            found.append(keys_values)
+        return found
 
     def decode_step(
         self,
@@ -266,6 +336,8 @@ class Transformer(nn.Module):
         `length`) are in the collection "cache", whose leaves have b as their leading axis: apply with
         `mutable=["cache"]`.
         """
+        if self.architecture == "decoder_only":
+            return self._decode_step_joined(token, index, ancestry, cross_kv, src_mask)
         position = jnp.broadcast_to(index, token.shape)
         x = self._embed(token, position, self.target_position, train=False)
         for i, (layer, keys_values) in enumerate(zip(self.decoder, cross_kv, strict=True)):
@@ -273,6 +345,16 @@ class Transformer(nn.Module):
             x = layer.decode_step(x, keys_values, src_mask, index, ancestry, context)
         x = self.decoder_norm(x) if self.norm == "pre" else x
         return self.logits(x)
+
+    def _decode_step_joined(self, token, index, ancestry, prefix_kv, src_mask):
+        length, most = src_mask.sum(1, dtype=jnp.int32)[:, None], src_mask.shape[1]
+        position = jnp.broadcast_to(length + index, token.shape)
+        x = self._embed_joined(token, position, jnp.zeros(token.shape, bool), train=False)
+        there = jnp.arange(most)[None] >= most - length
+        for i, (layer, keys_values) in enumerate(zip(self.decoder, prefix_kv, strict=True)):
+            context = PositionContext(self.position, i, position)
+            x = layer.decode_step(x, (*keys_values, there), index, ancestry, context)
+        return self.logits(self.decoder_norm(x) if self.norm == "pre" else x)
 
     def logits(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n vocab"]:
         """Projects onto the vocabulary; float32 whatever the model's dtype."""
@@ -285,18 +367,40 @@ class Transformer(nn.Module):
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
 
     def _embed(self, tokens, position, encoding, train, space=None):
-        table = self.source_embedding if encoding is self.source_position else self.embedding
-        x = jnp.where((tokens != 0)[..., None], table[tokens], 0.0)
-        if self.scale_embedding:
-            x = x * self.d_model**0.5
+        x = self._vectors(tokens, self.source_embedding if encoding is self.source_position else self.embedding)
         if space is not None:
             x = x + space[None, None, :]
         x = x + encoding(position)
         return self.drop(x.astype(jnp.dtype(self.dtype)), train=train)
 
-    def _count(self, tokens):
-        check_length(self.positions, tokens.shape[1], self.max_positions)
-        return jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    def _embed_joined(self, tokens, position, of_source, train):
+        """Embeds tokens of source and target, for one stack."""
+        of_source = of_source[..., None]
+        x = self._vectors(tokens, self.embedding)
+        if self.tying != "three":
+            x = jnp.where(of_source, self._vectors(tokens, self.source_embedding), x)
+        if self.target_spaces:
+            x = x + jnp.where(of_source, self.target_space[TARGET_SPACE][None, None, :], 0.0)
+        x = x + self.position(position)
+        return self.drop(x.astype(jnp.dtype(self.dtype)), train=train)
+
+    def _vectors(self, tokens, table):
+        x = jnp.where((tokens != 0)[..., None], table[tokens], 0.0)
+        return x * self.d_model**0.5 if self.scale_embedding else x
+
+    def _check(self, source, target):
+        length = positions_needed(self.architecture, source, target)
+        check_length(self.positions, length, self.max_positions)
+
+
+def _previous(tgt, position):
+    """Each target's tokens one place on, behind the start symbol."""
+    previous = jnp.pad(tgt[:, :-1], ((0, 0), (1, 0)))
+    return jnp.where(position == 0, 0, previous)
+
+
+def _count(tokens):
+    return jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
 
 
 def check_components(model: ConfigDict) -> None:

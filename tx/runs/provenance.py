@@ -56,6 +56,7 @@ def describe_computing(config: ConfigDict, described: dict, side_by_side: int) -
         del device["threads"]
     program = {name: parallel[name] for name in ("mode", "fsdp_shards", "deterministic")}
     program |= {"steps_per_dispatch": config.train.steps_per_dispatch, "side_by_side": side_by_side}
+    program |= {"remat": True} if config.train.remat else {}  # which records without it did not know
     return {"device": device, "versions": described["versions"], "program": program}
 
 

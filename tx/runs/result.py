@@ -179,8 +179,8 @@ class Origin(Record):
       step: its first; one beyond the training's last where only what came after it was computed so.
       device: those that were used.
       versions: of Python and the libraries, by name.
-      program: parallel.mode, fsdp_shards and deterministic, train.steps_per_dispatch, and how many runs trained side by
-        side.
+      program: parallel.mode, fsdp_shards and deterministic, train.steps_per_dispatch, how many runs trained side by
+        side, and train.remat where that is true.
     """
 
     step: int

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from tx.evaluation.tokenizers import bleu_tokenizer
-from tx.model.positions import check_length
+from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import check_components
 from tx.training.optimizer import schedules
 
@@ -18,5 +18,6 @@ def check_config(config: ConfigDict) -> None:
     """
     check_components(config.model)
     _ = schedules[config.optim.schedule]
-    check_length(config.model.positions, config.data.row_length, config.model.max_positions)
+    longest = positions_needed(config.model.architecture, config.data.row_length, config.data.row_length)
+    check_length(config.model.positions, longest, config.model.max_positions)
     _ = bleu_tokenizer(config.data.target)
