@@ -157,6 +157,16 @@ _SAID = {
         ),
         ("section 3.1; Ba et al. 2016", "Without norm training is slow or diverges.", "residual-without-norm > post"),
     ),
+    "architecture": (
+        (
+            *("Raffel et al. 2020; Gao et al. 2022", "At equal parameters one stack does as well."),
+            *("decoder-only/parameters = encoder-decoder", "bleu: decoder-only/parameters = encoder-decoder"),
+        ),
+        (
+            *("Raffel et al. 2020", "At equal FLOPs an encoder and a decoder are ahead of one stack."),
+            *("decoder-only/FLOPs > encoder-decoder", "bleu: decoder-only/FLOPs < encoder-decoder"),
+        ),
+    ),
     "decoding": (
         (
             *("section 6.1", "Greedy decoding is worse than a beam, of 2 already."),
@@ -171,6 +181,11 @@ _SAID = {
             f"bleu: {_beams(16, alpha=0.0)} < {_beams(16)}",
         ),
         (*_AVERAGE, f"{_beams(4, average=5)} < {_beams(4)}", f"bleu: {_beams(4, average=5)} > {_beams(4)}"),
+    ),
+    "depth": (
+        ("Kasai et al. 2021", "A deep encoder makes up for a shallow decoder.", "12-2 = 6-6", "bleu: 12-2 = 6-6"),
+        ("Kasai et al. 2021", "A shallow decoder alone is worse.", "6-2 > 6-6", "bleu: 6-2 < 6-6"),
+        (OURS, "Layers do more in the encoder than in the decoder.", "2-12 > 12-2", "bleu: 2-12 < 12-2"),
     ),
     "embeddings": (
         (

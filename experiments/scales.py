@@ -1,10 +1,10 @@
 """Scales: how large a sweep is run. A scale sets corpus and recipe, and shrinks any variant by three factors.
 
 At scale `paper` the factors are 1 and the numbers are the paper's. Elsewhere `width` multiplies d_model and d_ff,
-`heads` multiplies d_k and d_v, and `depth` multiplies N, of whatever row is run; h stays, so a small table keeps the
-structure of the big one. Heads shrink less than the model: a quarter of base's d_k would be the 16 that row B shows to
-be bad, and base would be judged by a fault that another row is there to show. Depth 1/2 keeps the rows N=2, 4, 6, 8
-apart (1, 2, 3, 4); 1/3 would not.
+`heads` multiplies d_k and d_v, and `depth` multiplies N, of whatever row is run, and the layers of a decoder that has
+others than the encoder; h stays, so a small table keeps the structure of the big one. Heads shrink less than the model:
+a quarter of base's d_k would be the 16 that row B shows to be bad, and base would be judged by a fault that another row
+is there to show. Depth 1/2 keeps the rows N=2, 4, 6, 8 apart (1, 2, 3, 4); 1/3 would not.
 
 A row that trains longer in the paper (big, three times) does so at every scale, in proportion.
 """
@@ -20,8 +20,9 @@ from tx.errors import UserError, unknown
 FACTORS = {  # the sizes that each of a scale's factors multiplies
     "width": ("model.d_model", "model.d_ff"),
     "heads": ("model.d_k", "model.d_v"),
-    "depth": ("model.num_layers",),
+    "depth": ("model.num_layers", "model.decoder_layers"),
 }
+FOLLOWING = ("model.decoder_layers",)  # sizes of which 0 stands for another's
 PAPER = tx.config.fields(tx.config.get_config())
 # A variant's field, and the field of the recipe that it keeps its proportion to.
 PROPORTIONAL = {
@@ -45,7 +46,7 @@ class Scale:
       corpus: the data.corpus field; "{other}" stands for the language of the pair that is not English.
       width: multiplies d_model and d_ff.
       heads: multiplies d_k and d_v.
-      depth: multiplies N.
+      depth: multiplies N, and the layers of a decoder that has others.
       fields: the recipe: {dotted field: value}, the same for every row of a table.
       pairs: the "source-target" pairs that the corpus has; empty: whatever the corpus turns out to have.
       pair: (source, target), if the name says nothing else.
@@ -99,7 +100,9 @@ class Scale:
         scaled = {}
         for name, factor in factors.items():
             size = fields[name] * factor
-            if size < 1 or size.denominator != 1:
+            if name in FOLLOWING and not fields[name]:
+                size = Fraction(0)
+            elif size < 1 or size.denominator != 1:
                 raise UserError(
                     f"{where}: {name}={fields[name]} times {factor} (scale {self.name}) is {size}, not a "
                     f"positive whole number; choose {name} as a multiple of {factor.denominator}"

@@ -46,6 +46,7 @@ def small(name, diff=None):
     config_lib.update(config, diff or {})
     sizes = {field: max(1, config.model[field] // 16) for field in ("d_model", "d_ff", "d_k", "d_v")}
     sizes["num_layers"] = 2 if config.model.mixer == "dilated" else 1
+    sizes["decoder_layers"] = min(config.model.decoder_layers, 2)
     config_lib.update(config, SHRUNK | {f"model.{field}": size for field, size in sizes.items()})
     config_lib.validate(config)
     return config

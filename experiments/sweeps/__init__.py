@@ -6,7 +6,9 @@ in `experiments/claims.py`.
 
 from experiments.sweeps import (
     add_norm,
+    architecture,
     decoding,
+    depth,
     embeddings,
     feed_forward,
     heads,
@@ -22,7 +24,9 @@ from experiments.sweeps import (
 
 __all__ = [
     "add_norm",
+    "architecture",
     "decoding",
+    "depth",
     "embeddings",
     "feed_forward",
     "heads",

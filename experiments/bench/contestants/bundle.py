@@ -12,6 +12,8 @@ Sentences = list[list[int]]
 # Fields of config.model with the one value that can be handed to the peers, which besides have h x d_k = h x d_v =
 # d_model; and the positions that can.
 HELD = {
+    "architecture": "encoder_decoder",
+    "decoder_layers": 0,
     "norm": "post",
     "normalization": "layer",
     "residual": True,

@@ -69,13 +69,17 @@ class Layer(nn.Module):
         return self._residual(next(norms), x, lambda y: self.outer(self.drop_inner(functional.relu(self.inner(y)))))
 
 
+def _decoder_layers(model):
+    return model["decoder_layers"] or model["num_layers"]
+
+
 class Tuned(nn.Module):
     """Encoder and decoder of our layers."""
 
     def __init__(self, model: dict):
         super().__init__()
         self.encoder = nn.ModuleList(Layer(model, cross=False) for _ in range(model["num_layers"]))
-        self.decoder = nn.ModuleList(Layer(model, cross=True) for _ in range(model["num_layers"]))
+        self.decoder = nn.ModuleList(Layer(model, cross=True) for _ in range(_decoder_layers(model)))
         d, pre = model["d_model"], model["norm"] == "pre"
         self.encoder_norm, self.decoder_norm = (nn.LayerNorm(d, eps=1e-6) if pre else nn.Identity() for _ in range(2))
 
@@ -98,7 +102,7 @@ class Library(nn.Module):
         if not (h * model["d_k"] == h * model["d_v"] == d and model["projection_bias"]):
             raise UserError("nn.Transformer has h x d_k = h x d_v = d_model and projections with biases only")
         made = nn.Transformer(
-            *(d, h, model["num_layers"], model["num_layers"], model["d_ff"], model["dropout"]),
+            *(d, h, model["num_layers"], _decoder_layers(model), model["d_ff"], model["dropout"]),
             layer_norm_eps=1e-6,
             batch_first=True,
             norm_first=pre,
@@ -136,6 +140,8 @@ class Transformer(nn.Module):
 
     def __init__(self, model: dict, layers: type):
         super().__init__()
+        if model["architecture"] != "encoder_decoder":
+            raise UserError(f"the PyTorch peer has an encoder and a decoder, and is not {model['architecture']!r}")
         if model["positions"] != "sinusoidal":
             raise UserError(f"the PyTorch peer has sinusoidal positions only, not {model['positions']!r}")
         d = model["d_model"]
