@@ -2,15 +2,28 @@
 
 JAX itself does not look whether a file of its cache is as it was written. Here each is digested when the process that
 wrote it has ended, and before a launch what is not as it was then, or has no digest yet, is deleted: to compile once
-more is all that costs.
+more is all that costs. Runs can do without: where the folder cannot serve, the launch goes on.
 """
 
+import contextlib
 import hashlib
 import pathlib
+import tempfile
 
 from tx.files import from_json, to_json, write_atomically
 
 NAME = "digests.json"
+
+
+def why_unusable(folder: pathlib.Path) -> str:
+    """Makes the folder, without what is corrupt in it; returns why it cannot serve, "" where it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        delete_corrupt(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:  # another user's, for instance: what is damaged there stays, so nothing is taken from it
+        return f"cannot write to {folder}: {error.strerror}"
 
 
 def delete_corrupt(folder: pathlib.Path) -> list[str]:
@@ -23,10 +36,11 @@ def delete_corrupt(folder: pathlib.Path) -> list[str]:
 
 
 def write_checksums(folder: pathlib.Path) -> None:
-    """Adds the checksums of the files that are new."""
-    checksums = _read_checksums(folder)
-    if new := {path.name: _digest(path) for path in _files(folder) if path.name not in checksums}:
-        write_atomically(folder / NAME, to_json(checksums | new))
+    """Adds the checksums of the files that are new, unless the disk is full: what has none is compiled again."""
+    with contextlib.suppress(OSError):
+        checksums = _read_checksums(folder)
+        if new := {path.name: _digest(path) for path in _files(folder) if path.name not in checksums}:
+            write_atomically(folder / NAME, to_json(checksums | new))
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -1,5 +1,6 @@
 """Display of a launch: a live table on a terminal, one line an event elsewhere."""
 
+import contextlib
 import datetime
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from tx.files import from_json
 from tx.runs.lease import Holder
 from tx.runs.run_dir import RunDir
 
+LARGEST = 1e18  # of a number to compute with that others may have written
 METRICS_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
 
 
@@ -92,16 +94,19 @@ class View:
         for job, run, outcome in self._ended:
             state = "done" if outcome.name == "done" else f"FAILED: {outcome.error}"
             table.add_row(run.label, Text(state), _clock(job.seconds) if job else "elsewhere")
-        self.console.print(table)
+        with _whatever_the_disk():
+            self.console.print(table)
         self._say(self._counts())
 
     def refresh(self) -> None:
         """Draws what is running now; nothing off a terminal."""
         if self._live:
-            self._live.update(self._picture(), refresh=True)
+            with _whatever_the_disk():
+                self._live.update(self._picture(), refresh=True)
 
     def _say(self, line: str) -> None:
-        say(self.console, line)
+        with _whatever_the_disk():
+            say(self.console, line)
 
     def _picture(self) -> Group:
         running = [(job, run) for job in self._running for run in job.runs]
@@ -141,6 +146,17 @@ class View:
         return _clock(seconds / max(1, self._at_once))
 
 
+@contextlib.contextmanager
+def _whatever_the_disk():
+    """Lets the body print, and drops what a full disk under standard output does not take: the runs go on."""
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads any more
+        raise
+    except OSError:
+        pass
+
+
 def say(console: Console, line: str) -> None:
     """Prints a line that may hold text of others (errors, paths): no markup; for scripts, not wrapped."""
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
@@ -160,7 +176,7 @@ def progress(folder: RunDir) -> dict[str, float]:
         with open(folder.metrics, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - METRICS_TAIL))
             lines = file.read().decode("utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
+    except OSError:
         return {}
     newest = {}
     for line in lines:
@@ -169,8 +185,12 @@ def progress(folder: RunDir) -> dict[str, float]:
             flat = record | record.get("timing", {})
         except (ValueError, TypeError, AttributeError):
             continue  # cut at the start of the tail, or still being written; or no record at all
-        newest |= {k: flat[k] for k in ("step", "loss", "target_tokens_per_s") if isinstance(flat.get(k), int | float)}
+        newest |= {k: flat[k] for k in ("step", "loss", "target_tokens_per_s") if _is_number(flat.get(k))}
     return newest
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < LARGEST  # not NaN either
 
 
 def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]] = ()) -> Table:
@@ -187,4 +207,7 @@ def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]
 
 
 def _clock(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=round(seconds)))
+    try:
+        return str(datetime.timedelta(seconds=round(seconds)))
+    except (OverflowError, ValueError):  # of what a damaged file says
+        return "?"

@@ -29,15 +29,16 @@ from rich.console import Console
 from launch import compilation_cache, grouping, plan, power, status, tuning
 from launch.display import View, plan_table, say
 from launch.plan import PlannedRun
-from launch.pool import Command, Pool, outcome
+from launch.pool import Command, Pool, describe_signal, outcome
 from launch.queue import Queue
 from launch.resources import default_jobs
 from launch.text import with_text
 from launch.tuning import Stage
 from tx import plugins
-from tx.errors import UserError, one_line_errors
+from tx.errors import UserError, last_error, one_line_errors
 from tx.model import flops
 from tx.runs.run_dir import RunDir
+from tx.runtime.signals import taken
 
 MEMORY_PER_RUN = 2 << 30  # bytes that a small run is given, so that processes side by side do not swap
 TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether there are so many
@@ -88,10 +89,9 @@ def check_memory(groups: Sequence[Sequence[PlannedRun]], command: Command = trai
         argv = [*command(shapes), "--rehearse"]
         tried = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if tried.returncode:
-        lines = [line for line in (tried.stdout + tried.stderr).splitlines() if line.strip()]
-        said = lines[-1].removeprefix("error: ") if lines else f"exit status {tried.returncode}"
+        said = last_error((tried.stdout + tried.stderr).splitlines()) or f"exit status {tried.returncode}"
         if tried.returncode < 0:
-            said = f"killed by {signal.Signals(-tried.returncode).name} (out of memory?)"
+            said = describe_signal(-tried.returncode)
         raise UserError(f"{largest[0].label}, the largest, cannot run here: {said}")
 
 
@@ -135,11 +135,13 @@ def launch(
     """
     queue, failed = Queue(groups, retries), 0
     cache = workdir / ".jax_cache"
-    compilation_cache.delete_corrupt(cache)
     defaults = {  # the seeds of a variant, and its relaunches, compile once
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
+    if why := compilation_cache.why_unusable(cache):
+        say(console, f"note: {why}: what one process has compiled, others compile again")
+        defaults = {}
     need = max(map(_memory, groups), default=0.0)
     threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
     pool = Pool(jobs or default_jobs(len(groups), need, threads), command, defaults, threads)
@@ -319,9 +321,10 @@ def _new_folder(path: pathlib.Path):
 def _interruptible():
     """Turns the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt.
 
-    Later ones are ignored, so that they cannot cut the ending of the runs short.
+    Later ones are ignored, so that they cannot cut the ending of the runs short. What was ignored before stays so:
+    under nohup SIGHUP ends nothing.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = taken(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(*_):
         for number in before:

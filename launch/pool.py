@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from launch.plan import PlannedRun
 from launch.resources import Slot, slots
+from tx.errors import UserError, last_error
 from tx.files import to_json, write_atomically
 from tx.runs import run_config, state
 from tx.runs.lease import HELD_STATUS, LOST_STATUS
@@ -21,18 +22,27 @@ Command = Callable[[Sequence[PlannedRun]], list[str]]
 """The command line of a process, given the runs that it makes side by side."""
 
 GRACE = 10.0  # seconds that a process has to end after SIGTERM
+LOG_TAIL = 1 << 16  # bytes of log.txt that are looked through for what went wrong
 TAIL = 50  # lines of log.txt kept in error.json
 
 
 @dataclasses.dataclass
 class Job:
-    """Process in a slot, and the runs that it makes: one, or several side by side."""
+    """Process in a slot, and the runs that it makes: one, or several side by side.
+
+    Attributes:
+      process: None where it could not be started.
+      error: why it could not, or why it was ended from here; one line.
+      log_start: bytes that the log had before it: what earlier processes have said.
+    """
 
     runs: Sequence[PlannedRun]
     slot: Slot
-    process: subprocess.Popen
+    process: subprocess.Popen | None
     began: float = dataclasses.field(default_factory=time.monotonic)
     ended: float | None = None
+    error: str = ""
+    log_start: int = 0
 
     @property
     def seconds(self) -> float:
@@ -43,6 +53,16 @@ class Job:
     def log(self) -> pathlib.Path:
         """The file of the process's standard output and error: log.txt in the folder of its first run."""
         return log_path(self.runs[0])
+
+    def lines(self) -> list[str]:
+        """Returns the last lines that the process has written, LOG_TAIL bytes at most; [] where they are gone."""
+        try:
+            with open(self.log, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self.log_start if self.log_start <= size else 0, size - LOG_TAIL))
+                return file.read(LOG_TAIL).decode("utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
 
 
 class Pool:
@@ -64,10 +84,11 @@ class Pool:
         return self
 
     def __exit__(self, *_):
-        for job in self.running:
+        running = [job for job in self.running if job.process]
+        for job in running:
             _signal(job.process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE
-        for job in self.running:
+        for job in running:
             try:
                 job.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -77,34 +98,48 @@ class Pool:
         self.running.clear()
 
     def start(self, runs: Sequence[PlannedRun]) -> Job:
-        """Hands runs over to a process that starts in a free slot; UserError as `PlannedRun.hand_over`."""
-        for run in runs:
+        """Hands runs over to a process that starts in a free slot; raises for no run's sake.
+
+        Where that cannot be, the job has no process, but the reason, and is the next that `finished` returns.
+        """
+        job = Job(runs, self.free.pop(0), None)
+        self.running.append(job)
+        try:
+            self._start(job)
+        except UserError as error:
+            job.error = str(error)
+        except OSError as error:
+            where = error.filename or runs[0].folder.path
+            job.error = f"cannot start in {where}: {error.strerror}"
+        return job
+
+    def _start(self, job):
+        first, *others = job.runs
+        for run in job.runs:
             run.hand_over()
             run.folder.error.unlink(missing_ok=True)
-            if run is not runs[0]:
-                log_path(run).write_text(f"trained beside {runs[0].label}: see {log_path(runs[0])}\n", encoding="utf-8")
-        slot = self.free.pop(0)
-        with open(log_path(runs[0]), "a", encoding="utf-8") as log:  # another launch may be faster, and writing it
-            process = subprocess.Popen(
-                self._command(runs),
+        for run in others:
+            log_path(run).write_text(f"trained beside {first.label}: see {job.log}\n", encoding="utf-8")
+        with open(job.log, "a", encoding="utf-8") as log:  # another launch may be faster, and writing it
+            job.log_start = os.fstat(log.fileno()).st_size
+            job.process = subprocess.Popen(
+                self._command(job.runs),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._defaults
                 | dict(os.environ)
-                | {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid()), **slot.variables},
+                | {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid()), **job.slot.variables},
                 start_new_session=True,  # so that Ctrl-C reaches the launcher alone, which then ends its runs
             )
-        job = Job(runs, slot, process)
-        self.running.append(job)
-        if slot.cores:
-            with contextlib.suppress(ProcessLookupError):  # it has ended already
-                os.sched_setaffinity(process.pid, slot.cores)  # in time: no library has started a thread yet
-        return job
+        if job.slot.cores:
+            with contextlib.suppress(OSError):  # it has ended already, or may not be bound to them any more
+                # In time: no library has started a thread yet.
+                os.sched_setaffinity(job.process.pid, job.slot.cores)
 
     def finished(self) -> list[Job]:
         """Returns the jobs that have ended since the last call; their slots are free again."""
-        ended = [job for job in self.running if job.process.poll() is not None]
+        ended = [job for job in self.running if job.process is None or job.process.poll() is not None]
         for job in ended:
             job.ended = time.monotonic()
             _take_back(job)
@@ -121,7 +156,9 @@ def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
 def _take_back(job: Job) -> None:
     """Withdraws what was handed over to a process that ended before it began a run; its log stays."""
     for run in job.runs:
-        run_config.take_back(run.folder)
+        with contextlib.suppress(UserError):  # what another launch has handed over meanwhile is its own
+            state.refuse_other_configuration(run.config, run.folder)
+            run_config.take_back(run.folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,25 +175,31 @@ class Outcome:
 
 
 def outcome(job: Job, run: PlannedRun) -> Outcome:
-    """Returns the outcome of a run of an ended job; where it failed, error.json holds the error too."""
-    code = job.process.returncode
-    if run.folder.result.exists() and (code == 0 or len(job.runs) > 1):  # of several, another may have failed
+    """Returns the outcome of a run of an ended job; where it failed, error.json holds the error too.
+
+    A result, which is written last and whole, is one however the process has ended: it may have been killed before it
+    was through with the runs beside, or with releasing its lease.
+    """
+    if os.path.exists(run.folder.result):
         return Outcome("done")
-    if not run.folder.error.exists():
-        lines = _tail(job.log)
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
-        if code in (HELD_STATUS, LOST_STATUS):
+    if job.process is None:
+        return Outcome("failed", job.error)  # the folder may be another's
+    if not os.path.exists(run.folder.error):
+        lines, code = job.lines(), job.process.returncode
+        last = last_error(lines)
+        if job.error:
+            last = job.error
+        elif code in (HELD_STATUS, LOST_STATUS):
             return Outcome("held", last)
-        if code == STATUS:
+        elif code == STATUS:
             return Outcome("interrupted", "interrupted: the same command goes on from there")
-        if code < 0:
-            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-            last = f"killed by {signal.Signals(-code).name}{hint}"
+        elif code < 0:
+            last = describe_signal(-code)
         elif code == 0:
             last = "ended without a result.json"
         report = {"name": run.name, "seed": run.seed, "error": last or f"exit status {code}"}
         try:
-            write_atomically(run.folder.error, to_json(report | {"traceback": "\n".join(lines)}))
+            write_atomically(run.folder.error, to_json(report | {"traceback": "\n".join(lines[-TAIL:])}))
         except OSError:  # a full disk fails a run, but must not fail the others
             return Outcome("failed", report["error"])
     return Outcome("failed", state.error_of(run.folder))
@@ -167,5 +210,10 @@ def log_path(run: PlannedRun) -> pathlib.Path:
     return run.folder.path / OUTPUT
 
 
-def _tail(path: pathlib.Path) -> Sequence[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+def describe_signal(number: int) -> str:
+    """Returns what is said of a process that a signal has ended."""
+    hint = " (out of memory?)" if number == signal.SIGKILL else ""
+    try:
+        return f"killed by {signal.Signals(number).name}{hint}"
+    except ValueError:  # most of the real-time signals have no name
+        return f"killed by signal {number}"

@@ -1,10 +1,12 @@
 """Queue of a launch: what is still to do, less what others do meanwhile, plus what is to be tried again."""
 
 import collections
+import os
 import time
 from collections.abc import Sequence
 
 from launch.plan import PlannedRun
+from tx.errors import UserError
 from tx.runs import lease
 
 PATIENCE = 2.0  # seconds between looks at runs that others hold
@@ -41,13 +43,13 @@ class Queue:
         if time.monotonic() - self._looked < PATIENCE:
             return None
         for group in list(self._waiting):
-            for run in [run for run in group if run.folder.result.exists()]:
+            for run in [run for run in group if os.path.exists(run.folder.result)]:
                 group.remove(run)
                 self.over(run)
                 self._elsewhere.append(run)
             if any(run.trained_in and run.trained_in.path in self._open for run in group):
                 continue
-            holders = {run.label: holder for run in group if (holder := lease.holder(run.folder.path))}
+            holders = {run.label: holder for run in group if (holder := _holder(run))}
             if not group or not holders:
                 self._waiting.remove(group)
             if group and not holders:
@@ -81,3 +83,11 @@ class Queue:
     def _add(self, run):
         self._waiting.append([run])
         self._looked = -PATIENCE
+
+
+def _holder(run):
+    """Returns who holds a run; None, too, where that cannot be read: its process finds out, and says it."""
+    try:
+        return lease.holder(run.folder.path)
+    except UserError:
+        return None

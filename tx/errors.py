@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 # Control characters (a terminal obeys them), those that turn the direction of text, and halves of surrogate pairs.
 _UNPRINTABLE = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -57,6 +57,17 @@ def one_line_errors(main):
             sys.exit(2)
 
     return wrapped
+
+
+def last_error(lines: Sequence[str]) -> str:
+    """Returns what a process's output says went wrong: the last line that begins with "error: ", without that.
+
+    Where there is none, the last that is not empty; "" where there is none of that either. Libraries may have the last
+    word at the end of a process.
+    """
+    said = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in said if line.startswith("error: ")]
+    return (errors or said or [""])[-1].removeprefix("error: ")
 
 
 def printable(text: str) -> str:

@@ -5,10 +5,21 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 PARENT = "TX_LAUNCHER"  # environment variable: the process that started this one, which ends when that is gone
 LOOK = 1.0  # seconds between looks at it
 STATUS = 75  # of a process that was interrupted and goes on when it is started again (sysexits.h: EX_TEMPFAIL)
+
+
+def taken(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """Returns {signal: its handler now} of those that are not ignored.
+
+    Who starts a process with a signal ignored, as nohup does and a shell for what it runs in the background, wants it
+    to stay so.
+    """
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {number: handler for number, handler in found.items() if handler != signal.SIG_IGN}
 
 
 class Interrupted(BaseException):
@@ -18,7 +29,8 @@ class Interrupted(BaseException):
 class Interruption:
     """Turns SIGTERM and SIGINT into Interrupted; use as a context manager, in the main thread.
 
-    A process whose launcher was killed gets a SIGTERM from itself: it must not go on unseen.
+    What was ignored before stays ignored; but a launcher ends its processes by SIGTERM, which those always take. A
+    process whose launcher was killed gets one from itself: it must not go on unseen.
 
     Attributes:
       asked: whether such a signal came while `held`.
@@ -31,8 +43,10 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if launcher := os.environ.get(PARENT):
             threading.Thread(target=self._watch, args=(int(launcher),), daemon=True).start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._signalled)
+            self._before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+        self._before |= taken(signal.SIGTERM, signal.SIGINT)
+        for number in self._before:
+            signal.signal(number, self._signalled)
         return self
 
     def __exit__(self, *_) -> None:
