@@ -9,9 +9,12 @@ import pytest
 import tiny
 from saved import arrays, checkpoint
 
+from launch import local
 from tx import files
 from tx.errors import UserError
 from tx.runs.checkpoints import APART, Checkpoint, Checkpoints
+from tx.runs.run_dir import RunDir
+from tx.training.experiment import _refuse_what_cannot_train
 from tx.training.step import init_state
 
 SEED = 20261123  # of the places that are damaged
@@ -168,3 +171,55 @@ def test_what_other_code_wrote_is_refused_in_a_line(saved, tmp_path, capsys, ite
     assert checkpoints.steps() == []
     checkpoints.close()
     assert f"checkpoint 2 is damaged (it has no {item}: other code wrote it); set aside" in capsys.readouterr().err
+
+
+def test_a_folders_name_is_no_pattern(saved, tmp_path):
+    """It was: below "br[1]" no checkpoint could be read, and below "st*r" it was mixed with those of "star"."""
+    _, state = saved
+    other = jax.tree.map(lambda leaf: leaf + 1 if leaf.ndim else leaf, state)
+    for name, values in (("star", other), ("st*r", state)):
+        checkpoints = Checkpoints(tmp_path / "br[1]" / name / "q?x{a,b}[!c]")
+        checkpoints.save(checkpoint(values, 2))
+        checkpoints.close()
+    checkpoints = Checkpoints(tmp_path / "br[1]" / "st*r" / "q?x{a,b}[!c]")
+    comes_back(checkpoints, state)
+    checkpoints.close()
+
+
+def test_the_first_of_a_run_is_read_back_at_once(saved, tmp_path, monkeypatch):
+    folder, state = saved
+    read, asked = Checkpoints._read, []
+
+    def flipped(self, step, items):
+        asked.append(step)
+        found = read(self, step, items)
+        leaf = jax.tree.leaves(found["params"])[-1]
+        leaf.view(np.uint8).flat[0] ^= 1
+        return found
+
+    monkeypatch.setattr(Checkpoints, "_read", flipped)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match=r"checkpoints/1 cannot be read back \(params is not what was saved\); choose"):
+        checkpoints.save(checkpoint(state, 1))
+    checkpoints.close()
+    shutil.copytree(folder / "2", tmp_path / "again" / "2")
+    checkpoints = Checkpoints(tmp_path / "again")  # of a run that goes on nothing is tried
+    checkpoints.save(checkpoint(state, 3))
+    checkpoints.close()
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("name", ["a\\b", "gs:", "\udce4"])
+def test_a_name_that_cannot_work_is_refused_at_once(tmp_path, capsys, name):
+    folder = tmp_path / name / "work"
+    with pytest.raises(UserError):
+        Checkpoints(folder)
+    with pytest.raises(UserError):
+        _refuse_what_cannot_train([(tiny.config(), RunDir(folder))])
+    with pytest.raises(SystemExit) as ended:
+        local.main(["table3/base@smoke", f"--workdir={folder}"], prepare=lambda runs: pytest.fail("it began"))
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -3,11 +3,13 @@
 A checkpoint holds whole arrays as one device has them, so it can be continued on any other number of devices. Its items
 lie in folders of their own: who translates reads the parameters alone, a third of the bytes. The
 checksums of all files are written before it gets its final name, since orbax restores most damaged files without a
-word: one that does not match them is never opened.
+word: one that does not match them is never opened. The first of a run is read back at once: what a disk or a library
+makes of it otherwise is found then, not when the run is to go on.
 """
 
 import contextlib
 import functools
+import glob
 import os
 import pathlib
 import shutil
@@ -19,15 +21,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils.epath.gpath import PosixGPath
 
 from tx import files
 from tx.errors import UserError, printable
 from tx.runs.retention import NewestAndTheirBest
+from tx.runs.run_dir import refuse_unusable_name
 from tx.runtime import distributed
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 # What orbax writes after the checksums; it restores the same whatever they hold.
 APART = ("_CHECKPOINT_METADATA", "commit_success.txt")
+
+
+class _Folder(PosixGPath):
+    """Path whose name is no pattern, as orbax takes paths: "br[1]" stands for itself, "st*r" for no "star"."""
+
+    def glob(self, pattern):
+        yield from (self / found for found in glob.glob(pattern, root_dir=self))
 
 
 class Checkpoint(NamedTuple):
@@ -54,10 +65,13 @@ class Checkpoints:
       folder: where they lie, one folder a step.
       keep: how many of the newest stay on disk, beside the best.
       every: steps between them; an evaluation between two may be the best, and have none.
+
+    Raises UserError where no checkpoint can lie in a folder of that name.
     """
 
     def __init__(self, folder: pathlib.Path, keep: int | None = None, every: int = 1):
         self._folder, self._best, self._every = folder.resolve(), {}, every
+        refuse_unusable_name(self._folder)
         if not distributed.is_primary():
             self._manager = None
             return
@@ -69,9 +83,10 @@ class Checkpoints:
             multiprocessing_options=alone,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
-        for step in self._manager.all_steps():
+        self._manager = ocp.CheckpointManager(_Folder(self._folder), options=options)
+        for step in (there := self._manager.all_steps()):
             self._note_best(step, read_progress(self._folder / str(step)))
+        self._tried = bool(there)
 
     def _note_best(self, step, progress):
         dev = progress.get("dev")
@@ -98,6 +113,26 @@ class Checkpoints:
         self._note_best(progress["step"], progress)
         with self._on_disk():
             self._manager.save(progress["step"], args=items)  # raises, too, what was wrong with the one before
+            if not self._tried:
+                self._manager.wait_until_finished()
+                self._try(checkpoint)
+
+    def _try(self, saved):
+        """Raises UserError where a checkpoint is not read back as it was saved."""
+        step, given = saved.progress["step"], {"params": saved.params, "opt_state": saved.opt_state}
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), given)  # a device has no room to spare
+        try:
+            read = self._read(step, {name: ocp.args.StandardRestore(tree) for name, tree in like.items()})
+            other = [name for name in given if not jax.tree.all(jax.tree.map(_same_bits, read[name], given[name]))]
+            found = f"{other[0]} is not what was saved" if other else self._find_corruption(step)
+        except (OSError, ValueError, TypeError) as error:
+            found = str(error)
+        if found:
+            raise UserError(
+                f"{self._folder / str(step)} cannot be read back ({' '.join(found.split())[:300]}); "
+                "choose a --workdir of another name, or on another disk"
+            )
+        self._tried = True
 
     def restore(self, params, opt_state, step: int) -> Checkpoint:
         """Returns the checkpoint of a step; its arrays are whole, on this process's first device or in memory.
@@ -242,6 +277,11 @@ class Checkpoints:
                 f"no space left for a checkpoint in {self._folder}; free some and start the same command again: "
                 f"it goes on {kept}"
             ) from error
+
+
+def _same_bits(one, other) -> bool:
+    one, other = (np.ascontiguousarray(array).reshape(-1) for array in (one, other))
+    return one.dtype == other.dtype and np.array_equal(one.view(np.uint8), other.view(np.uint8))
 
 
 def read_progress(folder: pathlib.Path) -> dict:

@@ -19,6 +19,21 @@ LEASE = "lease"  # see tx/runs/lease.py
 OUTPUT = "log.txt"  # of the processes that a launcher has started; the one that runs is writing it
 
 
+def refuse_unusable_name(path: pathlib.Path) -> None:
+    """Raises UserError where a folder's path has a name that libraries take for something else.
+
+    The library that writes arrays takes a path for text, "\\" for "/" and what ends in ":" for the name of a protocol;
+    metrics.jsonl's events and messages want text too.
+    """
+    for name in path.parts:
+        if "\\" in name or name.endswith(":"):
+            raise UserError(f"{str(path)!r}: checkpoints cannot lie below {name!r}; choose a --workdir without it")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{str(path)!r} is no text in UTF-8; choose another --workdir") from None
+
+
 class DamagedFile(UserError):
     """Error of a run's file that is not as a run writes it."""
 
@@ -49,7 +64,8 @@ class RunDir:
         return self.path / f"translations.{split}.txt"
 
     def create(self) -> None:
-        """Makes the folder; raises UserError where that is impossible."""
+        """Makes the folder; raises UserError where that is impossible, or no run can lie in one of that name."""
+        refuse_unusable_name(self.path.resolve())
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe.{os.getpid()}"

@@ -17,6 +17,7 @@ from tx.runs import provenance
 from tx.runs.identity import Identity, set_aside_others
 from tx.runs.lease import Lease
 from tx.runs.result import FORMAT
+from tx.runs.run_dir import refuse_unusable_name
 from tx.runs.selection import Selected, select_parameters
 from tx.runs.state import Run, is_done, recorded
 from tx.runtime import distributed
@@ -81,6 +82,8 @@ def _refuse_what_cannot_train(runs):
     for other, run in runs:
         if differing := [field for field, value in compile_key(other).items() if value != wanted[field]]:
             raise UserError(f"{run.path} cannot train beside {runs[0][1].path}: {', '.join(differing)} differ")
+    for _, run in runs:
+        refuse_unusable_name(run.path.resolve())
     if len({run.path.resolve() for _, run in runs}) < len(runs):
         raise UserError("two of the runs have one --workdir; give each its own")
     # What such runs have not in common is of no matter to the checks below.
