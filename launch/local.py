@@ -289,7 +289,9 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
             if run.state != before.state:
                 say(console, f"stale  {run.label}: {run.state.reason}; --rerun_stale makes it anew")
     groups = grouping.groups(runs, args.stack)
-    with _new_folder(args.workdir):
+    with contextlib.ExitStack() as new:
+        for folder in (args.workdir, *dict.fromkeys(args.workdir / run.sweep for run in runs)):
+            new.enter_context(_new_folder(folder))  # the tables are to lie there at the end
         if groups:
             prepare([run for group in groups for run in group])
             if not args.no_rehearsal:

@@ -67,16 +67,23 @@ def data_sources(
     """
     version = f"1.0.{int(fingerprint[:12], 16)}"
     folder = cache.root() / "tfds" / f"{name}.{source}-{target}"
-    with cache.locked(folder):
-        if files.find_corruption(folder / ParallelText.name / version):
-            shutil.rmtree(folder / ParallelText.name / version, ignore_errors=True)
-            prepare(ParallelText(source, target, version, read, data_dir=folder, file_format="array_record"), folder)
-        builder = ParallelText(source, target, version, read, data_dir=folder, file_format="array_record")
-    return builder.as_data_source()
+    made = folder / ParallelText.name / version
+    if files.find_corruption(made):  # what is whole may lie where nothing can be written, a lock neither
+        with cache.locked(folder):
+            if files.find_corruption(made):  # nobody has prepared it while we waited
+                shutil.rmtree(made, ignore_errors=True)
+                builder = ParallelText(source, target, version, read, data_dir=folder, file_format="array_record")
+                prepare(builder, folder)
+    return ParallelText(source, target, version, read, data_dir=folder, file_format="array_record").as_data_source()
 
 
 def prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
-    """Prepares a builder's data and writes their checksums (TFDS renames a finished folder into place)."""
+    """Prepares a builder's data and writes their checksums (TFDS renames a finished folder into place).
+
+    Whoever calls it holds the lock of `folder`: what killed processes have left there is deleted.
+    """
+    for left in pathlib.Path(builder.data_dir).parent.glob("incomplete.*"):  # TFDS's name for it
+        shutil.rmtree(left, ignore_errors=True)
     tfds.disable_progress_bar()
     with writing(folder):
         try:

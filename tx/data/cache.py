@@ -10,12 +10,17 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator
 
 from tx import files
 from tx.errors import UserError, writing
+from tx.runtime.liveness import show_progress
+
+_INCOMPLETE = ".incomplete."  # before the name of an entry that is being built
+_LOOK = 0.05  # seconds between looks whether another process's lock is free
 
 
 def root() -> pathlib.Path:
@@ -33,24 +38,53 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     """Holds the lock file beside `path` (its folder is made): other processes of this machine wait here."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w")
+        lock = _lock_of(path).open("w")
     except OSError as error:
         raise UserError(
             f"cannot write to {path.parent}: {error.strerror}; set TX_CACHE_DIR to a folder that can"
         ) from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while not _take(lock):
+            show_progress()  # who has it is watched by its own launcher
+            time.sleep(_LOOK)
         yield
 
 
-@contextlib.contextmanager
-def temporary_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a folder on the same file system as `parent`, gone afterwards unless it was renamed."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix=".incomplete.", dir=parent))
+def _lock_of(path):
+    return path.with_name(f".{path.name}.lock")
+
+
+def _take(lock):
+    """Takes a lock if it is free; returns whether it was."""
     try:
-        yield path
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a folder beside `path`, whose lock is held; it is gone afterwards unless it was renamed.
+
+    Who may enter it is as the umask says. What killed processes have left there is deleted.
+    """
+    _sweep(path)
+    folder = path.with_name(f"{_INCOMPLETE}{path.name}.{secrets.token_hex(4)}")
+    folder.mkdir()
+    try:
+        yield folder
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(path):
+    """Deletes the incomplete folders beside an entry, its own and those of entries that nobody has the lock of."""
+    for left in path.parent.glob(f"{_INCOMPLETE}*"):
+        name = left.name.removeprefix(_INCOMPLETE).rpartition(".")[0]
+        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as closing:
+            if name == path.name or _take(closing.enter_context(_lock_of(path.with_name(name)).open())):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib.Path:
@@ -68,7 +102,7 @@ def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib
         return path
     with locked(path), writing(path):
         if files.find_corruption(path):  # nobody built it while we waited
-            with temporary_folder(path.parent) as folder:
+            with temporary_folder(path) as folder:
                 build(folder)
                 files.write_checksums(folder)
                 shutil.rmtree(path, ignore_errors=True)

@@ -23,7 +23,7 @@ def fetch(files: dict[str, tuple[str, int, str]], folder: pathlib.Path) -> dict[
       Failed: no network, no such file, or another size or checksum. Then no file is left in the folder.
     """
     paths = {name: folder / f"{name}.gz" for name in files}
-    with cache.locked(folder), writing(folder), cache.temporary_folder(folder.parent) as temporary:
+    with cache.locked(folder), writing(folder), cache.temporary_folder(folder) as temporary:
         missing = [name for name, path in paths.items() if not path.is_file()]  # nobody fetched it meanwhile
         for name in missing:
             url, size, sha256 = files[name]

@@ -19,6 +19,7 @@ from tx.data.corpora import Corpus
 from tx.data.text_lines import LONGEST
 from tx.data.vocabulary import EOS, Vocabulary
 from tx.errors import UserError
+from tx.runtime.liveness import show_progress
 
 _FORMAT = 1  # raised when these files change their form, or the vocabulary its recipe
 _ARRAYS = ("src_ids", "src_offsets", "tgt_ids", "tgt_offsets")
@@ -69,6 +70,7 @@ def tokenize(vocab: Vocabulary, pairs: collections.abc.Iterable[tuple[str, str]]
             sentences = [[*s, EOS] for s in vocab.encode([pair[side] for pair in block])]
             ids[side].append(np.fromiter(itertools.chain.from_iterable(sentences), np.int32))
             lengths[side].extend(map(len, sentences))
+        show_progress()
     flat = [np.concatenate([np.zeros(0, np.int32), *blocks]) for blocks in ids]
     offsets = [np.cumsum(each, dtype=np.int64) for each in lengths]
     return TokenizedSplit(flat[0], offsets[0], flat[1], offsets[1])

@@ -19,15 +19,17 @@ LONGEST = 8192  # tokens of a sentence that is scored or translated, where rows 
 def check_corpus(config: ConfigDict, data: PreparedData, splits: Sequence[str]) -> None:
     """Raises UserError where a sentence of dev, or of a split that is decoded, is longer than the model can take.
 
-    Likewise for one that any model would take no end of time for (LONGEST). It names the one that needs most positions:
-    one stack counts on from source to target. Of the training text what is longer than data.row_length is left out, and
-    no row is longer than the table (`tx.training.checks`).
+    Likewise for one that any model would take no end of time for (LONGEST), and where the text itself, which
+    translations are scored against, cannot be opened: that is found before training. It names the sentence that needs
+    most positions: one stack counts on from source to target. Of the training text what is longer than data.row_length
+    is left out, and no row is longer than the table (`tx.training.checks`).
 
     Args:
       config: of the run.
       data: its text.
       splits: those that are translated or completed (decode.splits).
     """
+    _ = data.corpus.splits
     _check(config, [*_of_dev(config, data), *_of_decoding(config, data, splits)])
 
 

@@ -34,7 +34,7 @@ APART = frozenset(
             for name in ("identity", "lease", "metrics_log", "provenance", "record", "result", "run_dir", "tensorboard")
         ),
         *(f"runs/fingerprint/{name}" for name in ("__init__", "code", "definitions", "references")),
-        *(f"runtime/{name}" for name in ("determinism", "distributed", "memory", "signals")),
+        *(f"runtime/{name}" for name in ("determinism", "distributed", "liveness", "memory", "signals")),
     )
 )
 
