@@ -16,6 +16,7 @@ ended, and goes on at the next launch).
 import argparse
 import contextlib
 import dataclasses
+import math
 import pathlib
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from launch.queue import Queue
 from launch.resources import default_jobs
 from launch.text import with_text
 from launch.tuning import Stage
+from launch.watchdog import Watch, watched
 from tx import plugins
 from tx.errors import UserError, last_error, one_line_errors
 from tx.model import flops
@@ -44,6 +46,7 @@ MEMORY_PER_RUN = 2 << 30  # bytes that a small run is given, so that processes s
 TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether there are so many
 POLL = 0.2  # seconds between looks at the processes
 RETRIES = 1
+STALLED = 30.0  # minutes
 PLAIN_WIDTH = 250  # columns off a terminal, where nothing needs to fold
 
 
@@ -77,8 +80,13 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
         check_corpus(config, prepared[key], split_names(config, prepared[key]))
 
 
-def check_memory(groups: Sequence[Sequence[PlannedRun]], command: Command = train_command) -> None:
-    """Runs the largest shapes of what is to run, where they are large; UserError where memory does not suffice."""
+def check_memory(
+    groups: Sequence[Sequence[PlannedRun]], command: Command = train_command, stalled: float = math.inf
+) -> None:
+    """Runs the largest shapes of what is to run, where they are large; UserError where memory does not suffice.
+
+    Likewise where that shows no progress for `stalled` seconds.
+    """
     largest = max(groups, key=_bytes)
     if _bytes(largest) < TRIED:
         return
@@ -87,12 +95,27 @@ def check_memory(groups: Sequence[Sequence[PlannedRun]], command: Command = trai
         for run in shapes:
             run.hand_over()
         argv = [*command(shapes), "--rehearse"]
-        tried = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if tried.returncode:
-        said = last_error((tried.stdout + tried.stderr).splitlines()) or f"exit status {tried.returncode}"
-        if tried.returncode < 0:
-            said = describe_signal(-tried.returncode)
+        status, said = _try(argv, stalled)
+    if status:
         raise UserError(f"{largest[0].label}, the largest, cannot run here: {said}")
+
+
+def _try(argv, stalled) -> tuple[int, str]:
+    """Runs a command; returns its exit status and, where that is not 0, what went wrong, in one line."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(argv, **pipes, text=True, start_new_session=True) as process:
+        watch = Watch(process, [], stalled)
+        try:
+            while process.returncode is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    said, _ = process.communicate(timeout=POLL)
+                watch.look()
+        except BaseException:
+            process.kill()
+            raise
+    status = process.returncode
+    ended = describe_signal(-status) if status < 0 else last_error(said.splitlines()) or f"exit status {status}"
+    return status, watch.found or ended
 
 
 def _bytes(group):
@@ -119,6 +142,7 @@ def launch(
     console: Console,
     command: Command = train_command,
     retries: int = RETRIES,
+    stalled: float = math.inf,
 ) -> int:
     """Runs what is not done, and returns how many runs failed, or were interrupted by others.
 
@@ -132,6 +156,7 @@ def launch(
       console: where to show it.
       command: the command line of a process.
       retries: how many times a run that failed is started again.
+      stalled: seconds without progress after which a process is ended.
     """
     queue, failed = Queue(groups, retries), 0
     cache = workdir / ".jax_cache"
@@ -144,7 +169,7 @@ def launch(
         defaults = {}
     need = max(map(_memory, groups), default=0.0)
     threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
-    pool = Pool(jobs or default_jobs(len(groups), need, threads), command, defaults, threads)
+    pool = Pool(jobs or default_jobs(len(groups), need, threads), command, defaults, threads, stalled)
     with View(runs, [run for group in groups for run in group], pool.running, console) as view, pool:
         while queue or pool.running:
             while pool.free and (group := queue.next()):
@@ -204,6 +229,14 @@ def _parser() -> argparse.ArgumentParser:
         help="how many times a run that fails is started again (default: %(default)s)",
     )
     parser.add_argument(
+        "--stalled",
+        type=float,
+        default=STALLED,
+        metavar="MINUTES",
+        help="end a run, with its stacks in log.txt, that shows no progress for so long (default: %(default)g; "
+        "inf: never); what computes meanwhile, as compiling does, is given four times as long",
+    )
+    parser.add_argument(
         "--rerun_stale", action="store_true", help="make anew what other code has made, or what is done on other text"
     )
     parser.add_argument(
@@ -243,6 +276,8 @@ def main(
     args = _parser().parse_intermixed_args(argv)
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1; got {args.jobs}")
+    if not args.stalled > 0:
+        raise UserError(f"--stalled must be above 0 minutes; got {args.stalled:g}")
     if args.retries < 0:
         raise UserError(f"--retries must be at least 0; got {args.retries}")
     stages = tuning.stages(args)
@@ -259,7 +294,8 @@ def main(
                 runs, failures = _carry_out(stage, args, console, command, prepare)
                 failed += failures
                 folders |= dict.fromkeys(args.workdir / run.sweep for run in runs)
-            report(list(folders))
+            with watched("making the tables", args.stalled * 60):
+                report(list(folders))
         except KeyboardInterrupt:
             console.print("interrupted: the same command goes on from here")
             return 130
@@ -293,13 +329,14 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
         for folder in (args.workdir, *dict.fromkeys(args.workdir / run.sweep for run in runs)):
             new.enter_context(_new_folder(folder))  # the tables are to lie there at the end
         if groups:
-            prepare([run for group in groups for run in group])
+            with watched("preparing text", args.stalled * 60):
+                prepare([run for group in groups for run in group])
             if not args.no_rehearsal:
-                check_memory(groups, command)
+                check_memory(groups, command, args.stalled * 60)
     stage.begun()
     if stage.title:
         say(console, f"{stage.title}: {len(runs)} runs")
-    failed = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries)
+    failed = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries, args.stalled * 60)
     for line in stage.ended():
         say(console, line)
     return runs, failed

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import signal
@@ -11,11 +12,13 @@ from collections.abc import Callable, Sequence
 
 from launch.plan import PlannedRun
 from launch.resources import Slot, slots
+from launch.watchdog import Watch
 from tx.errors import UserError, last_error
 from tx.files import to_json, write_atomically
-from tx.runs import run_config, state
+from tx.runs import lease, run_config, state
 from tx.runs.lease import HELD_STATUS, LOST_STATUS
-from tx.runs.run_dir import OUTPUT
+from tx.runs.run_dir import LEASE, OUTPUT
+from tx.runtime import liveness
 from tx.runtime.signals import PARENT, STATUS
 
 Command = Callable[[Sequence[PlannedRun]], list[str]]
@@ -43,6 +46,7 @@ class Job:
     ended: float | None = None
     error: str = ""
     log_start: int = 0
+    watch: Watch | None = None
 
     @property
     def seconds(self) -> float:
@@ -73,12 +77,15 @@ class Pool:
       command: the command line of a process.
       defaults: environment variables for the processes where this process has none of that name.
       threads: the most in a process.
+      stalled: seconds without progress after which a process is ended.
     """
 
-    def __init__(self, jobs: int, command: Command, defaults: dict[str, str], threads: int = 1):
+    def __init__(
+        self, jobs: int, command: Command, defaults: dict[str, str], threads: int = 1, stalled: float = math.inf
+    ):
         self.free = slots(jobs, threads)
         self.running: list[Job] = []
-        self._command, self._defaults = command, defaults
+        self._command, self._defaults, self._stalled = command, defaults, stalled
 
     def __enter__(self):
         return self
@@ -132,13 +139,23 @@ class Pool:
                 | {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid()), **job.slot.variables},
                 start_new_session=True,  # so that Ctrl-C reaches the launcher alone, which then ends its runs
             )
+        signs = [run.folder.path / LEASE / liveness.NAME for run in job.runs]
+        job.watch = Watch(job.process, signs, self._stalled)
         if job.slot.cores:
             with contextlib.suppress(OSError):  # it has ended already, or may not be bound to them any more
                 # In time: no library has started a thread yet.
                 os.sched_setaffinity(job.process.pid, job.slot.cores)
 
     def finished(self) -> list[Job]:
-        """Returns the jobs that have ended since the last call; their slots are free again."""
+        """Returns the jobs that have ended since the last call; their slots are free again.
+
+        What shows no progress is ended, and among them soon after.
+        """
+        for job in self.running:
+            if job.watch and job.process.poll() is None:
+                job.watch.look()
+                if job.watch.found and not job.error:
+                    job.error = f"{job.watch.found}{_doing(job)}: ended; its stacks are in {job.log}"
         ended = [job for job in self.running if job.process is None or job.process.poll() is not None]
         for job in ended:
             job.ended = time.monotonic()
@@ -151,6 +168,14 @@ class Pool:
 def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)  # the session that the process leads: its children too
+
+
+def _doing(job):
+    """Returns ", translating" where the first run of a job says that this is what is being done; "" for nothing."""
+    with contextlib.suppress(UserError):
+        if holder := lease.holder(job.runs[0].folder.path):
+            return f", {holder.doing}"
+    return ""
 
 
 def _take_back(job: Job) -> None:

@@ -35,7 +35,7 @@ FLOORS = {
         ["status", "tuning"],
         ["display", "grouping", "power", "queue", "text"],
         ["pool"],
-        ["plan", "resources", "compilation_cache"],
+        ["plan", "resources", "compilation_cache", "watchdog"],
     ],
 }
 PACKAGES = ["tx", "experiments", "launch"]  # each may import from those before it

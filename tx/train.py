@@ -31,7 +31,7 @@ from tx.runs.run_dir import RunDir
 from tx.runs.state import Run
 from tx.runtime import determinism, distributed, environment
 from tx.runtime.backend import keep_freed_memory, one_step_at_a_time
-from tx.runtime.signals import STATUS, Interrupted, Interruption
+from tx.runtime.signals import STATUS, Interrupted, Interruption, write_stacks_when_asked
 from tx.training.experiment import run_experiments
 from tx.training.memory_check import check_memory
 from tx.training.reevaluation import evaluate_with_trained_params
@@ -39,6 +39,7 @@ from tx.training.reevaluation import evaluate_with_trained_params
 
 @one_line_errors
 def main(argv: list[str]) -> None:
+    write_stacks_when_asked()
     requests, only_check_memory = _asked(plugins.take(argv))
     environment.refuse_other_numbers()
     keep_freed_memory()

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx.decoding.translator import length_buckets
 from tx.model.transformer import Transformer, projection
+from tx.runtime.liveness import show_progress
 
 
 def complete(config: ConfigDict, params: dict, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
@@ -30,6 +31,7 @@ def complete(config: ConfigDict, params: dict, pairs: list[tuple[np.ndarray, np.
             src[row, : len(source)], tgt[row, : len(target)] = source, target
             last[row] = max(len(target) - 2, 0)
         likeliest = jax.device_get(_likeliest(model, params, src, tgt, last))
+        show_progress()
         for row, i in enumerate(members):
             outputs[i][-1:] = likeliest[row]  # of a sentence without a word nothing is asked
     return outputs

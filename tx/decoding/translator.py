@@ -14,6 +14,7 @@ from tx.model.attention import BLOCK
 from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import Transformer
 from tx.runtime import backend, determinism
+from tx.runtime.liveness import show_progress
 
 
 class Translator:
@@ -54,6 +55,7 @@ class Translator:
                 src[row, : len(sources[i])] = sources[i]
             room = blocks(length + decode.extra_length)
             best = jax.device_get(self._search(self._params, src, length=room, halvings=halvings))
+            show_progress()
             for row, i in enumerate(members):
                 outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
 

@@ -12,6 +12,7 @@ from tx.model.attention_kernels import MASKED
 from tx.model.loss import cross_entropy
 from tx.model.prefix import JoinedRows
 from tx.model.transformer import Transformer, projection
+from tx.runtime.liveness import show_progress
 
 KINDS = {"self_attention": "self", "cross_attention": "cross"}
 
@@ -31,6 +32,7 @@ def measure_attention(config: ConfigDict, params: dict, batches: list[Batch]) ->
     sums = None
     for batch in batches:
         found = jax.device_get(_look(frozen, params, batch))
+        show_progress()
         found = {
             name: {key: np.asarray(value, np.float64) for key, value in one.items()} for name, one in found.items()
         }
@@ -47,6 +49,7 @@ def measure_attention(config: ConfigDict, params: dict, batches: list[Batch]) ->
                 key: float(sums[name][key][head] / sums[name]["queries"]) for key in ("entropy", "distance", "variance")
             }
             without = _loss(frozen, params, batches, kept) - whole
+            show_progress()
             measured.append(
                 {"stack": stack, "layer": layer, "kind": kind, "head": head, **means, "loss_without": without}
             )

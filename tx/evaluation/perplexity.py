@@ -13,6 +13,7 @@ from tx.data.loader import eval_batches
 from tx.data.packing import Batch
 from tx.model.loss import batch_loss, count_targets
 from tx.runs.selection import Selected
+from tx.runtime.liveness import show_progress
 from tx.runtime.trees import stack
 
 
@@ -32,7 +33,10 @@ def make_eval(config: ConfigDict, batches: list[Batch], members: int = 1) -> Cal
 
     def evaluate(params: Any, source: float = 1.0) -> list[dict]:
         scale = np.float32(source)
-        sums = [np.asarray(nll(params, batch, scale), np.float64).reshape(members) for batch in batches]
+        sums = []
+        for batch in batches:
+            sums.append(np.asarray(nll(params, batch, scale), np.float64).reshape(members))
+            show_progress()
         means = [row.sum() / count for row in np.stack(sums, axis=1)]
         with np.errstate(over="ignore"):  # what has diverged may have an infinite perplexity
             return [{"nll": float(mean), "ppl": float(np.exp(mean)), "tokens": count} for mean in means]

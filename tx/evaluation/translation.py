@@ -12,6 +12,7 @@ from tx.errors import UserError, writing
 from tx.evaluation.scores import score, score_apart
 from tx.files import write_atomically
 from tx.runs.run_dir import RunDir
+from tx.runtime.liveness import show_progress
 
 _device = threading.Lock()
 
@@ -49,6 +50,7 @@ def evaluate_translations(
         tokens_of = data.splits[split]
         lengths = np.maximum(tokens_of.src_lengths, tokens_of.tgt_lengths)
         scored = (score_apart if apart else score)(hypotheses, references, config.data.target)
+        show_progress()
         scores[split] = scored | {"lengths": lengths.tolist()}
     return scores
 

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import os
 import pathlib
 import re
@@ -28,8 +29,10 @@ from collections.abc import Callable
 from tx.errors import UserError
 from tx.files import to_json, write_atomically
 from tx.runs.run_dir import LEASE
+from tx.runtime import liveness
 
 HEARTBEAT_SECONDS = 10.0  # seconds between a holder's signs of life
+QUIET = 300.0  # seconds without a sign of progress that are worth a word
 EXPIRY = 60.0  # seconds without one, after which a holder elsewhere is dead
 HELD_STATUS = 77  # of a process that found its run held, and did nothing
 LOST_STATUS = 76  # of a process that ended because another one has taken its lease over
@@ -53,6 +56,7 @@ class Holder:
       doing: what it says that it does.
       since: when it claimed the lease, in seconds since 1970 by its own clock.
       beat: seconds since its last sign of life.
+      quiet: seconds since its last sign of progress (`tx.runtime.liveness`).
     """
 
     host: str
@@ -60,10 +64,12 @@ class Holder:
     doing: str
     since: float
     beat: float
+    quiet: float = 0.0
 
     def __str__(self):
         since = datetime.datetime.fromtimestamp(self.since).isoformat(" ", "seconds")
-        return f"process {self.pid} on {self.host} since {since} ({self.doing})"
+        quiet = f", no progress for {self.quiet / 60:.0f} minutes" if self.quiet >= QUIET else ""
+        return f"process {self.pid} on {self.host} since {since} ({self.doing}{quiet})"
 
 
 def holder(folder: pathlib.Path) -> Holder | None:
@@ -76,7 +82,12 @@ def holder(folder: pathlib.Path) -> Holder | None:
         newest = _newest(folder)
     except OSError as error:
         raise UserError(f"cannot read {folder / LEASE}: {error.strerror}") from None
-    return newest.holder(now) if newest and newest.alive(now) else None
+    if not newest or not newest.alive(now):
+        return None
+    found, shown = newest.holder(now), -math.inf
+    with contextlib.suppress(OSError):  # of another file than the claim, which only its holder may write
+        shown = (folder / LEASE / liveness.NAME).stat().st_mtime
+    return dataclasses.replace(found, quiet=max(0.0, now - max(shown, found.since)))
 
 
 def _end(lost: Lost) -> None:
@@ -121,9 +132,12 @@ class Lease:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease of {self._folder}", daemon=True)
         self._thread.start()
+        self._shown = contextlib.ExitStack()
+        self._shown.enter_context(liveness.shown_in(self._folder / LEASE))
         return self
 
     def __exit__(self, *_) -> None:
+        self._shown.close()
         self._stop.set()
         self._thread.join()  # or it could take who comes next for one that has taken this lease over
         self._record["released"] = True
@@ -132,6 +146,7 @@ class Lease:
 
     def set_status(self, doing: str) -> None:
         """Sets what others see that this process does, in a few words; raises Lost as `check` does."""
+        liveness.show_progress()
         self._record["doing"] = doing
         with contextlib.suppress(OSError):  # nothing depends on it
             self._write()

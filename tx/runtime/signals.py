@@ -1,13 +1,16 @@
 """Interruption of a run: SIGTERM and SIGINT let a training step finish and be saved."""
 
 import contextlib
+import faulthandler
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 PARENT = "TX_LAUNCHER"  # environment variable: the process that started this one, which ends when that is gone
+STACKS = signal.SIGUSR1  # asks a process that was launched for the stacks of its threads
 LOOK = 1.0  # seconds between looks at it
 STATUS = 75  # of a process that was interrupted and goes on when it is started again (sysexits.h: EX_TEMPFAIL)
 
@@ -20,6 +23,15 @@ def taken(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
     """
     found = {number: signal.getsignal(number) for number in numbers}
     return {number: handler for number, handler in found.items() if handler != signal.SIG_IGN}
+
+
+def write_stacks_when_asked() -> None:
+    """Has a process that was launched write the stacks of all its threads to its log on STACKS, and go on.
+
+    It does so from within a call that never returns, too.
+    """
+    if os.environ.get(PARENT):
+        faulthandler.register(STACKS, file=sys.__stderr__, all_threads=True)
 
 
 class Interrupted(BaseException):

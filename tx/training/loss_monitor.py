@@ -8,6 +8,7 @@ import numpy as np
 from tx.data.packing import Batch
 from tx.errors import Diverged
 from tx.runtime.backend import dispatches_ahead
+from tx.runtime.liveness import show_progress
 from tx.training.step import layers
 from tx.training.training_run import TrainingRun
 
@@ -48,6 +49,7 @@ class LossMonitor:
             step, metrics, batch = self._waiting.popleft()
             losses = np.reshape(metrics["loss"], (len(self._members), -1))
             norms = np.reshape(metrics["layer_grad_norms"], (*losses.shape, -1))
+            show_progress()  # they are computed
             first = step - losses.shape[1] + 1
             for i, member in enumerate(self._members):
                 for k, loss in enumerate(losses[i].tolist()):
