@@ -26,6 +26,11 @@ def why_unusable(folder: pathlib.Path) -> str:
         return f"cannot write to {folder}: {error.strerror}"
 
 
+def variables(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the environment of processes that are to share the cache: seeds, and relaunches, compile once."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
+
+
 def delete_corrupt(folder: pathlib.Path) -> list[str]:
     """Deletes the files that do not match their checksums, or have none; returns the names."""
     checksums = _read_checksums(folder)

@@ -61,6 +61,13 @@ class View:
         for run in job.runs:
             self._say(f"start  {run.label}{beside}")
 
+    def noted(self, jobs: Sequence[Job]) -> None:
+        """Passes on what processes have noted and warned of: that a run begins anew, for instance, and why."""
+        for job in jobs:
+            more = f" and {len(job.runs) - 1} more" if len(job.runs) > 1 else ""
+            for note in job.new_notes():
+                self._say(f"note   {job.runs[0].label}{more}: {note}")
+
     def ended(self, job: Job, run: PlannedRun, outcome: Outcome) -> None:
         """Reports a run of a job that has ended and is not to be tried again."""
         self._ended.append((job, run, outcome))

@@ -30,7 +30,7 @@ from rich.console import Console
 from launch import compilation_cache, grouping, plan, power, status, tuning
 from launch.display import View, plan_table, say
 from launch.plan import PlannedRun
-from launch.pool import Command, Pool, describe_signal, outcome
+from launch.pool import Command, Job, Pool, describe_signal, outcome
 from launch.queue import Queue
 from launch.resources import default_jobs
 from launch.text import with_text
@@ -39,7 +39,9 @@ from launch.watchdog import Watch, watched
 from tx import plugins
 from tx.errors import UserError, last_error, one_line_errors
 from tx.model import flops
+from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
+from tx.runs.state import RunState
 from tx.runtime.signals import taken
 
 MEMORY_PER_RUN = 2 << 30  # bytes that a small run is given, so that processes side by side do not swap
@@ -160,13 +162,9 @@ def launch(
     """
     queue, failed = Queue(groups, retries), 0
     cache = workdir / ".jax_cache"
-    defaults = {  # the seeds of a variant, and its relaunches, compile once
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    }
     if why := compilation_cache.why_unusable(cache):
         say(console, f"note: {why}: what one process has compiled, others compile again")
-        defaults = {}
+    defaults = {} if why else compilation_cache.variables(cache)
     need = max(map(_memory, groups), default=0.0)
     threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
     pool = Pool(jobs or default_jobs(len(groups), need, threads), command, defaults, threads, stalled)
@@ -177,21 +175,30 @@ def launch(
             for run in queue.taken_elsewhere():
                 view.elsewhere(run)
             view.held(queue.held)
-            for ended in pool.finished():
+            over = pool.finished()
+            view.noted([*over, *pool.running])
+            for ended in over:
                 compilation_cache.write_checksums(cache)
-                for run in ended.runs:
-                    became = outcome(ended, run)
-                    if became.name == "held":
-                        queue.put_back(run)
-                    elif became.name == "failed" and queue.failed(run):
-                        view.again(ended, run, became)
-                    else:
-                        queue.over(run)
-                        failed += became.name != "done"
-                        view.ended(ended, run, became)
+                failed += _settle(ended, queue, view)
             view.refresh()
             time.sleep(POLL)
     view.summary()
+    return failed
+
+
+def _settle(job: Job, queue: Queue, view: View) -> int:
+    """Says what became of the runs of a job, and has those wait that go on; returns how many are given up."""
+    failed = 0
+    for run in job.runs:
+        became = outcome(job, run)
+        if became.name == "held":
+            queue.put_back(run)
+        elif became.name == "failed" and queue.failed(run):
+            view.again(job, run, became)
+        else:
+            queue.over(run)
+            failed += became.name != "done"
+            view.ended(job, run, became)
     return failed
 
 
@@ -316,15 +323,13 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
     planned = stage.plan()
     runs = with_text(planned)
     plan.refuse_clashes(runs)
-    if args.rerun_stale and (stale := [run for run in runs if run.state.name == "stale" and run.state.finished]):
-        for run in stale:
-            run.folder.set_aside(run.state.numerics)
-        runs = stage.plan()
-    else:
-        for before, run in zip(planned, runs, strict=True):
-            if run.state != before.state:
-                say(console, f"stale  {run.label}: {run.state.reason}; --rerun_stale makes it anew")
-    groups = grouping.groups(runs, args.stack)
+    stale = [run for run in runs if _is_done_otherwise(run)] if args.rerun_stale else []
+    for before, run in zip(planned, runs, strict=True):
+        if run.state != before.state and not stale:
+            say(console, f"stale  {run.label}: {run.state.reason}; --rerun_stale makes it anew")
+    anew = {run.label for run in stale}
+    asked = [dataclasses.replace(run, state=RunState("pending")) if run.label in anew else run for run in runs]
+    groups = grouping.groups(asked, args.stack)
     with contextlib.ExitStack() as new:
         for folder in (args.workdir, *dict.fromkeys(args.workdir / run.sweep for run in runs)):
             new.enter_context(_new_folder(folder))  # the tables are to lie there at the end
@@ -333,6 +338,10 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
                 prepare([run for group in groups for run in group])
             if not args.no_rehearsal:
                 check_memory(groups, command, args.stalled * 60)
+    if stale:  # now that nothing else is in the way
+        _set_aside(stale, console)
+        runs = with_text(stage.plan())
+        groups = grouping.groups(runs, args.stack)
     stage.begun()
     if stage.title:
         say(console, f"{stage.title}: {len(runs)} runs")
@@ -340,6 +349,24 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
     for line in stage.ended():
         say(console, line)
     return runs, failed
+
+
+def _is_done_otherwise(run):
+    return run.state.name == "stale" and run.state.finished
+
+
+def _set_aside(runs, console) -> None:
+    """Sets results aside that are to be made anew; those that another process holds, or has made anew, are left."""
+    known = {}
+    for run in runs:
+        try:
+            with Lease(run.folder.path):
+                (now,) = with_text([run.read_again()], known)
+                if _is_done_otherwise(now):
+                    aside = run.folder.set_aside(now.state.numerics)
+                    say(console, f"anew   {run.label}: {now.state.reason}; what was made is kept in {aside}")
+        except UserError as error:
+            say(console, f"stale  {run.label}: {error}; left as it is")
 
 
 @contextlib.contextmanager

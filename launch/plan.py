@@ -56,6 +56,10 @@ class PlannedRun:
     state: RunState
     trained_in: RunDir | None = None
 
+    def read_again(self) -> "PlannedRun":
+        """Returns it with the state that its folder has now."""
+        return dataclasses.replace(self, state=_state(self.folder, self.config))
+
     @property
     def label(self) -> str:
         """The name and the seed, for people."""
@@ -236,9 +240,12 @@ def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
     for seed in seeds:
         config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
         folder = RunDir(workdir / sweep / variant.name / f"seed{seed}")
-        found = state.of(folder, functools.partial(_describe_changes, config.to_dict()))
-        planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, found))
+        planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, _state(folder, config)))
     return planned
+
+
+def _state(folder, config):
+    return state.of(folder, functools.partial(_describe_changes, config.to_dict()))
 
 
 def arguments(runs: Sequence[PlannedRun]) -> list[str]:

@@ -26,6 +26,7 @@ Command = Callable[[Sequence[PlannedRun]], list[str]]
 
 GRACE = 10.0  # seconds that a process has to end after SIGTERM
 LOG_TAIL = 1 << 16  # bytes of log.txt that are looked through for what went wrong
+NOTES = ("note: ", "warning: ")  # of lines that are passed on
 TAIL = 50  # lines of log.txt kept in error.json
 
 
@@ -37,6 +38,9 @@ class Job:
       process: None where it could not be started.
       error: why it could not, or why it was ended from here; one line.
       log_start: bytes that the log had before it: what earlier processes have said.
+      watch: over the process.
+      noted: what `new_notes` has returned.
+      noted_until: bytes of the log that it has read.
     """
 
     runs: Sequence[PlannedRun]
@@ -47,6 +51,8 @@ class Job:
     error: str = ""
     log_start: int = 0
     watch: Watch | None = None
+    noted: dict[str, None] = dataclasses.field(default_factory=dict)
+    noted_until: int = 0
 
     @property
     def seconds(self) -> float:
@@ -67,6 +73,21 @@ class Job:
                 return file.read(LOG_TAIL).decode("utf-8", errors="replace").splitlines()
         except OSError:
             return []
+
+    def new_notes(self) -> list[str]:
+        """Returns what the process has noted or warned of since the last call, each line once."""
+        try:
+            with open(self.log, "rb") as file:
+                file.seek(self.noted_until)
+                text = file.read(LOG_TAIL)
+        except OSError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1] if len(text) < LOG_TAIL else text  # a line that goes on is no note
+        self.noted_until += len(whole)
+        lines = [line for line in whole.decode("utf-8", errors="replace").splitlines() if line.startswith(NOTES)]
+        new = [line for line in dict.fromkeys(lines) if line not in self.noted]
+        self.noted |= dict.fromkeys(new)
+        return [line.partition(": ")[2] for line in new]
 
 
 class Pool:
@@ -128,7 +149,7 @@ class Pool:
         for run in others:
             log_path(run).write_text(f"trained beside {first.label}: see {job.log}\n", encoding="utf-8")
         with open(job.log, "a", encoding="utf-8") as log:  # another launch may be faster, and writing it
-            job.log_start = os.fstat(log.fileno()).st_size
+            job.log_start = job.noted_until = os.fstat(log.fileno()).st_size
             job.process = subprocess.Popen(
                 self._command(job.runs),
                 stdin=subprocess.DEVNULL,

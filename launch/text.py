@@ -12,13 +12,17 @@ from tx.files import to_json
 from tx.runs.state import RunState
 
 
-def with_text(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+def with_text(runs: Sequence[PlannedRun], known: dict[str, str] | None = None) -> list[PlannedRun]:
     """Returns the runs, those of them stale that are done on other sentences than their text has today.
 
     Text is looked at that lies in a folder of the user's: what is generated or fetched changes with the code alone.
     Where it is not there, or cannot be read, nothing is said of it; nothing is fetched.
+
+    Args:
+      runs: any.
+      known: what is found out of text, for the next call: it is read once.
     """
-    known, found = {}, []
+    known, found = {} if known is None else known, []
     for run in runs:
         if run.state.name == "done" and _is_users(run.config.data):
             key = to_json(run.config.data.to_dict())

@@ -78,6 +78,7 @@ def set_aside_others(run: RunDir, identity: Identity) -> None:
     nobody's; those that metrics.jsonl has not the lines of any more are set aside alone, where one before them is left.
     What is damaged is left to `Checkpoints.verify`. Only who holds the run may call it.
     """
+    run.finish_setting_aside()
     made = _code_of(run)
     steps = sorted(int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit())
     why = _describe_others(run, identity, made, steps)

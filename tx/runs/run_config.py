@@ -53,6 +53,7 @@ def hand_over(request: Request) -> None:
     Raises UserError where the folder holds a run of another configuration, or cannot be written.
     """
     config, run, trained_in = request
+    run.finish_setting_aside()  # what is there of another run would else be taken for this one's
     there = run.read_if_whole("config") or {}
     wanted = {"name": config.name, "seed": config.train.seed} | there | {"config": config.to_dict()}
     wanted.pop("trained_in", None)

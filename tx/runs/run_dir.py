@@ -5,6 +5,7 @@ translations.SPLIT.txt and result.json. result.json is written last: it is there
 A failed run has error.json. lease/ says which process writes all this; stale/ and damaged/ hold what was set aside.
 """
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -17,6 +18,8 @@ from tx.runs.result import RunResult
 
 LEASE = "lease"  # see tx/runs/lease.py
 OUTPUT = "log.txt"  # of the processes that a launcher has started; the one that runs is writing it
+_KEPT = frozenset({"stale", "damaged", LEASE, OUTPUT})  # where the rest is set aside
+_UNFINISHED = ".part."  # before the name of a folder in stale/ that files are still being moved to
 
 
 def refuse_unusable_name(path: pathlib.Path) -> None:
@@ -80,19 +83,32 @@ class RunDir:
             path.unlink(missing_ok=True)
 
     def set_aside(self, name: str) -> pathlib.Path:
-        """Moves all files of the run to stale/NAME in its folder, and returns that; what is held, is held still."""
-        kept = {"stale", "damaged", LEASE, OUTPUT}
+        """Moves all files of the run to stale/NAME in its folder, and returns that; what is held, is held still.
+
+        Only who holds the run may call it. They are one run's wherever it is killed: they go to a folder that gets its
+        name by one rename when all are there, and `finish_setting_aside` goes on with one that has none yet.
+        """
+        self.finish_setting_aside()
         name = re.sub(r"\W", "", name)[:40] or "unknown"  # it was read from a file
         aside = next(
             path
             for number in itertools.count(1)
             if not (path := self.path / "stale" / f"{name}{f'.{number}' if number > 1 else ''}").exists()
         )
-        aside.mkdir(parents=True)
-        for path in sorted(self.path.iterdir(), key=lambda path: path == self.result):  # the result last
-            if path.name not in kept:
-                path.rename(aside / path.name)
+        aside.with_name(f"{_UNFINISHED}{aside.name}").mkdir(parents=True)
+        self.finish_setting_aside()
         return aside
+
+    def finish_setting_aside(self) -> None:
+        """Goes on with what a killed process had begun to set aside, if anything, before anybody writes here."""
+        for unfinished in self.path.glob(f"stale/{_UNFINISHED}*"):
+            # The result first: without it nobody takes the rest for a run that is done.
+            for path in sorted(self.path.iterdir(), key=lambda path: path != self.result):
+                if path.name not in _KEPT:
+                    with contextlib.suppress(FileNotFoundError):  # another process goes on with it, too
+                        path.rename(unfinished / path.name)
+            with contextlib.suppress(FileNotFoundError):
+                unfinished.rename(unfinished.with_name(unfinished.name.removeprefix(_UNFINISHED)))
 
     def read(self, name: str) -> dict:
         """Reads one JSON file of the run ("config", "result" or "error"); UserError where missing or damaged.

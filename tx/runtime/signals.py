@@ -28,9 +28,11 @@ def taken(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
 def write_stacks_when_asked() -> None:
     """Has a process that was launched write the stacks of all its threads to its log on STACKS, and go on.
 
-    It does so from within a call that never returns, too.
+    It does so from within a call that never returns, too; and once more where it crashes, as libraries may where they
+    get no memory for a thread.
     """
     if os.environ.get(PARENT):
+        faulthandler.enable(file=sys.__stderr__)
         faulthandler.register(STACKS, file=sys.__stderr__, all_threads=True)
 
 
