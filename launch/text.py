@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Sequence
 
 from launch.plan import PlannedRun
-from tx.config import FOLDER
+from tx.config import FOLDER, is_of_tfds
+from tx.data import tfds_folders
 from tx.errors import UserError
 from tx.files import to_json
 from tx.runs.state import RunState
@@ -15,8 +16,9 @@ from tx.runs.state import RunState
 def with_text(runs: Sequence[PlannedRun], known: dict[str, str] | None = None) -> list[PlannedRun]:
     """Returns the runs, those of them stale that are done on other sentences than their text has today.
 
-    Text is looked at that lies in a folder of the user's: what is generated or fetched changes with the code alone.
-    Where it is not there, or cannot be read, nothing is said of it; nothing is fetched.
+    Text is looked at that lies in a folder of the user's, or that TFDS has prepared, which its description stands for:
+    what is generated or fetched changes with the code alone. Where it is not there, or cannot be read, nothing is said
+    of it; nothing is fetched or prepared.
 
     Args:
       runs: any.
@@ -24,7 +26,7 @@ def with_text(runs: Sequence[PlannedRun], known: dict[str, str] | None = None) -
     """
     known, found = {} if known is None else known, []
     for run in runs:
-        if run.state.name == "done" and _is_users(run.config.data):
+        if run.state.name == "done":
             key = to_json(run.config.data.to_dict())
             if key not in known:
                 known[key] = _fingerprint(run.config.data)
@@ -38,6 +40,22 @@ def with_text(runs: Sequence[PlannedRun], known: dict[str, str] | None = None) -
     return found
 
 
+def _fingerprint(data):
+    """Returns the fingerprint of a corpus as it lies here; "" where it does not, or is not looked at."""
+    try:
+        if is_of_tfds(data.corpus):
+            return _of_prepared(data)
+        return _of_text(data) if _is_users(data) else ""
+    except (UserError, OSError):
+        return ""
+
+
+def _of_prepared(data):
+    found = (tfds_folders.newest(root, data.corpus) for root in tfds_folders.roots(data.dir))
+    folder = next(filter(None, found), None)
+    return tfds_folders.fingerprint(folder, data.source, data.target) if folder else ""
+
+
 def _is_users(data):
     from tx.data.text_files import CORPORA  # slow to import, and needed for text alone
 
@@ -47,13 +65,10 @@ def _is_users(data):
     return data.corpus in CORPORA and any((pathlib.Path(root).expanduser() / data.corpus).is_dir() for root in roots)
 
 
-def _fingerprint(data):
+def _of_text(data):
     from tx.data import corpora
 
-    try:
-        return corpora.load(data).fingerprint
-    except UserError:
-        return ""
+    return corpora.load(data).fingerprint
 
 
 def _made_of(run):

@@ -11,6 +11,7 @@ import io
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -480,6 +481,18 @@ def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path, monkeypatch):
     assert other.fingerprint != corpus.fingerprint
     with pytest.raises(UserError, match="set/parallel_text has no pair en-fr; it has de, en"):
         corpora.load(data_config("set/parallel_text", "en", "fr", tmp_path))
+
+
+@pytest.mark.parametrize("copied", ["set/another/1.0.0", "set/parallel_text/1.1.0"])
+def test_a_set_of_tfds_under_the_name_of_another_is_refused(tmp_path, copied):
+    pairs = {"train": [("ein Satz", "a sentence")]}
+    builder = builders.ParallelText("de", "en", "1.0.0", lambda: pairs, data_dir=tmp_path / "set")
+    builders.prepare(builder, tmp_path / "set")
+    shutil.copytree(builder.data_dir, tmp_path / copied)
+    name, _, version = copied.rpartition("/")
+    wanted = rf"{copied} holds parallel_text 1\.0\.0, not {name} {version}; delete it and prepare the set again"
+    with pytest.raises(UserError, match=wanted):
+        corpora.load(data_config(name, "en", "de", tmp_path))
 
 
 # The generated corpus, and many processes at once.

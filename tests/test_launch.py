@@ -21,7 +21,7 @@ from rich.console import Console
 
 from experiments import points, registry
 from launch import display, grouping, local, plan, pool, queue, resources
-from tx.data import corpora
+from tx.data import cache, corpora
 from tx.errors import UserError
 from tx.files import to_json
 from tx.model import flops
@@ -587,6 +587,35 @@ def test_own_text_makes_the_same_run_wherever_it_lies(launcher, capsys, tmp_path
     assert told(first) == []
     assert launcher.ran() == []
     fails(lambda: launcher(*asked), capsys, "another configuration", "data.corpus")  # the generated sentences
+
+
+def test_what_is_done_on_another_version_of_a_tfds_set_is_stale(launcher, capsys, tmp_path):
+    """Its description stands for its text; where it lies nowhere, nothing is said, and nothing prepared."""
+    asked = ("table3/base@paper", f"--set=data.dir={tmp_path}")
+    (run,) = planned(*asked, f"--workdir={launcher.workdir}")
+    version = tmp_path / "wmt14_translate" / "de-en" / "1.0.0"
+    version.mkdir(parents=True)
+    info = {"name": "wmt14_translate", "configName": "de-en", "version": "1.0.0", "fileFormat": "array_record"}
+    (version / "dataset_info.json").write_text(json.dumps(info))
+    fingerprint = cache.fingerprint(json.dumps(info), "en", "de")
+    run.folder.create()
+    run.folder.result.write_text(
+        to_json({"config": run.config.to_dict(), "data": {"corpus": "x", "fingerprint": fingerprint}})
+    )
+
+    def told():
+        assert launcher(*asked) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "stale" in line]
+
+    assert told() == []
+    (version / "dataset_info.json").write_text(json.dumps(info | {"splits": []}))
+    (line,) = told()
+    assert f"the text of wmt14_translate/de-en is another: its fingerprint was {fingerprint}, is now " in line
+    (version / "dataset_info.json").write_text("[")  # damaged: the training says so
+    assert told() == []
+    shutil.rmtree(version)
+    assert told() == []
+    assert launcher.ran() == []
 
 
 def test_a_trainers_own_error_is_kept(launcher, monkeypatch):

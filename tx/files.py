@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 DEEPEST = 100  # levels of JSON that is read; what this project writes has fewer than ten
 NAME = "digests.json"  # of a folder's checksums
+KEY = "key.txt"  # of what says, among a folder's files, which folder it is
 
 
 def write_atomically(path: os.PathLike, text: str) -> None:
@@ -51,13 +52,21 @@ def from_json(text: str) -> object:
     return value
 
 
-def write_checksums(folder: pathlib.Path, apart: Collection[str] = ()) -> None:
-    """Writes the SHA-256 of every file of a folder, at any depth, into it; those `apart` may come afterwards."""
+def write_checksums(folder: pathlib.Path, apart: Collection[str] = (), key: str = "") -> None:
+    """Writes the SHA-256 of every file of a folder, at any depth, into it; those `apart` may come afterwards.
+
+    Checksums say that a folder is whole, not which one it is: a `key` becomes a file of it.
+    """
+    if key:
+        (folder / KEY).write_text(key, encoding="utf-8")
     write_atomically(folder / NAME, to_json({path: _digest(folder / path) for path in _files(folder, apart)}))
 
 
-def find_corruption(folder: pathlib.Path, apart: Collection[str] = ()) -> str:
-    """Returns what is not as `write_checksums` found it in a folder, in a few words; "" where nothing is."""
+def find_corruption(folder: pathlib.Path, apart: Collection[str] = (), key: str = "") -> str:
+    """Returns what is not as `write_checksums` found it in a folder, in a few words; "" where nothing is.
+
+    That it was written with another `key`, or without, as where a whole folder lies under another's name, too.
+    """
     try:
         checksums = from_json((folder / NAME).read_text(encoding="utf-8"))
         files = {path: str(digest) for path, digest in checksums.items()}
@@ -78,6 +87,8 @@ def find_corruption(folder: pathlib.Path, apart: Collection[str] = ()) -> str:
                 return f"{path} is not what was written"
         except OSError as error:
             return f"{path} cannot be read: {error.strerror}"
+    if key and (KEY not in files or (folder / KEY).read_bytes() != key.encode()):
+        return "it is another's, under this name"
     return ""
 
 

@@ -11,7 +11,6 @@ import importlib.util
 import io
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Callable, Sequence
 
@@ -19,15 +18,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from tx import files
-from tx.data import cache
+from tx.data import cache, tfds_folders
 from tx.data.text_files import Pairs
 from tx.errors import UserError, one_line_errors, writing
-from tx.files import from_json
-
-# Of a set, a config or a split: a part of a path that leads nowhere else.
-NAME = re.compile(r"\w[\w.:+-]*")
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
-_PINNED = re.compile(rf"(.+?)[:/]({_VERSION.pattern})")  # as TFDS writes it, and as its folders are called
 
 
 class ParallelText(tfds.core.GeneratorBasedBuilder):
@@ -67,27 +60,32 @@ def data_sources(
     """
     version = f"1.0.{int(fingerprint[:12], 16)}"
     folder = cache.root() / "tfds" / f"{name}.{source}-{target}"
-    made = folder / ParallelText.name / version
-    if files.find_corruption(made):  # what is whole may lie where nothing can be written, a lock neither
+    made, whose = folder / ParallelText.name / version, f"{folder.name}/{fingerprint}"
+    if files.find_corruption(made, key=whose):  # what is whole may lie where nothing can be written, a lock neither
         with cache.locked(folder):
-            if files.find_corruption(made):  # nobody has prepared it while we waited
+            if files.find_corruption(made, key=whose):  # nobody has prepared it while we waited
                 shutil.rmtree(made, ignore_errors=True)
                 builder = ParallelText(source, target, version, read, data_dir=folder, file_format="array_record")
-                prepare(builder, folder)
+                prepare(builder, folder, whose)
     return ParallelText(source, target, version, read, data_dir=folder, file_format="array_record").as_data_source()
 
 
-def prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
+def prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path, key: str = "") -> None:
     """Prepares a builder's data and writes their checksums (TFDS renames a finished folder into place).
 
     Whoever calls it holds the lock of `folder`: what killed processes have left there is deleted.
+
+    Args:
+      builder: of the data.
+      folder: what is downloaded goes to "downloads" in it.
+      key: as `tx.files.write_checksums` takes it.
     """
     for left in pathlib.Path(builder.data_dir).parent.glob("incomplete.*"):  # TFDS's name for it
         shutil.rmtree(left, ignore_errors=True)
     tfds.disable_progress_bar()
     with writing(folder):
         try:
-            _prepare(builder, folder)
+            _prepare(builder, folder, key)
         except RuntimeError as error:  # array_record's writer says what the disk has said, in the system's words
             said = next((code for code in errno.errorcode if os.strerror(code) in str(error)), None)
             if said is None:
@@ -95,13 +93,13 @@ def prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
             raise OSError(said, os.strerror(said)) from error
 
 
-def _prepare(builder, folder):
+def _prepare(builder, folder, key):
     config = tfds.download.DownloadConfig(force_checksums_validation=True)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself on the output meant for results
         builder.download_and_prepare(
             download_dir=folder / "downloads", download_config=config, file_format="array_record"
         )
-    files.write_checksums(pathlib.Path(builder.data_dir))
+    files.write_checksums(pathlib.Path(builder.data_dir), key=key)
 
 
 def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds.core.DatasetBuilder:
@@ -113,21 +111,13 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
       folder: looked in first (may be empty), then $TX_DATA_DIR, the cache, and TFDS's own default folder.
       log: told when a preparation begins, which may take hours.
     """
-    pinned = _PINNED.fullmatch(name)
-    path, version = pinned.groups() if pinned else (name, "")
-    if not all(map(NAME.fullmatch, path.split("/"))):
-        raise UserError(
-            f"{name!r} is no name of a TFDS set; write SET or SET/CONFIG, perhaps with a version, e.g. "
-            "wmt14_translate/de-en or wmt14_translate/de-en:1.0.0"
-        )
-    home = cache.root() / "tfds"
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    roots = [pathlib.Path(r).expanduser() for r in (folder, os.environ.get("TX_DATA_DIR"), home, default) if r]
+    home, roots = tfds_folders.home(), tfds_folders.roots(folder)
+    path, version = tfds_folders.parse(name)
     for root in roots:
-        if builder := _newest(root / path, version):
+        if builder := _newest(root, name):
             return builder
     if importlib.util.find_spec("tensorflow") is None:
-        others = sorted({ready.name for root in roots for ready in _ready(root / path)})
+        others = sorted({ready for root in roots for ready in tfds_folders.versions(root, name)})
         there = f" (there is {', '.join(others)})" if others else ""
         raise UserError(
             f"{name} is not prepared as array_record in {', '.join(map(str, roots))}{there}, and preparing it needs "
@@ -142,33 +132,17 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
         raise UserError(f"TFDS has no set {name!r}; its catalogue is tfds.list_builders()") from None
     except (OSError, ValueError, AssertionError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
         raise UserError(f"{name} could not be prepared: {' '.join(str(error).split())}") from None
-    return _newest(home / path, version)
+    return _newest(home, name)
 
 
-def _ready(folder):
-    """Returns the array_record versions in a folder."""
-    infos = [path for path in folder.glob("*/dataset_info.json") if _VERSION.fullmatch(path.parent.name)]
-    return [path.parent for path in infos if _format(path) == "array_record"]
-
-
-def _newest(folder, version=""):
-    """Opens the newest array_record version in a folder, or the one asked for, from its files; None for none."""
-    ready = [path for path in _ready(folder) if version in ("", path.name)]
-    newest = max(ready, key=lambda path: tfds.core.Version(path.name), default=None)
+def _newest(root, name):
+    """Opens the array_record version that a name asks for, else the newest, from its files alone; None for none."""
+    newest = tfds_folders.newest(root, name)
     if (
         newest and (newest / files.NAME).exists() and (found := files.find_corruption(newest))
     ):  # others' have no checksums
         raise UserError(f"{newest} is damaged ({found}); delete it and prepare the set again")
     return tfds.builder_from_directory(newest) if newest else None
-
-
-def _format(path):
-    try:
-        return from_json(path.read_text(encoding="utf-8"))["fileFormat"]
-    except (ValueError, TypeError):
-        raise UserError(f"{path} is damaged; delete {path.parent} and prepare the set again") from None
-    except KeyError:
-        return ""
 
 
 @one_line_errors

@@ -1,7 +1,8 @@
 """The cache folder ($TX_CACHE_DIR, else ~/.cache/tx): entries are whole or absent, built by one process.
 
 An entry is a folder KIND/KEY of files, with their checksums. Its key is a fingerprint of all that
-the files depend on, so it never goes stale; one whose files fail their digests is built again.
+the files depend on, so it never goes stale; one whose files fail their digests, or that was built for another key, as
+where a folder is copied, is built again.
 """
 
 import contextlib
@@ -88,7 +89,7 @@ def _sweep(path):
 
 
 def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    """Returns the folder KIND/KEY, building it where it is missing or damaged.
+    """Returns the folder KIND/KEY, building it where it is missing, damaged, or another's.
 
     Args:
       kind: groups entries ("tokens", "vocabularies").
@@ -97,14 +98,14 @@ def entry(kind: str, key: str, build: Callable[[pathlib.Path], None]) -> pathlib
 
     Raises UserError where the disk is full, or may not be written to.
     """
-    path = root() / kind / key
-    if not files.find_corruption(path):
+    path, whose = root() / kind / key, f"{kind}/{key}"
+    if not files.find_corruption(path, key=whose):
         return path
     with locked(path), writing(path):
-        if files.find_corruption(path):  # nobody built it while we waited
+        if files.find_corruption(path, key=whose):  # nobody built it while we waited
             with temporary_folder(path) as folder:
                 build(folder)
-                files.write_checksums(folder)
+                files.write_checksums(folder, key=whose)
                 shutil.rmtree(path, ignore_errors=True)
                 os.replace(folder, path)
     return path

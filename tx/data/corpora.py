@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tx import config
 from tx.config import FOLDER
-from tx.data import cache, text_files, text_folders
+from tx.data import text_files, text_folders, tfds_folders
 from tx.data.synthetic import generate
 from tx.errors import UserError, unknown
 
@@ -108,9 +108,7 @@ def _from_tfds(name, source, target, folder, log) -> Corpus:
     if {source, target} - set(languages):
         has = ", ".join(languages) or "no sentence pairs"
         raise UserError(f"{name} has no pair {source}-{target}; it has {has}")
-    if wrong := [split for split in builder.info.splits if not builders.NAME.fullmatch(split)]:
+    if wrong := [split for split in builder.info.splits if not tfds_folders.NAME.fullmatch(split)]:
         raise UserError(f"{name} has a split {wrong[0]!r}: no name for a file; prepare the set again")
-    # It states version, records and bytes of every shard.
-    info = (pathlib.Path(builder.data_dir) / "dataset_info.json").read_text()
-    fingerprint = cache.fingerprint(info, source, target)
+    fingerprint = tfds_folders.fingerprint(pathlib.Path(builder.data_dir), source, target)
     return Corpus(name, source, target, fingerprint, tuple(builder.info.splits), builder.as_data_source)
