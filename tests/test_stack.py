@@ -24,7 +24,9 @@ from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration
 from tx.runtime.trees import stack
 from tx.training import experiment, loop, outcome
+from tx.training.common_start import split_by_start
 from tx.training.experiment import Chosen
+from tx.training.run_group import RunGroup
 from tx.training.stacking import compile_key
 from tx.training.step import TrainState, init_state
 from tx.training.training_run import TrainingRun
@@ -221,19 +223,54 @@ def files_of(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+def begun(folder, kept):
+    """Members that have checkpoints of such steps, {name: steps}."""
+    for name, steps in kept.items():
+        saved, start = Checkpoints(folder / name / "checkpoints"), init_state(config())
+        for step in steps:
+            saved.save(checkpoint(start, step))
+        saved.close()
+    return [TrainingRun(config(**MEMBERS[n]), RunDir(folder / n), handful.prepared(copies=2)) for n in kept]
+
+
+@pytest.mark.parametrize(
+    ("kept", "damaged", "groups"),
+    [
+        ({"plain": (2, 4), "other": (4, 6)}, (), [["plain", "other"]]),
+        ({"plain": (), "other": (), "last": ()}, (), [["plain", "other", "last"]]),
+        ({"plain": (2, 4), "other": (), "last": (4,)}, (), [["plain", "last"], ["other"]]),
+        ({"plain": (2, 4), "other": (2,)}, ("other/checkpoints/2",), [["plain"], ["other"]]),
+        ({"plain": (2, 4), "other": (2, 4)}, ("other/checkpoints/4",), [["plain", "other"]]),
+    ],
+)
+def test_none_begins_anew_because_of_another(tmp_path, capsys, kept, damaged, groups):
+    members = begun(tmp_path, kept)
+    for path in damaged:
+        (tmp_path / path / "digests.json").unlink()
+    found = split_by_start(members)
+    assert [[m.run.path.name for m in group] for group in found] == groups
+    for m in members:
+        m.checkpoints.close()
+    said = "note: base seed 1 has no checkpoint in common with base seed 2: trained one after the other\n"
+    assert capsys.readouterr().out.count(said) == len(groups) - 1
+
+
+def test_a_member_that_goes_back_says_so(tmp_path, capsys):
+    members = begun(tmp_path, {"plain": (2, 4), "other": (2,)})
+    assert RunGroup(members).start()[1] == 2
+    wanted = "note: base seed 1 goes back from step 4 to 2, the newest that its group has\n"
+    assert capsys.readouterr().out == wanted
+    for m in members:
+        m.checkpoints.close()
+
+
 @pytest.mark.parametrize(
     ("plain", "other", "first"), [((2, 4), (4, 6), 4), ((2, 4), (2, 4), 4), ((2, 4), (6,), 0), ((2,), (), 0)]
 )
 def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other, first):
     """Later checkpoints are gone then, so that they can be made anew."""
     names, kept = ("plain", "other"), (plain, other)
-    for name, steps in zip(names, kept, strict=True):
-        saved, start = Checkpoints(tmp_path / name / "checkpoints"), init_state(config())
-        for step in steps:
-            saved.save(checkpoint(start, step))
-        saved.close()
-    members = [TrainingRun(config(**MEMBERS[n]), RunDir(tmp_path / n), handful.prepared(copies=2)) for n in names]
-    positions = []
+    members, positions = begun(tmp_path, dict(zip(names, kept, strict=True))), []
 
     class Started(Exception):
         pass

@@ -24,6 +24,7 @@ from tx.runtime import distributed
 from tx.runtime.signals import Interruption
 from tx.runtime.trees import member
 from tx.training.checks import check_config
+from tx.training.common_start import split_by_start
 from tx.training.loop import train
 from tx.training.outcome import described, finish, thinned_curve
 from tx.training.sharding import Layout
@@ -70,8 +71,6 @@ def claim_runs(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Tr
         heads.append(head)
         holding = lease if distributed.is_primary() else None
         members.append(TrainingRun(tokenized.sized(other, data), run, data, holding, identity))
-    for m in members:
-        m.origin = provenance.describe_computing(m.config, origin, len(members))
     return members, heads
 
 
@@ -176,15 +175,30 @@ def _finish(m: TrainingRun, chosen: Chosen, head: dict, summary: dict, stacked: 
 def run_experiments(runs: Sequence[Run], interruption: Interruption | None = None) -> None:
     """Trains runs side by side, evaluates each and writes every file; what is done already is not done again.
 
-    Where one fails after training, the others go on; the first error is raised when all are through. Raises UserError
-    for runs that cannot train side by side.
+    Those that cannot go on from one step train one after the other (`split_by_start`). Where one fails after training,
+    or those that train together fail, the others go on; the first error is raised when all are through. Raises
+    UserError for runs that cannot train side by side.
     """
     with contextlib.ExitStack() as held:
         with recorded(runs):
             members, heads = claim_runs(runs, held)
-            if not members:
-                return
-            state, summaries = train(members, interruption)
-            chosen = select_all(members, state)
-        if distributed.part():
-            finish_all(members, heads, chosen, summaries)
+            groups = split_by_start(members) if members else []
+        errors = []
+        for group in groups:
+            try:
+                _run_group(group, [heads[members.index(m)] for m in group], interruption)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+def _run_group(members, heads, interruption):
+    """Trains members that go on from one step, and evaluates each."""
+    with recorded([(m.config, m.run) for m in members]):
+        for m, head in zip(members, heads, strict=True):
+            m.origin = provenance.describe_computing(m.config, head, len(members))
+        state, summaries = train(members, interruption)
+        chosen = select_all(members, state)
+    if distributed.part():
+        finish_all(members, heads, chosen, summaries)

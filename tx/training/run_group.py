@@ -13,6 +13,7 @@ from tx.errors import Diverged
 from tx.runs.metrics_log import Log, progress_bar
 from tx.runs.state import record
 from tx.runtime.trees import member, stack
+from tx.training.common_start import newest_common
 from tx.training.hooks import StepEnd
 from tx.training.loss_monitor import LossMonitor
 from tx.training.metrics import SIDES, Window
@@ -42,6 +43,9 @@ class RunGroup:
     def start(self) -> tuple[TrainState, int]:
         """Returns (state, its step) of the newest checkpoint that all members have; of the beginning without one."""
         common = self._newest_checkpoint()
+        for m in self.members if len(self.members) > 1 else ():
+            if (later := max(m.checkpoints.steps(), default=0)) > (common or 0):
+                print(f"note: {m.label} goes back from step {later} to {common or 0}, the newest that its group has")
         state = stack([m.start(common) for m in self.members])
         self._began = time.monotonic()
         return state, common or 0
@@ -50,11 +54,11 @@ class RunGroup:
         """Returns the step of the newest intact checkpoint that all members have, or None.
 
         One that whole dispatches do not lead to, as of a run that was stopped under another train.steps_per_dispatch,
-        is not taken: they would not lead from there to the last step either.
+        is not taken.
         """
         each = self.config.train.steps_per_dispatch
         while common := set.intersection(*(set(m.checkpoints.steps()) for m in self.members)):
-            newest = max((step for step in common if step % each == 0), default=None)
+            newest = newest_common(self.members)
             if newest is None or all([m.checkpoints.verify(newest) for m in self.members]):
                 if newest != max(common):
                     whole = f"step {max(common)} is no multiple of train.steps_per_dispatch={each}"
@@ -76,7 +80,7 @@ class RunGroup:
                 closing.callback(m.batches.close)
             bar, last, several = progress_bar(), self.config.train.steps, len(self.members) > 1
             for m in self.members:
-                log = Log(m.run, last, first, m.label if several else "", bar)
+                log = Log(m.run, last, first, m.label if several else "", bar, m.progress.log.get("lines"))
                 self._logs.append(closing.enter_context(log))
             self._window = Window(len(self.members), [m.progress.unread for m in self.members])
             self._monitor = LossMonitor(self.members, params)
