@@ -16,7 +16,10 @@ from tx.runs.checkpoints import APART, read_progress
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_config import Request
 from tx.runs.run_dir import RunDir
+from tx.runs.selection import select_parameters
 from tx.training import experiment, loop
+from tx.training.hooks import StepEnd
+from tx.training.run_group import RunGroup
 from tx.training.step import TrainState
 
 SETTINGS = {
@@ -216,6 +219,96 @@ def test_other_text_or_subwords_begin_anew(tmp_path, go, capsys, which):
         begins_anew(go, run, capsys, "checkpoint 2 is of other subwords (fingerprint ", text=text)
 
 
+def test_members_of_a_group_do_not_begin_anew_because_of_one(tmp_path, monkeypatch, capsys):
+    """The others go on from where they were, before it or after it; one that fails leaves the others be."""
+    monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared(copies=2))
+    runs = [(little(train__seed=seed), RunDir(tmp_path / f"seed{seed}")) for seed in (1, 2, 3)]
+    started = []
+
+    def train(members, interruption):
+        group = RunGroup(members)
+        state, first = group.start()
+        started.append(([m.config.train.seed for m in members], first))
+        programs = [m.progress.origins[-1]["program"]["side_by_side"] for m in members]
+        assert programs == [len(members)] * len(members)
+        if first == 0:
+            with group.recording(first, state.params):
+                group.save(StepEnd(4, state, {}, {}, last=False, asked=False))
+        raise Stopped(f"from {first}")
+
+    monkeypatch.setattr(experiment, "train", train)
+    with pytest.raises(Stopped, match="from 0"):
+        experiment.run_experiments(runs)
+    runs[0][1].config.unlink()
+    with pytest.raises(Stopped, match="from 0"):
+        experiment.run_experiments(runs)
+    assert started == [([1, 2, 3], 0), ([1], 0), ([2, 3], 4)]
+    out = capsys.readouterr().out
+    assert "no config.json of a run that has saved them: begun anew" in out
+    name = runs[0][0].name
+    assert f"note: {name} seed 1 has no checkpoint in common with {name} seed 2, {name} seed 3: trained one" in out
+    assert [(run.path / "stale").exists() for _, run in runs] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("averaged", "diff", "wanted"),
+    [
+        (1, {"train__seed": 2}, "is of another configuration (train.seed was 2, is now 1)"),
+        (2, {"train__seed": 2}, "is of another configuration (train.seed was 2, is now 1)"),
+        (1, {}, "is of other text (fingerprint f, now another)"),
+    ],
+)
+def test_parameters_are_not_taken_from_the_checkpoint_of_another_run(tmp_path, go, diff, wanted, averaged):
+    run, other = RunDir(tmp_path / "run"), RunDir(tmp_path / "other")
+    text = handful.prepared(copies=2)
+    if not diff:
+        text = dataclasses.replace(text, corpus=dataclasses.replace(text.corpus, fingerprint="another"))
+    assert go(run.path, text=text) == go(other.path, **diff) == 0
+    config = little(decode__average_last=averaged)
+    assert select_parameters(config, run).step == 4
+    shutil.rmtree(run.checkpoints / "4")
+    shutil.copytree(other.checkpoints / "4", run.checkpoints / "4")
+    with pytest.raises(UserError) as caught:
+        select_parameters(config, run)
+    advice = "it is not this run's; put its own back, or train it anew"
+    assert str(caught.value) == f"{run.checkpoints / '4'} {wanted}: {advice}"
+
+
+def test_parameters_of_before_checkpoints_said_whose_they_are(tmp_path, go, capsys):
+    """They are taken where none says it, with a line; not beside those that do."""
+    run = RunDir(tmp_path)
+    assert go(tmp_path) == 0
+    sealed(run.checkpoints / "4", without)
+    with pytest.raises(UserError, match="checkpoints/4 says of no run that it is its own: it is not this run's"):
+        select_parameters(little(), run)
+    sealed(run.checkpoints / "2", without)
+    capsys.readouterr()
+    assert select_parameters(little(), run).step == 4
+    assert capsys.readouterr().err == f"note: none of {run.checkpoints} says which run it is of\n"
+
+
+def test_the_best_was_computed_as_the_newest_says(tmp_path, go):
+    """Of the same run on other threads its last digits may be others."""
+    run, config = RunDir(tmp_path), little(train__eval_every=4, train__checkpoint_every=4, train__select="best")
+    diff = {"train__eval_every": 4, "train__checkpoint_every": 4, "train__select": "best"}
+    assert go(tmp_path, 7, **diff) == 0
+    assert select_parameters(config, run).step == 4
+
+    def evaluated(progress):
+        progress["step"] = 8
+
+    shutil.copytree(run.checkpoints / "4", run.checkpoints / "8")
+    sealed(run.checkpoints / "8", evaluated)
+    assert select_parameters(config, run).step == 4
+
+    def on_other_threads(progress):
+        progress["origins"][0]["device"]["threads"] = 7
+
+    sealed(run.checkpoints / "4", on_other_threads)
+    with pytest.raises(UserError, match="checkpoints/4 was not computed on what checkpoint 8 says: it is not this"):
+        select_parameters(config, run)
+
+
 @pytest.mark.parametrize(
     ("edit", "first"),
     [
@@ -224,6 +317,7 @@ def test_other_text_or_subwords_begin_anew(tmp_path, go, capsys, which):
         (lambda lines: [*lines[:2], lines[2].replace(b"0.", b"1."), *lines[3:]], 2),
         (lambda lines: [*lines[:4], b"damaged", b""], 4),  # after what the newest checkpoint was saved after
         (lambda lines: [*lines[:4], lines[4][:9]], 4),
+        (lambda lines: [*lines[:4], *lines[1:3], *lines[4:]], 4),  # another's, of steps before the checkpoint's
     ],
 )
 def test_a_log_that_lacks_lines_of_the_newest_checkpoint(tmp_path, go, capsys, edit, first):

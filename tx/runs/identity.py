@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
 from tx import files
-from tx.errors import printable
+from tx.errors import UserError, printable
 from tx.renamed_fields import NEW_NAMES
 from tx.runs.checkpoints import APART, describe_step, read_progress
 from tx.runs.metrics_log import holds
@@ -21,7 +22,7 @@ class Identity:
 
     Attributes:
       config: the fields that its parameters depend on, the seed among them, by dotted name.
-      numerics: the fingerprint of the code.
+      numerics: the fingerprint of the code; "" where it is not known, as the next two.
       text, vocabulary: those of the sentences, and of the subwords that they were cut into.
     """
 
@@ -41,6 +42,19 @@ class Identity:
         data = head["data"]
         return cls(fields(config), head["numerics"], data["fingerprint"], data["vocabulary_fingerprint"])
 
+    @classmethod
+    def begun(cls, config: ConfigDict, run: RunDir) -> "Identity":
+        """Returns the identity of a run that was begun, with what config.json says of its code and data.
+
+        Args:
+          config: whole.
+          run: its folder.
+        """
+        head = run.read_if_whole("config") or {}
+        data = head.get("data") if isinstance(head.get("data"), dict) else {}
+        found = head.get("numerics"), data.get("fingerprint"), data.get("vocabulary_fingerprint")
+        return cls(fields(config), *(str(value or "") for value in found))
+
     def describe_other(self, saved: object) -> str:
         """Returns in what the identity that a checkpoint holds is not this one, in a few words; "" for nothing.
 
@@ -52,9 +66,9 @@ class Identity:
         if differing := describe_other_fields(saved["config"], self.config):
             return f"is of another configuration ({differing})"
         for name in ("numerics", "text", "vocabulary"):
-            if saved.get(name) != getattr(self, name):
+            if (mine := getattr(self, name)) and saved.get(name) != mine:
                 what = {"numerics": "code", "text": "text", "vocabulary": "subwords"}[name]
-                return f"is of other {what} (fingerprint {saved.get(name)}, now {getattr(self, name)})"
+                return f"is of other {what} (fingerprint {saved.get(name)}, now {mine})"
         return ""
 
 
@@ -93,6 +107,34 @@ def set_aside_others(run: RunDir, identity: Identity) -> None:
         print(printable(f"note: {why}: begun anew; see {aside}"))
 
 
+def refuse_others(run: RunDir, config: ConfigDict, steps: Sequence[int]) -> None:
+    """Raises UserError where a checkpoint of a trained run is not its own.
+
+    What is damaged is left to `Checkpoints`. Where none of the run's says whose it is, as those of before they did,
+    they are taken on trust, and that is said.
+
+    Args:
+      run: its config.json says on what and by which code it was trained.
+      config: of it, but for decoding.
+      steps: of the checkpoints that its parameters are taken from, the newest of all last.
+    """
+    identity = Identity.begun(config, run)
+    if not any(read_progress(folder).get("identity") for folder in run.checkpoints.glob("*")):
+        print(printable(f"note: none of {run.checkpoints} says which run it is of"), file=sys.stderr)
+    elif other := _describe_first_other(run, identity, steps):
+        step, why = other
+        folder = run.checkpoints / str(step)
+        raise UserError(f"{folder} {why}: it is not this run's; put its own back, or train it anew")
+
+
+def _origins(run, step):
+    """Returns what a checkpoint says that each stretch was computed with; [] where nothing that can be read."""
+    match read_progress(run.checkpoints / str(step)).get("origins"):
+        case [*found] if all(isinstance(each, dict) and isinstance(each.get("step"), int) for each in found):
+            return found
+    return []
+
+
 def _code_of(run):
     """Returns the fingerprint of the code that has begun a run; None where its config.json says of none."""
     found = (run.read_if_whole("config") or {}).get("numerics")
@@ -104,13 +146,32 @@ def _describe_others(run, identity, made, steps):
         return f"other code has begun this run (fingerprint {made}, now {identity.numerics})"
     if steps and made is None:
         return f"{run.path} holds checkpoints, but no {run.config.name} of a run that has saved them"
+    other = _describe_first_other(run, identity, steps)
+    return f"checkpoint {other[0]} {other[1]}" if other else ""
+
+
+def _describe_first_other(run, identity, steps):
+    """Returns (step, in what it is another's) of the first checkpoint that is whole and not the run's own, or None.
+
+    Args:
+      steps: in order; what the last one's stretches were computed with, those of the others were, too.
+    """
     for step in steps:
-        folder = run.checkpoints / str(step)
-        progress = read_progress(folder)
+        progress = read_progress(run.checkpoints / str(step))
         other = describe_step(progress, step) or identity.describe_other(progress.get("identity"))
-        if progress and other and not files.find_corruption(folder, apart=APART):
-            return f"checkpoint {step} {other}"
-    return ""
+        if progress and other and _is_whole(run, step):
+            return step, other
+    origins = _origins(run, steps[-1]) if steps else []
+    for step in steps[:-1]:
+        before = [each for each in origins if each["step"] <= step]
+        if _origins(run, step) != before and _is_whole(run, step) and _is_whole(run, steps[-1]):
+            return step, f"was not computed on what checkpoint {steps[-1]} says"
+    return None
+
+
+def _is_whole(run, step):
+    """Returns whether a checkpoint matches its checksums: what one says that does not may be the damage."""
+    return not files.find_corruption(run.checkpoints / str(step), apart=APART)
 
 
 def _log_agrees(run, step):

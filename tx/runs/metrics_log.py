@@ -23,14 +23,23 @@ class Log:
       steps: the number of training steps.
       first: the step that training starts from; what an interrupted run wrote of later steps is dropped, and what is
         kept of metrics.jsonl is made anew as events.
+      before: how many lines there were at that step, where that is known: others behind them are not this run's.
       label: tells this run's lines from those of others on the same console.
       bar: where its progress is shown, if it shares it with others.
     """
 
-    def __init__(self, run: RunDir, steps: int, first: int = 0, label: str = "", bar: Progress | None = None):
+    def __init__(
+        self,
+        run: RunDir,
+        steps: int,
+        first: int = 0,
+        label: str = "",
+        bar: Progress | None = None,
+        before: int | None = None,
+    ):
         self._file = run.metrics
         with writing(self._file):
-            kept = _kept(run, first)
+            kept = _kept(run, first, before)
             self._digest, self._count = hashlib.sha256(), 0
             self._lines = self._file.open("a", encoding="utf-8")
             self._events = tensorboard.Events(run.path / FOLDER)
@@ -129,15 +138,15 @@ def _are_metrics(found):
     return all(type(value) is float or (type(value) is int and abs(value) < 1 << 62) for value in values)
 
 
-def _kept(run, first):
-    """Cuts metrics.jsonl off after a step, deletes all events, and returns the lines that are left.
+def _kept(run, first, before):
+    """Cuts metrics.jsonl off after a step, or so many lines, deletes all events, and returns the lines that are left.
 
     A line that is damaged and that none of an earlier step follows goes with those of later steps.
     """
     if not run.metrics.exists():
         return []
     kept, damage = [], None
-    for number, text in enumerate(_complete_lines(run), start=1):
+    for number, text in enumerate(_complete_lines(run)[:before], start=1):
         try:
             line = _parsed(run, number, text)
         except UserError as error:

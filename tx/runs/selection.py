@@ -7,7 +7,9 @@ from ml_collections import ConfigDict
 
 from tx.model.transformer import init_params
 from tx.runs.checkpoints import Checkpoints
+from tx.runs.identity import refuse_others
 from tx.runs.run_dir import RunDir
+from tx.runtime import distributed
 
 
 class Selected(NamedTuple):
@@ -36,19 +38,27 @@ def select_parameters(config: ConfigDict, run: RunDir, last: dict | None = None)
       run: its checkpoints are read.
       last: its parameters after the last step, where they are at hand, so that they need not be read.
 
-    Raises UserError where a checkpoint is missing or damaged.
+    Raises UserError where a checkpoint is missing, damaged, or another run's.
     """
     checkpoints = Checkpoints(run.checkpoints)
     try:
         like = jax.eval_shape(lambda: init_params(config.model, config.train.seed))
         newest = checkpoints.newest()
         if config.decode.average_last > 1:
+            _refuse_others(config, run, checkpoints.steps()[-config.decode.average_last :])
             params = checkpoints.average(like, config.decode.average_last)
             return Selected(params, newest, f"average of {config.decode.average_last}")
+        _refuse_others(config, run, [newest])
         best = checkpoints.best_of(newest) if config.train.select == "best" else None
         step = newest if best is None else best  # no dev loss was a number: there is no best
+        if step != newest:
+            _refuse_others(config, run, [step, newest])
         name = "last" if best is None else "best"
         params = last if last is not None and step == newest else checkpoints.parameters(like, [step])
         return Selected(params, step, name)
     finally:
         checkpoints.close()
+
+
+def _refuse_others(config, run, steps):
+    distributed.broadcast_value(lambda: refuse_others(run, config, steps))
