@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -149,4 +150,7 @@ class _Tuned(NamedTuple):
             for field, value in values.items()
         )
         edge = f"; AT THE EDGE of the grid of {', '.join(choice.edges)}: a better value may lie beyond"
-        return f"tuned  {self.name}: {chosen}, dev loss {losses[choice.point]:.4f}{edge if choice.edges else ''}"
+        without = [point for point in self.asked.points if not math.isfinite(losses[point])]
+        left_out = f"; without a finite dev loss, and so not chosen: {', '.join(without)}" if without else ""
+        found = f"{chosen}, dev loss {losses[choice.point]:.4f}"
+        return f"tuned  {self.name}: {found}{edge if choice.edges else ''}{left_out}"

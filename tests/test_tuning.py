@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -284,6 +285,19 @@ def test_a_row_without_a_choice_is_told_and_the_others_go_on(tuner, monkeypatch,
     assert recorded(tuner.workdir)["base"]["chosen"] == "base+lr_factor=2"
 
 
+def test_a_point_whose_dev_loss_is_not_finite_is_not_chosen_and_named(tuner, monkeypatch, capsys, tmp_path):
+    """Below any other, too, as minus infinity is; the runs are done all the same."""
+    losses(monkeypatch, **{"0.5": -math.inf, "1": 1.5, "2": math.nan})
+    assert tuner(BASE, GRID) == 0
+    without = "; without a finite dev loss, and so not chosen: base+lr_factor=0.5, base+lr_factor=2\n"
+    assert f"tuned  {BASE}: {LR}=1.0 of 0.5, 1.0, 2.0, dev loss 1.5000{without}" in capsys.readouterr().out
+    assert recorded(tuner.workdir)["base"]["points"]["base+lr_factor=2"] == "failed"
+    losses(monkeypatch, **dict.fromkeys(("0.5", "1", "2"), math.nan))
+    assert tuner(BASE, GRID, f"--workdir={tmp_path / 'all'}") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("tuned"))
+    assert line == f"tuned  {BASE}: no choice, none of the 3 points of its grid has a finite dev loss"
+
+
 def test_a_later_launch_leaves_the_record_of_other_rows_and_fields(tuner):
     assert tuner(BASE, GRID) == 0
     assert tuner(SMALL, f"--tune={LR}=1,2") == 0
@@ -446,6 +460,14 @@ def test_the_tuned_rows_are_read_over_their_fresh_seeds(workdir):
     assert (record["chosen"], record["at_edge"]) == (f"{LR}=2.0", LR)
     assert record["ppl"] == pytest.approx(statistics.mean(PPLS["C/N=2"]))
     assert record["files"].split() == [f"C/N=2+lr_factor=2/seed{seed}/result.json" for seed in (2, 3)]
+
+
+def test_points_without_a_finite_dev_loss_are_said(workdir):
+    shutil.rmtree(workdir / "table3@smoke" / "base+lr_factor=2")
+    point(workdir, BASE, 2.0, math.nan)
+    row = cells(table_of(workdir)[1])["base"]
+    assert row["runs"] == "2 done; 1 of the 3 points without a finite dev loss"
+    assert row["lr_factor chosen"].startswith("1.0")
 
 
 def test_the_untuned_table_has_no_point_of_a_tuning(workdir):

@@ -152,6 +152,8 @@ def _state(one, by_seeds, notes):
         return f"no choice: {one.choice.why}"
     failed = [run.state.reason for run in one.points if run.state.name == "failed"]
     told = f"; {len(failed)} of the {len(one.points)} points failed{notes.marks(failed)}" if failed else ""
+    if without := sum(run.result is not None and not math.isfinite(run.result.dev.nll) for run in one.points):
+        told += f"; {without} of the {len(one.points)} points without a finite dev loss"
     return state_of(one.fresh, list(one.asked.seeds), notes, flags.of(one.fresh, by_seeds)) + told
 
 
