@@ -1,6 +1,7 @@
 """Tokenised splits against the plain encoding of their text, and the cache that holds them."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_corpora import SIZES, data_config, sentences, write
 
+from tx import files
 from tx.data import cache, tokenized
 from tx.data.vocabulary import EOS, Vocabulary
 from tx.errors import UserError
@@ -115,6 +117,23 @@ def test_a_damaged_cache_file_is_made_again(own_cache, folder, data, kind, damag
     np.testing.assert_array_equal(again.splits["validation"].tgt_ids, whole)
     assert again.fingerprint == data.fingerprint
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("of", ["kind/one", "other/two", None])
+def test_an_entry_under_the_key_of_another_is_built_anew(own_cache, of):
+    """One of before entries said whose they are, too."""
+
+    def build(text):
+        return lambda folder: (folder / "file").write_text(text)
+
+    other = cache.entry(*(of or "kind/one").split("/"), build("another's"))
+    shutil.copytree(other, cache.root() / "kind" / "two")
+    if of is None:
+        (cache.root() / "kind" / "two" / files.KEY).unlink()
+        files.write_checksums(cache.root() / "kind" / "two")
+    assert (cache.entry("kind", "two", build("its own")) / "file").read_text() == "its own"
+    assert (cache.entry("kind", "two", build("once more")) / "file").read_text() == "its own"
+    assert (other / "file").read_text() == "another's"
 
 
 def test_a_build_that_fails_leaves_nothing(own_cache):
