@@ -396,10 +396,10 @@ def test_a_run_that_breaks_off_ends_the_measurement(monkeypatch):
 
 
 class Counted:
-    """Stands for the process of a loop: 10 tokens a step, in a second if it is guarded, else in half of one."""
+    """Stands for the process of a loop: 10 tokens a step, in half a second and a quarter for each kind that is kept."""
 
     def __init__(self, label, served, arguments, threads):
-        self.arguments, self.step_s = arguments, 1.0 if arguments["guarded"] else 0.5
+        self.kept = arguments.get("kept", [])
 
     def __enter__(self):
         return self
@@ -407,18 +407,22 @@ class Counted:
     def __exit__(self, *error):
         pass
 
-    def __call__(self, method, steps):
-        self.made.append((method, self.arguments["guarded"], steps))
-        return {"seconds": steps * self.step_s, "target_tokens": 10 * steps}
+    def __call__(self, method, steps=0, checked=None):
+        if method == "start":
+            self.starts.append(checked)
+            return {"start_s": 3.0 if checked else 2.0 + len(self.starts) / 100}
+        self.made.append((method, len(self.kept), steps))
+        return {"seconds": steps * (0.5 + len(self.kept) / 4), "target_tokens": 10 * steps}
 
 
 def test_guarded_and_unguarded_loops_advance_in_turns_from_checkpoint_to_checkpoint(monkeypatch):
     monkeypatch.setattr(guards, "Contestant", Counted)
     monkeypatch.setattr(Counted, "made", [], raising=False)
+    monkeypatch.setattr(Counted, "starts", [], raising=False)
     config = tiny.config(train__checkpoint_every=24, train__eval_every=48, train__select="best")
     result = guards.measure_guards(config, turns=2, threads=1)
-    one_round = [("advance", guarded, steps) for steps in (10, 10, 4) for guarded in (True, False)]
-    warm = [("advance", guarded, guards.WARM) for guarded in (True, False)]
+    one_round = [("advance", kept, steps) for steps in (10, 10, 4) for kept in (2, 1, 0)]
+    warm = [("advance", kept, guards.WARM) for kept in (2, 1, 0)]
     assert Counted.made == warm + 2 * one_round
     assert result["config"]["train"]["steps"] > guards.WARM + 2 * 24  # so that neither comes to its end
     assert result["config"]["train"]["select"] == "last"  # nothing is evaluated to select by
@@ -426,7 +430,10 @@ def test_guarded_and_unguarded_loops_advance_in_turns_from_checkpoint_to_checkpo
         "seconds": 24.0,
         "target_tokens": 240,
         "target_tokens_per_s": 10.0,
+        "start_s": 3.0,
     }
+    assert Counted.starts == 3 * [True, False]  # the first of each does not count
+    assert result["contestants"][guards.UNCHECKED]["median"]["start_s"] == pytest.approx(2.05)
     assert result["ratios"][guards.BARE]["target_tokens_per_s"] == {"median": 0.5, "min": 0.5, "max": 0.5}
 
 
@@ -437,10 +444,11 @@ def test_the_loop_trains_with_its_guards_and_without():
         "smoke", settings | {"train.checkpoint_every": "4", "train.eval_every": "4", "train.log_every": "2"}
     )
     result = guards.measure_guards(config, turns=1, threads=1)
-    guarded, bare = (one["rounds"][0] for one in result["contestants"].values())
-    assert guarded["target_tokens"] == bare["target_tokens"]  # of the same batches
+    guarded, unchecked, bare = (one["rounds"][0] for one in result["contestants"].values())
+    assert guarded["target_tokens"] == unchecked["target_tokens"] == bare["target_tokens"]  # of the same batches
     assert 4 * 48 < guarded["target_tokens"] <= 4 * 2 * 48
-    assert set(result["ratios"]) == {guards.BARE}
+    assert set(result["ratios"]) == {guards.UNCHECKED, guards.BARE}
+    assert guarded["start_s"] > 0 < unchecked["start_s"]
 
 
 # The table

@@ -52,9 +52,12 @@ figures of seeds:
                        cache
 
 figures of guards:
-  target_tokens_per_s  of the whole training loop as it is (norms of gradients, the loss monitor,
-                       logs, checkpoints with their digests, the lease) and of the same loop without all that; a round
-                       is as many steps as from one checkpoint to the next, in turns of 10
+  target_tokens_per_s  of the whole training loop as it is; of the same loop, unchecked, that writes its logs and
+                       checkpoints, without norms of gradients, the loss monitor, digests, whose they are and the
+                       lease; and, unguarded, without either; a round is as many steps as from one checkpoint to the
+                       next, in turns of 10
+  start_s              seconds from the folder of a run that was stopped to the state that training goes on with: with
+                       the checks of whose its files are and of its text, and without
 
 figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
@@ -125,7 +128,7 @@ def _parser():
     one.add_argument("--seeds", type=_positive, default=4, help="how many (default: 4)")
     one.add_argument("--alone", type=_positive, help="of them, how many to make one by one (default: all)")
     add_common(one, rounds=True)
-    one = add("guards", "what checkpoints, logs, leases and the loss monitor cost a training run")
+    one = add("guards", "what checkpoints, logs, leases, checks and the loss monitor cost a training run")
     add_size(one, "multi30k", peer=False)
     add_common(one, rounds=True)
     one = add("table", "a table of ratios from results")

@@ -1,4 +1,4 @@
-"""`python -m experiments.bench guards`: cost of the training loop's guards (checkpoints, logs, checks of the loss)."""
+"""`python -m experiments.bench guards`: cost of what guards a run, in its training loop and at its start."""
 
 import contextlib
 
@@ -9,7 +9,8 @@ from experiments.bench.harness.contestant import Contestant
 from experiments.bench.training import OURS
 from tx.model.flops import parameter_count
 
-BARE = "tx, unguarded"
+BARE, UNCHECKED = "tx, unguarded", "tx, unchecked"
+KEPT = {OURS: ["files", "checks"], UNCHECKED: ["files"], BARE: []}  # as `Loop` takes it
 TURN = 10  # steps: a few seconds, in which a machine's speed hardly drifts
 # Steps before the first round: the first one compiles, and a checkpoint, which is written while the steps go on, falls
 # into the middle of a turn.
@@ -17,9 +18,10 @@ WARM = 25
 
 
 def measure_guards(config: ConfigDict, *, turns: int, threads: int) -> dict:
-    """Returns the result of `guards`: the speed of the training loop with its guards and without.
+    """Returns the result of `guards`: the speed of the training loop with its guards and without, and of a start.
 
-    A round is as many steps of each as there are from one checkpoint to the next, in turns of TURN.
+    A round is as many steps of each as there are from one checkpoint to the next, in turns of TURN; and a start of a
+    run that was stopped, with the checks of whose its files are and of its text, and without.
 
     Args:
       config: what is trained; its dev perplexity is left out.
@@ -35,8 +37,8 @@ def measure_guards(config: ConfigDict, *, turns: int, threads: int) -> dict:
         config.parallel.threads = threads
     with contextlib.ExitStack() as stack:
         loops = {}
-        for label in (OURS, BARE):
-            arguments = {"config": config.to_dict(), "guarded": label == OURS}
+        for label, kept in KEPT.items():
+            arguments = {"config": config.to_dict(), "kept": kept}
             loops[label] = stack.enter_context(Contestant(label, "contestants.tx_loop:Loop", arguments, threads))
             loops[label]("advance", steps=WARM)
         measured = {label: [] for label in loops}
@@ -44,6 +46,9 @@ def measure_guards(config: ConfigDict, *, turns: int, threads: int) -> dict:
             for label, one in _round(loops, steps).items():
                 measured[label].append(one)
             rounds.say(f"round {number} of {turns}")
+    starts = _starts(config, turns, threads)
+    for label, taken in starts.items():
+        measured[label] = [one | start for one, start in zip(measured[label], taken, strict=True)]
     return {
         "kind": "guards",
         "what": config.name,
@@ -53,8 +58,19 @@ def measure_guards(config: ConfigDict, *, turns: int, threads: int) -> dict:
             label: {"settings": {}, "rounds": taken, "median": rounds.medians(taken)}
             for label, taken in measured.items()
         },
-        "ratios": {BARE: {"target_tokens_per_s": rounds.ratio(measured[OURS], measured[BARE], "target_tokens_per_s")}},
+        "ratios": {
+            label: {"target_tokens_per_s": rounds.ratio(measured[OURS], measured[label], "target_tokens_per_s")}
+            for label in (UNCHECKED, BARE)
+        },
     }
+
+
+def _starts(config, turns, threads):
+    """Returns {label: figures of each of so many starts}, in turns, after one of each that is not counted."""
+    with Contestant("tx, started", "contestants.tx_start:Start", {"config": config.to_dict()}, threads) as one:
+        labels = (OURS, UNCHECKED)
+        taken = [{label: one("start", checked=label == OURS) for label in labels} for _ in range(turns + 1)]
+    return {label: [each[label] for each in taken[1:]] for label in labels}
 
 
 def _round(loops, steps):

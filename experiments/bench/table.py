@@ -193,6 +193,10 @@ def _notes(result, name):
         yield f"{name}: tx computes an update in {parts} micro-batches, PyTorch in one unless its label says otherwise."
     if result["kind"] == "guards":
         yield f"{name}: a checkpoint every {result['config']['train']['checkpoint_every']} steps."
+        medians = [one["median"] for one in result["contestants"].values()]
+        if starts := [figures["start_s"] for figures in medians if "start_s" in figures]:
+            seconds = "{:.2f} s with all checks, {:.2f} s without".format(*starts)
+            yield f"{name}: a start from its checkpoints takes {seconds}."
     if result["kind"] == "seeds":
         yield f"{name}: {result['seeds']} seeds, evaluation and translation included, compiled before."
     if result["kind"] == "decode":

@@ -1,4 +1,4 @@
-"""Our whole training loop as a contestant, with everything that guards a run or without; it advances when told to."""
+"""Our whole training loop as a contestant, with all or some of what guards a run; it advances when told to."""
 
 import contextlib
 import pathlib
@@ -20,11 +20,12 @@ class Loop:
 
     Args:
       config: a whole configuration as nested dicts, whose steps are never all made.
-      guarded: whether gradients are measured and watched, logs and checkpoints written and the folder held by a lease.
+      kept: logs and checkpoints are written with "files"; with "checks", too, these have digests and say whose they
+        are, gradients are measured and watched, and the folder is held by a lease.
     """
 
-    def __init__(self, config: dict, guarded: bool):
-        self._config, self._guarded = ConfigDict(config), guarded
+    def __init__(self, config: dict, kept: list[str]):
+        self._config, self._kept = ConfigDict(config), kept
         keep_freed_memory()
         determinism.fix(self._config.parallel)
         one_step_at_a_time()
@@ -64,9 +65,12 @@ class Loop:
 
     def _begin(self, stack):
         from tx.data import tokenized
+        from tx.runs import provenance
+        from tx.runs.identity import Identity
         from tx.runs.lease import Lease
         from tx.runs.run_dir import RunDir
         from tx.training import loop
+        from tx.training.outcome import described
         from tx.training.training_run import TrainingRun
 
         make = loop.make_step_over_devices
@@ -85,29 +89,39 @@ class Loop:
 
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(mock.patch.object(loop, "make_step_over_devices", waiting))
-        lease = stack.enter_context(Lease(folder)) if self._guarded else None
-        if not self._guarded:
-            _remove_guards(stack)
+        checked = "checks" in self._kept
+        lease = stack.enter_context(Lease(folder)) if checked else None
+        for kind in {"files", "checks"}.difference(self._kept):
+            _remove(kind, stack)
         data = tokenized.prepare(self._config.data, self._config.model.vocab_size)
-        loop.train([TrainingRun(self._config, RunDir(folder), data, lease)])
+        known = provenance.describe(self._config)
+        identity = Identity.of(self._config, known | {"data": described(data)}) if checked else None
+        run = TrainingRun(self._config, RunDir(folder), data, lease, identity)
+        run.origin = provenance.describe_computing(self._config, known, 1) if checked else None
+        loop.train([run])
 
 
 class _Enough(BaseException):
     """The loop is no longer wanted."""
 
 
-def _remove_guards(stack):
+def _remove(kind, stack):
     import jax.numpy as jnp
 
+    from tx.runs.checkpoints import Checkpoints
     from tx.runs.metrics_log import Log
     from tx.training import run_group, step
     from tx.training.training_run import TrainingRun
 
     blind = mock.Mock(observe=mock.Mock(return_value=()), flush=mock.Mock(return_value=()))
-    for target, name, value in (
-        (run_group, "LossMonitor", blind),
-        (step.optax.tree, "norm", jnp.zeros(())),
-        (TrainingRun, "save", None),
-        (Log, "write", None),
-    ):
+    guards = {
+        "files": [(TrainingRun, "save", None), (Log, "write", None)],
+        "checks": [
+            (run_group, "LossMonitor", blind),
+            (step.optax.tree, "norm", jnp.zeros(())),
+            (Checkpoints, "_write_checksums", None),
+            (Log, "_note", None),
+        ],
+    }
+    for target, name, value in guards[kind]:
         stack.enter_context(mock.patch.object(target, name, return_value=value))
