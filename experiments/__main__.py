@@ -1,48 +1,47 @@
 """`python -m experiments list|report|compare|transfer|figures|table1`: what to run, tables and pictures of it."""
 
 import argparse
-import pathlib
 import sys
 
 from experiments import listing, readme, registry
 from experiments.report import compare, tables, transfer, write
-from tx import plugins
+from tx import cli, plugins, streams
 from tx.errors import one_line_errors, printable
 from tx.files import to_json
 from tx.runs.run_dir import RunDir
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser = cli.Parser(prog="python -m experiments", description=__doc__)
     parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("list", help="sweeps and scales, or the variants of one sweep")
     one.add_argument("sweep", nargs="?", help="SWEEP[@SCALE], e.g. table3@paper (the default scale)")
     one.add_argument("--format", choices=("text", "json"), default="text")
     one = commands.add_parser("report", help="the tables of a sweep, from its result.json files")
-    one.add_argument("dirs", nargs="+", type=pathlib.Path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
-    one.add_argument("--out", type=pathlib.Path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
+    one.add_argument("dirs", nargs="+", type=cli.path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
+    one.add_argument("--out", type=cli.path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
     one.add_argument("--show", choices=write.TABLES, default="table", help="which to print; all are written")
-    one.add_argument("--readme", type=pathlib.Path, help="instead, renew the tables in this file's markers")
+    one.add_argument("--readme", type=cli.path, help="instead, renew the tables in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
     one = commands.add_parser("compare", help="two sweeps side by side, or one sweep made twice")
-    one.add_argument("a", type=pathlib.Path, metavar="DIR_A", help="a workdir or SWEEP@SCALE folder")
-    one.add_argument("b", type=pathlib.Path, metavar="DIR_B", help="another")
+    one.add_argument("a", type=cli.path, metavar="DIR_A", help="a workdir or SWEEP@SCALE folder")
+    one.add_argument("b", type=cli.path, metavar="DIR_B", help="another")
     one.add_argument("--fail-on", choices=("regression",), help="exit 1 where B is worse beyond the noise, or failed")
     one = commands.add_parser("transfer", help="a sweep's effects beside each other at every scale it was run at")
     one.add_argument("sweep", metavar="SWEEP", help="e.g. table3")
-    one.add_argument("dirs", nargs="*", type=pathlib.Path, metavar="DIR", help="workdirs (default: runs)")
-    one.add_argument("--out", type=pathlib.Path, help="folder for SWEEP.transfer.* (default: the first DIR)")
+    one.add_argument("dirs", nargs="*", type=cli.path, metavar="DIR", help="workdirs (default: runs)")
+    one.add_argument("--out", type=cli.path, help="folder for SWEEP.transfer.* (default: the first DIR)")
     one = commands.add_parser("figures", help="pictures of a trained run: attention, sinusoids, learning rate")
-    one.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a trained run")
+    one.add_argument("run", type=cli.path, metavar="RUN", help="folder of a trained run")
     one.add_argument("--sentence", required=True, help="of the source language; it is translated")
     one.add_argument("--kind", choices=("encoder", "decoder", "cross"), default="encoder", help="whose attention")
     one.add_argument("--layer", type=int, default=-1, help="from 0; -1 is the last (default)")
     one.add_argument("--heads", type=_numbers, metavar="H,H", help="which heads, from 0 (default: all)")
-    one.add_argument("--out", type=pathlib.Path, help="folder for the files (default: RUN/figures)")
+    one.add_argument("--out", type=cli.path, help="folder for the files (default: RUN/figures)")
     one = commands.add_parser("table1", help="Table 1 measured: operations, chains, paths and time of each mixer")
     one.add_argument("--lengths", type=_numbers, metavar="N,N", help="of sentences (default: 16 to 2048, in minutes)")
-    one.add_argument("--out", type=pathlib.Path, default=".", help="folder for table1.* (default: this one)")
+    one.add_argument("--out", type=cli.path, default=".", help="folder for table1.* (default: this one)")
     return parser
 
 
@@ -56,12 +55,14 @@ def _numbers(text):
 def _list(args, console):
     if args.sweep is None:
         if args.format == "json":
+            streams.write_utf8()
             print(to_json(listing.overview()), end="")
         else:
             listing.print_overview(console)
         return
     sweep, scale = registry.parse_sweep(args.sweep if "@" in args.sweep else f"{args.sweep}@paper")
     if args.format == "json":
+        streams.write_utf8()
         print(to_json(listing.entries(sweep, scale)), end="")
     else:
         listing.print_entries(sweep, scale, console)
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "compare":
         return 1 if compare.compare(args.a, args.b, console, args.fail_on) else 0
     if args.command == "transfer":
-        transfer.transfer(args.sweep, args.dirs or [pathlib.Path("runs")], args.out, console)
+        transfer.transfer(args.sweep, args.dirs or [cli.path("runs")], args.out, console)
         return 0
     if args.check and args.readme is None:
         parser.error("--check needs --readme")

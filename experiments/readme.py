@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from experiments.analysis import layer_costs
 from experiments.report import markers, reproduction, results, summary_table, tables, write
 from tx.errors import UserError
-from tx.files import from_json
+from tx.files import from_json, read_text
 
 TABLES = {**write.TABLES, "short": summary_table.build}
 TEXTS = {"reproduced": reproduction.to_markdown}
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)  # what reading another's JSON raises
 MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
 
 
@@ -17,7 +18,12 @@ def _table1(dirs):
     """Returns the table of `python -m experiments table1`, from the table1.json in one of the folders."""
     for folder in dirs:
         if (file := folder / "table1.json").is_file():
-            return layer_costs.build(from_json(file.read_text(encoding="utf-8")))
+            try:
+                return layer_costs.build(from_json(read_text(file)))
+            except (OSError, *DAMAGED) as error:
+                raise UserError(
+                    f"{file} is damaged ({error}); make it anew with python -m experiments table1"
+                ) from None
     raise UserError(f"no table1.json in {', '.join(map(str, dirs))}; make it with python -m experiments table1")
 
 
@@ -25,9 +31,9 @@ def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
     NAME is SWEEP@SCALE, or SWEEP@SCALE/short for nine columns of it, SWEEP@SCALE/claims or another name of TABLES for
-    another of its tables, SWEEP@SCALE/reproduced for what of it reproduces, in sentences, or table1@measured. With `check`, changes nothing. Returns 1 if
-    `check` found a table other than its results give now, else 0. Raises UserError for a marker without its end, for a
-    sweep that is in none of `dirs` and for a table that no sweep has.
+    another of its tables, SWEEP@SCALE/reproduced for what of it reproduces, in sentences, or table1@measured. With
+    `check`, changes nothing. Returns 1 if `check` found a table other than its results give now, else 0. Raises
+    UserError for a marker without its end, for a sweep that is in none of `dirs` and for a table that no sweep has.
     """
 
     def render(names):

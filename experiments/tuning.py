@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from experiments import points
 from tx.errors import UserError, writing
-from tx.files import from_json, to_json, write_atomically
+from tx.files import from_json, read_text, to_json, write_atomically
 
 FILE = "tuning.json"
 SEED = 1  # of every point of a grid
@@ -133,7 +133,7 @@ def record(folder: pathlib.Path, tunings: Sequence[tuple[Asked, Mapping[str, flo
 def _records(folder):
     path = folder / FILE
     try:
-        return [(_asked(told), told) for told in from_json(path.read_text(encoding="utf-8"))["rows"]]
+        return [(_asked(told), told) for told in from_json(read_text(path))["rows"]]
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -10,7 +10,7 @@ import hashlib
 import pathlib
 import tempfile
 
-from tx.files import from_json, to_json, write_atomically
+from tx.files import from_json, read_text, to_json, write_atomically
 
 NAME = "digests.json"
 
@@ -54,7 +54,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _read_checksums(folder: pathlib.Path) -> dict[str, str]:
     try:
-        checksums = from_json((folder / NAME).read_text(encoding="utf-8"))
+        checksums = from_json(read_text(folder / NAME))
     except (OSError, ValueError):
         return {}
     return checksums if isinstance(checksums, dict) else {}

@@ -13,7 +13,7 @@ from rich.text import Text
 from launch.plan import PlannedRun
 from launch.pool import Job, Outcome
 from tx.errors import printable
-from tx.files import from_json
+from tx.files import from_json, read_tail
 from tx.runs.lease import Holder
 from tx.runs.run_dir import RunDir
 
@@ -180,10 +180,8 @@ def _size(run: PlannedRun) -> float:
 def progress(folder: RunDir) -> dict[str, float]:
     """Returns the newest "step", "loss" and "target_tokens_per_s" in metrics.jsonl, those that are there."""
     try:
-        with open(folder.metrics, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - METRICS_TAIL))
-            lines = file.read().decode("utf-8", errors="replace").split("\n")
-    except OSError:
+        lines = read_tail(folder.metrics, METRICS_TAIL).decode("utf-8", errors="replace").split("\n")
+    except OSError:  # there is none yet, or it is no file, which the run itself will say
         return {}
     newest = {}
     for line in lines:

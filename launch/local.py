@@ -36,7 +36,7 @@ from launch.resources import default_jobs
 from launch.text import with_text
 from launch.tuning import Stage
 from launch.watchdog import Watch, watched
-from tx import plugins
+from tx import cli, plugins
 from tx.errors import UserError, last_error, one_line_errors
 from tx.model import flops
 from tx.runs.lease import Lease
@@ -66,10 +66,11 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
     from tx.data import tokenized  # slow to import, and not needed to plan
     from tx.decoding.limits import check_corpus
     from tx.evaluation.translation import split_names
-    from tx.runtime import environment
+    from tx.runtime import backend, environment
     from tx.training.checks import check_config
 
     environment.refuse_other_numbers()
+    backend.refuse_missing()
     for run in runs:
         check_config(run.config)
     prepared = {}
@@ -203,10 +204,10 @@ def _settle(job: Job, queue: Queue, view: View) -> int:
 
 
 def _status_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = cli.Parser(add_help=False)
     parser.add_argument(
         "--status",
-        type=pathlib.Path,
+        type=cli.path,
         metavar="DIR",
         help="print the state of every run in a work folder; start nothing",
     )
@@ -214,7 +215,7 @@ def _status_parser() -> argparse.ArgumentParser:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m launch.local", description="Runs a sweep on this machine.", parents=[_status_parser()]
     )
     plan.add_arguments(parser)
@@ -280,7 +281,7 @@ def main(
     if (found := _status_parser().parse_known_args(argv)[0].status) is not None:
         status.show(found, console)
         return 0
-    args = _parser().parse_intermixed_args(argv)
+    args = _parser().parse_args(argv)
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1; got {args.jobs}")
     if not args.stalled > 0:

@@ -17,7 +17,7 @@ import ml_collections
 
 import tx.config
 from experiments import points, registry
-from tx import plugins
+from tx import cli, plugins
 from tx.errors import UserError
 from tx.model import flops
 from tx.runs import run_config, state
@@ -134,7 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _folder(path: str) -> pathlib.Path:
-    return pathlib.Path(os.path.abspath(os.path.expanduser(path)))
+    return pathlib.Path(os.path.abspath(cli.path(path)))
 
 
 class Row(NamedTuple):

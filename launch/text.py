@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 
 from launch.plan import PlannedRun
 from tx.config import FOLDER, is_of_tfds
 from tx.data import tfds_folders
 from tx.errors import UserError
-from tx.files import to_json
+from tx.files import expanded, to_json
 from tx.runs.state import RunState
 
 
@@ -62,7 +61,7 @@ def _is_users(data):
     if data.corpus.startswith(FOLDER):
         return True
     roots = [root for root in (data.dir, os.environ.get("TX_DATA_DIR")) if root]
-    return data.corpus in CORPORA and any((pathlib.Path(root).expanduser() / data.corpus).is_dir() for root in roots)
+    return data.corpus in CORPORA and any((expanded(root) / data.corpus).is_dir() for root in roots)
 
 
 def _of_text(data):

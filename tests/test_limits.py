@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import sys
+import types
 
 import handful
 import numpy as np
@@ -14,8 +15,9 @@ from fabricated import cells, put, table_of
 
 from tx import decode, evaluate
 from tx.data import tokenized
+from tx.data.text_lines import LONGEST as LONGEST_LINE
 from tx.data.tokenized import TokenizedSplit
-from tx.decoding.limits import LONGEST, check_corpus, check_lines
+from tx.decoding.limits import LONGEST, check_corpus, describe_long_line, find_long_sources
 from tx.errors import UserError
 from tx.evaluation.translation import split_names
 from tx.runs.run_dir import RunDir
@@ -85,8 +87,9 @@ def test_an_endless_sentence_is_refused_whatever_the_positions(name):
         UserError, match=f"{name}, line 2, source of .*: a sentence has 8192 tokens at most; shorten it"
     ):
         check_corpus(c, text(**{name: [(3, 3), (LONGEST + 8, 3)]}), ["test"])
-    with pytest.raises(UserError, match=r"mine.txt, line 5, source of 9000 tokens.*8192 tokens at most"):
-        check_lines(c, "mine.txt", [np.full(9000, 5, np.int32)], [5])
+    (found,) = find_long_sources(c, {5: np.full(9000, 5, np.int32)}).values()
+    assert found.startswith("source of 9000 tokens")
+    assert "8192 tokens at most" in found
     longer = config(**{"model.positions": "sinusoidal", "data.row_length": 2 * LONGEST})
     check_corpus(longer, text(**{name: [(3, 3), (LONGEST + 8, 3)]}), ["test"])
 
@@ -102,22 +105,30 @@ def test_a_long_dev_sentence_is_refused_before_training(tmp_path, monkeypatch):
 
 def test_lines_that_are_given_have_their_numbers():
     sources = [np.full(length, 5, np.int32) for length in (3, 17, 4)]
-    with pytest.raises(
-        UserError, match=r"mine.txt, line 7, source of 17 tokens, in eights, with decode.extra_length=3"
-    ):
-        check_lines(config(), "mine.txt", sources, [1, 7, 9])
-    check_lines(config(), "mine.txt", [sources[0], sources[2]], [1, 9])
-    check_lines(config(), "mine.txt", [], [])
+    found = find_long_sources(config(), dict(zip((1, 7, 9), sources, strict=True)))
+    assert list(found) == [7]
+    assert found[7].startswith("source of 17 tokens, in eights, with decode.extra_length=3: a sentence of 27 tokens is")
+    assert find_long_sources(config(), {}) == {}
+    assert describe_long_line("x" * LONGEST_LINE) == ""
+    assert describe_long_line("x" * (LONGEST_LINE + 1)) == "has 65,537 characters, more than 65,536"
 
 
-def test_decode_refuses_a_line_by_its_number(monkeypatch, capsys):
-    monkeypatch.setattr(decode, "open_run", lambda *_: (config(), None, handful.prepared()))
-    monkeypatch.setattr(decode, "Translator", lambda *_: pytest.fail("it translates"))
-    lines = io.BytesIO(b"a red house\n\n" + b"where is the book ? " * 9 + b"\n")
-    monkeypatch.setattr(sys, "stdin", type("Input", (), {"buffer": lines}))
-    with pytest.raises(SystemExit):
-        decode.main(["run"])
-    assert capsys.readouterr().err.startswith("error: standard input, line 3, source of ")
+def test_decode_answers_a_long_line_by_an_empty_one_and_goes_on(monkeypatch, capsys):
+    """Every other line is translated, here into itself."""
+    data = handful.prepared()
+    monkeypatch.setattr(decode, "open_run", lambda *_: (config(), types.SimpleNamespace(params=None), data))
+    monkeypatch.setattr(decode, "Translator", lambda *_: lambda sources: [source[:-1] for source in sources])
+    text = [b"a red house", b"", b"where is the book ? " * 9, b"x" * (LONGEST_LINE + 1), b"it is raining"]
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(b"\n".join(text))))
+    assert decode.main(["run"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["a red house", "", "", "", "it is raining"]
+    source, characters = err.splitlines()
+    assert source.startswith("error: standard input, line 3, source of ")
+    assert source.endswith("; it is answered by an empty line")
+    assert characters == (
+        "error: standard input, line 4, has 65,537 characters, more than 65,536; it is answered by an empty line"
+    )
 
 
 def test_evaluate_refuses_before_it_evaluates(monkeypatch, capsys):

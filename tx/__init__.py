@@ -1,1 +1,5 @@
 """tx: a laboratory for Transformer ablations in JAX/Flax."""
+
+from tx import streams
+
+streams.quiet_while_importing()

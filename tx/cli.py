@@ -1,9 +1,11 @@
-"""Options that commands share: `--config=FILE.py:NAME` and `--config.FIELD=VALUE`, and those of decoding."""
+"""Command lines: their parser and paths, `--config=FILE.py:NAME` and `--config.FIELD=VALUE`, options of decoding."""
 
 import argparse
+import contextlib
 import importlib.util
 import inspect
 import pathlib
+import re
 import sys
 
 from ml_collections import ConfigDict
@@ -11,21 +13,52 @@ from ml_collections import ConfigDict
 from tx import config as config_lib
 from tx import plugins
 from tx.errors import UserError
+from tx.files import expanded
 
+_ROOT = pathlib.Path(__file__).resolve().parents[1]  # holds the packages, tx among them
 DECODING_OPTIONS = ("beam", "alpha", "extra_length", "average_last")  # fields of config.decode
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of a command: options stand anywhere between the other arguments, and what is wrong is a UserError."""
+
+    _intermixed = False
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self._intermixed or self._subparsers is not None:  # each command of several parses its own
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True  # Python 3.11 and some of 3.12 come back here
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
+
+    def error(self, message: str):
+        """Raises UserError; argparse would print the usage too."""
+        raise UserError(f"{message}; {self.prog} --help lists the arguments")
+
+
+def path(text: str) -> pathlib.Path:
+    """Returns the path that an argument gives, "~" replaced; the type of every argument that is one."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"takes a path; got {text!r}")
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def load_config(spec: str) -> ConfigDict:
     """Returns get_config(NAME) of the Python file FILE for "FILE:NAME" (without ":NAME", get_config()).
 
-    Raises UserError where there is no such file or function, and where it wants a name and gets none.
+    A relative FILE that does not lie in the current folder is one of this project's. Raises UserError where there is
+    no such file or function, and where it wants a name and gets none.
     """
-    file, _, name = spec.partition(":")
-    path = pathlib.Path(file)
-    if not path.is_file() or path.suffix != ".py":
-        raise UserError(
-            f"--config: no Python file {file!r}; give FILE.py:NAME, e.g. experiments/config.py:table3/base@smoke"
-        )
+    file, name = _split_spec(spec)
+    path = _config_file(file)
+    if path is None:
+        there = _ROOT / "experiments" / "config.py"
+        raise UserError(f"--config: no Python file {file!r}; give FILE.py:NAME, e.g. {there}:table3/base@smoke")
     module_spec = importlib.util.spec_from_file_location("config_file", path)
     module = importlib.util.module_from_spec(module_spec)
     sys.path.insert(0, str(path.resolve().parent.parent))  # so that the file can import the package it lies in
@@ -41,6 +74,25 @@ def load_config(spec: str) -> ConfigDict:
     except TypeError:
         raise UserError(f"--config: get_config of {file} takes {'no' if name else 'a'} name; got {spec!r}") from None
     return module.get_config(*arguments)
+
+
+def _split_spec(spec):
+    """Returns (file, name); a path, too, may have a colon, so that the first part which is a file is taken."""
+    ends = [match.end() for match in re.finditer(r"\.py(?=:|$)", spec)]
+    end = next((end for end in ends if _config_file(spec[:end])), None)
+    if end is None:
+        file, _, name = spec.partition(":")
+        return file, name
+    return spec[:end], spec[end + 1 :]
+
+
+def _config_file(file):
+    """Returns the path of a Python file, None where there is none."""
+    with contextlib.suppress(ValueError, OSError):  # a NUL; a name too long
+        for path in (expanded(file), _ROOT / file):
+            if path.suffix == ".py" and path.is_file():
+                return path
+    return None
 
 
 def split_config_arguments(argv: list[str]) -> tuple[str | None, dict[str, str], list[str]]:
@@ -76,7 +128,7 @@ def config_from(argv: list[str]) -> tuple[ConfigDict, list[str]]:
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     """Adds --beam and the like; left out, the run's own configuration holds."""
-    parser.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@smoke/base/seed1")
+    parser.add_argument("run", type=path, help="folder of a trained run, e.g. runs/table3@smoke/base/seed1")
     for name in DECODING_OPTIONS:
         parser.add_argument(f"--{name}", help=f"instead of the run's own decode.{name}")
     parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)

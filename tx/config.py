@@ -5,6 +5,7 @@ Section and table numbers are those of "Attention Is All You Need" (arXiv 1706.0
 tensor2tensor at its first public commit.
 """
 
+import contextlib
 import math
 import numbers
 import os
@@ -236,7 +237,7 @@ def _coerce(name, value, kind, where):
         if isinstance(value, str) and kind is not str:
             if kind is bool:
                 return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
-            value = kind(value.replace("_", ""))
+            value = _parsed(value.replace("_", ""), kind)
         if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = float(value)
         if type(value) is kind and _can_be_held(value):
@@ -244,6 +245,15 @@ def _coerce(name, value, kind, where):
     except (KeyError, ValueError, OverflowError):
         pass
     raise UserError(f"{where}: {name} takes {_KIND[kind]}, got {_shown(value)}")
+
+
+def _parsed(text, kind):
+    """Returns the number that a text says; for a whole one "1e3" will do, and "1.5" not."""
+    with contextlib.suppress(ValueError):
+        return kind(text)
+    if (value := float(text)).is_integer():
+        return int(value)
+    raise ValueError(text)
 
 
 def _can_be_held(value):

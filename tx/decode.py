@@ -3,47 +3,55 @@
     python -m tx.decode RUN [FILE] [--beam=4] [--alpha=0.6] [--extra_length=50] [--average_last=1]
 
 RUN is a run's folder (".../seed1"); sentences come from FILE or standard input, one a line, and go to standard output.
-An empty line stays empty.
+An empty line stays empty. A line that is too long is answered by an empty one, and named on standard error; the exit
+status is then 1.
 """
 
-import argparse
-import pathlib
 import sys
 
 import numpy as np
 
-from tx import plugins
-from tx.cli import add_decoding_options, options_of
+from tx import plugins, streams
+from tx.cli import Parser, add_decoding_options, options_of, path
 from tx.data.text_lines import split_lines
 from tx.data.vocabulary import EOS
-from tx.decoding.limits import check_lines
+from tx.decoding.limits import describe_long_line, find_long_sources
 from tx.decoding.trained_model import open_run
 from tx.decoding.translator import Translator
 from tx.errors import UserError, one_line_errors, printable
 from tx.runs.run_dir import RunDir
-from tx.runtime import environment
+from tx.runtime import backend, environment
 from tx.runtime.backend import keep_freed_memory
 
 
 @one_line_errors
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tx.decode", description=__doc__.splitlines()[0])
+def main(argv: list[str]) -> int:
+    parser = Parser(prog="python -m tx.decode", description=__doc__.splitlines()[0])
     add_decoding_options(parser)
-    parser.add_argument("file", nargs="?", type=pathlib.Path, help="sentences, one a line (default: standard input)")
+    parser.add_argument("file", nargs="?", type=path, help="sentences, one a line (default: standard input)")
     arguments = parser.parse_args(plugins.take(argv))
     environment.refuse_other_numbers()
     keep_freed_memory()
-    lines = [line.strip() for line in split_lines(*_text(arguments.file))]  # as the training text is
+    backend.start()
+    streams.write_utf8()
+    where = arguments.file or "standard input"
+    lines = [line.strip() for line in split_lines(*_text(arguments.file), longest=None)]  # as the training text is
     config, selected, data = open_run(RunDir(arguments.run), options_of(arguments))
-    numbers = [i for i, line in enumerate(lines, 1) if line]  # of nothing the model would make something
-    asked = [lines[i - 1] for i in numbers]
-    sources = [np.array([*ids, EOS], np.int32) for ids in data.vocabulary.encode(asked)]
-    check_lines(config, arguments.file or "standard input", sources, numbers)
-    outputs = iter(Translator(config, selected.params)(sources))
-    for line in lines:
+    refused = {number: why for number, line in enumerate(lines, 1) if (why := describe_long_line(line))}
+    # Of an empty line the model would make something.
+    numbers = [number for number, line in enumerate(lines, 1) if line and number not in refused]
+    encoded = data.vocabulary.encode([lines[number - 1] for number in numbers])
+    sources = {number: np.array([*ids, EOS], np.int32) for number, ids in zip(numbers, encoded, strict=True)}
+    refused |= find_long_sources(config, sources)
+    for number in sorted(refused):
+        print(f"error: {where}, line {number}, {refused[number]}; it is answered by an empty line", file=sys.stderr)
+    asked = {number: source for number, source in sources.items() if number not in refused}
+    outputs = dict(zip(asked, Translator(config, selected.params)(list(asked.values())), strict=True))
+    for number in range(1, len(lines) + 1):
         # A translation may hold a line break (through a byte piece); the output keeps one sentence a line.
-        line = " ".join(data.vocabulary.decode(next(outputs)).split("\n")) if line else ""
+        line = " ".join(data.vocabulary.decode(outputs[number]).split("\n")) if number in outputs else ""
         print(printable(line) if sys.stdout.isatty() else line)
+    return 1 if refused else 0
 
 
 def _text(file):
@@ -55,4 +63,4 @@ def _text(file):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -6,11 +6,20 @@ import errno
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
+from tx import streams
+
+INTERRUPTED_STATUS = 128 + signal.SIGINT  # as a shell shows it
 # Control characters (a terminal obeys them), those that turn the direction of text, and halves of surrogate pairs.
 _UNPRINTABLE = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: beyond `ulimit -f`
+_FORBIDDEN = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+)
 
 
 class UserError(Exception):
@@ -45,18 +54,47 @@ class Diverged(ArithmeticError):
 
 
 def one_line_errors(main):
-    """Decorates a command's main: a UserError is printed as one line, and the exit status is 2."""
+    """Decorates a command's main: what is wrong outside the program is printed as one line, without a traceback.
+
+    The exit status is 2 for a UserError and for what a disk refuses, 130 after Ctrl-C, and 141, without a line, where
+    nobody reads standard output any more.
+    """
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
+        streams.prepare()
         try:
-            return main(*args, **kwargs)
+            status = main(*args, **kwargs)
+            sys.stdout.flush()  # here, not at Python's end, where its failing would be said in several lines
+            return status
         except UserError as error:
-            line = " ".join(str(error).splitlines())  # a path or a library's message may hold line breaks
-            print(f"error: {printable(line)}", file=sys.stderr)
-            sys.exit(2)
+            _end(2, str(error))
+        except KeyboardInterrupt:
+            _end(INTERRUPTED_STATUS, "interrupted")
+        except SystemExit as ending:
+            if isinstance(ending.__context__, BrokenPipeError):  # rich ends so
+                _end(streams.CLOSED_STATUS)
+            raise
+        except OSError as error:
+            written = streams.flush()
+            if not written and isinstance(error, BrokenPipeError):
+                _end(streams.CLOSED_STATUS)
+            if written and error.errno not in _FULL + _FORBIDDEN:
+                raise
+            what = error.filename if written else "standard output"
+            _end(2, f"{f'{what}: ' if what else ''}{error.strerror}")
 
     return wrapped
+
+
+def _end(status, line=""):
+    """Ends the process, with an error in a line where one is given."""
+    streams.flush()
+    if line:
+        line = " ".join(line.splitlines())  # a path or a library's message may hold line breaks
+        with contextlib.suppress(OSError):  # who reads that has gone too
+            print(f"error: {printable(line)}", file=sys.stderr)
+    sys.exit(status)
 
 
 def last_error(lines: Sequence[str]) -> str:
@@ -85,12 +123,12 @@ def writing(path: os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise UserError(
                 f"no space left for {path}; free some and start the same command again: "
                 "training goes on from the last checkpoint"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if error.errno in _FORBIDDEN:
             raise UserError(
                 f"cannot write {path}: {error.strerror}; make that place writable or choose another"
             ) from error

@@ -5,11 +5,10 @@
 Prints JSON and changes nothing in the run's folder.
 """
 
-import argparse
 import sys
 
-from tx import plugins
-from tx.cli import add_decoding_options, options_of
+from tx import plugins, streams
+from tx.cli import Parser, add_decoding_options, options_of
 from tx.decoding.limits import check_corpus
 from tx.decoding.trained_model import open_run
 from tx.errors import one_line_errors
@@ -17,18 +16,20 @@ from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.evaluation.translation import evaluate_translations, split_names
 from tx.files import to_json
 from tx.runs.run_dir import RunDir
-from tx.runtime import environment
+from tx.runtime import backend, environment
 from tx.runtime.backend import keep_freed_memory
 
 
 @one_line_errors
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tx.evaluate", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m tx.evaluate", description=__doc__.splitlines()[0])
     add_decoding_options(parser)
     parser.add_argument("--splits", help="comma-separated, instead of the run's own decode.splits")
     arguments = parser.parse_args(plugins.take(argv))
     environment.refuse_other_numbers()
     keep_freed_memory()
+    backend.start()
+    streams.write_utf8()
     config, selected, data = open_run(RunDir(arguments.run), options_of(arguments) | {"splits": arguments.splits})
     check_corpus(config, data, split_names(config, data))
     (dev,) = measure_dev(config, data, [selected.params])

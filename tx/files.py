@@ -1,33 +1,93 @@
-"""Files on disk: atomic writes, JSON of one form, and checksums of a whole folder."""
+"""Files on disk: paths, bounded reads, atomic writes, JSON of one form, and checksums of a whole folder."""
 
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import re
+import stat
+import tokenize
 from collections.abc import Collection
 
+from tx.errors import UserError
+
+LARGEST = 256 << 20  # bytes of a file that is read whole; what this project writes has a few MiB
 DEEPEST = 100  # levels of JSON that is read; what this project writes has fewer than ten
 NAME = "digests.json"  # of a folder's checksums
 KEY = "key.txt"  # of what says, among a folder's files, which folder it is
 
 
-def write_atomically(path: os.PathLike, text: str) -> None:
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """Returns a path of a user's with "~" or "~NAME" at its start replaced; UserError where that home is not known.
+
+    So it is for a user without an entry among the users of the machine, as in some containers, where HOME is not set.
+    """
+    found = os.path.expanduser(path)
+    if os.fspath(found).startswith("~"):
+        raise UserError(f"{path}: no such home folder is known; set HOME, or give the whole path")
+    return pathlib.Path(found)
+
+
+def read_bytes(path: os.PathLike, most: int | None = LARGEST) -> bytes:
+    """Returns the contents of a file; OSError where it is none, such as a pipe, or has more bytes than `most`."""
+    with _opened(path) as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most >> 20} MiB", os.fspath(path))
+        return file.read()
+
+
+def read_tail(path: os.PathLike, most: int) -> bytes:
+    """Returns the last bytes of a file, at most so many; OSError where it is none."""
+    with _opened(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        return file.read()
+
+
+def _opened(path):
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would never end
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file", os.fspath(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_text(path: os.PathLike) -> str:
+    """Returns the text of a file as `read_bytes` does; ValueError, too, where it is not UTF-8."""
+    return read_bytes(path).decode("utf-8")
+
+
+def read_source(path: os.PathLike) -> str:
+    """Returns the text of a Python file in the coding that it declares, as Python reads it; SyntaxError as Python's."""
+    with tokenize.open(path) as file:
+        return file.read()
+
+
+def write_atomically(path: os.PathLike, text: str, mode: int | None = None) -> None:
     """Writes a whole file or none of it, a power cut included: to a temporary name beside it, then renamed.
 
+    Its mode is that of any new file, or the one that is given.
     Raises OSError (`tx.errors.writing` words it); then what was there is there still, and nothing beside it.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # left by a killed process that had our number
-        with temporary.open("x", encoding="utf-8") as file:  # x: never through somebody's link of that name
+        with temporary.open("x", encoding="utf-8", newline="") as file:  # x: never through somebody's link of that name
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())  # a rename may reach the disk before what it renames
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_text(path: os.PathLike, text: str) -> None:
+    """Writes a file of a user's anew, as `write_atomically`: where a link leads, and with the mode that it has."""
+    path = pathlib.Path(os.path.realpath(path))
+    write_atomically(path, text, mode=stat.S_IMODE(path.stat().st_mode))
 
 
 def to_json(value: object) -> str:
@@ -68,7 +128,7 @@ def find_corruption(folder: pathlib.Path, apart: Collection[str] = (), key: str 
     That it was written with another `key`, or without, as where a whole folder lies under another's name, too.
     """
     try:
-        checksums = from_json((folder / NAME).read_text(encoding="utf-8"))
+        checksums = from_json(read_text(folder / NAME))
         files = {path: str(digest) for path, digest in checksums.items()}
     except FileNotFoundError:
         return f"it has no {NAME}: writing it was cut off"

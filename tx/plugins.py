@@ -3,21 +3,29 @@
 They are imported before anything is looked up by name, in this process and in those that it starts.
 """
 
+import contextlib
 import importlib.util
+import json
 import os
 import pathlib
 import sys
 
 from tx.errors import UserError
+from tx.files import expanded, from_json
 
-VARIABLE = "TX_IMPORT"  # the files, separated as in PATH
+VARIABLE = "TX_IMPORT"  # the files, separated as in PATH, or as a JSON list: a path may have a colon
 OPTION = "--import"
 HELP = "a file with components or sweeps of your own; repeatable"
 
 
 def files() -> list[pathlib.Path]:
     """Returns the files that are imported, in order."""
-    return [pathlib.Path(path) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+    text = os.environ.get(VARIABLE, "")
+    found = text.split(os.pathsep)
+    if text.startswith("["):
+        with contextlib.suppress(ValueError):  # else a path begins so
+            found = [path for path in from_json(text) if isinstance(path, str)]
+    return [expanded(path) for path in found if path]
 
 
 def take(argv: list[str]) -> list[str]:
@@ -34,10 +42,10 @@ def take(argv: list[str]) -> list[str]:
         value = value if equals else next(arguments, "")
         if not value:
             raise UserError(f"{OPTION} needs a file, e.g. {OPTION} my_ablation.py")
-        path = str(pathlib.Path(value).resolve())
+        path = os.path.realpath(expanded(value))
         paths += [] if path in paths else [path]
     if paths:
-        os.environ[VARIABLE] = os.pathsep.join(paths)
+        os.environ[VARIABLE] = json.dumps(paths) if os.pathsep in "".join(paths) else os.pathsep.join(paths)
     load()
     return rest
 
@@ -54,6 +62,6 @@ def load() -> None:
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script may end so
             del sys.modules[name]
             raise UserError(f"{OPTION}: {path} cannot be imported: {type(error).__name__}: {error}") from error

@@ -14,10 +14,8 @@ compiled program, when their folders are named together. A run alone is a group 
 SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, and the same command goes on from there.
 """
 
-import argparse
 import contextlib
 import gc
-import pathlib
 import sys
 
 import jax
@@ -29,7 +27,7 @@ from tx.runs.lease import HELD_STATUS, LOST_STATUS, Held, Lost
 from tx.runs.run_config import Request, handed_over
 from tx.runs.run_dir import RunDir
 from tx.runs.state import Run
-from tx.runtime import determinism, distributed, environment
+from tx.runtime import backend, determinism, distributed, environment
 from tx.runtime.backend import keep_freed_memory, one_step_at_a_time
 from tx.runtime.signals import STATUS, Interrupted, Interruption, write_stacks_when_asked
 from tx.training.experiment import run_experiments
@@ -47,6 +45,7 @@ def main(argv: list[str]) -> None:
     determinism.fix(requests[0].config.parallel)
     one_step_at_a_time()
     distributed.join()
+    backend.start()
     if only_check_memory:
         check_memory(*(request.config for request in requests if request.trained_in is None))
         return
@@ -68,17 +67,17 @@ def main(argv: list[str]) -> None:
 
 def _asked(argv: list[str]) -> tuple[list[Request], bool]:
     """Reads a command line: the runs that it asks for, and whether only their memory is to be checked."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m tx.train",
         description=__doc__.splitlines()[0],
         epilog="--config=FILE.py:NAME names the configuration, --config.FIELD=VALUE changes a field of it.",
     )
     parser.add_argument(
-        "run_dir", nargs="*", type=pathlib.Path, help="instead of --config and --workdir: a folder with a config.json"
+        "run_dir", nargs="*", type=cli.path, help="instead of --config and --workdir: a folder with a config.json"
     )
-    parser.add_argument("--workdir", type=pathlib.Path, help="the run's own folder")
+    parser.add_argument("--workdir", type=cli.path, help="the run's own folder")
     parser.add_argument(
-        "--trained_in", type=pathlib.Path, help="train nothing: take the parameters of that run, which was trained so"
+        "--trained_in", type=cli.path, help="train nothing: take the parameters of that run, which was trained so"
     )
     parser.add_argument("--rehearse", action="store_true", help="only try whether the memory suffices; leave nothing")
     parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)

@@ -99,7 +99,10 @@ def draw(
 
     from tx.decoding.trained_model import open_run
     from tx.model.transformer import Transformer
+    from tx.runtime import backend, environment
 
+    environment.refuse_other_numbers()
+    backend.start()
     config, (params, *_), data = open_run(run, {})
     layer, heads = _chosen(config, kind, layer, heads)
     if not data.vocabulary.encode([sentence])[0]:

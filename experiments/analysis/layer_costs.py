@@ -268,9 +268,16 @@ def run(lengths: Sequence[int], out: pathlib.Path, console: rich.console.Console
 
     Raises UserError for lengths that no sentence has, and where the folder cannot be written.
     """
+    from tx.runtime import backend, environment
+
     if wrong := [length for length in lengths if length < 2]:
         raise UserError(f"--lengths: a sentence of {wrong[0]} has no path; give lengths from 2")
-    out.mkdir(parents=True, exist_ok=True)
+    if len(set(lengths)) < 2:
+        raise UserError("--lengths: what grows is seen from two lengths on; give two or more")
+    environment.refuse_other_numbers()
+    backend.start()
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     measured = measure(sorted(set(lengths)), lambda line: console.print(rich.text.Text(line)))
     table = build(measured)
     tables.print_table(table, console)

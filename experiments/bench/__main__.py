@@ -1,7 +1,6 @@
 """`python -m experiments.bench train|decode|memory|seeds|guards|table`: speed and memory, beside other programs."""
 
 import argparse
-import pathlib
 import sys
 
 import rich.console
@@ -12,6 +11,7 @@ from experiments.bench.harness import machine
 from experiments.bench.harness.contestant import PLATFORMS, cores
 from experiments.bench.training import MODES
 from experiments.report.tables import print_table
+from tx import cli, streams
 from tx.errors import UserError, one_line_errors
 from tx.files import to_json, write_atomically
 
@@ -79,7 +79,7 @@ A peer that is not installed is an error that says so; pip install -e '.[bench]'
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m experiments.bench",
         description=__doc__,
         epilog=_ABOUT,
@@ -96,7 +96,7 @@ def _parser():
         if rounds:
             one.add_argument("--rounds", type=_positive, default=5, help="turns of each contestant (default: 5)")
         one.add_argument("--threads", type=_positive, help="of each contestant (default: all cores)")
-        one.add_argument("--out", type=pathlib.Path, metavar="FILE.json", help="write the result there")
+        one.add_argument("--out", type=cli.path, metavar="FILE.json", help="write the result there")
 
     def add_size(one, default, peer=True):
         one.add_argument("--size", default=default, help=f"a scale or SWEEP/VARIANT@SCALE (default: {default})")
@@ -112,7 +112,7 @@ def _parser():
     one.add_argument("--sentences", type=_positive, help="a round passes over so many (default: 4096; paper: 600)")
     add_common(one, rounds=True)
     one = add("decode", "speed of beam search with one trained model")
-    one.add_argument("run", type=pathlib.Path, help="folder of a trained run, e.g. runs/table3@multi30k/base/seed1")
+    one.add_argument("run", type=cli.path, help="folder of a trained run, e.g. runs/table3@multi30k/base/seed1")
     one.set_defaults(platform="cpu")
     one.add_argument("--split", help="whose sentences (default: the first of the run's decode.splits)")
     one.add_argument("--beam", type=_positive, default=4)
@@ -132,8 +132,8 @@ def _parser():
     add_size(one, "multi30k", peer=False)
     add_common(one, rounds=True)
     one = add("table", "a table of ratios from results")
-    one.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE.json", help="a result, or a folder of them")
-    one.add_argument("--readme", type=pathlib.Path, help="instead, renew the table in this file's markers")
+    one.add_argument("files", nargs="+", type=cli.path, metavar="FILE.json", help="a result, or a folder of them")
+    one.add_argument("--readme", type=cli.path, help="instead, renew the table in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if it is stale")
     return parser
 
@@ -209,6 +209,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("--check needs --readme")
         if args.readme is not None:
             return table.renew_readme(args.readme, args.files, check=args.check)
+        streams.write_utf8()
         print(table.to_markdown(table.build(table.read(args.files))), end="")
         return 0
     threads = args.threads or len(cores())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from experiments.report import markers, symbols
 from experiments.report.tables import Column, Table, to_markdown
 from tx.errors import UserError
-from tx.files import from_json
+from tx.files import from_json, read_text
 
 NAME = "bench"  # between the markers of a README
 FORMAT = 1  # of the JSON files
@@ -64,7 +64,7 @@ def read(paths: Sequence[pathlib.Path]) -> list[dict]:
 
 def _read(file):
     try:
-        result = from_json(file.read_text(encoding="utf-8"))
+        result = from_json(read_text(file))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from tx.errors import UserError, writing
-from tx.files import write_atomically
+from tx.files import read_text, replace_text
 
 _MARKED = re.compile(r"^(<!-- table: (\S+) -->\n)(.*?)^(<!-- end table -->)$", re.DOTALL | re.MULTILINE)
 _MARKER = re.compile(r"^<!-- (?:table: |end table)", re.MULTILINE)
@@ -18,7 +18,7 @@ def renew(
     render: Callable[[Sequence[str]], Mapping[str, str]],
     check: bool,
 ) -> int:
-    """Puts fresh tables between the markers whose names are `ours`, and leaves all others alone.
+    """Puts fresh tables between the markers whose names are `ours`, and leaves all others alone, and the ends of lines.
 
     Args:
       readme: the file.
@@ -30,9 +30,11 @@ def renew(
     be read and for a marker without its end.
     """
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = read_text(readme)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {readme}: {error}") from None
+    ends = "\r\n" if "\r\n" in text else "\n"
+    text = text.replace("\r\n", "\n")
     found = {match[2]: match[3] for match in _MARKED.finditer(text)}
     if len(_MARKER.findall(text)) != 2 * sum(1 for _ in _MARKED.finditer(text)):
         raise UserError(f"{readme}: every <!-- table: NAME --> line needs its <!-- end table --> line")
@@ -45,5 +47,5 @@ def renew(
         return 1
     if fresh != text:
         with writing(readme):
-            write_atomically(readme, fresh)
+            replace_text(readme, fresh.replace("\n", ends))
     return 0

@@ -163,9 +163,9 @@ def read(dirs: Iterable[pathlib.Path]) -> list[Results]:
 def _sweep_folders(directory: pathlib.Path) -> list[pathlib.Path]:
     if not directory.is_dir():
         raise UserError(f"no folder {directory}; give a sweep's --workdir or a SWEEP@SCALE folder in it")
-    if "@" in directory.resolve().name:
-        return [directory]
     found = sorted(child for child in directory.iterdir() if "@" in child.name and child.is_dir())
+    if not found and "@" in directory.resolve().name:  # no variant's name has one, but a work folder's may
+        return [directory]
     if not found:
         raise UserError(f"{directory} holds no SWEEP@SCALE folder; give the --workdir of a sweep")
     return found

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator
 
 from tx.errors import UserError
-from tx.files import write_atomically
+from tx.files import read_bytes, write_atomically
 
 PATTERN = "results-*.tar.gz"
 FULL = 8 << 20  # bytes of an archive to which nothing is added any more
@@ -74,7 +74,7 @@ def unpack(folder: pathlib.Path, runs: pathlib.Path) -> int:
 def _members(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Yields (name, contents) of the results in an archive; anything else in it is an error."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(path.read_bytes()), mode="r:gz") as archive:
+        with tarfile.open(fileobj=io.BytesIO(read_bytes(path)), mode="r:gz") as archive:
             for member in archive:
                 if not (member.isfile() and member.size <= LARGEST and _MEMBER.fullmatch(member.name)):
                     raise UserError(f"{path} holds {member.name!r}, which is no run's result; take another archive")

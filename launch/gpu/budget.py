@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from tx.model import flops
 
 # Seconds of a training step, for each layer (half of both stacks', and one more) and for each byte of
-# `flops.step_bytes` of all that train side by side. Predicted by compiling for an H100, not measured: twelve steps of Table 3 at the scales
-# multi30k (five seeds) and tatoeba (three), float32, fifty a dispatch, among them base, big, h=32, N=2 and
-# d_model=1024, went through JAX 0.10.2's compiler for CUDA with the description of that GPU that
+# `flops.step_bytes` of all that train side by side. Predicted by compiling for an H100, not measured: twelve steps of
+# Table 3 at the scales multi30k (five seeds) and tatoeba (three), float32, fifty a dispatch, among them base, big,
+# h=32, N=2 and d_model=1024, went through JAX 0.10.2's compiler for CUDA with the description of that GPU that
 # `jax.experimental.topologies` takes: no device, so no autotuning. Counted in the compiled program, loops by their
 # trips, a kernel takes the larger of its bytes at 3.35 TB/s and its operations at 989 TFLOP/s, and 1.5 us. The two
 # numbers meet all twelve within 7%; a constant and a rate of operations miss some by half.

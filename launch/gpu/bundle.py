@@ -6,7 +6,6 @@ What that machine has itself is JAX for its GPU, Flax, Optax, Orbax, sacreBLEU, 
 pandas, pyarrow and what these need. `python -m launch.gpu` there uses the folder.
 """
 
-import argparse
 import contextlib
 import gzip
 import pathlib
@@ -18,6 +17,7 @@ from collections.abc import Iterable
 
 from experiments import registry
 from launch.gpu.session import BUNDLE, SWEEPS
+from tx import cli
 from tx.data import text_files
 from tx.errors import UserError, one_line_errors
 
@@ -102,8 +102,8 @@ def _mib(sizes):
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m launch.gpu.bundle", description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=pathlib.Path, default=BUNDLE, help="default: %(default)s")
+    parser = cli.Parser(prog="python -m launch.gpu.bundle", description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=cli.path, default=BUNDLE, help="default: %(default)s")
     parser.add_argument("--python", default="3.12", help="that machine's version (default: %(default)s)")
     parser.add_argument("--sweep", action="append", metavar="SWEEP@SCALE:SEEDS", help=f"default: {' '.join(SWEEPS)}")
     args = parser.parse_args(argv)

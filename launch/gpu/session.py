@@ -29,6 +29,7 @@ from launch.gpu import archives, mps
 from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
 from launch.plan import PlannedRun
+from tx import cli
 from tx.errors import UserError, one_line_errors
 
 SWEEPS = ("table3@multi30k:5", "table3@tatoeba:3")
@@ -159,7 +160,7 @@ class Session:
 
 def planned(sweep: str, seeds: int, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
     """Returns the runs of a sweep, with their states as they are now; UserError as `launch.plan.make`."""
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = cli.Parser(allow_abbrev=False)
     plan.add_arguments(parser)
     args, _ = parser.parse_known_args([sweep, f"--workdir={workdir}", f"--seeds={seeds}", *rest])
     if args.tune:
@@ -172,7 +173,7 @@ def _done(runs):
 
 
 def _without_only(rest):
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser = cli.Parser(allow_abbrev=False, add_help=False)
     parser.add_argument("--only", action="append")
     return parser.parse_known_args(rest)[1]
 
@@ -192,7 +193,7 @@ def _sweep(text: str) -> tuple[str, int]:
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m launch.gpu",
         description=__doc__.splitlines()[0],
         epilog="What is not listed is passed on to launch.local; a value then comes after '=': --set=train.steps=20.",
@@ -201,10 +202,10 @@ def _parser():
     add = parser.add_argument
     add("--minutes", type=float, default=9, help="of all, start to end (default: %(default)s)")
     add("--sweep", type=_sweep, action="append", metavar="SWEEP@SCALE:SEEDS", help=f"default: {' '.join(SWEEPS)}")
-    add("--out", type=pathlib.Path, default="gpu-out", help="where archives and log go (default: %(default)s)")
-    add("--bundle", type=pathlib.Path, default=BUNDLE, help="what gpu-bundle made (default: %(default)s)")
-    add("--earlier", type=pathlib.Path, default="gpu-results", help="archives of earlier calls (default: %(default)s)")
-    add("--work", type=pathlib.Path, default="build/gpu", help="folder for runs and caches (default: %(default)s)")
+    add("--out", type=cli.path, default="gpu-out", help="where archives and log go (default: %(default)s)")
+    add("--bundle", type=cli.path, default=BUNDLE, help="what gpu-bundle made (default: %(default)s)")
+    add("--earlier", type=cli.path, default="gpu-results", help="archives of earlier calls (default: %(default)s)")
+    add("--work", type=cli.path, default="build/gpu", help="folder for runs and caches (default: %(default)s)")
     add("--platform", choices=tuple(PLATFORMS), default="gpu")
     add("--jobs", type=int, default=JOBS, help="processes at once (default: %(default)s)")
     slowdown = "how many times the seconds that are predicted for an H100 training takes (default: %(default)g)"

@@ -6,7 +6,6 @@ FOLDER holds the archives. A result is put in its place if it is whole, means to
 code that computes what this does. Exit status: 0; 1 where a result was not taken.
 """
 
-import argparse
 import dataclasses
 import pathlib
 import sys
@@ -16,6 +15,7 @@ from experiments import registry
 from experiments.report import results
 from experiments.report.results import Row, SeedRun
 from launch.gpu import archives
+from tx import cli
 from tx.errors import UserError, one_line_errors
 from tx.files import write_atomically
 from tx.runs import fingerprint, provenance, state
@@ -77,9 +77,9 @@ def _with_code(result):
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.gpu.take", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path, help="holds the archives that came back")
-    parser.add_argument("--into", type=pathlib.Path, default=INTO, help="default: %(default)s")
+    parser = cli.Parser(prog="python -m launch.gpu.take", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=cli.path, help="holds the archives that came back")
+    parser.add_argument("--into", type=cli.path, default=INTO, help="default: %(default)s")
     parser.add_argument("--other_code", action="store_true", help="also what was made by code that computes otherwise")
     args = parser.parse_args(argv)
     new, refused = take(args.folder, args.into, args.other_code)

@@ -4,7 +4,6 @@ Both are array_record files, read at random without TensorFlow. `python -m tx.da
 of TFDS's own where TensorFlow is installed.
 """
 
-import argparse
 import contextlib
 import errno
 import importlib.util
@@ -12,12 +11,14 @@ import io
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from tx import files
+from tx.cli import Parser
 from tx.data import cache, tfds_folders
 from tx.data.text_files import Pairs
 from tx.errors import UserError, one_line_errors, writing
@@ -65,8 +66,9 @@ def data_sources(
         with cache.locked(folder):
             if files.find_corruption(made, key=whose):  # nobody has prepared it while we waited
                 shutil.rmtree(made, ignore_errors=True)
-                builder = ParallelText(source, target, version, read, data_dir=folder, file_format="array_record")
-                prepare(builder, folder, whose)
+                with _temporary_files_deleted():
+                    new = ParallelText(source, target, version, read, data_dir=folder, file_format="array_record")
+                prepare(new, folder, whose)
     return ParallelText(source, target, version, read, data_dir=folder, file_format="array_record").as_data_source()
 
 
@@ -102,6 +104,18 @@ def _prepare(builder, folder, key):
     files.write_checksums(pathlib.Path(builder.data_dir), key=key)
 
 
+@contextlib.contextmanager
+def _temporary_files_deleted():
+    """Deletes what the body makes in the temporary folder: a builder of a new set leaves an empty folder there."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
 def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds.core.DatasetBuilder:
     """Opens a set that TFDS defines, preparing it where TensorFlow is installed.
 
@@ -126,8 +140,10 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
     try:
         with cache.locked(home / path.replace("/", ".")):
             log(f"preparing {name} in {home} (once)")
-            wanted = f"{path}:{version}" if version else path
-            prepare(tfds.builder(wanted, data_dir=home, file_format="array_record"), home)
+            with _temporary_files_deleted():
+                wanted = f"{path}:{version}" if version else path
+                new = tfds.builder(wanted, data_dir=home, file_format="array_record")
+            prepare(new, home)
     except tfds.core.DatasetNotFoundError:
         raise UserError(f"TFDS has no set {name!r}; its catalogue is tfds.list_builders()") from None
     except (OSError, ValueError, AssertionError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
@@ -148,7 +164,7 @@ def _newest(root, name):
 @one_line_errors
 def main(arguments: list[str] | None = None) -> None:
     """Prepares a translation set of TFDS's own, as array_record, and prints where it is."""
-    parser = argparse.ArgumentParser(prog="python -m tx.data.builders", description=main.__doc__)
+    parser = Parser(prog="python -m tx.data.builders", description=main.__doc__)
     parser.add_argument("name", help="a translation set of TFDS, for instance wmt14_translate/de-en")
     parser.add_argument("--dir", default="", help="folder to look in first")
     options = parser.parse_args(arguments)

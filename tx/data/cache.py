@@ -26,7 +26,10 @@ _LOOK = 0.05  # seconds between looks whether another process's lock is free
 
 def root() -> pathlib.Path:
     """Returns the cache folder."""
-    return pathlib.Path(os.environ.get("TX_CACHE_DIR") or "~/.cache/tx").expanduser()
+    try:
+        return files.expanded(os.environ.get("TX_CACHE_DIR") or "~/.cache/tx")
+    except UserError as error:
+        raise UserError(f"no place for the cache: {error}; or set TX_CACHE_DIR to a folder") from None
 
 
 def fingerprint(*parts: object) -> str:

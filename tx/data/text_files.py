@@ -16,6 +16,7 @@ from collections.abc import Collection
 from tx.data import cache, downloads
 from tx.data.text_lines import LONGEST, split_lines
 from tx.errors import UserError
+from tx.files import expanded
 from tx.registry import Registry
 
 Pairs = dict[str, list[tuple[str, str]]]  # split -> (source, target) sentences in the data set's order
@@ -195,7 +196,7 @@ def split_by_hash(
 def _find(name, corpus, pair, wanted, folder):
     """Returns {file: path} or the path of an archive, from the first folder that has any of them."""
     roots = [folder, os.environ.get("TX_DATA_DIR"), cache.root() / "text"]
-    folders = [pathlib.Path(r).expanduser() / name for r in roots if r]
+    folders = [expanded(r) / name for r in roots if r]
     archive = corpus.archives.get(pair, ("", ""))[0]
     for place in folders:
         found = {f: p for f in wanted for p in (place / f"{f}.gz", place / f) if p.is_file()}

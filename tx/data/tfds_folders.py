@@ -1,12 +1,13 @@
 """Folders of TFDS's own sets on disk, found and identified without TFDS, which is slow to import."""
 
+import contextlib
 import os
 import pathlib
 import re
 
 from tx.data import cache
 from tx.errors import UserError
-from tx.files import from_json
+from tx.files import expanded, from_json, read_text
 
 INFO = "dataset_info.json"  # states name, version, records and bytes of every shard
 # Of a set, a config or a split: a part of a path that leads nowhere else.
@@ -22,8 +23,10 @@ def home() -> pathlib.Path:
 
 def roots(folder: str) -> list[pathlib.Path]:
     """Returns where sets are looked for, in turn: `folder` (may be empty), $TX_DATA_DIR, the cache, TFDS's default."""
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return [pathlib.Path(r).expanduser() for r in (folder, os.environ.get("TX_DATA_DIR"), home(), default) if r]
+    found = [expanded(r) for r in (folder, os.environ.get("TX_DATA_DIR"), home()) if r]
+    with contextlib.suppress(UserError):  # who has no home folder has none of TFDS's there
+        found.append(expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
+    return found
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -76,14 +79,14 @@ def _number(folder):
 
 def fingerprint(folder: pathlib.Path, source: str, target: str) -> str:
     """Returns the digest of a version's text in two languages, as its description states it."""
-    return cache.fingerprint((folder / INFO).read_text(), source, target)
+    return cache.fingerprint(read_text(folder / INFO), source, target)
 
 
 def _read(path):
     try:
-        if isinstance(info := from_json(path.read_text(encoding="utf-8")), dict):
+        if isinstance(info := from_json(read_text(path)), dict):
             return info
-    except ValueError:
+    except (OSError, ValueError):
         pass
     raise UserError(f"{path} is damaged; delete {path.parent} and prepare the set again")
 

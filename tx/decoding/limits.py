@@ -3,11 +3,12 @@
 Beyond a learned table a packed sentence has no vectors, and its loss is not a number (`tx.model.positions.Learned`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from tx.data.text_lines import LONGEST as LONGEST_LINE
 from tx.data.tokenized import PreparedData
 from tx.decoding.translator import padded
 from tx.errors import UserError
@@ -33,18 +34,25 @@ def check_corpus(config: ConfigDict, data: PreparedData, splits: Sequence[str]) 
     _check(config, [*_of_dev(config, data), *_of_decoding(config, data, splits)])
 
 
-def check_lines(config: ConfigDict, where: object, sources: Sequence[np.ndarray], numbers: Sequence[int]) -> None:
-    """Raises UserError where a line is longer than the model can translate; it names the longest.
+def describe_long_line(line: str) -> str:
+    """Returns what is wrong with a line that is not even looked at for its length; "" where nothing is."""
+    return f"has {len(line):,} characters, more than {LONGEST_LINE:,}" if len(line) > LONGEST_LINE else ""
+
+
+def find_long_sources(config: ConfigDict, sources: Mapping[int, np.ndarray]) -> dict[int, str]:
+    """Returns {key: what is wrong} of the sources that are longer than the model can translate.
 
     Args:
       config: of the run.
-      where: the file, for the message.
       sources: tokens of each line, end of sentence included.
-      numbers: of the lines, from 1.
     """
-    if sources:
-        i = max(range(len(sources)), key=lambda i: len(sources[i]))
-        _check(config, [_translated(config, f"{where}, line {numbers[i]}", len(sources[i]))])
+    found = {}
+    for key, source in sources.items():
+        try:
+            _check(config, [_translated(config, "", len(source))])
+        except UserError as error:
+            found[key] = str(error)
+    return found
 
 
 def _check(config, needs):
@@ -88,4 +96,5 @@ def _of_decoding(config, data, splits) -> Iterator[tuple[int, str]]:
 def _translated(config, where, length) -> tuple[int, str]:
     extra, source = config.decode.extra_length, padded(length)
     needed = positions_needed(config.model.architecture, source, source + extra)
-    return needed, f"{where}, source of {length} tokens, in eights, with decode.extra_length={extra}"
+    sentence = f"source of {length} tokens, in eights, with decode.extra_length={extra}"
+    return needed, f"{where}, {sentence}" if where else sentence

@@ -287,7 +287,7 @@ def _same_bits(one, other) -> bool:
 def read_progress(folder: pathlib.Path) -> dict:
     """Returns the progress that a checkpoint holds, unchecked; {} where that cannot be read."""
     try:
-        found = files.from_json((folder / "progress" / "metadata").read_text(encoding="utf-8"))  # of orbax's JsonSave
+        found = files.from_json(files.read_text(folder / "progress" / "metadata"))  # of orbax's JsonSave
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -8,7 +8,7 @@ import time
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tx.errors import UserError, writing
-from tx.files import from_json, write_atomically
+from tx.files import from_json, read_bytes, write_atomically
 from tx.runs import tensorboard
 from tx.runs.run_dir import RunDir
 
@@ -114,8 +114,7 @@ def read_metrics(run: RunDir) -> list[dict]:
 
 def holds(run: RunDir, lines: int, digest: str) -> bool:
     """Returns whether metrics.jsonl begins with so many lines of such a SHA-256, as `Log.written` gave them."""
-    content = run.metrics.read_bytes() if run.metrics.exists() else b""
-    found = content.split(b"\n")[:-1][:lines]
+    found = _complete_lines(run)[:lines]
     return len(found) == lines and hashlib.sha256(b"".join(line + b"\n" for line in found)).hexdigest() == digest
 
 
@@ -162,4 +161,10 @@ def _kept(run, first, before):
 
 
 def _complete_lines(run):
-    return run.metrics.read_bytes().split(b"\n")[:-1]
+    """Returns the lines that end, none where there is no metrics.jsonl; UserError where it cannot be read."""
+    try:
+        return read_bytes(run.metrics, most=None).split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {run.metrics}: {error.strerror}; delete it, or put it back as it was") from None

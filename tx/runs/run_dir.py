@@ -12,7 +12,7 @@ import pathlib
 import re
 
 from tx.errors import UserError
-from tx.files import from_json
+from tx.files import from_json, read_text
 from tx.renamed_fields import file_with_new_names
 from tx.runs.result import RunResult
 
@@ -122,7 +122,7 @@ class RunDir:
         # Checkpoints beside no config.json are nobody's: deleted, it costs what the run has trained.
         mend = "put it back as it was, or launch the run anew" if name == "config" else "delete it and run again"
         try:
-            value = from_json(path.read_text(encoding="utf-8"))
+            value = from_json(read_text(path))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; is {self.path} the folder of a run?") from None
         except OSError as error:

@@ -12,6 +12,8 @@ import os
 import pkgutil
 import sys
 
+from tx.errors import UserError
+
 # Before JAX starts. What other libraries compute keeps its memory so too, and must not load JAX for it: hence the
 # imports inside functions.
 
@@ -77,6 +79,28 @@ def one_step_at_a_time() -> None:
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def refuse_missing() -> None:
+    """Raises UserError where $JAX_PLATFORMS asks for CUDA and JAX has no plugin for it; nothing is started."""
+    chosen = os.environ.get("JAX_PLATFORMS", "")
+    if "cuda" in [name.strip() for name in chosen.split(",")] and not _cuda_plugin():
+        raise UserError(f"JAX_PLATFORMS={chosen}, but JAX has no plugin for CUDA here; install tx[cuda], or unset it")
+
+
+def start() -> None:
+    """Starts JAX on its devices; UserError where $JAX_PLATFORMS asks for some that are not there."""
+    import jax
+
+    refuse_missing()
+    try:
+        jax.devices()
+    except Exception as error:  # of several kinds, one of them an assertion
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        chosen = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX finds no device (JAX_PLATFORMS={chosen}): {why}; set JAX_PLATFORMS=cpu, or unset it"
+        ) from error
 
 
 # Once JAX has started.

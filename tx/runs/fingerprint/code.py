@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from tx import config as config_lib
 from tx import plugins
+from tx.files import read_source
 from tx.runs.fingerprint.definitions import EFFECTS, WHOLE, Module, bound, only_text, path_of
 from tx.runs.fingerprint.references import Reader, Reference
 
@@ -26,7 +27,7 @@ ENTRIES = (  # all that leaves a result
 # values are compared by themselves.
 APART = frozenset(
     (
-        *("cli", "config", "errors", "files", "plugins", "registry", "renamed_fields"),
+        *("cli", "config", "errors", "files", "plugins", "registry", "renamed_fields", "streams"),
         *("data/cache", "data/downloads", "decoding/limits", "model/flops"),
         *("training/loss_monitor", "training/memory_check"),
         *(
@@ -85,11 +86,13 @@ class Code:
         self.modules, self._package = {}, root.name
         for path in sorted(root.rglob("*.py")):
             place = path.relative_to(root).with_suffix("")
+            if not place.name.isidentifier() or not path.is_file():
+                continue  # an editor's lock file, a link that leads nowhere: Python imports none of them
             folder = ".".join([root.name, *place.parent.parts])
             name = folder if place.name == "__init__" else f"{folder}.{place.name}"
             apart = place.as_posix() in APART
-            self.modules[name] = None if apart else Module(name, path.read_text(encoding="utf-8"), folder)
-        self._added = [Module(path.stem, path.read_text(encoding="utf-8")) for path in files]
+            self.modules[name] = None if apart else Module(name, read_source(path), folder)
+        self._added = [Module(path.stem, read_source(path)) for path in files]
         every = [module for module in self.modules.values() if module] + self._added
         made = [(module, name, nodes[0]) for module in every for name, nodes in module.definitions.items()]
         self.registries = {(m, name): field for m, name, node in made if (field := self._registry(m, node))}
