@@ -9,7 +9,19 @@ import tx.model.flops
 from experiments import registry
 from experiments.registry import Run, Scale, Sweep
 from experiments.report.symbols import changes
+from experiments.report.tables import Column, fitting
 from experiments.scales import SCALES
+
+_COLUMNS = (
+    Column("variant", text=True),
+    Column("changes", text=True),
+    Column("parameters", drop=2),
+    Column("paper, M", drop=4),
+    Column("FLOPs", drop=3),
+    Column("PPL", drop=1),
+    Column("BLEU", drop=1),
+)
+_DROPS = {"width": 2, "depth": 2, "variants": 1, "corpus": 1}  # of the overview
 
 
 def entries(sweep: Sweep, scale: Scale) -> list[dict]:
@@ -42,20 +54,19 @@ def _entry(run, base):
 
 def print_entries(sweep: Sweep, scale: Scale, console: rich.console.Console) -> None:
     """Prints `entries` as a table, with the variants' notes under it."""
-    table = _table("variant", "changes", ">parameters", ">paper, M", ">FLOPs", ">PPL", ">BLEU")
-    notes = []
+    rows, notes = [], []
     for variant, e in zip(sweep.variants, entries(sweep, scale), strict=True):
         if variant.note:
             notes.append(variant.note)
         mark = f" [{len(notes)}]" if variant.note else ""
         numbers = (f"{e['params']:,}", _or_blank(e["params_paper"], "g") + mark, f"{e['flops']:.2g}")
         numbers += (_or_blank(e["ppl_paper"], ".2f"), _or_blank(e["bleu_paper"], ".1f"))
-        table.add_row(*map(rich.text.Text, (variant.name, changes(e["diff"]), *numbers)))
+        rows.append((variant.name, changes(e["diff"]), *numbers))
     console.print(rich.text.Text(f"{sweep.name}@{scale.label}: {sweep.doc}"))
     console.print(rich.text.Text(f"Scale {scale.label}: {scale.doc}. PPL, BLEU and M are the paper's."))
     if sweep.base:
         console.print(rich.text.Text(f"Its base differs from the paper's by {changes(sweep.base)}."))
-    console.print(table)
+    _print(_COLUMNS, rows, console)
     for number, note in enumerate(notes, 1):
         console.print(rich.text.Text(f"[{number}] {note}"))
 
@@ -80,22 +91,24 @@ def overview() -> dict[str, list[dict]]:
 def print_overview(console: rich.console.Console) -> None:
     """Prints the sweeps and the scales."""
     for kind, rows in overview().items():
-        table = _table(*(">variants" if key == "variants" else key for key in rows[0]))
-        for row in rows:
-            table.add_row(*(rich.text.Text(str(value)) for value in row.values()))
+        columns = [Column(key, text=key != "variants", drop=_DROPS.get(key, 0)) for key in rows[0]]
         console.print(f"{kind.capitalize()}:")
-        console.print(table)
+        _print(columns, [tuple(map(str, row.values())) for row in rows], console)
     console.print(rich.text.Text("One sweep: python -m experiments list SWEEP[@SCALE], e.g. table3@paper"))
 
 
-def _table(*headers):
+def _print(columns, rows, console):
+    """Prints rows, on a narrow terminal without the columns that are needed least."""
+    kept = fitting(columns, rows, console.width)
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in headers:
-        if header.startswith(">"):  # numbers: to the right, never folded
-            table.add_column(header[1:], justify="right", no_wrap=True)
-        else:
-            table.add_column(header, overflow="fold")
-    return table
+    for i in kept:
+        if columns[i].text:
+            table.add_column(columns[i].head, overflow="fold", min_width=0 if i else max(len(row[0]) for row in rows))
+        else:  # to the right, never folded
+            table.add_column(columns[i].head, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(rich.text.Text(row[i]) for i in kept))
+    console.print(table)
 
 
 def _or_blank(value, form):

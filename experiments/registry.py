@@ -6,11 +6,13 @@ a dial applied to it. `base` never moves.
 
 import dataclasses
 import fnmatch
+import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import ml_collections
 
+import experiments
 import tx.config
 from experiments.scales import EVERY, SCALES, Scale, parse_scale
 from tx.errors import UserError, nearest, unknown
@@ -103,13 +105,23 @@ def register(sweep: Sweep) -> Sweep:
 
 
 def sweeps() -> list[Sweep]:
-    """Returns every registered sweep, in order of registration."""
-    return list(_SWEEPS.values())
+    """Returns every registered sweep, in order of registration; UserError as `_registered`."""
+    return list(_registered().values())
 
 
 def sweep(name: str) -> Sweep:
     """Returns the sweep of that name; UserError naming the nearest where there is none."""
-    return _lookup(_SWEEPS, name, "sweep")
+    return _lookup(_registered(), name, "sweep")
+
+
+def _registered() -> dict[str, Sweep]:
+    """Returns the sweeps; UserError where another folder `experiments` hides this package's __init__.
+
+    Python prefers one in the current folder to an editable install, and finds the modules of both.
+    """
+    if not _SWEEPS and (hiding := [path for path in experiments.__path__ if path != os.path.dirname(__file__)]):
+        raise UserError(f"the folder {hiding[0]} hides this project's package of that name; start from another folder")
+    return _SWEEPS
 
 
 def variants(name: str) -> list[Variant]:
@@ -196,7 +208,7 @@ def select(pattern: str) -> list[str]:
         name, slash, variant = path.partition("/")
         paths = [f"{name}/{sweep(name).variant(variant).name}"] if slash else _paths([sweep(name)])
     else:
-        whole = set(_glob(_SWEEPS, path))
+        whole = set(_glob(_registered(), path))
         every = _paths(sweeps())
         paths = [p for p in every if p.partition("/")[0] in whole or fnmatch.fnmatchcase(p, path)]
         if not paths:

@@ -82,6 +82,9 @@ def test_any_unknown_field_is_one_line(name):
     [
         ("train.steps", "1_000", 1000),
         ("train.steps", 7, 7),
+        ("train.steps", "1e3", 1000),
+        ("train.steps", "2.5e1", 25),
+        ("train.steps", "12.0", 12),
         ("optim.epsilon", "1e-9", 1e-9),
         ("optim.lr_factor", "2", 2.0),
         ("optim.lr_factor", 2, 2.0),
@@ -105,7 +108,10 @@ def test_values_are_taken_by_the_fields_type(name, value, parsed):
     ("name", "value", "kind"),
     [
         ("train.steps", "1.5", "a whole number below 2^31"),
-        ("train.steps", "1e3", "a whole number below 2^31"),
+        ("train.steps", "1e-3", "a whole number below 2^31"),
+        ("train.steps", "1e10", "a whole number below 2^31"),
+        ("train.steps", "1e999", "a whole number below 2^31"),
+        ("train.steps", "nan", "a whole number below 2^31"),
         ("train.steps", "", "a whole number below 2^31"),
         ("train.steps", "many\nmany", "a whole number below 2^31"),
         ("train.steps", 1.0, "a whole number below 2^31"),

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import textwrap
+from collections.abc import Sequence
 
 import rich.box
 import rich.console
@@ -152,18 +153,24 @@ def _line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def print_table(table: Table, console: rich.console.Console) -> None:
-    """Prints to a terminal; columns that do not fit are left out and named."""
+def fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Returns the indices of the columns that fit beside one another, those of the highest `drop` left out first."""
     widths = []
-    for i, column in enumerate(table.columns):
-        width = 2 + max(len(column.head), len(column.sub), *(len(row[i]) for row in table.rows))
-        widths.append(min(width, 16) if column.text and i else width)  # a long text can be folded, if need be
-    kept = list(range(len(table.columns)))
-    while sum(widths[i] for i in kept) > console.width:
-        worst = max(table.columns[i].drop for i in kept)
+    for i, column in enumerate(columns):
+        wanted = 2 + max(len(column.head), len(column.sub), *(len(row[i]) for row in rows))
+        widths.append(min(wanted, 16) if column.text and i else wanted)  # a long text can be folded, if need be
+    kept = list(range(len(columns)))
+    while sum(widths[i] for i in kept) > width:
+        worst = max(columns[i].drop for i in kept)
         if not worst:
             break
-        kept = [i for i in kept if table.columns[i].drop < worst]
+        kept = [i for i in kept if columns[i].drop < worst]
+    return kept
+
+
+def print_table(table: Table, console: rich.console.Console) -> None:
+    """Prints to a terminal; columns that do not fit are left out and named."""
+    kept = fitting(table.columns, table.rows, console.width)
     shown = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i in kept:
         column = table.columns[i]

@@ -24,14 +24,20 @@ import orbax.checkpoint as ocp
 from etils.epath.gpath import PosixGPath
 
 from tx import files
-from tx.errors import UserError, printable
+from tx.errors import UserError, printable, writing
 from tx.runs.retention import NewestAndTheirBest
 from tx.runs.run_dir import refuse_unusable_name
 from tx.runtime import distributed
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 # What orbax writes after the checksums; it restores the same whatever they hold.
-APART = ("_CHECKPOINT_METADATA", "commit_success.txt")
+METADATA = "_CHECKPOINT_METADATA"
+APART = (METADATA, "commit_success.txt")
+_METADATA_KINDS = {"item_handlers": dict, "metrics": dict, "performance_metrics": dict, "custom_metadata": dict}
+_METADATA_KINDS |= {"init_timestamp_nsecs": int, "commit_timestamp_nsecs": int}
+
+
+_FULL = ("No space left", "quota exceeded", "File too large")
 
 
 class _Folder(PosixGPath):
@@ -76,6 +82,7 @@ class Checkpoints:
             self._manager = None
             return
         folder.mkdir(parents=True, exist_ok=True)
+        _renew_damaged_metadata(self._folder)
         alone = ocp.options.MultiprocessingOptions(active_processes={0})
         options = ocp.CheckpointManagerOptions(
             preservation_policy=NewestAndTheirBest(keep, self._best),
@@ -268,7 +275,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # tensorstore's are of the latter kind
-            if "No space left" not in str(error) and "quota exceeded" not in str(error):
+            if not any(said in str(error) for said in _FULL):
                 raise
             self.tidy()
             last = max((int(path.name) for path in self._folder.iterdir() if path.name.isdigit()), default=None)
@@ -282,6 +289,32 @@ class Checkpoints:
 def _same_bits(one, other) -> bool:
     one, other = (np.ascontiguousarray(array).reshape(-1) for array in (one, other))
     return one.dtype == other.dtype and np.array_equal(one.view(np.uint8), other.view(np.uint8))
+
+
+def _renew_damaged_metadata(folder):
+    """Sets aside what orbax would fail to read of its own about a checkpoint, or never end to; it does without."""
+    for path in sorted(folder.glob(f"*/{METADATA}")):
+        if not path.parent.name.isdigit() or _is_metadata(path):
+            continue
+        aside = folder.parent / "damaged" / f"{path.parent.name}.{METADATA}.{os.getpid()}"
+        with writing(aside):
+            aside.parent.mkdir(exist_ok=True)
+            path.rename(aside)
+            files.write_atomically(path, "{}")
+        print(printable(f"warning: {path} is damaged; set aside as {aside}"), file=sys.stderr, flush=True)
+
+
+def _is_metadata(path):
+    try:
+        found = files.from_json(files.read_text(path))
+    except FileNotFoundError:  # deleted by the process that trains
+        return True
+    except (OSError, ValueError):
+        return False
+    if not isinstance(found, dict) or found.get("performance_metrics"):  # of those orbax has written none
+        return False
+    sound = all(isinstance(found.get(name), kind | None) for name, kind in _METADATA_KINDS.items())
+    return sound and all(isinstance(handler, str) for handler in (found.get("item_handlers") or {}).values())
 
 
 def read_progress(folder: pathlib.Path) -> dict:
