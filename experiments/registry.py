@@ -17,6 +17,12 @@ import tx.config
 from experiments.scales import EVERY, SCALES, Scale, parse_scale
 from tx.errors import UserError, nearest, unknown
 
+# Python prefers a folder of that name in the current one to an editable install, whose modules it finds all the same;
+# what the package's own __init__ registers would be missing.
+if experiments.__file__ is None:
+    hiding = next(path for path in experiments.__path__ if path != os.path.dirname(__file__))
+    raise SystemExit(f"error: the folder {hiding} hides this project's package of that name; start from elsewhere")
+
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
@@ -105,23 +111,13 @@ def register(sweep: Sweep) -> Sweep:
 
 
 def sweeps() -> list[Sweep]:
-    """Returns every registered sweep, in order of registration; UserError as `_registered`."""
-    return list(_registered().values())
+    """Returns every registered sweep, in order of registration."""
+    return list(_SWEEPS.values())
 
 
 def sweep(name: str) -> Sweep:
     """Returns the sweep of that name; UserError naming the nearest where there is none."""
-    return _lookup(_registered(), name, "sweep")
-
-
-def _registered() -> dict[str, Sweep]:
-    """Returns the sweeps; UserError where another folder `experiments` hides this package's __init__.
-
-    Python prefers one in the current folder to an editable install, and finds the modules of both.
-    """
-    if not _SWEEPS and (hiding := [path for path in experiments.__path__ if path != os.path.dirname(__file__)]):
-        raise UserError(f"the folder {hiding[0]} hides this project's package of that name; start from another folder")
-    return _SWEEPS
+    return _lookup(_SWEEPS, name, "sweep")
 
 
 def variants(name: str) -> list[Variant]:
@@ -208,7 +204,7 @@ def select(pattern: str) -> list[str]:
         name, slash, variant = path.partition("/")
         paths = [f"{name}/{sweep(name).variant(variant).name}"] if slash else _paths([sweep(name)])
     else:
-        whole = set(_glob(_registered(), path))
+        whole = set(_glob(_SWEEPS, path))
         every = _paths(sweeps())
         paths = [p for p in every if p.partition("/")[0] in whole or fnmatch.fnmatchcase(p, path)]
         if not paths:

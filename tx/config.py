@@ -170,6 +170,9 @@ def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str
     }
 
 
+MOST_DIFFERENCES = 100  # there are fewer fields
+
+
 def describe_differences(
     stored: dict,
     current: dict,
@@ -179,17 +182,18 @@ def describe_differences(
 ) -> list[str]:
     """Returns a phrase for each field in which a configuration that was stored differs from that of today.
 
+    Of more than MOST_DIFFERENCES, as no run leaves them, the last says how many there are.
+
     Args:
       stored, current: both, nested or not; they are compared as `differences` does.
       wording: of a phrase, with the field and its two values.
       absent: what is said in place of a value where there is none.
       apart: dotted names of fields that do not count.
     """
-    return [
-        wording.format(field=field, stored=old, current=new)
-        for field, (old, new) in differences(stored, current, absent).items()
-        if field not in apart
-    ]
+    found = [pair for pair in differences(stored, current, absent).items() if pair[0] not in apart]
+    shown = found[:MOST_DIFFERENCES]
+    phrases = [wording.format(field=field, stored=old, current=new) for field, (old, new) in shown]
+    return phrases + [f"and {len(found) - len(shown):,} more"] * (len(found) > len(shown))
 
 
 def training_fields(config: ml_collections.ConfigDict | dict) -> dict[str, object]:

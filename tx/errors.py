@@ -124,9 +124,10 @@ def writing(path: os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
+            full = error.errno != errno.EFBIG
+            what, mend = ("no space left for", "free some") if full else ("`ulimit -f` is too low for", "raise it")
             raise UserError(
-                f"no space left for {path}; free some and start the same command again: "
-                "training goes on from the last checkpoint"
+                f"{what} {path}; {mend} and start the same command again: training goes on from the last checkpoint"
             ) from error
         if error.errno in _FORBIDDEN:
             raise UserError(

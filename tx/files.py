@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from tx.errors import UserError
 
-LARGEST = 256 << 20  # bytes of a file that is read whole; what this project writes has a few MiB
+LARGEST = 64 << 20  # bytes of a file that is read whole; what this project writes has a few MiB
 DEEPEST = 100  # levels of JSON that is read; what this project writes has fewer than ten
 NAME = "digests.json"  # of a folder's checksums
 KEY = "key.txt"  # of what says, among a folder's files, which folder it is

@@ -12,6 +12,7 @@ import functools
 import glob
 import os
 import pathlib
+import resource
 import shutil
 import sys
 import warnings
@@ -118,6 +119,7 @@ class Checkpoints:
             progress=ocp.args.JsonSave(progress),
         )
         self._note_best(progress["step"], progress)
+        _refuse_file_limit(params, opt_state)
         with self._on_disk():
             self._manager.save(progress["step"], args=items)  # raises, too, what was wrong with the one before
             if not self._tried:
@@ -289,6 +291,16 @@ class Checkpoints:
 def _same_bits(one, other) -> bool:
     one, other = (np.ascontiguousarray(array).reshape(-1) for array in (one, other))
     return one.dtype == other.dtype and np.array_equal(one.view(np.uint8), other.view(np.uint8))
+
+
+def _refuse_file_limit(*items):
+    """Raises UserError where a file may not be as large as an item: orbax would say so in a hundred lines."""
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    needed = max(sum(leaf.nbytes for leaf in jax.tree.leaves(item)) for item in items)
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise UserError(
+            f"a checkpoint needs a file of {needed:,} bytes, and `ulimit -f` allows {most:,}; raise that limit"
+        )
 
 
 def _renew_damaged_metadata(folder):
