@@ -76,8 +76,9 @@ def one_line_errors(main):
                 _end(streams.CLOSED_STATUS)
             raise
         except OSError as error:
+            unread = streams.unread()
             written = streams.flush()
-            if not written and isinstance(error, BrokenPipeError):
+            if isinstance(error, BrokenPipeError) and (unread or not written):
                 _end(streams.CLOSED_STATUS)
             if written and error.errno not in _FULL + _FORBIDDEN:
                 raise

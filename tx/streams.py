@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -48,6 +49,16 @@ def flush() -> bool:
             _to_null(sys.stdout.fileno())  # else Python tries again at its end, and says that it fails
         return False
     return True
+
+
+def unread() -> bool:
+    """Returns whether standard output is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # it is no file
+        return False
 
 
 def _to_null(number):
