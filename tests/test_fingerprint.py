@@ -51,7 +51,7 @@ OTHER = [
         "block := list(itertools.islice(pairs, 10_000))",
         "block := list(itertools.islice(pairs, 9))",
     ),
-    ("data/vocabulary.py", 'model_type="bpe"', 'model_type="unigram"'),
+    ("data/vocabulary.py", "model_type=tokenizer", 'model_type="unigram"'),
     ("data/synthetic/number_sentences.py", "ADJECTIVE_SHARE = ", "ADJECTIVE_SHARE = 1 + "),
     ("decoding/beam_search.py", "candidates = 2 * beam if beam > 1 else 1", "candidates = 3 * beam if beam > 1 else 1"),
     ("evaluation/scores.py", 'sacrebleu.BLEU(tokenize="none"', 'sacrebleu.BLEU(tokenize="13a"'),
