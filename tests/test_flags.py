@@ -141,6 +141,14 @@ def test_a_model_of_the_target_alone_is_on_the_plateau_beside_one_that_uses_the_
     assert runs["A/h=16"] == f"1 of 2 done, 1 missing, on the plateau{mark}"
 
 
+def test_rows_of_another_architecture_put_none_on_the_plateau(tmp_path):
+    """One stack without its source is lost: that says nothing of a decoder whose encoder gives zeros."""
+    for row, without in (("encoder-decoder", 1.6), ("decoder-only/FLOPs", 3.3), ("decoder-only/parameters", 1.1)):
+        put(tmp_path, f"architecture/{row}@smoke", 1, **result(FLAT, nll=1.0, without=without))
+    (found,) = results.read([tmp_path])
+    assert [row.variant.name for row in found.rows if flags.on_plateau(row, found)] == ["decoder-only/parameters"]
+
+
 @pytest.mark.parametrize("more", [True, False])
 def test_a_corpus_whose_source_says_nothing_flags_nothing(tmp_path, more):
     without = {"base": 3.01, "E": 3.02} if more else {"base": 2.99, "E": 2.0}

@@ -9,6 +9,8 @@ import math
 from experiments import tuning
 from experiments.report.metrics import NLL, Measure
 from experiments.report.results import Results, Row
+from experiments.scales import PAPER
+from tx.config import fields
 from tx.runs.result import RunResult
 
 LAST_PART = 0.2  # of the training: where dev loss still falls, a row has not finished
@@ -135,10 +137,21 @@ def evaluations(result: RunResult) -> list[tuple[float, float]]:
 
 
 def _stuck(row, sweep):
-    """Returns for each of a row's results whether its model is on the plateau."""
-    most = max((mean for other in sweep.rows if (mean := _EXPLAINED.mean(other)) is not None), default=0.0)
+    """Returns for each of a row's results whether its model is on the plateau.
+
+    What is left without the source is another thing for one stack, which is lost without it, than for a decoder whose
+    encoder gives zeros: rows are compared with those of their architecture.
+    """
+    alike = [other for other in sweep.rows if _architecture(other) == _architecture(row)]
+    most = max((mean for other in alike if (mean := _EXPLAINED.mean(other)) is not None), default=0.0)
     shares = map(_explained, row.results)
     return [most >= USED and share is not None and share < PLATEAU * most for share in shares]
+
+
+def _architecture(row):
+    """Returns the architecture of a row that has a result; of a result from before there were several, the one."""
+    name = "model.architecture"
+    return next((fields(result.config).get(name, PAPER[name]) for result in row.results), None)
 
 
 def _explained(result):

@@ -243,10 +243,7 @@ class MultiHeadAttention(nn.Module):
         nothing in it ever moves: at position t <= index hypothesis j attends to beam index ancestry[b, j, t], where its
         beginning stood. A sentence's hypotheses are so the queries of one matrix product; to copy a cache after each
         step to where its hypothesis went costs more than the products with the others' keys. Blocks that lie ahead cost
-        nothing.
-
-        A `prefix` is attended to as well: keys and values as `mix_prefix` gave them, and which of them there are, (b,
-        m). Its last one stands before position 0.
+        nothing. A `prefix`, which ends before position 0, is seen too: `mix_prefix`'s keys and values, which are real.
         """
         batch, beam, length = ancestry.shape
         query, key, value = self._self_projections(x)  # (b, beam, h, d_k)
