@@ -34,13 +34,13 @@ class Found:
     step: int | None
 
 
-def find(folder: pathlib.Path) -> Iterator[Found]:
+def find(folder: pathlib.Path, left_out: list[UserError] | None = None) -> Iterator[Found]:
     """Yields the runs of every sweep in a work folder, in the order of its table.
 
     A registered variant that has no folder is pending in every seed that another variant has. UserError where there is
-    no sweep.
+    no sweep; `left_out` as of `results.read`.
     """
-    for sweep in results.read([folder]):
+    for sweep in results.read([folder], left_out):
         for row in sweep.all_rows:
             name = f"{sweep.sweep.name}/{row.variant.name}@{sweep.scale.label}"
             there = {run.seed: run for run in row.runs}
@@ -63,10 +63,12 @@ def _state(row, run):
 
 def show(folder: pathlib.Path, console: Console) -> None:
     """Prints all runs of a work folder, and how many there are of each state."""
-    table, found = Table("run", "seed", "state", "step", "", box=None), list(find(folder))
+    left_out = []
+    table, found = Table("run", "seed", "state", "step", "", box=None), list(find(folder, left_out))
     for run in found:
         step = "" if run.step is None else f"{run.step:,}"
         table.add_row(run.name, str(run.seed), run.state.name, step, Text(printable(run.state.reason)))
     console.print(table)
     counts = collections.Counter(run.state.name for run in found)
     console.print(", ".join(f"{counts[name]} {name}" for name in state.NAMES if counts[name]), markup=False)
+    results.refuse(left_out)

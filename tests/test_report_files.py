@@ -13,6 +13,7 @@ from experiments import __main__ as command
 from experiments import registry
 from experiments.report import agreement_figure, results, tables
 from experiments.report.main_table import build
+from launch import local
 from tx.errors import UserError
 
 
@@ -87,6 +88,28 @@ def test_wrong_folders(tmp_path):
     (tmp_path / "tabel3@smoke").mkdir()
     with pytest.raises(UserError, match="unknown sweep 'tabel3'; the nearest is 'table3'"):
         results.read([tmp_path])
+
+
+def test_a_sweep_that_cannot_be_read_is_left_out_with_a_line(tmp_path, capsys):
+    """Its --import was forgotten, for instance: the others have their tables, and the exit status tells."""
+    put(tmp_path, "table3/base@smoke", 1)
+    (tmp_path / "mine@smoke").mkdir()
+    (tmp_path / "table3@huge").mkdir()
+    line = "unknown sweep 'mine'"
+    for run in (
+        lambda: command.main(["report", str(tmp_path)]),
+        lambda: command.main(["compare", str(tmp_path), str(tmp_path)]),
+        lambda: local.main([f"--status={tmp_path}"]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run()
+        out, err = capsys.readouterr()
+        assert ended.value.code == 2
+        assert "base" in out
+        assert err.startswith(f"error: left out: {tmp_path / 'mine@smoke'}: {line}")
+        assert re.search(r" \(and [13] more\)\n$", err)
+        assert err.count("\n") == 1
+    assert (tmp_path / "table3@smoke" / "table.md").exists()
 
 
 @pytest.mark.parametrize("width", [80, 120, 400])

@@ -31,8 +31,8 @@ def compare(a: pathlib.Path, b: pathlib.Path, console: rich.console.Console, fai
     Returns what was found of that, in sentences, which are printed too. Raises UserError where there is nothing to put
     side by side, or a folder cannot be read (`results.read`), or no row could be tested for what is looked for.
     """
-    found, tested = [], 0
-    for pair in _pairs(*({one.name: one for one in results.read([folder])} for folder in (a, b))):
+    found, tested, left_out = [], 0, []
+    for pair in _pairs(*({one.name: one for one in results.read([folder], left_out)} for folder in (a, b))):
         tables.print_table(build(*pair), console)
         if fail_on:
             worse = regression.regressions(_by_row(*pair))
@@ -42,6 +42,7 @@ def compare(a: pathlib.Path, b: pathlib.Path, console: rich.console.Console, fai
         raise UserError("no row could be tested for regressions: give A and B rows in common, of two seeds or more")
     for line in found:
         console.print(rich.text.Text(f"Regression: {line}"))
+    results.refuse(left_out)
     return found
 
 

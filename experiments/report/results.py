@@ -145,11 +145,15 @@ class Results:
         return [result for row in self.rows for result in row.results]
 
 
-def read(dirs: Iterable[pathlib.Path]) -> list[Results]:
+def read(dirs: Iterable[pathlib.Path], left_out: list[UserError] | None = None) -> list[Results]:
     """Reads every SWEEP@SCALE folder that is, or lies in, one of `dirs`; folders of one name make one table.
 
-    Raises UserError for a folder that is missing or holds no sweep, an unknown sweep or scale, and a run
-    found twice.
+    Args:
+      dirs: workdirs or SWEEP@SCALE folders.
+      left_out: gets the errors of sweeps that cannot be read, so that the others are; none where no sweep can be.
+
+    Raises UserError for a folder that is missing or holds no sweep; and, without `left_out`, for an unknown sweep or
+    scale, and a run found twice.
     """
     folders: dict[str, list[pathlib.Path]] = {}
     for directory in dirs:
@@ -157,7 +161,24 @@ def read(dirs: Iterable[pathlib.Path]) -> list[Results]:
             same_name = folders.setdefault(folder.resolve().name, [])
             if folder.resolve() not in [other.resolve() for other in same_name]:
                 same_name.append(folder)
-    return [_results(name, found) for name, found in sorted(folders.items())]
+    read, errors = [], []
+    for name, found in sorted(folders.items()):
+        try:
+            read.append(_results(name, found))
+        except UserError as error:
+            errors.append(UserError(f"{', '.join(map(str, found))}: {error}" if len(folders) > 1 else str(error)))
+    if errors and (left_out is None or not read):
+        raise errors[0]
+    if left_out is not None:
+        left_out += errors
+    return read
+
+
+def refuse(left_out: list[UserError]) -> None:
+    """Raises UserError, in one line, for the sweeps that could not be read, if any, when the others are through."""
+    if left_out:
+        more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+        raise UserError(f"left out: {left_out[0]}{more}")
 
 
 def _sweep_folders(directory: pathlib.Path) -> list[pathlib.Path]:

@@ -47,10 +47,11 @@ def report(
 
     After the main table comes that of the rows tuned, if any were. The files are called table.md, scores.csv and so on,
     and lie in OUT/SWEEP@SCALE/, or, without `out`, in the first SWEEP@SCALE folder that was read; where the paper has
-    numbers, a picture lies beside them. Returns the files; UserError where no sweep has the table that was asked for.
+    numbers, a picture lies beside them. Returns the files; UserError where no sweep has the table that was asked for,
+    and, when all others are written, for a sweep that cannot be read.
     """
-    written, shown, names = [], 0, {}
-    for found in results.read(dirs):
+    written, shown, names, left_out = [], 0, {}, []
+    for found in results.read(dirs, left_out):
         folder = found.folders[0] if out is None else out / found.name
         made = {name: table for name, build in TABLES.items() if (table := build(found)).rows}
         names |= made
@@ -74,4 +75,5 @@ def report(
         console.print(rich.text.Text(f"Written: {printable(str(folder))}/{files}\n"))
     if not shown:
         raise UserError(f"no run says anything of {show}; there are {', '.join(names)}")
+    results.refuse(left_out)
     return written
