@@ -8,6 +8,7 @@ from experiments.report import compare, tables, transfer, write
 from tx import cli, plugins, streams
 from tx.errors import one_line_errors, printable
 from tx.files import to_json
+from tx.runs import imports
 from tx.runs.run_dir import RunDir
 
 
@@ -21,6 +22,7 @@ def _parser():
     one = commands.add_parser("report", help="the tables of a sweep, from its result.json files")
     one.add_argument("dirs", nargs="+", type=cli.path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
     one.add_argument("--out", type=cli.path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
+    _add_only(one)
     one.add_argument("--show", choices=write.TABLES, default="table", help="which to print; all are written")
     one.add_argument("--readme", type=cli.path, help="instead, renew the tables in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
@@ -28,6 +30,7 @@ def _parser():
     one.add_argument("a", type=cli.path, metavar="DIR_A", help="a workdir or SWEEP@SCALE folder")
     one.add_argument("b", type=cli.path, metavar="DIR_B", help="another")
     one.add_argument("--fail-on", choices=("regression",), help="exit 1 where B is worse beyond the noise, or failed")
+    _add_only(one)
     one = commands.add_parser("transfer", help="a sweep's effects beside each other at every scale it was run at")
     one.add_argument("sweep", metavar="SWEEP", help="e.g. table3")
     one.add_argument("dirs", nargs="*", type=cli.path, metavar="DIR", help="workdirs (default: runs)")
@@ -43,6 +46,17 @@ def _parser():
     one.add_argument("--lengths", type=_numbers, metavar="N,N", help="of sentences (default: 16 to 2048, in minutes)")
     one.add_argument("--out", type=cli.path, default=".", help="folder for table1.* (default: this one)")
     return parser
+
+
+def _add_only(parser):
+    parser.add_argument(
+        "--only",
+        action="extend",
+        default=[],
+        type=lambda globs: globs.split(","),  # no name of a variant has a comma; the points of a grid go by theirs
+        metavar="GLOB[,GLOB]",
+        help="only these rows, e.g. 'A/*,big'; repeatable. A report then goes to --out, or is printed alone",
+    )
 
 
 def _numbers(text):
@@ -82,21 +96,26 @@ def main(argv: list[str] | None = None) -> int:
         layer_costs.run(args.lengths or layer_costs.LENGTHS, args.out, console)
         return 0
     if args.command == "figures":
+        imports.recall([args.run])
         from experiments.analysis import figures  # matplotlib and JAX are slow to import
 
         for path in figures.draw(RunDir(args.run), args.sentence, args.kind, args.layer, args.heads, args.out):
             print(f"Written: {printable(str(path))}")
         return 0
     if args.command == "compare":
-        return 1 if compare.compare(args.a, args.b, console, args.fail_on) else 0
+        imports.recall([args.a, args.b])
+        return 1 if compare.compare(args.a, args.b, console, args.only, args.fail_on) else 0
     if args.command == "transfer":
-        transfer.transfer(args.sweep, args.dirs or [cli.path("runs")], args.out, console)
+        dirs = args.dirs or [cli.path("runs")]
+        imports.recall(dirs)
+        transfer.transfer(args.sweep, dirs, args.out, console)
         return 0
+    imports.recall(args.dirs)
     if args.check and args.readme is None:
         parser.error("--check needs --readme")
     if args.readme is not None:
         return readme.renew_readme(args.readme, args.dirs, check=args.check)
-    write.report(args.dirs, args.out, console, args.show)
+    write.report(args.dirs, args.out, console, args.show, args.only)
     return 0
 
 

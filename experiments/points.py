@@ -1,9 +1,10 @@
 """Names of the points of a grid around a variant: "base+num_heads=2"."""
 
 import collections
+import fnmatch
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import tx.config
 
@@ -14,9 +15,14 @@ def name(variant: str, point: Mapping[str, object]) -> str:
     Fields stand in alphabetical order, so that a point has one name; the dotted field stands where its last part is
     not unique. The name is also the path of a folder.
     """
+    return label(variant, dict(sorted(point.items())))
+
+
+def label(variant: str, point: Mapping[str, object]) -> str:
+    """Returns what `name` does, for people: the fields in the order of the point."""
     leaves = collections.Counter(field.rpartition(".")[2] for field in tx.config.fields(tx.config.get_config()))
     parts = []
-    for field, value in sorted(point.items()):
+    for field, value in point.items():
         leaf = field.rpartition(".")[2]
         safe = re.sub(r"[^A-Za-z0-9_.+-]", "-", text(value).removesuffix(".0"))
         parts.append(f"{leaf if leaves[leaf] == 1 else field}={safe}")
@@ -25,7 +31,17 @@ def name(variant: str, point: Mapping[str, object]) -> str:
 
 def product(grid: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
     """Returns {dotted field: value} for every point of {dotted field: values}; of an empty grid the one point {}."""
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return combine([{field: value} for value in values] for field, values in grid.items())
+
+
+def combine(axes: Iterable[Sequence[Mapping[str, object]]]) -> list[dict[str, object]]:
+    """Returns the product of axes, each a list of points that it goes through; the last axis changes fastest."""
+    return [{f: value for part in parts for f, value in part.items()} for parts in itertools.product(*axes)]
+
+
+def matches(variant: str, called: str, glob: str) -> bool:
+    """Returns whether a glob of --only means a row: by its own name, or by that of the variant that it is around."""
+    return any(fnmatch.fnmatchcase(one, glob) for one in (variant, called))
 
 
 def text(value: object) -> str:

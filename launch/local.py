@@ -2,6 +2,7 @@
 
     python -m launch.local table3@smoke --workdir=DIR [--seeds=3] [--jobs=N] [--only='A/*,big'] [--dry_run]
         [--set train.steps=500] [--grid model.num_heads=1,2,4 --grid model.dropout=0,0.1] [--stack[=N]]
+        [--grid model.num_heads,model.d_k=1:64,2:32,4:16 --match=params]
         [--tune optim.lr_factor=0.5,0.7,1,1.4,2]
 
 What is done under the same configuration is skipped, what failed or was interrupted is run again, another
@@ -27,7 +28,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compilation_cache, grouping, plan, power, status, tuning
+from launch import compilation_cache, grouping, plan, power, request, status, tuning
 from launch.display import View, plan_table, say
 from launch.plan import PlannedRun
 from launch.pool import Command, Job, Pool, describe_signal, outcome
@@ -39,6 +40,7 @@ from launch.watchdog import Watch, watched
 from tx import cli, plugins
 from tx.errors import UserError, last_error, one_line_errors
 from tx.model import flops
+from tx.runs import imports
 from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
@@ -279,6 +281,7 @@ def main(
         console = Console(highlight=False, width=PLAIN_WIDTH)
     argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
     if (found := _status_parser().parse_known_args(argv)[0].status) is not None:
+        imports.recall([found])
         status.show(found, console)
         return 0
     args = _parser().parse_args(argv)
@@ -290,7 +293,7 @@ def main(
         raise UserError(f"--retries must be at least 0; got {args.retries}")
     stages = tuning.stages(args)
     if args.dry_run:
-        runs = [run for stage in stages for run in _shown(stage, args.stack, console)]
+        runs = [run for stage in stages for run in _shown(stage, args, console)]
         plan.refuse_clashes(runs)
         for line in power.lines(runs, args.workdir):
             say(console, line)
@@ -310,13 +313,21 @@ def main(
     return 1 if failed else 0
 
 
-def _shown(stage: Stage, most: int | None, console: Console) -> list[PlannedRun]:
+def _shown(stage: Stage, args: argparse.Namespace, console: Console) -> list[PlannedRun]:
     """Prints the plan of a stage, with groups where runs train side by side, and returns its runs."""
     if stage.title:
         say(console, f"{stage.title}:")
     runs = with_text(stage.preview())
-    console.print(plan_table(runs, grouping.groups(runs, most) if most != 1 else ()))
+    console.print(plan_table(runs, grouping.groups(runs, args.stack) if args.stack != 1 else ()))
+    _say_differences(runs, args, console)
     return runs
+
+
+def _say_differences(runs: Sequence[PlannedRun], args: argparse.Namespace, console: Console) -> None:
+    """Says where the points of a grid differ in size, and what evens them."""
+    if args.grid and (note := request.differences(runs)):
+        mend = "" if args.match or "parameters" not in note else "; --match=params lets d_ff take up the slack"
+        say(console, note + mend)
 
 
 def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun], int]:
@@ -343,9 +354,11 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
         _set_aside(stale, console)
         runs = with_text(stage.plan())
         groups = grouping.groups(runs, args.stack)
+    request.remember(args, runs)
     stage.begun()
     if stage.title:
         say(console, f"{stage.title}: {len(runs)} runs")
+    _say_differences(runs, args, console)
     failed = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries, args.stalled * 60)
     for line in stage.ended():
         say(console, line)

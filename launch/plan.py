@@ -6,7 +6,6 @@ Every configuration is resolved and validated here, before anything starts. No t
 import argparse
 import collections
 import dataclasses
-import fnmatch
 import functools
 import os
 import pathlib
@@ -17,6 +16,7 @@ import ml_collections
 
 import tx.config
 from experiments import points, registry
+from launch import assignments, matching
 from tx import cli, plugins
 from tx.errors import UserError
 from tx.model import flops
@@ -24,12 +24,6 @@ from tx.runs import run_config, state
 from tx.runs.run_config import Request
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
-
-_OWNED = {  # fields that --set, --grid and --tune may not touch, and why
-    "name": "the launcher names the runs",
-    "version": "it belongs to the code",
-    "train.seed": "use --seeds=K for seeds 1 to K",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +39,7 @@ class PlannedRun:
       folder: the run's files.
       state: what is there already.
       trained_in: the folder of the run whose parameters it takes; None where it is trained itself.
+      point: {dotted field: value} of --grid or --tune, in the order of its axes.
     """
 
     name: str
@@ -55,6 +50,7 @@ class PlannedRun:
     folder: RunDir
     state: RunState
     trained_in: RunDir | None = None
+    point: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def read_again(self) -> "PlannedRun":
         """Returns it with the state that its folder has now."""
@@ -95,10 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
     parser.add_argument(
         "--seeds",
-        type=int,
-        default=1,
-        metavar="K",
-        help="seeds 1 to K of every variant; with --tune, the K fresh seeds 2 to K+1 (default: 1)",
+        default="1",
+        metavar="K|K,L",
+        help="seeds 1 to K of every variant; with --tune, the K fresh seeds 2 to K+1 (default: 1). With a comma, "
+        "exactly those: --seeds=3,4, or --seeds=7, for seed 7 alone",
     )
     parser.add_argument(
         "--only",
@@ -120,8 +116,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=V1,V2",
-        help="the product of all --grid around every variant selected, each point a variant of its own; "
-        "values are taken as they are, whatever the scale; repeatable",
+        help="the product of all --grid around every variant selected, each point a variant of its own, and, without "
+        "--only, the base once; values are taken as they are, whatever the scale; repeatable. Fields that go together "
+        "make one axis: --grid model.num_heads,model.d_k=1:64,2:32,4:16",
+    )
+    parser.add_argument(
+        "--match",
+        choices=("params",),
+        help="give every point of --grid the d_ff with which it has as many parameters as its variant, within "
+        f"{100 * matching.TOLERANCE:g} per cent",
     )
     parser.add_argument(
         "--tune",
@@ -149,38 +152,47 @@ def make(args: argparse.Namespace) -> list[PlannedRun]:
 
     Raises UserError for an unknown or empty selection, an impossible configuration, two runs in one folder.
     """
-    return runs_of(select(args), range(1, args.seeds + 1), args)
+    return runs_of(_with_base(select(args), args), assignments.seeds(args), args)
+
+
+def _with_base(rows: Sequence[Row], args: argparse.Namespace) -> list[Row]:
+    """Returns the rows, those of each sweep after its base where they are a grid: differences are from that.
+
+    With --only there is what was named, and no more.
+    """
+    found, sweeps = [], set()
+    for row in rows:
+        run = registry.parse(row.name)
+        base = run._replace(variant=run.sweep.variants[0])
+        if args.grid and not args.only and (run.sweep.name, run.scale.label) not in sweeps:
+            sweeps.add((run.sweep.name, run.scale.label))
+            found.append(Row(base.name, {}))
+        found.append(row)
+    return found
 
 
 def select(args: argparse.Namespace) -> list[Row]:
     """Returns the variants that parsed arguments select, each at every point of --grid; UserError as `make`."""
-    if args.seeds < 1:
-        raise UserError(f"--seeds must be at least 1; got {args.seeds}")
+    assignments.seeds(args)
     names = list(dict.fromkeys(name for pattern in args.selector for name in registry.select(pattern)))
-    globs, around = args.only or [], points.product(grids(args)["--grid"])
+    asked = assignments.given(args)
+    globs, around = args.only or [], points.combine(asked.axes)
+    if args.match and not asked.axes:
+        raise UserError(f"--match={args.match} is for the points of a grid; give --grid, or leave it out")
     selected, missed = [], set(globs)
     for name in names:
         variant = registry.parse(name).variant.name
         for point in around:
-            called = (variant, points.name(variant, point))
-            met = {glob for glob in globs if any(fnmatch.fnmatchcase(one, glob) for one in called)}
+            met = {glob for glob in globs if points.matches(variant, points.name(variant, point), glob)}
             missed -= met
             if met or not globs:
-                selected.append(Row(name, point))
+                selected.append(
+                    Row(name, matching.match_parameters(name, point, asked.settings) if args.match else point)
+                )
     if missed:
         known = ", ".join(dict.fromkeys(registry.parse(name).variant.name for name in names))
         raise UserError(f"--only={min(missed, key=globs.index)} is none of: {known}")
     return selected
-
-
-def grids(args: argparse.Namespace) -> dict[str, dict[str, list]]:
-    """Returns {flag: {dotted field: values}} of --set (one value each), --grid and --tune; UserError for a clash."""
-    texts = {"--set": args.settings, "--grid": args.grid, "--tune": args.tune}
-    found = {flag: _assignments(flag, given, single=flag == "--set") for flag, given in texts.items()}
-    for flag, other in (("--set", "--grid"), ("--set", "--tune"), ("--grid", "--tune")):
-        if both := sorted(found[flag].keys() & found[other].keys()):
-            raise UserError(f"{both[0]} is given to {flag} and to {other}; leave one out")
-    return found
 
 
 def runs_of(rows: Iterable[Row], seeds: Sequence[int], args: argparse.Namespace) -> list[PlannedRun]:
@@ -191,16 +203,12 @@ def runs_of(rows: Iterable[Row], seeds: Sequence[int], args: argparse.Namespace)
       seeds: of each.
       args: what else is asked for: --set and --workdir.
     """
-    plan = functools.partial(_runs_of_row, seeds=seeds, settings=_settings(args), workdir=args.workdir)
+    plan = functools.partial(_runs_of_row, seeds=seeds, settings=assignments.given(args).settings, workdir=args.workdir)
     runs = [run for row in rows for run in plan(row)]
     for folder, count in collections.Counter(run.folder.path for run in runs).items():
         if count > 1:
             raise UserError(f"{count} of the runs asked for would share {folder}; launch them one by one")
     return _with_trainings(runs, plan)
-
-
-def _settings(args):
-    return {field: value for field, (value,) in grids(args)["--set"].items()}
 
 
 def _with_trainings(runs, plan) -> list[PlannedRun]:
@@ -240,7 +248,7 @@ def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
     for seed in seeds:
         config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
         folder = RunDir(workdir / sweep / variant.name / f"seed{seed}")
-        planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, _state(folder, config)))
+        planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, _state(folder, config), point=row.point))
     return planned
 
 
@@ -265,26 +273,3 @@ def refuse_clashes(runs: Sequence[PlannedRun]) -> None:
             f"{first.folder.path} holds another configuration: {first.state.reason}"
             f"{f' (and {more} more runs)' if more else ''}; choose another --workdir, or delete that folder"
         )
-
-
-def _assignments(flag: str, texts: Sequence[str], single: bool = False) -> dict[str, list]:
-    """Reads "FIELD=VALUE" (or "FIELD=V1,V2,...") into {field: typed values}, fields in alphabetical order.
-
-    The order of the command line is forgotten, so that it cannot give one point of a grid two names.
-    """
-    found = {}
-    for text in texts:
-        field, equals, values = text.partition("=")
-        if not equals or not values:
-            raise UserError(f"{flag} takes FIELD=VALUE{'' if single else ',VALUE,...'}; got {text!r}")
-        if field in _OWNED:
-            raise UserError(f"{flag} cannot change {field}: {_OWNED[field]}")
-        if field in found:
-            raise UserError(f"{flag} is given {field} twice; give it once")
-        parsed = []
-        for value in [values] if single else values.split(","):
-            probe = tx.config.get_config()
-            tx.config.update(probe, {field: value}, flag)
-            parsed.append(tx.config.fields(probe)[field])
-        found[field] = list(dict.fromkeys(parsed))
-    return dict(sorted(found.items()))

@@ -12,8 +12,9 @@ from experiments import points, registry, tuning
 from experiments.report import results
 from experiments.report.symbols import show
 from experiments.tuning import Asked
-from launch import plan
+from launch import assignments, plan
 from launch.plan import PlannedRun, Row
+from tx.errors import UserError
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
 
@@ -59,8 +60,10 @@ class Tuning:
     """
 
     def __init__(self, args: argparse.Namespace):
-        self._args, grid = args, plan.grids(args)["--tune"]
-        self._seeds = tuple(range(tuning.SEED + 1, tuning.SEED + 1 + args.seeds))
+        self._args, grid = args, assignments.given(args).tune
+        self._seeds = assignments.seeds(args, first=tuning.SEED + 1)
+        if tuning.SEED in self._seeds:
+            raise UserError(f"--seeds={args.seeds}: with --tune, seed {tuning.SEED} is of the grid; give fresh ones")
         self._rows = []
         for row in plan.select(args):
             run = registry.parse(row.name)

@@ -24,7 +24,7 @@ FLOORS = {
         ["readme", "bench.decoding bench.guards bench.seeds bench.table bench.training"],
         ["analysis", "listing", "bench.contestants"],
         ["bench.harness", "report"],
-        ["claims", "config", "tuning", "sweeps"],
+        ["claims", "config", "launches", "tuning", "sweeps"],
         ["points", "registry"],
         ["scales"],
     ],
@@ -33,9 +33,10 @@ FLOORS = {
         ["gpu.session gpu.bundle gpu.take"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local"],
         ["status", "tuning"],
-        ["display", "grouping", "power", "queue", "text"],
+        ["display", "grouping", "power", "queue", "request", "text"],
         ["pool"],
         ["plan", "resources", "compilation_cache", "watchdog"],
+        ["assignments", "matching"],
     ],
 }
 PACKAGES = ["tx", "experiments", "launch"]  # each may import from those before it

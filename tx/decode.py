@@ -19,6 +19,7 @@ from tx.decoding.limits import describe_long_line, find_long_sources
 from tx.decoding.trained_model import open_run
 from tx.decoding.translator import Translator
 from tx.errors import UserError, one_line_errors, printable
+from tx.runs import imports
 from tx.runs.run_dir import RunDir
 from tx.runtime import backend, environment
 from tx.runtime.backend import keep_freed_memory
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     add_decoding_options(parser)
     parser.add_argument("file", nargs="?", type=path, help="sentences, one a line (default: standard input)")
     arguments = parser.parse_args(plugins.take(argv))
+    imports.recall([arguments.run])
     environment.refuse_other_numbers()
     keep_freed_memory()
     backend.start()

@@ -15,6 +15,7 @@ from tx.errors import one_line_errors
 from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.evaluation.translation import evaluate_translations, split_names
 from tx.files import to_json
+from tx.runs import imports
 from tx.runs.run_dir import RunDir
 from tx.runtime import backend, environment
 from tx.runtime.backend import keep_freed_memory
@@ -26,6 +27,7 @@ def main(argv: list[str]) -> None:
     add_decoding_options(parser)
     parser.add_argument("--splits", help="comma-separated, instead of the run's own decode.splits")
     arguments = parser.parse_args(plugins.take(argv))
+    imports.recall([arguments.run])
     environment.refuse_other_numbers()
     keep_freed_memory()
     backend.start()

@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
-from experiments.report.results import Results
+from experiments.report import budget, meaning
+from experiments.report.results import NOT_COMPARED, Results, Row
+from experiments.report.symbols import show
 from experiments.scales import PAPER
+from tx.config import says_where
 from tx.runs.result import RunResult
 
 
@@ -25,7 +28,7 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
         ("epochs", _range((r.train.epochs for r in done), ",.1f")),
         ("target tokens trained on", _range((r.train.target_tokens for r in done), ",")),
         ("vocabulary", f"{_range((r.vocab_size for r in done), ',')} subwords"),
-        ("seeds", _list(run.seed for row in found.rows for run in row.runs if run.result)),
+        ("seeds", _list(run.seed for row in found.shown for run in row.runs if run.result)),
         ("PPL on", _list(r.dev.split for r in done)),
         ("BLEU on", _list(r.split for r in translated)),
         ("last word asked of", _list(r.split for r in done if not r.translated)),
@@ -46,7 +49,7 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
 def standing_notes(found: Results) -> tuple[str, ...]:
     """Returns the notes of any table: what its columns are, and what makes its rows incomparable."""
     notes = []
-    if any(row.variant.paper for row in found.rows):
+    if found.beside_paper:
         notes.append(
             "PPL is per subword of our own vocabulary and so not comparable with the paper's, which is per "
             "subword of its own. Our BLEU is sacreBLEU; the paper's is tokenised and splits compounds."
@@ -54,6 +57,8 @@ def standing_notes(found: Results) -> tuple[str, ...]:
     return (
         *notes,
         *_recipe_notes(found),
+        *settings_notes(found.shown),
+        *_size_note(found),
         *_longer_notes(found),
         *_scored_note(found),
         *texts_notes(found.done),
@@ -83,10 +88,33 @@ def _recipe_notes(found):
     return notes
 
 
+def settings_notes(rows: Sequence[Row]) -> Iterable[str]:
+    """Yields a note for each --set that rows were launched with, and says which; not of what makes no difference."""
+    rows_of: dict[str, list[str]] = {}
+    for row in rows:
+        settings = {f: v for f, v in (row.asked.settings if row.asked else {}).items() if f not in NOT_COMPARED}
+        if told := " ".join(f"{f}={show(v)}" for f, v in settings.items() if not says_where(f)):
+            rows_of.setdefault(told, []).append(row.label)
+    for told, names in rows_of.items():
+        yield f"Launched with --set {told}: {'every row' if len(names) == len(rows) else ', '.join(names)}."
+
+
+def _size_note(found):
+    """Returns a note where points of a grid differ in size."""
+    grids: dict[str, list] = {}
+    for row in found.shown:
+        if row.asked and row.asked.point and row.asked.variant in {one.name for one in found.sweep.variants}:
+            variant = found.sweep.variant(row.asked.variant)
+            if config := meaning.meaning(found.sweep, found.scale, variant, row.asked):
+                grids.setdefault(variant.name, []).append((row.asked.point, config))
+    note = budget.differences(grids)
+    return (f"{note}.",) if note else ()
+
+
 def _longer_notes(found):
     """Yields notes on the rows that train longer than the others, and for how many steps each was run."""
     usual = {**PAPER, **found.sweep.base}["train.steps"]
-    for row in found.rows:
+    for row in found.shown:
         if steps := row.variant.diff.get("train.steps"):
             ran = _range((r.train.steps for r in row.results), ",") if row.results else "not run"
             paper = ", as in the paper" if row.variant.paper else ""
@@ -114,7 +142,7 @@ def texts_notes(done: Sequence[RunResult]) -> tuple[str, ...]:
 
 def seeds_note(found: Results) -> tuple[str, ...]:
     """Returns a note on what ± is, where any row has several seeds."""
-    several = any(len(row.results) > 1 for row in found.rows)
+    several = any(len(row.results) > 1 for row in found.shown)
     return ("± is the standard deviation over seeds (n - 1).",) if several else ()
 
 

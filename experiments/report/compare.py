@@ -2,7 +2,7 @@
 
 import math
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import rich.console
 import rich.text
@@ -20,19 +20,26 @@ _SCORES = {"PPL": PPL, "BLEU": BLEU, "exact %": EXACT}
 _SIDES = ("A", "B")
 
 
-def compare(a: pathlib.Path, b: pathlib.Path, console: rich.console.Console, fail_on: str | None = None) -> list[str]:
+def compare(
+    a: pathlib.Path,
+    b: pathlib.Path,
+    console: rich.console.Console,
+    only: Sequence[str] = (),
+    fail_on: str | None = None,
+) -> list[str]:
     """Prints a table for every sweep that both folders hold; the one in each, where they hold one and none is in both.
 
     Args:
       a, b: a workdir or SWEEP@SCALE folder each.
       console: where to print.
+      only: globs of the rows to show (`results.read`).
       fail_on: "regression" to look for rows of B that are worse than those of A.
 
     Returns what was found of that, in sentences, which are printed too. Raises UserError where there is nothing to put
     side by side, or a folder cannot be read (`results.read`), or no row could be tested for what is looked for.
     """
     found, tested, left_out = [], 0, []
-    for pair in _pairs(*({one.name: one for one in results.read([folder], left_out)} for folder in (a, b))):
+    for pair in _pairs(*({one.name: one for one in results.read([folder], only, left_out)} for folder in (a, b))):
         tables.print_table(build(*pair), console)
         if fail_on:
             worse = regression.regressions(_by_row(*pair))
@@ -82,7 +89,7 @@ def build(a: Results, b: Results) -> Table:
 
 
 def _by_row(a, b):
-    ours, theirs = ({row.variant.name: row for row in found.rows} for found in (a, b))
+    ours, theirs = ({row.variant.name: row for row in found.shown} for found in (a, b))
     return {name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}
 
 
@@ -91,7 +98,7 @@ def _measures(a, b):
 
 
 def _some(measure, *sides):
-    return any(value != 0 for found in sides for row in found.rows for value in measure.values(row))
+    return any(value != 0 for found in sides for row in found.shown for value in measure.values(row))
 
 
 def _columns(shown):
@@ -111,7 +118,8 @@ def _cells(name, pair, sides, shown, tests, notes):
         state_of(row, found.seeds(row), notes, flags.of(row, found)) if row else ""
         for row, found in zip(pair, sides, strict=True)
     )
-    return (name, *scores, f"{sum(same)} of {len(same)}" if same else "", *states)
+    label = next(filter(None, pair)).label
+    return (label, *scores, f"{sum(same)} of {len(same)}" if same else "", *states)
 
 
 def _difference(measure: Measure, a: Row | None, b: Row | None) -> str:

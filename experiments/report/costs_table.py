@@ -20,18 +20,18 @@ _HOW = ("Scale", "steps", "seeds", "device", "code")
 
 def build(found: Results) -> Table:
     """Makes the table from whatever runs there are; rows without results stay, and are blank."""
-    hours = {row.variant.name: _HOURS.values(row) for row in found.rows}
+    hours = {row.variant.name: _HOURS.values(row) for row in found.shown}
     total = sum(sum(of_row) for of_row in hours.values())
-    threads = {row.variant.name: _threads(row) for row in found.rows}
+    threads = {row.variant.name: _threads(row) for row in found.shown}
     cells = [
         (
-            row.variant.name,
+            row.label,
             str(len(row.results) or ""),
             threads[row.variant.name],
             *(measure.cell(row) for measure in _MEASURES.values()),
             number(sum(hours[row.variant.name]) if row.results else None, _HOURS.form),
         )
-        for row in found.rows
+        for row in found.shown
     ]
     blank = [""] * len(_MEASURES)
     records = [
@@ -39,7 +39,7 @@ def build(found: Results) -> Table:
         | {"runs": len(row.results), "threads": threads[row.variant.name]}
         | {title: measure.mean(row) for title, measure in _MEASURES.items()}
         | {"device hours": sum(hours[row.variant.name])}
-        for row in found.rows
+        for row in found.shown
     ]
     return Table(
         title=f"{found.name}: what the runs cost.",
@@ -50,8 +50,8 @@ def build(found: Results) -> Table:
             *(Column(title, drop=1) for title in _MEASURES),
             Column("device hours"),
         ),
-        rows=(*cells, ("all", str(len(found.done)), "", *blank, number(total, _HOURS.form))),
-        groups=(*(row.group for row in found.rows), "all"),
+        rows=cells and (*cells, ("all", str(len(found.done)), "", *blank, number(total, _HOURS.form))),
+        groups=(*(row.group for row in found.shown), "all"),
         caption=caption(found, _HOW),
         notes=(
             "PFLOP: 10^15 floating-point operations, counted by formula for the weight products over full batches. "

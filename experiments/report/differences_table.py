@@ -55,7 +55,7 @@ def build(found: Results) -> Table:
     """Makes the table of the rows that have an interval; it has none without."""
     known = intervals(found)
     resampled = bootstrap.bleu_intervals(found) if any(known.values()) else {}
-    rows = [row for row in found.rows[1:] if any(row.variant.name in one for one in known.values())]
+    rows = [row for row in found.shown if any(row.variant.name in one for one in known.values())]
     records = [_record(row, found.rows[0], known, resampled) for row in rows]
     return Table(
         title=f"{found.name}: differences from {found.rows[0].variant.name}.",

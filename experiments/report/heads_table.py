@@ -19,7 +19,7 @@ _HOW = ("Scale", "steps", "seeds", "PPL on", "code")
 def build(found: Results) -> Table:
     """Makes the table from the runs that were looked into (`probe.attention`): a line a head, means over the seeds."""
     records = []
-    for row in found.rows:
+    for row in found.shown:
         heads: dict[tuple, list[Head]] = {}
         for result in row.results:
             for one in result.attention or ():

@@ -54,7 +54,7 @@ def build(found: Results) -> Table:
         for band in cut
         if title == "BLEU" or some_exact
     }
-    rows = found.rows if known else ()
+    rows = found.shown if known else ()
     records = [
         {"name": found.name_of(row), "row": row.variant.name}
         | {f"{title} {band}": measure.mean(row) for (title, band), measure in measures.items()}
@@ -64,7 +64,7 @@ def build(found: Results) -> Table:
     return Table(
         title=f"{found.name}: translations by length of sentence.",
         columns=(Column("row", text=True), *(Column(title, str(band), drop=1) for title, band in measures)),
-        rows=tuple((row.variant.name, *(one.cell(row) for one in measures.values())) for row in rows),
+        rows=tuple((row.label, *(one.cell(row) for one in measures.values())) for row in rows),
         groups=tuple(row.group for row in rows),
         caption=caption(found, _HOW),
         notes=(*((_sizes(known[0], cut),) if known else ()), *seeds_note(found)),

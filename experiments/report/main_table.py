@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import tx.config
 from experiments import registry
 from experiments.report import agreement_table, claims_table, differences_table, flags, noise, power
 from experiments.report.captions import caption, standing_notes
@@ -23,17 +22,18 @@ def build(found: Results) -> Table:
     """Makes the table of a sweep from whatever runs there are; rows without results stay, and say why."""
     notes = Footnotes()
     base = found.rows[0]
-    changed = in_order({*_told(found.sweep.base), *(field for row in found.rows for field in row.diff)})
-    base_fields = tx.config.fields(registry.base_config(found.sweep, found.scale))
+    others = {*_told(found.sweep.base), *(field for row in found.shown for field in row.diff)}
+    changed = [*found.axes, *in_order(others.difference(found.axes))]
     shown, known = _shown(found), differences_table.intervals(found)
     cells, records = [], []
-    for row in found.rows:
-        settings = {field: (base_fields if row is base else row.diff).get(field) for field in changed}
+    for row in found.shown:
+        filled = base.now if row is base else {**base.now, **row.diff} if found.axes else row.diff
+        settings = {field: filled.get(field) for field in changed}
         params = {result.params: f"{result.params / 1e6:.2f}" for result in row.results}
         state = state_of(row, found.seeds(row), notes, flags.of(row, found))
         cells.append(
             (
-                row.variant.name,
+                row.asked.variant if row.asked else row.variant.name,  # the columns say what the point is
                 *("" if value is None else show(value) for value in settings.values()),
                 *(cell for head in shown.scores for cell in _scored(head, row, base, shown.paper, known)),
                 *_sizes(row, ", ".join(params.values()), shown.paper, notes.mark(row.variant.note)),
@@ -45,9 +45,9 @@ def build(found: Results) -> Table:
         records.append(_record(found, row, settings, params, state, known))
     return Table(
         title=f"{found.name}: {found.sweep.doc}.",
-        columns=_columns(changed, shown),
+        columns=_columns(changed, found.axes, shown),
         rows=tuple(cells),
-        groups=tuple(row.group for row in found.rows),
+        groups=tuple(row.group for row in found.shown),
         caption=caption(found),
         notes=(
             *standing_notes(found),
@@ -90,18 +90,19 @@ class _Shown(NamedTuple):
 
 def _shown(found):
     def some(measure):
-        return any(measure.values(row) for row in found.rows)
+        return any(measure.values(row) for row in found.shown)
 
     return _Shown(
-        paper=any(row.variant.paper for row in found.rows),
+        paper=found.beside_paper,
         scores=tuple(head for head, measure in _SCORES.items() if some(measure) or not found.done),
-        exact=any(value > 0 for row in found.rows for value in EXACT.values(row)),
+        exact=any(value > 0 for row in found.shown for value in EXACT.values(row)),
         measures=tuple(name for name in found.sweep.measures if some(NAMED[name])),
     )
 
 
-def _columns(changed, shown):
-    columns = [Column("row", text=True), *(Column(symbol(field), drop=4) for field in changed)]
+def _columns(changed, axes, shown):
+    columns = [Column("row", text=True)]
+    columns += [Column(symbol(field), drop=0 if field in axes else 4) for field in changed]  # axes name the points
     whose = ("paper", "ours") if shown.paper else ("",)
     for head in shown.scores:
         columns += [Column(head, one) for one in whose] + [Column(f"Δ{head}", one, drop=2) for one in whose]

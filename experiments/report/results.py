@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import tx.config
-from experiments import registry, tuning
+from experiments import launches, points, registry, tuning
+from experiments.launches import AskedRow
 from experiments.registry import Scale, Sweep, Variant
-from experiments.report import placement
+from experiments.report import meaning, placement
 from experiments.tuning import Asked
 from tx.errors import UserError
 from tx.renamed_fields import names_of
@@ -59,6 +60,7 @@ class Row:
       runs: sorted by seed; empty where nothing was started.
       now: what its name means today, {dotted field: value}; None where only its runs know.
       free: the fields of it that a run may have otherwise.
+      asked: what launches asked for, where they say; then `now` is that.
     """
 
     variant: Variant
@@ -66,6 +68,12 @@ class Row:
     runs: tuple[SeedRun, ...]
     now: dict[str, object] | None = None
     free: frozenset[str] = frozenset()
+    asked: AskedRow | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in tables, the fields of a point in the order of the grid's axes."""
+        return self.asked.label if self.asked else self.variant.name
 
     @property
     def group(self) -> str:
@@ -95,6 +103,8 @@ class Results:
       folders: the SWEEP@SCALE folders that were read.
       tunings: of rows, as they were asked for.
       points: a row for each point of their grids; none of these is among `rows`.
+      complete: whether every folder says what was asked for.
+      only: globs, as `launch.local` takes them, of the rows to show; all where there are none.
     """
 
     sweep: Sweep
@@ -103,6 +113,32 @@ class Results:
     folders: tuple[pathlib.Path, ...]
     tunings: tuple[Asked, ...] = ()
     points: tuple[Row, ...] = ()
+    complete: bool = False
+    only: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """The rows that a table shows: those that were asked for or begun, and that `only` means.
+
+        Where a folder does not say what was asked for, every row was.
+        """
+        rows = (row for row in self.rows if row.asked or row.runs or not self.complete)
+        return tuple(row for row in rows if self.means(row.variant.name, row.asked))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The fields of the grids that the rows shown are points of, in the order given."""
+        return tuple(dict.fromkeys(field for row in self.shown if row.asked for field in row.asked.point))
+
+    @property
+    def beside_paper(self) -> bool:
+        """Whether rows stand in the paper: of a grid others than its base, which is there for differences."""
+        rows = self.shown[1:] if self.axes and self.shown[0] is self.rows[0] else self.shown
+        return any(row.variant.paper for row in rows)
+
+    def means(self, name: str, asked: AskedRow | None = None) -> bool:
+        """Returns whether a row is to be shown by `only`."""
+        return not self.only or any(meant(glob, name, asked) for glob in self.only)
 
     @property
     def name(self) -> str:
@@ -114,14 +150,17 @@ class Results:
         return f"{self.sweep.name}/{row.variant.name}@{self.scale.label}"
 
     def seeds(self, row: Row) -> list[int]:
-        """Returns every seed that any row of its kind, registered or not, has: those that `row` should have.
+        """Returns the seeds that `row` should have: those asked for, else those of all rows of its kind.
 
         A point of a tuning should have the seed of the grid, and the fresh ones if it is chosen.
         """
         if row.variant.name in {point.variant.name for point in self.points}:
             return sorted(self._seeds_of_point(row.variant.name))
+        if row.asked:
+            return sorted({*row.asked.seeds, *(run.seed for run in row.runs)})
         registered = {variant.name for variant in self.sweep.variants}
         alike = [r for r in self.rows if (r.variant.name in registered) == (row.variant.name in registered)]
+        alike = [r for r in alike if not r.asked]
         return sorted({run.seed for other in alike for run in other.runs})
 
     def _seeds_of_point(self, point):
@@ -136,24 +175,27 @@ class Results:
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
-        """Rows of the table, then the points of tunings: every run that lies in the folders is in one of them."""
-        return (*self.rows, *self.points)
+        """Rows that a table shows, then the points of tunings: without `only`, every run of the folders is in one."""
+        return (*self.shown, *self.points)
 
     @property
     def done(self) -> list[RunResult]:
         """Every result of every row of the table."""
-        return [result for row in self.rows for result in row.results]
+        return [result for row in self.shown for result in row.results]
 
 
-def read(dirs: Iterable[pathlib.Path], left_out: list[UserError] | None = None) -> list[Results]:
+def read(
+    dirs: Iterable[pathlib.Path], only: Sequence[str] = (), left_out: list[UserError] | None = None
+) -> list[Results]:
     """Reads every SWEEP@SCALE folder that is, or lies in, one of `dirs`; folders of one name make one table.
 
     Args:
       dirs: workdirs or SWEEP@SCALE folders.
+      only: globs of the rows to show; [] for all.
       left_out: gets the errors of sweeps that cannot be read, so that the others are; none where no sweep can be.
 
-    Raises UserError for a folder that is missing or holds no sweep; and, without `left_out`, for an unknown sweep or
-    scale, and a run found twice.
+    Raises UserError for a folder that is missing or holds no sweep, and a glob of `only` that means no row; and,
+    without `left_out`, for an unknown sweep or scale, and a run found twice.
     """
     folders: dict[str, list[pathlib.Path]] = {}
     for directory in dirs:
@@ -164,13 +206,18 @@ def read(dirs: Iterable[pathlib.Path], left_out: list[UserError] | None = None) 
     read, errors = [], []
     for name, found in sorted(folders.items()):
         try:
-            read.append(_results(name, found))
+            read.append(dataclasses.replace(_results(name, found), only=tuple(only)))
         except UserError as error:
             errors.append(UserError(f"{', '.join(map(str, found))}: {error}" if len(folders) > 1 else str(error)))
     if errors and (left_out is None or not read):
         raise errors[0]
     if left_out is not None:
         left_out += errors
+    for glob in only:
+        rows = [(row.variant.name, row.asked) for one in read for row in one.rows]
+        rows += [(asked.row, None) for one in read for asked in one.tunings]
+        if not any(meant(glob, *row) for row in rows):
+            raise UserError(f"--only={glob} is none of: {', '.join(dict.fromkeys(name for name, _ in rows))}")
     return read
 
 
@@ -179,6 +226,11 @@ def refuse(left_out: list[UserError]) -> None:
     if left_out:
         more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         raise UserError(f"left out: {left_out[0]}{more}")
+
+
+def meant(glob: str, name: str, asked: AskedRow | None = None) -> bool:
+    """Returns whether a glob of --only means a row; a point of a grid is also meant by the name of its variant."""
+    return points.matches(asked.variant if asked else name.partition("+")[0], name, glob)
 
 
 def _sweep_folders(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -194,7 +246,7 @@ def _sweep_folders(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _results(name: str, folders: list[pathlib.Path]) -> Results:
     sweep, scale = registry.parse_sweep(name)
-    base = registry.base_config(sweep, scale)
+    launched = launches.read(folders)
     paths: dict[str, dict[int, pathlib.Path]] = {variant.name: {} for variant in sweep.variants}
     for folder in folders:
         for variant, seed, path in _run_folders(folder, ""):
@@ -202,11 +254,21 @@ def _results(name: str, folders: list[pathlib.Path]) -> Results:
             if other != path:
                 raise UserError(f"{name}: {variant} seed {seed} is in {other} and in {path}; leave one out")
     tunings = _tunings(folders)
-    tried = sorted({point for asked in tunings for point in asked.points} - {one.name for one in sweep.variants})
-    points = [_extra_row(sweep, scale, point, paths.pop(point, {}), base) for point in tried]
-    rows = [_row(sweep, scale, variant, paths.pop(variant.name), base) for variant in sweep.variants]
-    rows += [_extra_row(sweep, scale, name, runs, base) for name, runs in sorted(paths.items())]
-    return Results(sweep, scale, tuple(rows), tuple(folders), tuple(tunings), tuple(points))
+    of_base = meaning.asked_of_base(sweep, launched, bool(paths[sweep.variants[0].name]))
+    base = meaning.meaning(sweep, scale, sweep.variants[0], of_base) or registry.base_config(sweep, scale)
+    registered = [variant.name for variant in sweep.variants]
+    tried = sorted({point for asked in tunings for point in asked.points}.difference(registered))
+
+    def extra(name):
+        return _extra_row(sweep, scale, name, paths.get(name, {}), base, launched.rows.get(name))
+
+    rows = [_row(sweep, scale, one, paths[one.name], base, launched.rows.get(one.name)) for one in sweep.variants]
+    if not rows[0].asked:  # what the others are held against, though nobody asked for it
+        rows[0] = dataclasses.replace(rows[0], now=tx.config.fields(base))
+    names = dict.fromkeys([*launched.rows, *sorted(paths)])
+    rows += [extra(name) for name in names if name not in {*registered, *tried}]
+    tables = tuple(folders), tuple(tunings), tuple(map(extra, tried))
+    return Results(sweep, scale, tuple(rows), *tables, complete=launched.complete)
 
 
 def _tunings(folders: list[pathlib.Path]) -> list[Asked]:
@@ -233,32 +295,36 @@ def _run_folders(
             yield from _run_folders(child, f"{variant}/{child.name}".removeprefix("/"), above)
 
 
-def _row(sweep, scale, variant, paths, base):
-    config = registry.resolve(sweep, variant, scale)
+def _row(sweep, scale, variant, paths, base, asked):
+    config = meaning.meaning(sweep, scale, variant, asked) or registry.resolve(sweep, variant, scale)
     now = tx.config.fields(config)
     runs = tuple(read_run(path, seed, now) for seed, path in sorted(paths.items()))
     misplaced = functools.partial(placement.of_other_row, f"{sweep.name}/{variant.name}@{scale.label}")
     runs = tuple(_in_place(run, misplaced) for run in runs)
-    return Row(variant, registry.diff(config, base), runs, now)
+    return Row(variant, registry.diff(config, base), runs, now, asked=asked)
 
 
-def _extra_row(sweep, scale, name, paths, base):
+def _extra_row(sweep, scale, name, paths, base, asked):
     """Returns the row of a variant that is not registered: "base+num_heads=2" is `base` but for the fields it names.
 
-    What another name means only its runs know, so that none of them is stale.
+    Where a launch says what it is, it is that. What another name means only its runs know, so that none is stale.
     """
-    start, _, points = name.partition("+")
-    named = {point.partition("=")[0] for point in points.split(",")}
+    start, _, named_points = name.partition("+")
+    start = asked.variant if asked else start
+    named = {point.partition("=")[0] for point in named_points.split(",")}
     registered = next((variant for variant in sweep.variants if variant.name == start), None)
-    now = tx.config.fields(registry.resolve(sweep, registered, scale)) if registered else None
-    free = frozenset(field for field in now or () if any(named & {f, f.rpartition(".")[2]} for f in names_of(field)))
+    launched = meaning.meaning(sweep, scale, registered, asked) if registered and asked else None
+    config = launched or (registry.resolve(sweep, registered, scale) if registered else None)
+    now = tx.config.fields(config) if config else None
+    of_name = frozenset(f for f in now or () if any(named & {n, n.rpartition(".")[2]} for n in names_of(f)))
+    free = frozenset() if launched else of_name
     runs = tuple(read_run(path, seed, now, free) for seed, path in sorted(paths.items()))
-    runs = tuple(_in_place(run, functools.partial(placement.of_other_point, name, free)) for run in runs)
+    runs = tuple(_in_place(run, functools.partial(placement.of_other_point, name, of_name)) for run in runs)
     before = tx.config.fields(base)
-    config = next(filter(None, map(_configuration, runs)), before)
+    config = tx.config.fields(launched) if launched else next(filter(None, map(_configuration, runs)), before)
     changed = tx.config.differences(config, before, "absent")
     diff = {field: old for field, (old, _) in changed.items() if field in before.keys() - NOT_COMPARED}
-    return Row(Variant(name), diff, runs, now, free)
+    return Row(Variant(name), diff, runs, now, free, asked)
 
 
 def read_run(path: pathlib.Path, seed: int, now: dict[str, object] | None = None, free: Iterable[str] = ()) -> SeedRun:

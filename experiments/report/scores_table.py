@@ -16,7 +16,7 @@ def build(found: Results) -> Table:
         {"name": found.name_of(row), "row": row.variant.name}
         | {f"{split}_{kind}": measure.mean(row) for (split, kind), measure in measures.items()}
         | {f"{split}_{kind}_sd": measure.sd(row) for (split, kind), measure in measures.items()}
-        for row in found.rows
+        for row in found.shown
     ]
     return Table(
         title=f"{found.name}: scores of the translations.",
@@ -24,8 +24,8 @@ def build(found: Results) -> Table:
             Column("row", text=True),
             *(Column(split, KINDS[kind], drop=splits.index(split)) for split, kind in measures),
         ),
-        rows=tuple((row.variant.name, *(one.cell(row) for one in measures.values())) for row in found.rows),
-        groups=tuple(row.group for row in found.rows),
+        rows=tuple((row.label, *(one.cell(row) for one in measures.values())) for row in found.shown),
+        groups=tuple(row.group for row in found.shown),
         caption=caption(found, _HOW),
         notes=(
             "tokenised, compounds split and lower case: multi-bleu on Moses tokens; with hyphenated compounds split "

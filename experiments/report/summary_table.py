@@ -4,6 +4,7 @@ import dataclasses
 
 from experiments.report import main_table
 from experiments.report.results import Results
+from experiments.report.symbols import symbol
 from experiments.report.tables import Table
 
 # Columns that stay, by title, where the paper has numbers and where it has none; nine at most.
@@ -20,6 +21,7 @@ def build(found: Results) -> Table:
     full = main_table.build(found)
     titles = [column.title for column in full.columns]
     wanted = _WITH_PAPER if "PPL paper" in titles else _WITHOUT
+    wanted = (wanted[0], *map(symbol, found.axes), *wanted[1:])  # which name the points of a grid
     kept = [titles.index(title) for title in wanted if title in titles]
     cells = tuple(tuple(row[i] for i in kept) for row in full.rows)
     marks = {note.partition(" ")[0] for note in full.notes if note.startswith("[")}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from experiments import registry, tuning
 from experiments.report import differences_table, flags, noise
-from experiments.report.captions import caption, standing_notes
+from experiments.report.captions import caption, settings_notes, standing_notes
 from experiments.report.metrics import BLEU, EXACT, PPL, Measure, has_no_dev_loss, number
 from experiments.report.noise import SCORES, Interval
 from experiments.report.results import Results, Row, SeedRun, loss_of
@@ -54,7 +54,7 @@ class Tuned(NamedTuple):
 def read(found: Results) -> list[Tuned]:
     """Returns the tuned rows of a sweep, in the order of its table."""
     order = [row.variant.name for row in found.rows]
-    made = [_tuned(found, asked) for asked in found.tunings]
+    made = [_tuned(found, asked) for asked in found.tunings if found.means(asked.row)]
     return sorted(made, key=lambda one: order.index(one.asked.row) if one.asked.row in order else len(order))
 
 
@@ -105,6 +105,7 @@ def build(found: Results) -> Table:
         notes=(
             *_how(found, tuned),
             *standing_notes(by_seeds),
+            *settings_notes(found.points),
             *((differences_table.NOTE,) if any(one for heads in known.values() for one in heads.values()) else ()),
             *notes.lines,
         ),

@@ -1,0 +1,180 @@
+"""Launches of a sweep: what was asked for in a SWEEP@SCALE folder, kept in its launch.json beside the runs.
+
+Whoever reads the folder judges by it: a row means what it was launched as, --set and point of a grid included, and what
+was not asked for is not missing. Several launches into one folder add up; of a row that was asked for in two ways the
+newer counts. Without the file, every variant of the sweep is expected, as its name says.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from experiments import points
+from tx.errors import UserError, writing
+from tx.files import from_json, to_json, write_atomically
+from tx.renamed_fields import NEW_NAMES
+from tx.runs.imports import FILE, LARGEST
+
+MOST = 100_000  # rows that a file may ask for
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, UserError)
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedRow:
+    """Row of a sweep, as launches asked for it.
+
+    Attributes:
+      name: of its folder.
+      variant: the registered variant.
+      point: {dotted field: value} around it, in the order of the grid's axes; mostly empty.
+      settings: {dotted field: value} of --set.
+      seeds: all that were asked for.
+    """
+
+    name: str
+    variant: str
+    point: Mapping[str, object]
+    settings: Mapping[str, object]
+    seeds: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """The name for people, the point in the order of its axes."""
+        return points.label(self.variant, self.point)
+
+    @property
+    def overrides(self) -> dict[str, object]:
+        """{dotted field: value} of it that its variant does not say."""
+        return {**self.settings, **self.point}
+
+
+class Launched(NamedTuple):
+    """What was asked for in some folders of one sweep.
+
+    Attributes:
+      rows: {name: row}, in the order asked for.
+      complete: whether every folder says so; else every variant of the sweep is expected too.
+    """
+
+    rows: dict[str, AskedRow]
+    complete: bool
+
+
+def read(folders: Iterable[pathlib.Path]) -> Launched:
+    """Returns what launches asked for in SWEEP@SCALE folders of one name; UserError where a launch.json is damaged.
+
+    Of a row that two folders ask for in different ways, the first folder's counts.
+    """
+    rows, complete = {}, True
+    for folder in folders:
+        found = _read(folder)
+        complete = complete and found is not None
+        rows = _union((found or {}).values(), rows.values())
+    return Launched(rows, complete)
+
+
+def record(folder: pathlib.Path, rows: Sequence[AskedRow], launch: Mapping[str, object]) -> None:
+    """Adds a launch to those that the launch.json of a SWEEP@SCALE folder holds; UserError as `read`.
+
+    Args:
+      folder: of the sweep; it is there.
+      rows: all that is asked for.
+      launch: the launch as it was typed, {what: JSON}; "imports" lists {"file", "sha256"}.
+    """
+    with _locked(folder), writing(folder / FILE):
+        known = _union((_read(folder) or {}).values(), rows)
+        before = _json(folder) or {"imports": [], "launches": []}
+        imports = {one["file"]: one for one in [*before["imports"], *launch["imports"]]}
+        launches = [one for one in before["launches"] if one != launch]
+        text = to_json(
+            {
+                "format": 1,
+                "imports": list(imports.values()),
+                "launches": [*launches, launch],
+                "rows": [_told(row) for row in known.values()],
+            }
+        )
+        if not (folder / FILE).exists() or (folder / FILE).read_text(encoding="utf-8") != text:
+            write_atomically(folder / FILE, text)
+
+
+def _union(older: Iterable[AskedRow], newer: Iterable[AskedRow]) -> dict[str, AskedRow]:
+    """Returns all rows by name, the seeds of both; what only `newer` has stands behind what precedes it there."""
+    found, before = {row.name: row for row in older}, None
+    for row in newer:
+        seeds = {*row.seeds, *(found[row.name].seeds if row.name in found else ())}
+        if row.name not in found and before is not None:
+            names = list(found)
+            names.insert(names.index(before) + 1, row.name)
+            found = {name: found.get(name) for name in names}
+        found[row.name] = dataclasses.replace(row, seeds=tuple(sorted(seeds)))
+        before = row.name
+    return found
+
+
+def _read(folder):
+    """Returns {name: row} of a folder's launch.json; None where there is none, UserError where it is damaged."""
+    try:
+        told = _json(folder)
+        return None if told is None else {row.name: row for row in map(_row, told["rows"][:MOST])}
+    except _DAMAGED:
+        raise UserError(f"{folder / FILE} is damaged; delete it and launch again: the runs stay") from None
+
+
+def _json(folder):
+    path = folder / FILE
+    if not os.path.lexists(path):
+        return None
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise ValueError("no file that a launch wrote")
+    try:
+        told = from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if not all(isinstance(told[part], list) for part in ("imports", "launches", "rows")):
+        raise ValueError("no lists")
+    if not all(isinstance(one["file"], str) for one in told["imports"]):
+        raise ValueError("no files")
+    return told
+
+
+def _row(told):
+    asked = (_fields(told["point"]), _fields(told["set"]), tuple(told["seeds"]))
+    row = AskedRow(told["row"], told["variant"], *asked)
+    if {type(row.name), type(row.variant)} != {str} or {*map(type, row.seeds)} != {int} or min(row.seeds) < 1:
+        raise ValueError("no row")
+    return row
+
+
+def _fields(pairs):
+    """Returns {dotted field as it is called today: value} of [field, value] pairs."""
+    found = {NEW_NAMES.get(field, field): value for field, value in pairs}
+    if not all(isinstance(f, str) and isinstance(v, str | int | float) for f, v in found.items()):
+        raise ValueError("values of no field")
+    return found
+
+
+def _told(row):
+    return {
+        "row": row.name,
+        "variant": row.variant,
+        "point": [list(pair) for pair in row.point.items()],
+        "set": [list(pair) for pair in row.settings.items()],
+        "seeds": list(row.seeds),
+    }
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Holds a folder: other launches of this machine wait here. Where a file system has no locks, nobody waits."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

@@ -1,0 +1,119 @@
+"""Files that launches imported (`--import`), remembered beside the runs, so that nobody has to name them again.
+
+SWEEP@SCALE/launch.json names each with its SHA-256. A folder may come from anybody, and importing a file runs it. So
+what a folder names is imported only where the user has launched with that very file before, at that path and with that
+content; which those are is kept apart from the runs, in a folder of the cache that nobody else can write to. Everything
+else is said in a line and left alone: `--import FILE` is then up to the user.
+"""
+
+import hashlib
+import os
+import pathlib
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from tx import plugins
+from tx.data import cache
+from tx.errors import printable
+from tx.files import from_json, to_json, write_atomically
+
+FILE = "launch.json"
+MOST = 1000  # contents that are kept of what was imported
+LARGEST = 16 << 20  # bytes of a file that is read
+
+
+def remember(files: Sequence[pathlib.Path]) -> list[dict[str, str]]:
+    """Returns {"file", "sha256"} of files that the user has imported, and notes them as the user's own.
+
+    Where the cache cannot be written they are not noted: then `recall` leaves them alone.
+    """
+    found = [{"file": str(path), "sha256": digest} for path in files if (digest := _digest(path))]
+    pairs = [[one["file"], one["sha256"]] for one in found]
+    own = _own()
+    if new := [pair for pair in pairs if pair not in own]:
+        folder = _folder()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(folder / "files.json", to_json({"files": [*own, *new][-MOST:]}))
+        except OSError:
+            pass
+    return found
+
+
+def recall(places: Iterable[pathlib.Path]) -> None:
+    """Imports what the launches imported whose runs lie at some places, and says in a line each what is not.
+
+    A file is passed over where this process has imported it, or another of its name: that was asked for instead. Raises
+    UserError where one cannot be imported.
+
+    Args:
+      places: workdirs, SWEEP@SCALE folders, or folders of runs in these.
+    """
+    there = {path.name for path in plugins.files()}
+    own, wanted = _own(), []
+    for folder, file, digest in dict.fromkeys(one for place in places for one in _named(place)):
+        path = pathlib.Path(file)
+        if path.name in there:
+            continue
+        if why := _why_not(path, digest, own):
+            line = f"not imported: {file}, with which {folder} was launched, {why}; give {plugins.OPTION} FILE"
+            print(printable(line), file=sys.stderr)
+        else:
+            wanted.append(f"{plugins.OPTION}={file}")
+    plugins.take(wanted)
+
+
+def _why_not(path, digest, own):
+    """Returns why a file is not to be imported, in a few words; "" where it may be."""
+    if not path.is_file():
+        return "is gone"
+    if _digest(path) != digest:
+        return "has changed since"
+    return "" if [str(path), digest] in own else "is not a file that you have launched with here"
+
+
+def _named(place: pathlib.Path) -> Iterator[tuple[str, str, str]]:
+    """Yields (folder, file, SHA-256) of what the launches of the SWEEP@SCALE folders at, in or above a place name."""
+    place = pathlib.Path(os.path.abspath(place))
+    folders = [one for one in (place, *place.parents) if "@" in one.name]
+    if not folders and place.is_dir():
+        folders = sorted(one for one in place.iterdir() if "@" in one.name)
+    for folder in folders:
+        try:
+            for one in _read(folder / FILE)["imports"]:
+                yield str(folder), str(one["file"]), str(one["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # there is none, or it is damaged, which is said where its rows are read
+
+
+def _folder() -> pathlib.Path:
+    return cache.root() / f"imported.{os.getuid()}"
+
+
+def _own() -> list[list[str]]:
+    """Returns the (path, SHA-256) pairs that `remember` noted; none where others can write there."""
+    folder = _folder()
+    try:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            return []
+        pairs = _read(folder / "files.json")["files"]
+        return [[str(path), str(digest)] for path, digest in pairs]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _read(path):
+    """Reads a file of JSON; OSError or ValueError where it is none: a pipe is not opened, nor what has no end read."""
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise ValueError("no file of JSON")
+    return from_json(path.read_text(encoding="utf-8"))
+
+
+def _digest(path):
+    """Returns the SHA-256 of a file; "" where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    except OSError:
+        return ""
