@@ -36,7 +36,7 @@ ELSEWHERE = {  # by their beginning
     "python -m experiments list table3@mine": OWN_TEXT,
     "python -m tx.decode runs/table3@smoke/base": OWN_TEXT,
     "python -m experiments list warmup@paper --import": WALK,
-    "python -m experiments report runs --import": WALK,
+    "python -m experiments report runs": WALK,
     "python -m tx.evaluate runs/near@smoke": WALK,
     "python -m tx.train --config=experiments/config.py:table3/A": WHOLE + "test_another_decoding_takes",
     "python -m tx.train RUN_DIR": WHOLE + "test_a_sweep_leaves_results_and_a_table",

@@ -100,7 +100,7 @@ def test_every_row_the_base_too_is_run_at_every_point_with_one_seed():
     assert runs(made) == [(f"table3/{row}+lr_factor={v}@smoke", 1) for row in rows for v in ("0.5", "1", "2")]
     assert str(made[1].folder.path) == "/w/table3@smoke/base+lr_factor=1/seed1"
     assert [run.config.optim.lr_factor for run in made[:3]] == [0.5, 1.0, 2.0]  # whatever the scale
-    as_grid = plan.make(arguments("table3@smoke", f"--grid={LR}=0.5,1,2", "--workdir=/w"))
+    as_grid = plan.make(arguments("table3@smoke", f"--grid={LR}=0.5,1,2", "--workdir=/w", "--only=*"))
     assert [(run.folder.path, run.config.to_dict(), run.trained_in) for run in made] == [
         (run.folder.path, run.config.to_dict(), run.trained_in) for run in as_grid
     ]
