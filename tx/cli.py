@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
     _intermixed = False
 
     def parse_known_args(self, args=None, namespace=None):
+        """Parses as argparse does, with options before, between and after the positional arguments."""
         if self._intermixed or self._subparsers is not None:  # each command of several parses its own
             return super().parse_known_args(args, namespace)
         self._intermixed = True  # Python 3.11 and some of 3.12 come back here
