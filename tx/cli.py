@@ -25,12 +25,16 @@ class Parser(argparse.ArgumentParser):
     _intermixed = False
 
     def parse_known_args(self, args=None, namespace=None):
-        """Parses as argparse does, with options before, between and after the positional arguments."""
-        if self._intermixed or self._subparsers is not None:  # each command of several parses its own
+        """Parses as argparse does `parse_known_intermixed_args`; each command of several parses its own arguments."""
+        if self._intermixed or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
-        self._intermixed = True  # Python 3.11 and some of 3.12 come back here
+        return self.parse_known_intermixed_args(args, namespace)
+
+    def parse_known_intermixed_args(self, args=None, namespace=None):
+        """Parses options and other arguments in any order; Python 3.11 calls `parse_known_args` for each of both."""
+        self._intermixed = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            return super().parse_known_intermixed_args(args, namespace)
         finally:
             self._intermixed = False
 
