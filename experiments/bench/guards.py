@@ -66,10 +66,15 @@ def measure_guards(config: ConfigDict, *, turns: int, threads: int) -> dict:
 
 
 def _starts(config, turns, threads):
-    """Returns {label: figures of each of so many starts}, in turns, after one of each that is not counted."""
+    """Returns {label: figures of each of so many starts}, in turns, after one of each that is not counted.
+
+    Which comes first changes from round to round: what the one before has left to close slows a start down.
+    """
     with Contestant("tx, started", "contestants.tx_start:Start", {"config": config.to_dict()}, threads) as one:
-        labels = (OURS, UNCHECKED)
-        taken = [{label: one("start", checked=label == OURS) for label in labels} for _ in range(turns + 1)]
+        labels, taken = (OURS, UNCHECKED), []
+        for number in range(turns + 1):
+            order = labels[:: 1 if number % 2 else -1]
+            taken.append({label: one("start", checked=label == OURS) for label in order})
     return {label: [each[label] for each in taken[1:]] for label in labels}
 
 
