@@ -57,7 +57,7 @@ OTHER = [
     ("evaluation/scores.py", 'sacrebleu.BLEU(tokenize="none"', 'sacrebleu.BLEU(tokenize="13a"'),
     ("evaluation/scores.py", "json.dump(score(*json.load(sys.stdin)), sys.stdout)", "json.dump({}, sys.stdout)"),
     ("model/attention_kernels.py", "MASKED = -1e9", "MASKED = -1e8"),
-    ("model/attention.py", "weights.astype(value.dtype), value, preferred_element_type=jnp.float32", "weights, value"),
+    ("model/attention.py", "return heads if added is None else heads + added", "return heads"),
     ("model/positions.py", "jnp.stack([jnp.sin(angle), jnp.cos(angle)]", "jnp.stack([jnp.cos(angle), jnp.sin(angle)]"),
     ("model/norms.py", "EPSILON = 1e-6", "EPSILON = 1e-5"),
     ("model/norms.py", "y = y - y.mean(-1, keepdims=True)", "y = y - y.min(-1, keepdims=True)"),

@@ -194,8 +194,8 @@ def test_zipped_axes_are_one_axis():
 
 
 def test_a_colon_is_part_of_the_value_of_one_field():
-    assert assignments.axes(["data.corpus=files:a,files:b"]) == [
-        [{"data.corpus": "files:a"}, {"data.corpus": "files:b"}]
+    assert assignments.axes(["data.corpus=files:/a,files:/b"]) == [
+        [{"data.corpus": "files:/a"}, {"data.corpus": "files:/b"}]
     ]
 
 
@@ -445,8 +445,10 @@ def test_a_cache_that_cannot_be_written_costs_the_memory_alone(tmp_path, monkeyp
 def test_a_sweep_that_nobody_knows_leaves_the_others_their_tables(tmp_path, capsys):
     put(tmp_path, "table3/base@smoke", 1)
     RunDir(tmp_path / "theirs@smoke").create()
-    assert command.main(["report", str(tmp_path)]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["report", str(tmp_path)])
     told = capsys.readouterr()
     assert "table3@smoke: " in told.out
-    assert told.err.startswith("left out: unknown sweep 'theirs'")
+    assert told.err.startswith("error: left out: ")
+    assert "unknown sweep 'theirs'" in told.err
     assert launches.read([tmp_path / "theirs@smoke"]) == launches.Launched({}, False)

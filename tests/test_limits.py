@@ -15,9 +15,8 @@ from fabricated import cells, put, table_of
 
 from tx import decode, evaluate
 from tx.data import tokenized
-from tx.data.text_lines import LONGEST as LONGEST_LINE
 from tx.data.tokenized import TokenizedSplit
-from tx.decoding.limits import LONGEST, check_corpus, describe_long_line, find_long_sources
+from tx.decoding.limits import LONGEST, LONGEST_LINE, check_corpus, describe_long_line, find_long_sources
 from tx.errors import UserError
 from tx.evaluation.translation import split_names
 from tx.runs.run_dir import RunDir

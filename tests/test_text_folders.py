@@ -260,7 +260,9 @@ def test_what_tfds_defines_is_held_to_the_same(tmp_path, empty):
 def test_a_line_of_ten_megabytes_is_named_or_left_out_at_once(tmp_path):
     began, endless = time.process_time(), "wortx" * 2_000_000
     dev = write(tmp_path / "dev", whole(dev=[*DEV, ("court", endless)]))
-    with pytest.raises(UserError, match=r"valid\.en, line 3: [\d,]+ characters; a line is one sentence, of 65,536 at"):
+    with pytest.raises(
+        UserError, match=r"valid\.en, line 3: [\d,]+ characters; a line is one sentence, of 1,048,576 at"
+    ):
         read(dev)
     folder = write(tmp_path / "train", whole(train=[*TRAIN, (endless, "short")]))
     data = tokenized.prepare(data_config(folder), 300, log=lambda line: None)

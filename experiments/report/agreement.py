@@ -101,6 +101,7 @@ def fitted(theirs: Sequence[float], ours: Sequence[float]) -> float | None:
     return float(linregress(theirs, ours).slope)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of rows that came near diverging; such draws are left out
 def _intervals(known, measure, theirs, with_base) -> dict[str, tuple[float, float] | None]:
     """Returns {field of Agreement: interval}, those that can be told."""
     values = [noise.finite(row, measure) for row in known]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tx.errors import UserError
 
-LONGEST = 1 << 16  # characters of a line: to cut a longer one into subwords takes minutes, and it fits no row
+LONGEST = 1 << 20  # characters of a line: with 16 to a subword, the most there are, none of a million fits a row
 
 
 def split_lines(data: bytes, where: object, longest: int | None = LONGEST) -> list[str]:

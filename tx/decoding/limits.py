@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from tx.data.text_lines import LONGEST as LONGEST_LINE
 from tx.data.tokenized import PreparedData
 from tx.decoding.translator import padded
 from tx.errors import UserError
 from tx.model.positions import check_length, positions_needed
 
 LONGEST = 8192  # tokens of a sentence that is scored or translated, where rows are not longer: beyond, it has no end
+LONGEST_LINE = 1 << 16  # characters of a line to be translated: to cut a longer one into subwords takes minutes
 
 
 def check_corpus(config: ConfigDict, data: PreparedData, splits: Sequence[str]) -> None:
