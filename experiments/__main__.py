@@ -6,7 +6,7 @@ import sys
 from experiments import listing, readme, registry
 from experiments.report import compare, tables, transfer, write
 from tx import cli, plugins, streams
-from tx.errors import one_line_errors, printable
+from tx.errors import UserError, one_line_errors, printable
 from tx.files import to_json
 from tx.runs import imports
 from tx.runs.run_dir import RunDir
@@ -18,6 +18,7 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("list", help="sweeps and scales, or the variants of one sweep")
     one.add_argument("sweep", nargs="?", help="SWEEP[@SCALE], e.g. table3@paper (the default scale)")
+    one.add_argument("--fields", action="store_true", help="every field of a configuration instead, with its meaning")
     one.add_argument("--format", choices=("text", "json"), default="text")
     one = commands.add_parser("report", help="the tables of a sweep, from its result.json files")
     one.add_argument("dirs", nargs="+", type=cli.path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
@@ -67,6 +68,15 @@ def _numbers(text):
 
 
 def _list(args, console):
+    if args.fields:
+        if args.sweep is not None:
+            raise UserError(f"list --fields is of every run; leave {args.sweep!r} out")
+        if args.format == "json":
+            streams.write_utf8()
+            print(to_json(listing.fields()), end="")
+        else:
+            listing.print_fields(console)
+        return
     if args.sweep is None:
         if args.format == "json":
             streams.write_utf8()

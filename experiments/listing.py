@@ -8,9 +8,11 @@ import rich.text
 import tx.model.flops
 from experiments import registry
 from experiments.registry import Run, Scale, Sweep
-from experiments.report.symbols import changes
+from experiments.report.symbols import changes, show
 from experiments.report.tables import Column, fitting
 from experiments.scales import SCALES
+from tx import components
+from tx.fields import FIELDS
 
 _COLUMNS = (
     Column("variant", text=True),
@@ -22,6 +24,8 @@ _COLUMNS = (
     Column("BLEU", drop=1),
 )
 _DROPS = {"width": 2, "depth": 2, "variants": 1, "corpus": 1}  # of the overview
+_DROPS |= {"of": 1, "symbol": 2, "takes": 3}  # of the fields
+_HEADS = {"of": "only with"}
 
 
 def entries(sweep: Sweep, scale: Scale) -> list[dict]:
@@ -95,6 +99,37 @@ def print_overview(console: rich.console.Console) -> None:
         console.print(f"{kind.capitalize()}:")
         _print(columns, [tuple(map(str, row.values())) for row in rows], console)
     console.print(rich.text.Text("One sweep: python -m experiments list SWEEP[@SCALE], e.g. table3@paper"))
+
+
+def fields() -> list[dict]:
+    """Returns one dict a field that any run can have, those of a component behind those of its group.
+
+    Keys: field (its dotted name), default, symbol (the paper's or the literature's, "" for none), meaning, of (what
+    has to be chosen for it, e.g. "optim.optimizer=lion"; "" where every run has it), takes (which numbers, or texts).
+    """
+    groups = list(dict.fromkeys(name.partition(".")[0] for name in FIELDS))
+    known = sorted(components.known_fields().items(), key=lambda one: groups.index(one[0].partition(".")[0]))
+    return [_field(name, field) for name, field in known if name not in ("version", "name")]
+
+
+def _field(name, field):
+    choosing, owners = components.owners(name) or ("", ())
+    return {
+        "field": name,
+        "default": field.default,
+        "symbol": field.symbol,
+        "meaning": field.meaning,
+        "of": f"{choosing}={','.join(owners)}" if owners else "",
+        "takes": ", ".join(components.names(name)) or field.described,
+    }
+
+
+def print_fields(console: rich.console.Console) -> None:
+    """Prints `fields` as a table."""
+    keys = ("field", "default", "symbol", "meaning", "takes", "of")
+    rows = [(one["field"], show(one["default"]), *(one[key] for key in keys[2:])) for one in fields()]
+    _print(tuple(Column(_HEADS.get(key, key), text=True, drop=_DROPS.get(key, 0)) for key in keys), rows, console)
+    console.print(rich.text.Text("Set one: --set FIELD=VALUE, or --grid FIELD=V1,V2, of python -m launch.local"))
 
 
 def _print(columns, rows, console):

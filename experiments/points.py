@@ -6,27 +6,31 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import tx.config
+from tx.fields import FIELDS
 
 
 def name(variant: str, point: Mapping[str, object]) -> str:
     """Returns the variant's name with a point's values: "base+num_heads=2"; {} leaves it as it is.
 
-    Fields stand in alphabetical order, so that a point has one name; the dotted field stands where its last part is
-    not unique. The name is also the path of a folder.
+    Fields stand in alphabetical order, so that a point has one name; the dotted field stands where `short` is not
+    unique among the fields of every run, or in the point. The name is also the path of a folder.
     """
     return label(variant, dict(sorted(point.items())))
 
 
 def label(variant: str, point: Mapping[str, object]) -> str:
     """Returns what `name` does, for people: the fields in the order of the point."""
-    leaves = collections.Counter(field.rpartition(".")[2] for field in tx.config.fields(tx.config.get_config()))
+    shorts = collections.Counter(map(short, {*FIELDS, *point}))
     parts = []
     for field, value in point.items():
-        leaf = field.rpartition(".")[2]
         safe = re.sub(r"[^A-Za-z0-9_.+-]", "-", text(value).removesuffix(".0"))
-        parts.append(f"{leaf if leaves[leaf] == 1 else field}={safe}")
+        parts.append(f"{short(field) if shorts[short(field)] == 1 else field}={safe}")
     return variant + ("+" + ",".join(parts) if parts else "")
+
+
+def short(field: str) -> str:
+    """Returns a dotted field without its group: "num_heads"; "lion.b1" of optim.lion.b1, a component's."""
+    return field.partition(".")[2] or field
 
 
 def product(grid: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:

@@ -15,6 +15,7 @@ import ml_collections
 import experiments
 import tx.config
 from experiments.scales import EVERY, SCALES, Scale, parse_scale
+from tx import components
 from tx.errors import UserError, nearest, unknown
 
 # Python prefers a folder of that name in the current one to an editable install, whose modules it finds all the same;
@@ -162,6 +163,18 @@ def resolve(
     variant say of the recipe (steps, warm-up, learning-rate factor) is taken in proportion to the scale's; overrides
     are taken as they are.
     """
+    config = assemble(sweep, variant, scale, overrides)
+    try:
+        tx.config.validate(config)
+    except UserError as error:
+        raise UserError(f"{config.name}: {error}") from None
+    return config
+
+
+def assemble(
+    sweep: Sweep, variant: Variant, scale: Scale, overrides: Mapping[str, object] | None = None
+) -> ml_collections.ConfigDict:
+    """Returns what `resolve` does, before it is validated."""
     name = Run(sweep, variant, scale).name
     config = tx.config.get_config()
     tx.config.update(config, scale.settings(), f"scale {scale.label}")
@@ -169,10 +182,6 @@ def resolve(
     tx.config.update(config, scale.scale_sizes(tx.config.fields(config), name), name)
     tx.config.update(config, overrides or {})
     config.name = name
-    try:
-        tx.config.validate(config)
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
     return config
 
 
@@ -184,9 +193,10 @@ def base_config(sweep: Sweep, scale: Scale) -> ml_collections.ConfigDict:
 def diff(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> dict[str, object]:
     """Returns {dotted field: value} of `config` where it differs from `base`.
 
-    Its name aside, and how often it is evaluated and saved where that follows from how long it trains.
+    Its name aside, and how often it is evaluated and saved where that follows from how long it trains. A field that
+    `base` has not, as it is of a component that `base` does not use, is compared with its default.
     """
-    before = tx.config.fields(base)
+    before = {name: field.default for name, field in components.known_fields().items()} | tx.config.fields(base)
     implied = {"name", *(EVERY if config.train.steps != base.train.steps else ())}
     return {k: v for k, v in tx.config.fields(config).items() if k not in implied and v != before[k]}
 

@@ -105,6 +105,4 @@ def _sides(flag, text, seen, form, most=None):
 
 
 def _value(flag, field, text):
-    probe = tx.config.get_config()
-    tx.config.update(probe, {field: text}, flag)
-    return tx.config.fields(probe)[field]
+    return tx.config.parse(field, text, flag)

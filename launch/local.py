@@ -292,6 +292,8 @@ def main(
     if args.retries < 0:
         raise UserError(f"--retries must be at least 0; got {args.retries}")
     stages = tuning.stages(args)
+    for line in plan.left_out(args):
+        say(console, line)
     if args.dry_run:
         runs = [run for stage in stages for run in _shown(stage, args, console)]
         plan.refuse_clashes(runs)

@@ -17,7 +17,7 @@ import ml_collections
 import tx.config
 from experiments import points, registry
 from launch import assignments, matching
-from tx import cli, plugins
+from tx import cli, components, plugins
 from tx.errors import UserError
 from tx.model import flops
 from tx.runs import run_config, state
@@ -182,7 +182,7 @@ def select(args: argparse.Namespace) -> list[Row]:
     selected, missed = [], set(globs)
     for name in names:
         variant = registry.parse(name).variant.name
-        for point in around:
+        for point in _that_belong(name, around, asked.settings):
             met = {glob for glob in globs if points.matches(variant, points.name(variant, point), glob)}
             missed -= met
             if met or not globs:
@@ -193,6 +193,36 @@ def select(args: argparse.Namespace) -> list[Row]:
         known = ", ".join(dict.fromkeys(registry.parse(name).variant.name for name in names))
         raise UserError(f"--only={min(missed, key=globs.index)} is none of: {known}")
     return selected
+
+
+def left_out(args: argparse.Namespace) -> list[str]:
+    """Returns a line for each field of --grid that variants selected leave out, since their components have none such.
+
+    Raises UserError as `make`.
+    """
+    grid, notes = {field for axis in assignments.given(args).axes for field in axis[0]}, []
+    owned = {field: owners for field in sorted(grid) if (owners := components.owners(field))}
+    rows = select(args) if owned else []
+    for field, (choosing, those) in owned.items():
+        without = [row for row in rows if field not in row.point]
+        if without:
+            names = dict.fromkeys(points.name(registry.parse(row.name).variant.name, row.point) for row in without)
+            whose = f"it belongs to {choosing}={' or '.join(those)}"
+            notes.append(f"note: --grid {field} is left out of {', '.join(names)}: {whose}")
+    return notes
+
+
+def _that_belong(name, around, settings):
+    """Returns the points of a grid around a variant, each once, without the fields of components that it has not."""
+    if not any(components.owners(field) for point in around for field in point):
+        return around
+    run, found = registry.parse(name), []
+    for point in around:
+        choices = {f: v for f, v in (settings | point).items() if f in components.choosing_fields()}
+        config = registry.assemble(*run, choices)
+        if (whole := {f: v for f, v in point.items() if not tx.config.is_missing(config, f)}) not in found:
+            found.append(whole)
+    return found
 
 
 def runs_of(rows: Iterable[Row], seeds: Sequence[int], args: argparse.Namespace) -> list[PlannedRun]:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import tiny
 
+from tx import components
 from tx.data.packing import FIELDS
 from tx.model.loss import batch_loss
 from tx.training.sharding import Layout, gather, make_step_over_devices
@@ -40,14 +41,17 @@ MICRO = {
 }
 
 
-def config(mode="jit", devices=1, shards=1, dropout=0.0, micro=1):
+OPTIMIZERS = {"one": ("jit", 1, 1), "shards": ("jit", 2, 2), "pmap": ("pmap", 2, 1)}
+
+
+def config(mode="jit", devices=1, shards=1, dropout=0.0, micro=1, **diff):
     """The embedding and the feed-forward layers are big enough to be cut, the rest is not."""
     return tiny.config(
         model__num_layers=1,
         model__d_model=32,
         model__d_ff=64,
         model__dropout=dropout,
-        optim__epsilon=1e-3,  # big: a gradient of zero but for rounding would be blown up
+        **(diff or {"optim__epsilon": 1e-3}),  # big: a gradient of zero but for rounding would be blown up
         data__row_length=LENGTH,
         data__batch_rows=ROWS,
         train__micro_batches=micro,
@@ -115,7 +119,22 @@ def flops(c):
     return step.cost_analysis()["flops"], step.as_text().count(" while(")
 
 
+def train_with_optimizers():
+    """Returns {(optimizer, way): what `train` found}."""
+    found = {}
+    for name in components.names("optim.optimizer"):
+        own = {"optim__epsilon": 1e-3} if "beta1" in components.declaration("optim.optimizer", name).shared else {}
+        for how, run in OPTIMIZERS.items():
+            c = config(*run, optim__optimizer=name, optim__clip_norm=0.5, **own)
+            found[name, how] = train(c, make_step_over_devices(c))
+    return found
+
+
 def main(path, which):
+    if which == "optimizers":
+        with open(path, "wb") as file:
+            pickle.dump(train_with_optimizers(), file)
+        return
     found = {"loss by rows": first_loss_by_rows(config(dropout=0.3))}
     for name, run in {"whole": RUNS, "micro": MICRO}[which].items():
         c = config(*run)

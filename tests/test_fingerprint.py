@@ -34,7 +34,8 @@ SAME = [
     ("evaluation/scores.py", "def bleu_from_stats(", "def unreached():\n    return 1\n\n\ndef bleu_from_stats("),
     ("runs/state.py", 'NAMES = ("pending",', 'NAMES = ("another", "pending",'),
     ("model/flops.py", "return sum(parameter_groups", "return 1 + sum(parameter_groups"),
-    ("config.py", "c.optim.beta2 = 0.98", "c.optim.beta2 = 0.99"),
+    ("fields.py", '"beta2": Field(0.98', '"beta2": Field(0.99'),
+    ("training/optimizer.py", "optax.lion(rate, b1=b1", "optax.lion(rate, b1=b2"),
 ]
 OTHER = [
     ("runtime/backend.py", "CHUNK = 512", "CHUNK = 256"),
@@ -200,6 +201,7 @@ def test_what_is_set_apart_is_there():
         ("model.mixer", "dilated", "model.mixers.Convolution", "model.mixers.self_attention"),
         ("model.feed_forward", "none", "model.feed_forward.feed_forwards.none", "model.feed_forward.FeedForward"),
         ("optim.schedule", "cosine", "training.optimizer.cosine", "training.optimizer.inverse_sqrt"),
+        ("optim.optimizer", "muon", "training.optimizer.muon", "training.optimizer.adam"),
         ("data.corpus", "recall", "data.synthetic.recall.generate", "data.synthetic.numbers.generate"),
         ("data.corpus", "multi30k", "data.text_files.read", "data.synthetic.number_sentences.sentence"),
     ],

@@ -17,7 +17,7 @@ FLOORS = {
         ["runs"],
         ["model", "data"],
         ["runtime"],
-        ["config cli registry plugins files errors streams renamed_fields"],
+        ["config fields components cli registry plugins files errors streams renamed_fields"],
     ],
     "experiments": [
         ["__main__", "bench.__main__"],

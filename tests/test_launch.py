@@ -162,10 +162,25 @@ def test_a_grid_is_a_product_of_values_taken_as_they_are():
     assert planned("table3/base@smoke", "--grid", "model.d_model=96")[-1].config.model.d_model == 96
 
 
+def test_a_field_of_a_component_is_set_where_it_is_chosen(capsys):
+    grid = ("--grid", "optim.optimizer=adam,lion", "--grid", "optim.lion.b1=0.8,0.9")
+    runs = planned("table3/base@smoke", *grid)
+    names = ["optimizer=adam", "lion.b1=0.8,optimizer=lion", "lion.b1=0.9,optimizer=lion"]
+    assert sorted(r.name for r in runs) == sorted(f"table3/base+{name}@smoke" for name in names)
+    assert sorted(r.config.optim.lion.b1 for r in runs if r.config.optim.optimizer == "lion") == [0.8, 0.9]
+    assert local.main(["table3/base@smoke", "--dry_run", *grid]) == 0
+    note = "note: --grid optim.lion.b1 is left out of base+optimizer=adam: it belongs to optim.optimizer=lion"
+    assert note in capsys.readouterr().out.replace("\n", " ")
+    runs = planned("table3/base@smoke", "--set", "optim.optimizer=lion", "--set", "optim.lion.b1=0.8")
+    assert [(r.name, r.config.optim.lion.b1) for r in runs] == [("table3/base@smoke", 0.8)]
+    message = ("optim.lion.b1 belongs to optim.optimizer=lion; this run has adam",)
+    fails(lambda: local.main(["table3/base@smoke", "--dry_run", "--set=optim.lion.b1=0.8"]), capsys, *message)
+    fails(lambda: local.main(["table3/base@smoke", "--dry_run", "--tune=optim.lion.b1=0.8"]), capsys, *message)
+
+
 def test_a_field_whose_last_part_is_not_unique_is_named_in_full(monkeypatch):
     assert points.name("base", {"model.d_k": 8}) == "base+d_k=8"
-    everything = points.tx.config.fields(points.tx.config.get_config())
-    monkeypatch.setattr(points.tx.config, "fields", lambda _: everything | {"other.d_k": 1})
+    monkeypatch.setattr(points, "FIELDS", {**points.FIELDS, "other.d_k": None})
     assert points.name("base", {"model.d_k": 8}) == "base+model.d_k=8"
 
 

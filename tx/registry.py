@@ -1,8 +1,28 @@
-"""Small registries of components that a configuration chooses by name."""
+"""Small registries of components that a configuration chooses by name, each with fields of its own if it has any."""
 
-from collections.abc import Callable
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from tx.errors import unknown
+from ml_collections import ConfigDict
+
+from tx import components
+from tx.fields import FIELDS, Field
+
+
+@dataclasses.dataclass(frozen=True)
+class Configured:
+    """Name of a component and values of its own fields, where these are handed on together.
+
+    Attributes:
+      name: as it is registered.
+      values: (name, value) of its fields.
+    """
+
+    name: str
+    values: tuple[tuple[str, object], ...] = ()
 
 
 class Registry:
@@ -14,25 +34,77 @@ class Registry:
 
     def __init__(self, field: str):
         self.field = field
+        self.group, _, self.leaf = field.partition(".")
         self._components = {}
 
-    def register(self, name: str) -> Callable:
-        """Returns a decorator that makes a component available under `name`; a name is taken once."""
+    def register(self, name: str, /, *shared: str, **own: Field) -> Callable:
+        """Returns a decorator that makes a component available under `name`; a name is taken once.
+
+        Args:
+          name: for the configuration.
+          shared: names of fields of the group that it takes and not every component does, e.g. "beta1".
+          own: fields of its own: b1=Field(0.9, "what it is") of the optimizer "lion" is optim.lion.b1.
+
+        The component is called, or made, with the values of all these as keyword arguments, beside the arguments that
+        every component of the kind has. This project's own are declared in tx/components.py, and say nothing here.
+        """
 
         def add(component):
             if name in self._components:
                 raise ValueError(f"{self.field} {name!r} is registered twice")
+            if shared or own or name not in components.names(self.field):
+                components.declare(self.field, name, shared, own)
+            self._check_arguments(name, component)
             self._components[name] = component
             return component
 
         return add
 
-    def __getitem__(self, name: str):
-        """Returns the component; UserError for an unknown name, with the nearest one."""
+    def _check_arguments(self, name, component):
+        declared = components.declaration(self.field, name)
+        if wanted := {*declared.own, *declared.shared}:
+            taken = inspect.signature(component).parameters.values()
+            if any(one.kind is one.VAR_KEYWORD for one in taken):
+                return
+            if lacking := sorted(wanted - {one.name for one in taken if one.kind is not one.POSITIONAL_ONLY}):
+                components.withdraw(self.field, name)
+                raise ValueError(f"{self.field} {name!r} takes no argument {lacking[0]}, which is a field of it")
+
+    def __getitem__(self, name: str | Configured) -> Any:
+        """Returns the component, with the values of its fields: those given, else the defaults.
+
+        Raises UserError for an unknown name, with the nearest one.
+        """
+        values = {}
+        if isinstance(name, Configured):
+            name, values = name.name, dict(name.values)
         if name not in self._components:
-            more = f" (there are: {', '.join(self)}; one of your own needs --import FILE.py)"
-            raise unknown(f"no {self.field}", name, self._components, more)
-        return self._components[name]
+            raise components.no_component(self.field, name, list(self))
+        declared = components.declaration(self.field, name)
+        defaults = {leaf: FIELDS[f"{self.group}.{leaf}"].default for leaf in declared.shared}
+        defaults |= {leaf: field.default for leaf, field in declared.own.items()}
+        component = self._components[name]
+        return functools.partial(component, **(defaults | values)) if defaults else component
+
+    def configured(self, name: str, own: Mapping[str, Mapping]) -> str | Configured:
+        """Returns what `self[...]` takes to give a component with the values of its own fields.
+
+        Args:
+          name: of the component.
+          own: {name of a component: {field: value}}, of any components.
+        """
+        return Configured(name, tuple(sorted(own[name].items()))) if name in own else name
+
+    def of(self, group: ConfigDict | Mapping) -> Any:
+        """Returns the component that a group of a configuration chooses, with its fields as they are there."""
+        name = group[self.leaf]
+        declared = components.declaration(self.field, name)
+        values = dict(group[name]) if declared.own else {}
+        values |= {leaf: group[leaf] for leaf in declared.shared}
+        return self[Configured(name, tuple(values.items()))]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._components
 
     def __iter__(self):
         return iter(sorted(self._components))

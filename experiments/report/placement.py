@@ -28,7 +28,7 @@ def of_other_point(folder: str, free: Iterable[str], result: RunResult) -> RunSt
     for point in folder.partition("+")[2].split(","):
         called, _, value = point.partition("=")
         for field in free:
-            names = {short for name in names_of(field) for short in (name, name.rpartition(".")[2])}
+            names = {one for name in names_of(field) for one in (name, points.short(name))}
             if called in names and field in has and not _means(field, value, has[field]):
                 return state.misplaced(f"{field}={points.text(has[field])}", point)
     return None
@@ -38,9 +38,7 @@ def _means(field, text, value):
     """Whether a part of a folder's name stands for a value of a field."""
     if points.name("", {field: value}).partition("=")[2] == text:
         return True
-    probe = tx.config.get_config()
     try:
-        tx.config.update(probe, {field: text})
+        return tx.config.parse(field, text) == value
     except UserError:
         return False
-    return tx.config.fields(probe)[field] == value

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 import tx.config
 from experiments import launches, points, registry, tuning
 from experiments.launches import AskedRow
+from experiments.points import short
 from experiments.registry import Scale, Sweep, Variant
 from experiments.report import meaning, placement
 from experiments.tuning import Asked
+from tx import components
 from tx.errors import UserError
 from tx.renamed_fields import names_of
 from tx.runs import state
@@ -316,14 +318,16 @@ def _extra_row(sweep, scale, name, paths, base, asked):
     launched = meaning.meaning(sweep, scale, registered, asked) if registered and asked else None
     config = launched or (registry.resolve(sweep, registered, scale) if registered else None)
     now = tx.config.fields(config) if config else None
-    of_name = frozenset(f for f in now or () if any(named & {n, n.rpartition(".")[2]} for n in names_of(f)))
+    known = {*now, *components.known_fields()} if now else ()  # a point may choose components that the variant does not
+    of_name = frozenset(field for field in known if any(named & {f, short(f)} for f in names_of(field)))
     free = frozenset() if launched else of_name
     runs = tuple(read_run(path, seed, now, free) for seed, path in sorted(paths.items()))
     runs = tuple(_in_place(run, functools.partial(placement.of_other_point, name, of_name)) for run in runs)
     before = tx.config.fields(base)
     config = tx.config.fields(launched) if launched else next(filter(None, map(_configuration, runs)), before)
     changed = tx.config.differences(config, before, "absent")
-    diff = {field: old for field, (old, _) in changed.items() if field in before.keys() - NOT_COMPARED}
+    there = {field for field in changed if field in before or field.count(".") > 1}  # else it is a field no more
+    diff = {field: changed[field][0] for field in changed if field in there - NOT_COMPARED}
     return Row(Variant(name), diff, runs, now, free, asked)
 
 

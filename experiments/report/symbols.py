@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from experiments.points import short
+
 SYMBOLS = {
     "model.num_layers": "N",
     "model.d_model": "d_model",
@@ -20,8 +22,8 @@ SYMBOLS = {
 
 
 def symbol(field: str) -> str:
-    """Returns the paper's symbol of a dotted field, or the last part of its name."""
-    return SYMBOLS.get(field, field.rpartition(".")[2])
+    """Returns the paper's symbol of a dotted field, or its name without its group."""
+    return SYMBOLS.get(field) or short(field)
 
 
 def in_order(fields: Iterable[str]) -> list[str]:

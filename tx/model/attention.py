@@ -11,6 +11,7 @@ from tx.model.attention_kernels import MASKED, attend_heads, dot_product_attenti
 from tx.model.layers import Dense, Dropout, dense_each
 from tx.model.positions import PositionEncoding
 from tx.model.similarity import Similarity, similarities
+from tx.registry import Configured
 
 BLOCK = 8  # positions of the decoding cache that are attended to at a time
 
@@ -90,7 +91,7 @@ class MultiHeadAttention(nn.Module):
     kv_heads: int
     d_k: int
     d_v: int
-    similarity: str
+    similarity: str | Configured
     projection_bias: bool
     attention_dropout: Any
     kernel: str

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from tx.model.norms import norms
 from tx.model.prng import random_bits
+from tx.registry import Configured
 from tx.runtime import backend
 
 # Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
@@ -112,7 +113,7 @@ class Residual(nn.Module):
     """
 
     norm: str
-    normalization: str
+    normalization: str | Configured
     residual: bool
     dropout: Any
 

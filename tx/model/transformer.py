@@ -1,17 +1,20 @@
 """The Transformer (section 3), as the paper has it; every deviation is a field of `config.model`."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from tx.model import prng
 from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
+from tx.model.component_fields import TakesComponentFields
 from tx.model.feed_forward import feed_forwards
 from tx.model.flops import stack_depths
 from tx.model.layers import Dropout, Residual
@@ -20,6 +23,7 @@ from tx.model.norms import norms
 from tx.model.positions import check_length, positions, positions_needed
 from tx.model.prefix import JoinedRows, PrefixLayer, align_right
 from tx.model.similarity import similarities
+from tx.registry import Configured
 
 # A run translates into one language, so one row of the target-space table is ever used; the code of 2017 chose it by
 # language, and the others are counted all the same.
@@ -31,9 +35,9 @@ class EncoderLayer(nn.Module):
 
     attention: dict
     mixer: dict
-    mixer_kind: str
+    mixer_kind: str | Configured
     feed_forward: dict
-    feed_forward_kind: str
+    feed_forward_kind: str | Configured
     residual: dict
 
     @nn.compact
@@ -54,9 +58,9 @@ class DecoderLayer(nn.Module):
 
     attention: dict
     mixer: dict
-    mixer_kind: str
+    mixer_kind: str | Configured
     feed_forward: dict
-    feed_forward_kind: str
+    feed_forward_kind: str | Configured
     residual: dict
 
     def setup(self):
@@ -93,7 +97,7 @@ class DecoderLayer(nn.Module):
         return self.residuals[2](x, lambda y: self.feed(y, train=train), train=train) if self.feed else x
 
 
-class Transformer(nn.Module):
+class Transformer(nn.Module, metaclass=TakesComponentFields):
     """Encoder-decoder with one matrix shared by source embedding, target embedding and output projection (section 3.4).
 
     tying: "three" of those share it; or "two", with a source embedding apart; or "none", each its own.
@@ -102,7 +106,8 @@ class Transformer(nn.Module):
     model: Raffel et al. 2020). Source sees all of source; target sees that, and what is earlier of target. Positions
     count on from one to the other.
 
-    The attributes are `config.model`'s fields: `Transformer(**config.model)`. Token 0 is padding; its embedding is
+    The attributes are `config.model`'s fields: `Transformer(**config.model)`; `component_fields` are those of the
+    components that it uses, {name of a component: {field: value}}. Token 0 is padding; its embedding is
     zero, and it stands before the first target token as the start symbol.
     """
 
@@ -141,6 +146,7 @@ class Transformer(nn.Module):
     scale_embedding: bool
     attention_backend: str
     dtype: str
+    component_fields: Mapping = FrozenDict()
 
     def setup(self):
         normal = nn.initializers.normal(self.d_model**-0.5)
@@ -154,7 +160,8 @@ class Transformer(nn.Module):
             self.source_embedding = self.param("source_embedding", normal, (self.vocab_size, self.d_model))
         if self.tying == "none":
             self.projection = self.param("projection", normal, (self.vocab_size, self.d_model))
-        encoding, shared = positions[self.positions], {"d_model": self.d_model, "d_k": self.d_k, "d_v": self.d_v}
+        encoding = positions[positions.configured(self.positions, self.component_fields)]
+        shared = {"d_model": self.d_model, "d_k": self.d_k, "d_v": self.d_v}
         depths, joined = stack_depths(self), self.architecture == "decoder_only"
         position = shared | {
             "num_heads": self.num_heads,
@@ -179,7 +186,7 @@ class Transformer(nn.Module):
             self.encoder = [EncoderLayer(**parts, **mixer) for _ in range(depths["encoder"])]
             self.decoder = [DecoderLayer(**parts, **mixer) for _ in range(depths["decoder"])]
         if self.norm == "pre":  # which leaves a stack's output as it is
-            norm = norms[self.normalization]
+            norm = norms[parts["residual"]["normalization"]]
             self.decoder_norm = norm()
             if not joined:
                 self.encoder_norm = norm()
@@ -191,7 +198,7 @@ class Transformer(nn.Module):
             | {
                 "num_heads": self.num_heads,
                 "kv_heads": self.num_kv_heads or self.num_heads,
-                "similarity": self.similarity,
+                "similarity": similarities.configured(self.similarity, self.component_fields),
                 "projection_bias": self.projection_bias,
                 "attention_dropout": self.attention_dropout,
                 "kernel": self.attention_backend,
@@ -203,16 +210,16 @@ class Transformer(nn.Module):
                 "relu_dropout": self.relu_dropout,
                 "dtype": self.dtype,
             },
-            "feed_forward_kind": self.feed_forward,
+            "feed_forward_kind": feed_forwards.configured(self.feed_forward, self.component_fields),
             "residual": {
                 "norm": self.norm,
-                "normalization": self.normalization,
+                "normalization": norms.configured(self.normalization, self.component_fields),
                 "residual": self.residual,
                 "dropout": self.dropout if self.drop_residual else 0.0,
             },
         }
         mixer = {"neighbourhood": self.neighbourhood, "kernel_width": self.kernel_width}
-        return parts, {"mixer": mixer, "mixer_kind": self.mixer}
+        return parts, {"mixer": mixer, "mixer_kind": mixers.configured(self.mixer, self.component_fields)}
 
     def __call__(
         self, src: Int[Array, "b m"], tgt: Int[Array, "b n"], *, train: bool = False, **packing: Array

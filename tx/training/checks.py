@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from tx.evaluation.tokenizers import bleu_tokenizer
 from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import check_components
-from tx.training.optimizer import schedules
+from tx.training.optimizer import optimizers, schedules
 
 
 def check_config(config: ConfigDict) -> None:
@@ -17,7 +17,7 @@ def check_config(config: ConfigDict) -> None:
       config: one that is valid.
     """
     check_components(config.model)
-    _ = schedules[config.optim.schedule]
+    _ = schedules[config.optim.schedule], optimizers[config.optim.optimizer]
     longest = positions_needed(config.model.architecture, config.data.row_length, config.data.row_length)
     check_length(config.model.positions, longest, config.model.max_positions)
     _ = bleu_tokenizer(config.data.target)

@@ -79,7 +79,8 @@ def _refuse_what_cannot_train(runs):
     config = runs[0][0]
     wanted = compile_key(config)
     for other, run in runs:
-        if differing := [field for field, value in compile_key(other).items() if value != wanted[field]]:
+        theirs = compile_key(other)
+        if differing := [field for field in wanted | theirs if wanted.get(field) != theirs.get(field)]:
             raise UserError(f"{run.path} cannot train beside {runs[0][1].path}: {', '.join(differing)} differ")
     for _, run in runs:
         refuse_unusable_name(run.path.resolve())

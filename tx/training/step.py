@@ -1,4 +1,4 @@
-"""Training step: loss, gradient, Adam (section 5.3), and the state that they change."""
+"""Training step: loss, gradient, the optimizer's update (section 5.3), and the state that they change."""
 
 import functools
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class TrainState:
     Attributes:
       step: int32 (), the number of updates so far.
       params: the model's parameters.
-      opt_state: Adam's moments and its count.
+      opt_state: the optimizer's: Adam's moments and its count.
     """
 
     step: Any
@@ -51,7 +51,7 @@ def train_step(
 ) -> tuple[TrainState, dict]:
     """Returns (state after one update, its metrics): a pure function of its arrays.
 
-    In order: random key, loss and gradient (added over micro-batches and devices), Adam's update, metrics: "loss" and
+    In order: random key, loss and gradient (added over micro-batches and devices), the update, metrics: "loss" and
     "nll", in nats; "grad_norm", the gradient's Euclidean norm, "layer_grad_norms", those of each of `layers`.
 
     Args:
@@ -93,9 +93,9 @@ def train_step(
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
     (value, nll), grads = sums
-    adam = optimizer(config, hyperparameters.lr_factor, hyperparameters.warmup_steps)
+    chosen = optimizer(config, hyperparameters.lr_factor, hyperparameters.warmup_steps)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
-        updates, opt_state = adam.update(grads, state.opt_state, state.params)
+        updates, opt_state = chosen.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norms = jnp.stack([optax.tree.norm(grads[layer]) for layer in layers(grads)])
     metrics = {"loss": value, "nll": nll, "grad_norm": jnp.linalg.norm(norms), "layer_grad_norms": norms}

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from tx import config as config_lib
 from tx import plugins
 from tx.files import read_source
-from tx.runs.fingerprint.definitions import EFFECTS, WHOLE, Module, bound, only_text, path_of
+from tx.runs.fingerprint.definitions import EFFECTS, WHOLE, Module, bound, first_text, path_of
 from tx.runs.fingerprint.references import Reader, Reference
 
 ENTRIES = (  # all that leaves a result
@@ -27,7 +27,18 @@ ENTRIES = (  # all that leaves a result
 # values are compared by themselves.
 APART = frozenset(
     (
-        *("cli", "config", "errors", "files", "plugins", "registry", "renamed_fields", "streams"),
+        *(
+            "cli",
+            "components",
+            "config",
+            "errors",
+            "fields",
+            "files",
+            "plugins",
+            "registry",
+            "renamed_fields",
+            "streams",
+        ),
         *("data/cache", "data/downloads", "decoding/limits", "model/flops"),
         *("training/loss_monitor", "training/memory_check"),
         *(
@@ -158,7 +169,7 @@ class Code:
         """The field of a registry that a statement makes, if it does."""
         call = getattr(statement, "value", None)
         made = isinstance(call, ast.Call) and self._word(module, call.func) == "@Registry"
-        return only_text(call) if made else None
+        return first_text(call) if made else None
 
     def _word(self, module, node):
         return self.find(module, names).word if (names := path_of(node)) else ""
@@ -168,7 +179,7 @@ class Code:
         match node:
             case ast.Call(func=ast.Attribute(value=registry, attr="register")) if names := path_of(registry):
                 if field := self.registries.get(self.find(module, names).key):
-                    return field, only_text(node)
+                    return field, first_text(node)
         return None
 
     def _sort(self, module):

@@ -105,10 +105,10 @@ def path_of(node: ast.AST) -> list[str]:
     return [node.id, *reversed(names)] if isinstance(node, ast.Name) else []
 
 
-def only_text(call: ast.Call) -> str | None:
-    """Returns the one argument of a call, where it is a constant text; else None."""
+def first_text(call: ast.Call) -> str | None:
+    """Returns the first argument of a call, where it is a constant text; else None."""
     match [*call.args, *(keyword.value for keyword in call.keywords)]:
-        case [ast.Constant(str() as text)]:
+        case [ast.Constant(str() as text), *_]:
             return text
     return None
 

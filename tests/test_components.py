@@ -1,0 +1,317 @@
+"""Components with fields of their own: declared, chosen, set, refused, and handed to what is registered."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from experiments import __main__ as command
+from experiments import points, registry
+from experiments.registry import Sweep, Variant
+from experiments.report.symbols import SYMBOLS, changes
+from experiments.scales import SCALES
+from tx import components
+from tx import config as config_lib
+from tx.errors import UserError
+from tx.fields import ANY, FIELDS, SHARE, Field
+from tx.model.feed_forward import feed_forwards
+from tx.model.mixers import mixers
+from tx.model.norms import norms
+from tx.model.positions import PositionEncoding, positions
+from tx.model.similarity import similarities
+from tx.model.transformer import Transformer
+from tx.registry import Configured, Registry
+from tx.training.optimizer import optimizers, schedules
+
+BUILT_IN = [positions, similarities, mixers, norms, feed_forwards, schedules, optimizers]
+
+
+def updated(*diffs):
+    config = config_lib.get_config()
+    for diff in diffs:
+        config_lib.update(config, diff)
+    config_lib.validate(config)
+    return config
+
+
+def names(config):
+    return set(config_lib.fields(config))
+
+
+@pytest.fixture
+def added():
+    """Returns a function that registers a component for the test: (registry, component, name, *shared, **own)."""
+    mine = []
+
+    def add(those, component, name, *shared, **own):
+        those.register(name, *shared, **own)(component)
+        mine.append((those, name))
+        return component
+
+    yield add
+    for those, name in mine:
+        del those._components[name]
+        components.withdraw(those.field, name)
+
+
+@pytest.mark.parametrize("those", BUILT_IN, ids=lambda those: those.field)
+def test_what_is_declared_is_what_is_registered(those):
+    assert list(those) == components.names(those.field)
+    assert FIELDS[those.field].default in those
+    for name in those:
+        declared, component = components.declaration(those.field, name), those._components[name]
+        wanted = {*declared.own, *declared.shared}
+        if wanted:  # each is an argument of the component, and nothing that has no field is one
+            parameters = inspect.signature(component).parameters.values()
+            assert {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} == wanted
+
+
+def test_a_configuration_holds_the_fields_of_what_it_chooses():
+    assert names(config_lib.get_config()) == set(FIELDS)
+    adam = {"optim.beta1", "optim.beta2", "optim.epsilon"}
+    lion = {"optim.lion.b1", "optim.lion.b2", "optim.lion.weight_decay"}
+    assert names(updated({"optim.optimizer": "lion"})) == (set(FIELDS) - adam) | lion
+    assert names(updated({"optim.optimizer": "adamw"})) == set(FIELDS) | {"optim.adamw.weight_decay"}
+    back = updated({"optim.optimizer": "lion", "optim.lion.b1": 0.8}, {"optim.optimizer": "adam"})
+    assert back.to_dict() == config_lib.get_config().to_dict()
+    # What is chosen counts before its fields, wherever it stands.
+    assert updated({"optim.lion.b1": "0.8", "optim.optimizer": "lion"}).optim.lion.b1 == 0.8
+
+
+@pytest.mark.parametrize(
+    ("diff", "message"),
+    [
+        ({"optim.lion.b1": 0.9}, "optim.lion.b1 belongs to optim.optimizer=lion; this run has adam"),
+        (
+            {"optim.optimizer": "sgd", "optim.beta1": 0.8},
+            "optim.beta1 belongs to optim.optimizer=adam or adamw or muon; this run has sgd",
+        ),
+        ({"optim.optimizer": "lion", "optim.lion.b3": 0.9}, "no configuration field 'optim.lion.b3'; the nearest is"),
+        ({"optim.optimizer": "lion", "optim.lion.b1": 1.0}, "optim.lion.b1 must lie in [0, 1); got 1.0"),
+        ({"optim.optimizer": "lion", "optim.lion.b1": "x"}, "optim.lion.b1 takes a finite number, got 'x'"),
+        ({"optim.optimizer": "sgd", "optim.sgd.nesterov": "2"}, "optim.sgd.nesterov takes true or false"),
+        ({"optim.clip_norm": -1.0}, "optim.clip_norm must be at least 0"),
+        ({"optim.optimizer": "adan"}, "no optim.optimizer 'adan'; the nearest is 'adam' (there are: adafactor, adam, "),
+        ({"model.positions": "rotory"}, "no model.positions 'rotory'; the nearest is 'rotary'"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_in_a_line(diff, message):
+    with pytest.raises(UserError) as caught:
+        updated(diff)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_before_and_of_others_read_as_they_were():
+    old = config_lib.get_config().to_dict()
+    del old["optim"]["optimizer"], old["optim"]["clip_norm"]
+    assert config_lib.differences(old, config_lib.get_config().to_dict()) == {}
+    lion = updated({"optim.optimizer": "lion"}).to_dict()
+    assert config_lib.differences(old, lion) == {"optim.optimizer": ("adam", "lion")}
+    before = json.loads(json.dumps(lion))
+    del before["optim"]["lion"]["b1"]  # a field that was added since
+    assert config_lib.differences(before, lion) == {}
+    other = updated({"optim.optimizer": "lion", "optim.lion.b1": 0.8}).to_dict()
+    assert config_lib.differences(before, other) == {"optim.lion.b1": (0.9, 0.8)}
+
+
+def test_a_component_of_ones_own_makes_no_run_stale(added):
+    before = updated({"optim.optimizer": "lion"}).to_dict()
+    added(optimizers, lambda rate, *, trust: rate, "mine", trust=Field(0.5, "how much"))
+    assert updated({"optim.optimizer": "lion"}).to_dict() == before
+    mine = updated({"optim.optimizer": "mine", "optim.mine.trust": "2"})
+    assert names(mine) == (set(FIELDS) | {"optim.mine.trust"}) - {"optim.beta1", "optim.beta2", "optim.epsilon"}
+    assert optimizers.of(mine.optim).keywords == {"trust": 2.0}
+    assert optimizers["mine"].keywords == {"trust": 0.5}
+
+
+def test_fields_that_are_shared_are_handed_on(added):
+    added(optimizers, lambda rate, *, beta1, trust: rate, "mine", "beta1", trust=Field(0.5, "how much"))
+    mine = updated({"optim.optimizer": "mine", "optim.beta1": 0.7})
+    assert optimizers.of(mine.optim).keywords == {"trust": 0.5, "beta1": 0.7}
+    assert "optim.beta2" not in names(mine)
+
+
+@pytest.mark.parametrize(
+    ("those", "name", "arguments", "message"),
+    [
+        (mixers, "twin", {"reach": Field(1, "m")}, r"model.positions=twin has fields model.twin.\* already"),
+        (positions, "dropout", {"reach": Field(1, "m")}, "model.dropout is a field already"),
+        (positions, "a.b", {"reach": Field(1, "m")}, "'a.b' is no name for a part of a field"),
+        (positions, "rotary", {}, "'rotary' is registered twice"),
+        (positions, "other", {"nowhere": Field(1, "m")}, "'other' takes no argument nowhere"),
+    ],
+)
+def test_what_cannot_be_registered(added, those, name, arguments, message):
+    added(positions, type("Twin", (Near,), {}), "twin", reach=Field(8, "m"))
+    with pytest.raises(ValueError, match=message):
+        those.register(name, **arguments)(Near)
+    assert name in ("rotary", "twin") or name not in components.names(those.field)
+
+
+def test_a_default_alone_is_no_field():
+    with pytest.raises(ValueError, match=r"reach is no tx\.fields\.Field"):
+        components.declare("model.positions", "other", (), {"reach": 8})
+
+
+def test_a_share_that_the_group_has_not_is_refused():
+    with pytest.raises(ValueError, match=r"optim\.beta9 is no field that components of optim\.optimizer share"):
+        optimizers.register("other", "beta9")(lambda rate, *, beta9: rate)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, "m"), "the default of a field is"),
+        ((1, ""), "is one line"),
+        ((1, "a\nb"), "is one line"),
+        ((0, "m"), "the default must be positive"),
+        ((1.0, "m", SHARE), r"must lie in \[0, 1\)"),
+        (("x", "m", ("a", "b")), "the default is one of a, b"),
+        ((1, "m", "small"), "a number is one of"),
+    ],
+)
+def test_a_field_that_makes_no_sense(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Field(*arguments)
+
+
+def test_any_number():
+    Field(-1.0, "m", ANY).check("x", -3.0)
+
+
+# In a model.
+
+
+class Near(PositionEncoding):
+    """A number for each near offset."""
+
+    reach: int
+
+    def setup(self):
+        self.table = self.param("table", lambda key, shape: jnp.ones(shape), (2 * self.reach + 1, self.num_heads))
+
+    def logit_bias(self, layer, query, offset):
+        return self.table[jnp.clip(offset, -self.reach, self.reach) + self.reach].transpose(2, 0, 1)[None]
+
+
+def test_a_model_hands_fields_to_its_components(added):
+    added(positions, Near, "near", reach=Field(8, "offsets from here on share a number"))
+    for reach in (8, 3):
+        config = tiny.config(model__num_layers=1, model__positions="near", model__near__reach=reach)
+        empty = jax.ShapeDtypeStruct((1, 1), "int32")
+        params = jax.eval_shape(Transformer(**config.model).init, jax.random.key(0), empty, empty)["params"]
+        assert params["source_position"]["table"].shape == (2 * reach + 1, 2)
+
+
+def test_every_kind_in_a_model_takes_fields(added):
+    seen = {}
+
+    def remember(kind, base):
+        class Mine(base):
+            depth: int
+
+            def setup(self):
+                seen.setdefault(kind, self.depth)
+                super().setup()
+
+        return Mine
+
+    def mixer(attention, depth, name=None, **more):
+        seen["mixer"] = depth
+        return mixers["attention"](attention=attention, name=name, **more)
+
+    def norm(depth, name=None):
+        seen["normalization"] = depth
+        return norms["rms"](name=name)
+
+    def network(depth, **more):
+        seen["feed_forward"] = depth
+        return feed_forwards["gelu"](**more)
+
+    field = Field(1, "how deep")
+    added(similarities, remember("similarity", similarities["scaled"]), "mine_a", depth=field)
+    added(mixers, mixer, "mine_b", depth=field)
+    added(norms, norm, "mine_c", depth=field)
+    added(feed_forwards, network, "mine_d", depth=field)
+    kinds = ("similarity", "mixer", "normalization", "feed_forward")
+    chosen = {f"model__{kind}": f"mine_{letter}" for kind, letter in zip(kinds, "abcd", strict=True)}
+    depths = {f"model__mine_{letter}__depth": i for i, letter in enumerate("abcd", 2)}
+    config = tiny.config(model__num_layers=1, **chosen, **depths)
+    empty = jax.ShapeDtypeStruct((1, 1), "int32")
+    jax.eval_shape(Transformer(**config.model).init, jax.random.key(0), empty, empty)
+    assert seen == dict(zip(kinds, range(2, 6), strict=True))
+
+
+def test_a_name_with_values():
+    shapes = Registry("model.outline")
+    shapes.register("dot", size=Field(1, "m"))(lambda *, size: size)
+    try:
+        assert shapes["dot"]() == 1
+        assert shapes[shapes.configured("dot", {"dot": {"size": 4}})]() == 4
+        assert shapes.configured("dot", {}) == "dot"
+        assert shapes[Configured("dot", (("size", 3),))]() == 3
+    finally:
+        components.withdraw("model.outline", "dot")
+
+
+# In sweeps, names and lists.
+
+SWEEP = Sweep(
+    name="two",
+    base={},
+    variants=(Variant("base"), Variant("lion", {"optim.optimizer": "lion", "optim.lion.b1": 0.8})),
+    doc="Two",
+)
+
+
+def test_a_variant_differs_in_what_was_set():
+    scale = SCALES["smoke"]
+    config = registry.resolve(SWEEP, SWEEP.variants[1], scale)
+    found = registry.diff(config, registry.base_config(SWEEP, scale))
+    assert found == {"optim.optimizer": "lion", "optim.lion.b1": 0.8}
+    assert changes(found) == "lion.b1=0.8 optimizer=lion"
+    assert registry.resolve(SWEEP, SWEEP.variants[1], scale, {"optim.optimizer": "sgd"}).optim.sgd.momentum == 0.9
+
+
+def test_the_name_of_a_point_does_not_depend_on_other_components(added):
+    point = {"optim.lion.b1": 0.5, "optim.optimizer": "lion", "model.num_heads": 2}
+    assert points.name("base", point) == "base+num_heads=2,lion.b1=0.5,optimizer=lion"
+    added(positions, Near, "lion", reach=Field(8, "m"))
+    assert points.name("base", point) == "base+num_heads=2,lion.b1=0.5,optimizer=lion"
+    assert points.name("base", {"model.lion.reach": 1, "optim.lion.b1": 0.5}) == "base+lion.reach=1,lion.b1=0.5"
+
+
+def test_every_field_is_listed_with_its_meaning(capsys):
+    assert command.main(["list", "--fields", "--format=json"]) == 0
+    listed = {one["field"]: one for one in json.loads(capsys.readouterr().out)}
+    assert listed.keys() == components.known_fields().keys() - {"version", "name"}
+    assert all(one["meaning"] for one in listed.values())
+    assert (listed["model.dropout"]["symbol"], listed["model.dropout"]["takes"]) == ("P_drop", "in [0, 1)")
+    assert listed["optim.lion.b1"]["of"] == "optim.optimizer=lion"
+    assert listed["optim.beta1"]["of"] == "optim.optimizer=adam,adamw,muon"
+    assert listed["optim.optimizer"]["takes"] == ", ".join(optimizers)
+    assert listed["model.norm"]["takes"] == "post, pre, none"
+    assert command.main(["list", "--fields"]) == 0
+    assert "optim.lion.b1" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main(["list", "table3", "--fields"])
+
+
+def test_symbols_of_tables_are_those_of_the_fields():
+    assert {field: FIELDS[field].symbol for field in SYMBOLS if FIELDS[field].symbol} == {
+        field: SYMBOLS[field] for field in SYMBOLS if FIELDS[field].symbol
+    }
+    assert [field for field in SYMBOLS if FIELDS[field].symbol][:7] == list(SYMBOLS)[:7]
+
+
+def test_listing_needs_no_jax():
+    code = "import sys; from experiments import __main__ as c; c.main(['list', '--fields']); "
+    code += "assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
