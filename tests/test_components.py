@@ -20,6 +20,7 @@ from tx import config as config_lib
 from tx.errors import UserError
 from tx.fields import ANY, FIELDS, SHARE, Field
 from tx.model.feed_forward import feed_forwards
+from tx.model.losses import losses
 from tx.model.mixers import mixers
 from tx.model.norms import norms
 from tx.model.positions import PositionEncoding, positions
@@ -28,7 +29,7 @@ from tx.model.transformer import Transformer
 from tx.registry import Configured, Registry
 from tx.training.optimizer import optimizers, schedules
 
-BUILT_IN = [positions, similarities, mixers, norms, feed_forwards, schedules, optimizers]
+BUILT_IN = [positions, similarities, mixers, norms, feed_forwards, losses, schedules, optimizers]
 
 
 def updated(*diffs):

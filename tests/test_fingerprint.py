@@ -201,6 +201,7 @@ def test_what_is_set_apart_is_there():
         ("model.mixer", "dilated", "model.mixers.Convolution", "model.mixers.self_attention"),
         ("model.feed_forward", "none", "model.feed_forward.feed_forwards.none", "model.feed_forward.FeedForward"),
         ("optim.schedule", "cosine", "training.optimizer.cosine", "training.optimizer.inverse_sqrt"),
+        ("loss.name", "focal", "model.losses.focal", "model.losses.z_loss"),
         ("optim.optimizer", "muon", "training.optimizer.muon", "training.optimizer.adam"),
         ("data.corpus", "recall", "data.synthetic.recall.generate", "data.synthetic.numbers.generate"),
         ("data.corpus", "multi30k", "data.text_files.read", "data.synthetic.number_sentences.sentence"),

@@ -1,12 +1,19 @@
 """The fused, chunked loss against the whole distribution written out, and its gradient against autodiff."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
-from tx.model.loss import cross_entropy, smoothing
+from tx.model import loss as loss_module
+from tx.model.loss import batch_loss, cross_entropy, smoothing
+from tx.model.losses import label_smoothed, losses
+from tx.model.transformer import init_params
 from tx.runtime import backend
+from tx.training.stacking import TracedHyperparameters
 
 V, D = 11, 6
 
@@ -127,3 +134,116 @@ def test_padding_alone_is_no_division_by_zero():
         jnp.ones((4, D)), jnp.ones((V, D)), jnp.zeros(4, jnp.int32), label_smoothing=0.0, smooth_over="all"
     )
     assert float(loss) == float(nll) == 0
+
+
+# Losses other than the paper's
+
+
+def in_numpy(name, hidden, table, targets, eps, smooth_over, field):
+    """As `written_out`, of a loss by its definition (float64)."""
+    total = 0.0
+    for h, y in zip(hidden, targets, strict=True):
+        if y == 0:
+            continue
+        logits = table @ h
+        log_z = logits.max() + np.log(np.exp(logits - logits.max()).sum())
+        p = np.exp(logits - log_z)
+        q = np.full(len(table), eps / (len(table) - 1 if smooth_over == "others" else len(table)))
+        q[y] = 1 - q.sum() + q[y]
+        if name == "z_loss":
+            total += (q * (np.log(q) - np.log(p))).sum() + field * log_z**2
+        else:
+            total += -(q * (1 - p) ** field * np.log(p)).sum()
+    return total / (targets != 0).sum()
+
+
+def slopes(f, x, step=1e-5):
+    """The gradient of a function of an array by central differences."""
+    found = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        ends = [x.copy(), x.copy()]
+        ends[0][index] += step
+        ends[1][index] -= step
+        found[index] = (f(ends[0]) - f(ends[1])) / (2 * step)
+    return found
+
+
+@pytest.mark.parametrize("chunk", [4, 100])
+@pytest.mark.parametrize(
+    ("name", "field", "value", "smooth_over"),
+    [("z_loss", "coefficient", 0.03, "others"), ("focal", "gamma", 2.0, "others"), ("focal", "gamma", 0.5, "all")],
+)
+def test_another_loss_is_what_numpy_makes_of_it(batch, name, field, value, smooth_over, chunk):
+    hidden, table, targets = batch
+    chosen = losses.of({"name": name, name: {field: value}})
+
+    def ours(hidden, table):
+        options = {"label_smoothing": 0.1, "smooth_over": smooth_over, "loss": chosen, "chunk": chunk}
+        return cross_entropy(hidden, table, jnp.asarray(targets, jnp.int32), **options)
+
+    arrays = [jnp.asarray(x, jnp.float32) for x in (hidden, table)]
+    (got, nll), gradient = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True))(*arrays)
+    want = functools.partial(in_numpy, name, targets=targets, eps=0.1, smooth_over=smooth_over, field=value)
+    np.testing.assert_allclose(got, want(hidden, table), rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(ours)(*arrays), [got, nll], rtol=1e-6)  # without a gradient
+    np.testing.assert_allclose(nll, written_out(hidden, table, targets, 0.0, "all")[1], rtol=1e-5)
+    np.testing.assert_allclose(gradient[0], slopes(lambda h: want(h, table), hidden), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(gradient[1], slopes(lambda w: want(hidden, w), table), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("smooth_over", ["others", "all"])
+def test_the_papers_loss_by_formula_is_that_of_its_definition(batch, smooth_over):
+    """And so are a z-loss of no weight, and a focal loss with gamma 0 but for the entropy."""
+    hidden, table, targets = (jnp.asarray(a, t) for a, t in zip(batch, ("f4", "f4", "i4"), strict=True))
+
+    def of(loss):
+        options = {"label_smoothing": 0.1, "smooth_over": smooth_over, "loss": loss, "chunk": 4}
+        return jax.value_and_grad(lambda h, w: cross_entropy(h, w, targets, **options)[0], (0, 1))(hidden, table)
+
+    (want, gradient), entropy = of(None), smoothing(0.1, V, smooth_over)[2]
+    others = {
+        label_smoothed: 0.0,
+        losses.of({"name": "z_loss", "z_loss": {"coefficient": 0.0}}): 0.0,
+        losses.of({"name": "focal", "focal": {"gamma": 0.0}}): entropy,
+    }
+    for loss, more in others.items():
+        got, of_it = of(loss)
+        np.testing.assert_allclose(got - more, want, rtol=1e-5)
+        for a, b in zip(of_it, gradient, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_focal_loss_that_is_certain_has_finite_slopes():
+    for gamma in (0.0, 0.5, 2.0):
+        loss = losses.of({"name": "focal", "focal": {"gamma": gamma}})
+        options = {"label_smoothing": 0.0, "smooth_over": "all", "loss": loss}
+        of_hidden = jax.grad(lambda h: cross_entropy(h, 100 * jnp.eye(3), jnp.array([1, 2]), **options)[0])  # noqa: B023
+        assert np.isfinite(of_hidden(jnp.eye(3)[1:])).all()
+
+
+def test_of_parts_it_is_that_of_the_whole(batch):
+    hidden, table, targets = (jnp.asarray(a, t)[:12] for a, t in zip(batch, ("f4", "f4", "i4"), strict=True))
+    options = {"label_smoothing": 0.1, "smooth_over": "all", "loss": losses["focal"], "chunk": 5}
+    one, two = (cross_entropy(hidden, table, targets, parts=parts, **options) for parts in (1, 2))
+    np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "field"), [("z_loss", {"coefficient": 0.5}), ("focal", {"gamma": 3.0})])
+def test_training_minimises_the_loss_that_is_chosen_and_evaluation_the_cross_entropy(monkeypatch, name, field):
+    asked = []
+
+    def remembered(*arrays, loss, **options):
+        asked.append(loss)
+        return cross_entropy(*arrays, loss=loss, **options)
+
+    monkeypatch.setattr(loss_module, "cross_entropy", remembered)
+    plain = tiny.config(model__num_layers=1)
+    chosen = tiny.config(model__num_layers=1, loss__name=name, **{f"loss__{name}__{k}": v for k, v in field.items()})
+    params = jax.eval_shape(lambda: init_params(plain.model, 0))
+    tokens = jnp.ones((2, 5), jnp.int32)
+    for config in (plain, chosen):
+        for values in (TracedHyperparameters.of(config), None):
+            step = functools.partial(batch_loss, config, batch={"src": tokens, "tgt": tokens}, hyperparameters=values)
+            jax.eval_shape(lambda p, step=step: step(p, rng=jax.random.key(0)), params)
+    assert asked.pop(2).keywords == field
+    assert asked == [None] * 3

@@ -46,6 +46,11 @@ _BUILT_IN = {
     "model.feed_forward": _plain("relu", "gelu", "swiglu", "none"),
     "model.normalization": _plain("layer", "rms"),
     "optim.schedule": _plain("inverse_sqrt", "constant", "cosine"),
+    "loss.name": {
+        "label_smoothed": Declaration(),
+        "z_loss": Declaration({"coefficient": Field(1e-4, "times the square of log Z, is added", AT_LEAST_0)}),
+        "focal": Declaration({"gamma": Field(2.0, "the loss is times (1 - p)^gamma; 0: cross-entropy", AT_LEAST_0)}),
+    },
     "optim.optimizer": {
         "adam": Declaration(shared=_ADAM),
         "adamw": Declaration({"weight_decay": Field(0.01, _DECAY, AT_LEAST_0)}, _ADAM),

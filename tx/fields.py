@@ -126,6 +126,7 @@ _MODEL = {
 }
 
 _LOSS = {
+    "name": Field("label_smoothed", "what is minimised: a function of a token's logits and its label (section 5.4)"),
     "label_smoothing": Field(0.1, "share of a label that goes to other classes (section 5.4)", SHARE, "eps_ls"),
     "smooth_over": Field(
         "others",

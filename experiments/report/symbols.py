@@ -13,6 +13,7 @@ SYMBOLS = {
     "model.d_v": "d_v",
     "model.dropout": "P_drop",
     "loss.label_smoothing": "eps_ls",
+    "loss.name": "loss",
     "model.positions": "positions",
     "train.steps": "steps",
     "decode.beam": "beam",

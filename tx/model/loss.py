@@ -1,10 +1,12 @@
 """Smoothed cross-entropy (section 5.4), fused with the projection to the vocabulary and taken in chunks.
 
 All logits of a batch are (tokens, V): with a large vocabulary they cost more to write and read than to compute. Here a
-chunk's logits are used, for the loss and for its gradient at once, and dropped.
+chunk's logits are used, for the loss and for its gradient at once, and dropped; so they are for every other loss of a
+token's logits (tx/model/losses.py).
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from tx.model.losses import Labels, losses
 from tx.model.transformer import Transformer, projection
 from tx.runtime.backend import loss_chunk
 
@@ -39,10 +42,13 @@ def cross_entropy(
     *,
     label_smoothing: Any,
     smooth_over: str,
+    loss: Callable | None = None,
     chunk: int | None = None,
     parts: int = 1,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the mean over target tokens of (smoothed loss, negative log-likelihood), float32, in nats.
+
+    With `loss`, as tx/model/losses.py has them, the first is the mean of that one.
 
     Logits are hidden @ table.T; target 0 is padding and counts nothing. The loss is the cross-entropy with the
     smoothed targets minus their entropy; only it has a gradient.
@@ -53,12 +59,18 @@ def cross_entropy(
     chunk = chunk or loss_chunk(hidden.shape[0] // parts, table.shape[0])
     low, peak, entropy = smoothing(label_smoothing, table.shape[0], smooth_over)
     count = jnp.maximum((targets != 0).sum(), 1).astype(jnp.float32)
+
+    def sums(h, y):
+        if loss is None:
+            return _sums(h, table, y, low, peak, chunk)
+        return _sums_of_any(h, table, y, low, peak, entropy, loss, chunk)
+
     if parts == 1:
-        loss, nll = _sums(hidden, table, targets, low, peak, chunk)
+        total, nll = sums(hidden, targets)
     else:
         hidden, targets = (x.reshape(parts, -1, *x.shape[1:]) for x in (hidden, targets))
-        loss, nll = (x.sum() for x in jax.vmap(lambda h, y: _sums(h, table, y, low, peak, chunk))(hidden, targets))
-    return loss / count - entropy, jax.lax.stop_gradient(nll / count)
+        total, nll = (x.sum() for x in jax.vmap(sums)(hidden, targets))
+    return total / count - (entropy if loss is None else 0.0), jax.lax.stop_gradient(nll / count)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -77,14 +89,23 @@ def _sums(hidden, table, targets, low, peak, chunk):
 def _sums_forward(hidden, table, targets, low, peak, chunk):
     """Also leaves the gradients of the loss sum behind: the logits are at hand here and nowhere else."""
 
-    def body(carry, part):
-        sums, d_table = carry
-        h, y = part
+    def of_chunk(h, y):
         logits = _logits(h, table, h.dtype)  # written once and read three times: half the width is half the time
         chunk_sums, log_normaliser = _chunk_sums(h, table, y, logits, low, peak)
         hit = (jnp.arange(table.shape[0])[None, :] == y[:, None]).astype(jnp.float32)
         d_logits = jnp.exp(logits - log_normaliser[:, None]) - low - peak * hit
-        d_logits = jnp.where((y != 0)[:, None], d_logits, 0.0).astype(h.dtype)
+        return chunk_sums, jnp.where((y != 0)[:, None], d_logits, 0.0).astype(h.dtype)
+
+    return _sums_and_gradients(of_chunk, hidden, table, targets, chunk)
+
+
+def _sums_and_gradients(of_chunk, hidden, table, targets, chunk):
+    """Adds the sums that `of_chunk` gives, and turns the gradients of its logits into those of hidden and table."""
+
+    def body(carry, part):
+        sums, d_table = carry
+        h, y = part
+        chunk_sums, d_logits = of_chunk(h, y)
         d_hidden = jnp.matmul(d_logits, table.astype(h.dtype), preferred_element_type=jnp.float32)
         d_table += jnp.matmul(h.T, d_logits, preferred_element_type=jnp.float32)  # transposed: faster on a CPU
         return (jax.tree.map(jnp.add, sums, chunk_sums), d_table), d_hidden.astype(h.dtype)
@@ -102,6 +123,43 @@ def _sums_backward(chunk, residuals, cotangents):
 
 
 _sums.defvjp(_sums_forward, _sums_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+def _sums_of_any(hidden, table, targets, low, peak, entropy, loss, chunk):
+    """Sums over tokens of a loss of tx/model/losses.py, and of the negative log-likelihood."""
+
+    def body(sums, part):
+        h, y = part
+        logits = _logits(h, table, jnp.float32)
+        return jax.tree.map(jnp.add, sums, _chunk_sums_of_any(logits, Labels(y, low, peak, entropy), loss)), None
+
+    zero = jnp.zeros((), jnp.float32)
+    return jax.lax.scan(body, (zero, zero), _chunks(hidden, targets, chunk))[0]
+
+
+def _sums_of_any_forward(hidden, table, targets, low, peak, entropy, loss, chunk):
+    def of_chunk(h, y):
+        def sums(logits):
+            return _chunk_sums_of_any(logits, Labels(y, low, peak, entropy), loss)
+
+        (total, nll), d_logits = jax.value_and_grad(sums, has_aux=True)(_logits(h, table, h.dtype))
+        return (total, nll), d_logits.astype(h.dtype)
+
+    return _sums_and_gradients(of_chunk, hidden, table, targets, chunk)
+
+
+def _sums_of_any_backward(loss, chunk, residuals, cotangents):
+    return *_sums_backward(chunk, residuals, cotangents), None
+
+
+_sums_of_any.defvjp(_sums_of_any_forward, _sums_of_any_backward)
+
+
+def _chunk_sums_of_any(logits, labels, loss):
+    real = labels.tokens != 0
+    nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels.tokens[:, None], axis=-1)[:, 0]
+    return tuple(jnp.where(real, values, 0.0).sum() for values in (loss(logits, labels), nll))
 
 
 def _chunks(hidden, targets, chunk):
@@ -150,7 +208,8 @@ def batch_loss(
       config: shapes and structure.
       params: the model's parameters.
       batch: packed sentences.
-      hyperparameters: dropout and label smoothing (`tx.training.stacking`); None for neither, as in evaluation.
+      hyperparameters: dropout and label smoothing (`tx.training.stacking`); None for neither, as in evaluation, where
+        the loss is the cross-entropy whatever loss.name is.
       rng: of the dropout; not used without them.
       parts: how many equal parts of the batch lie on different devices.
       source: what the encoder's output is multiplied by, as in `Transformer.hidden`.
@@ -167,11 +226,13 @@ def batch_loss(
         rngs=None if hyperparameters is None else {"dropout": rng},
         method="hidden",
     )
+    by_formula = hyperparameters is None or config.loss.name == "label_smoothed"
     return cross_entropy(
         hidden.reshape(-1, config.model.d_model),
         projection(params),
         batch["tgt"].reshape(-1),
         label_smoothing=0.0 if hyperparameters is None else hyperparameters.label_smoothing,
         smooth_over=config.loss.smooth_over,
+        loss=None if by_formula else losses.of(config.loss),
         parts=parts,
     )

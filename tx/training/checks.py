@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from tx.evaluation.tokenizers import bleu_tokenizer
+from tx.model.losses import losses
 from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import check_components
 from tx.training.optimizer import optimizers, schedules
@@ -17,7 +18,7 @@ def check_config(config: ConfigDict) -> None:
       config: one that is valid.
     """
     check_components(config.model)
-    _ = schedules[config.optim.schedule], optimizers[config.optim.optimizer]
+    _ = schedules[config.optim.schedule], optimizers[config.optim.optimizer], losses[config.loss.name]
     longest = positions_needed(config.model.architecture, config.data.row_length, config.data.row_length)
     check_length(config.model.positions, longest, config.model.max_positions)
     _ = bleu_tokenizer(config.data.target)
