@@ -21,6 +21,7 @@ TRANSLATED = tuple(name for name, scale in SCALES.items() if "decode.task" not i
 _PRE_NORM = tuple(name for name in TRANSLATED if SCALES[name].fields.get("model.norm") == "pre")
 _POST_NORM = tuple(name for name in TRANSLATED if name not in _PRE_NORM)
 OURS = "ours"  # the source of what no paper says
+_TUNED = ("optimizers",)  # sweeps whose rows have no rate in common
 _TABLE3 = registry.sweep("table3")
 _BASE = _TABLE3.variants[0].paper
 MARGINS = {
@@ -45,6 +46,8 @@ class Claim:
       margin: a difference of values up to which there is none; by default the measure's.
       printed: the difference of values that the source prints; None where it says no more than the sign.
       scales: names of the scales at which it is meant.
+      tuned: whether it is meant of rows at rates of their own, as --tune optim.lr_factor=... gives, and says nothing of
+        others.
 
     Raises UserError for a sweep or a row that there is not.
     """
@@ -59,6 +62,7 @@ class Claim:
     margin: float | None = None
     printed: float | None = None
     scales: tuple[str, ...] = TRANSLATED
+    tuned: bool = False
 
     def __post_init__(self):
         found = registry.sweep(self.sweep)
@@ -105,7 +109,8 @@ def _said(sweep: str, source: str, statement: str, *comparisons: str) -> Iterato
         ).groups()
         meant = tuple(scales.split(",")) if scales else TRANSLATED
         sign = {"<": -1, "=": 0, ">": 1}[how]
-        yield Claim(sweep, row, sign, statement, source, other, measure or "ppl", scales=meant)
+        tuned = sweep in _TUNED
+        yield Claim(sweep, row, sign, statement, source, other, measure or "ppl", scales=meant, tuned=tuned)
 
 
 def _reaches() -> Iterator[Claim]:
@@ -210,6 +215,19 @@ _SAID = {
             *("Ainslie et al. 2023", "Keys and values shared in groups cost next to nothing."),
             *("h=8/kv=2 = h=8", "h=8/kv=4 = h=8"),
         ),
+    ),
+    "losses": (
+        ("Chowdhery et al. 2022", "A z-loss of small weight costs nothing.", "z_loss/1e-4 = base"),
+        (OURS, "Focal losses flatten probabilities.", "focal/gamma=2 > base", "focal/gamma=2 > focal/gamma=1"),
+        (OURS, "A focal loss translates as well.", *(f"bleu: focal/gamma={gamma} = base" for gamma in (1, 2))),
+    ),
+    "optimizers": (
+        (OURS, "With a warm-up, clipping changes nothing.", "adam/clip=1 = adam"),
+        (OURS, "Beside dropout, a decay of 0.01 changes nothing.", "adamw = adam"),
+        ("Chen et al. 2023", "Lion is no worse than Adam.", "lion = adam"),
+        ("Shazeer and Stern 2018", "Adafactor equals Adam with less memory.", "adafactor = adam"),
+        ("Zhang et al. 2020", "Attention wants an adaptive rate.", "sgd > adam"),
+        ("Jordan et al. 2024", "Muon is ahead of Adam at equal steps.", "muon < adam"),
     ),
     "positions": (
         (

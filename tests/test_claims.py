@@ -93,6 +93,11 @@ def test_within_reach_and_beyond_it():
     assert set(signs.values()) == {0, -1}
 
 
+def test_optimizers_are_judged_at_rates_of_their_own_alone():
+    assert {claim.sweep for claim in CLAIMS if claim.tuned} == {"optimizers"}
+    assert all(claim.tuned for claim in CLAIMS if claim.sweep == "optimizers")
+
+
 def test_the_warm_up_is_expected_to_matter_where_the_norm_comes_after():
     for scale in SCALES:
         signs = [claim.sign for claim in claims.of_sweep("schedule", scale) if claim.row == "no-ramp"]
