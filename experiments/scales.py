@@ -140,7 +140,7 @@ def _smaller(row_length, batch_rows, steps, warmup, every, vocabulary, splits, l
 SCALES = {
     scale.name: scale
     for scale in (
-        # The paper's own numbers are the defaults of tx/config.py: 100K steps, warm-up 4000, V = 40,960.
+        # The paper's own numbers are the defaults of tx/fields.py: 100K steps, warm-up 4000, V = 40,960.
         Scale(
             "paper",
             "WMT14 as in the paper: 100K steps (big 300K), batches of 25,000 tokens",

@@ -93,6 +93,7 @@ def test_a_configuration_holds_the_fields_of_what_it_chooses():
             "optim.beta1 belongs to optim.optimizer=adam or adamw or muon; this run has sgd",
         ),
         ({"optim.optimizer": "lion", "optim.lion.b3": 0.9}, "no configuration field 'optim.lion.b3'; the nearest is"),
+        ({"optim.optimizer": "mine", "optim.mine.b": 1}, "; one of a component of your own needs --import FILE.py"),
         ({"optim.optimizer": "lion", "optim.lion.b1": 1.0}, "optim.lion.b1 must lie in [0, 1); got 1.0"),
         ({"optim.optimizer": "lion", "optim.lion.b1": "x"}, "optim.lion.b1 takes a finite number, got 'x'"),
         ({"optim.optimizer": "sgd", "optim.sgd.nesterov": "2"}, "optim.sgd.nesterov takes true or false"),

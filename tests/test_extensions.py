@@ -1,6 +1,7 @@
 """Components and sweeps from files outside the project; the walk-through of experiments/README.md, as written."""
 
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -145,7 +146,7 @@ def test_an_option_without_a_file():
         plugins.take(["list", "--import"])
 
 
-def section(title, names):
+def chapter(title, names):
     """A section of the page on experiments, and {name: content} of the Python files in it."""
     text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     walk = text[text.index(f"## {title}") :].partition("\n## ")[0]
@@ -157,7 +158,7 @@ def section(title, names):
 @pytest.fixture
 def own_text(tmp_path, monkeypatch):
     """An empty folder to be in, with the files of text that the page shows, of generated sentences."""
-    walk, _ = section("Your own text", ["mine.py"])
+    walk, _ = chapter("Your own text", ["mine.py"])
     block = re.search(r"(?<=\n\n)```\n(text/.*?)^```$", walk, re.DOTALL | re.MULTILINE)[1]
     assert [line.split()[0] for line in block.splitlines()] == ["text/train.fr", "text/train.en", "text/test.tsv"]
     ones, twos = ("un:one", "deux:two", "trois:three", "dix:ten"), ("chats:cats", "chiens:dogs", "arbres:trees")
@@ -180,7 +181,7 @@ def commands_of(walk):
 
 @pytest.mark.slow
 def test_the_walk_through_of_own_text_as_written(own_text):
-    walk, files = section("Your own text", ["mine.py"])
+    walk, files = chapter("Your own text", ["mine.py"])
     (own_text / "mine.py").write_text(files["mine.py"])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/bin:/bin"}
     printed = []
@@ -206,7 +207,7 @@ def test_the_walk_through_of_own_text_as_written(own_text):
 
 def test_own_text_and_a_scale_as_written_are_what_they_are_called(own_text, monkeypatch, capsys):
     """The same, short of training."""
-    walk, files = section("Your own text", ["mine.py"])
+    walk, files = chapter("Your own text", ["mine.py"])
     (own_text / "mine.py").write_text(files["mine.py"])
     assert sum(bool(line.strip()) for line in files["mine.py"].splitlines()) <= 16
     monkeypatch.setattr(scales, "SCALES", dict(scales.SCALES))
@@ -229,21 +230,58 @@ def test_own_text_and_a_scale_as_written_are_what_they_are_called(own_text, monk
             assert tokenized.sized(c, data).model.vocab_size == data.vocabulary.size < 500
 
 
-@pytest.mark.slow
-def test_the_walk_through_as_written(tmp_path):
-    walk, files = section("A variant, a sweep", ["warmup.py", "near.py"])
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
+def walked(text, folder):
+    """Writes the files of a part of a page to an empty folder, and returns what each of its commands there prints."""
+    for name, content in re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        (folder / name).write_text(content)
     # A blank line comes before a fence that opens, never before one that closes.
-    commands = re.search(r"(?<=\n\n)```\n(.*?)^```$", walk, re.DOTALL | re.MULTILINE)[1].splitlines()
+    commands = (
+        re.search(r"(?<=\n\n)```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[1].replace("\\\n", " ").splitlines()
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/bin:/bin"}
     printed = []
     for line in commands:
-        done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(line, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         printed.append(done.stdout)
+    return printed
+
+
+def section(title):
+    """The part of experiments/README.md under a heading of the third level."""
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    return text.partition(f"### {title}\n")[2].partition("\n### ")[0]
+
+
+@pytest.mark.slow
+def test_an_optimizer_with_a_field_swept_as_written(tmp_path):
+    listed, launched, reported = walked(section("An optimizer with a field, swept"), tmp_path)
+    assert re.search(r"optim\.signum\.momentum +0\.9 .*decay of the mean", listed)
+    for text in (launched, reported):
+        assert re.search(r"base\+signum\.momentum=0\.99 .*0\.99", text)
+    results = [json.loads(path.read_text()) for path in sorted((tmp_path / "swept").rglob("result.json"))]
+    assert [one["config"]["optim"]["signum"] for one in results] == [{"momentum": 0.9}, {"momentum": 0.99}]
+    assert not any("beta1" in one["config"]["optim"] for one in results)
+    assert results[0]["train"]["final_loss"] != results[1]["train"]["final_loss"]
+
+
+@pytest.mark.slow
+def test_a_loss_as_written(tmp_path):
+    (launched,) = walked(section("A loss"), tmp_path)
+    note = "note: --grid loss.poly.epsilon is left out of base+loss.name=label_smoothed: it belongs to loss.name=poly"
+    assert note in launched
+    results = [json.loads(path.read_text()) for path in sorted((tmp_path / "losses").rglob("result.json"))]
+    assert [one["config"]["loss"].get("poly") for one in results] == [None, {"epsilon": 0.5}, {"epsilon": 2.0}]
+    assert len({one["train"]["final_loss"] for one in results}) == 3
+
+
+@pytest.mark.slow
+def test_the_walk_through_as_written(tmp_path):
+    walk, _ = chapter("A variant, a sweep", ["warmup.py", "near.py", "signum.py", "poly.py"])
+    printed = walked(walk[: walk.index("### An optimizer")], tmp_path)
     assert "warmup_steps=8000" in printed[0]
     assert re.search(r"near +near .* done", printed[2])
+    assert re.search(r"near/reach=2 +near +2 .* done", printed[2])
     assert '"beam": 1' in printed[3]
 
 

@@ -22,6 +22,7 @@ PLACES = {
 }
 
 WALK = "test_extensions.py::test_the_walk_through_as_written"
+SWEPT = "test_extensions.py::test_an_optimizer_with_a_field_swept_as_written"
 WHOLE = "test_end_to_end.py::"  # a sweep from text to table
 
 OWN_TEXT = "test_extensions.py::test_the_walk_through_of_own_text_as_written"
@@ -37,6 +38,10 @@ ELSEWHERE = {  # by their beginning
     "python -m tx.decode runs/table3@smoke/base": OWN_TEXT,
     "python -m experiments list warmup@paper --import": WALK,
     "python -m experiments report runs": WALK,
+    "python -m experiments list --fields --import": SWEPT,
+    "python -m launch.local table3/base@smoke --import signum.py": SWEPT,
+    "python -m experiments report swept": SWEPT,
+    "python -m launch.local table3/base@smoke --import poly.py": "test_extensions.py::test_a_loss_as_written",
     "python -m tx.evaluate runs/near@smoke": WALK,
     "python -m tx.train --config=experiments/config.py:table3/A": WHOLE + "test_another_decoding_takes",
     "python -m tx.train RUN_DIR": WHOLE + "test_a_sweep_leaves_results_and_a_table",

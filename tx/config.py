@@ -182,7 +182,8 @@ def parse(name: str, value: object, where: str = "override") -> bool | int | flo
     if name in NEW_NAMES:
         raise UserError(f"{where}: {name} is now called {NEW_NAMES[name]}; write that")
     if name not in known:
-        raise unknown(f"{where}: no configuration field", name, known)
+        more = "; one of a component of your own needs --import FILE.py" if name.count(".") > 1 else ""
+        raise unknown(f"{where}: no configuration field", name, known, more)
     value = _coerce(name, value, type(known[name].default), where)
     return _whole_path(value) if name == "data.corpus" else value
 
