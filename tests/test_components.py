@@ -27,7 +27,7 @@ from tx.model.positions import PositionEncoding, positions
 from tx.model.similarity import similarities
 from tx.model.transformer import Transformer
 from tx.registry import Configured, Registry
-from tx.training.optimizer import optimizers, schedules
+from tx.training.optimizer import optimizers, schedule, schedules
 
 BUILT_IN = [positions, similarities, mixers, norms, feed_forwards, losses, schedules, optimizers]
 
@@ -138,6 +138,13 @@ def test_fields_that_are_shared_are_handed_on(added):
     mine = updated({"optim.optimizer": "mine", "optim.beta1": 0.7})
     assert optimizers.of(mine.optim).keywords == {"trust": 0.5, "beta1": 0.7}
     assert "optim.beta2" not in names(mine)
+
+
+def test_a_schedule_has_fields_too(added):
+    added(schedules, lambda step, warmup, steps, *, power: step**-power, "power", power=Field(0.5, "of the step"))
+    for diff, want in (({}, 9**-0.5), ({"optim.power.power": 1.0}, 1 / 9)):
+        config = updated({"optim.schedule": "power", "optim.warmup_steps": 0, "model.d_model": 512} | diff)
+        assert float(schedule(config)(8)) == pytest.approx(512**-0.5 * want, rel=1e-5)
 
 
 @pytest.mark.parametrize(

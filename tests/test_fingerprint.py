@@ -483,6 +483,15 @@ def test_of_an_added_file_counts_what_is_used(package):
     assert package("mine") == package("of no such name")
 
 
+def test_a_component_with_fields_counts_where_it_is_named_and_what_is_said_of_them_does_not(package):
+    text = (
+        "from tx.parts import parts\n\n\n@parts.register('two', 'beta1', reach=Field({}, 'm'))\ndef two(x): return {}\n"
+    )
+    found = {values: package("two", [text.format(*values)]) for values in ((8, 1), (9, 1), (8, 2))}
+    assert found[8, 1] == found[9, 1] != found[8, 2]  # values are compared as those of other fields are
+    assert package("one", [text.format(8, 1)]) == package("one")
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -168,10 +168,14 @@ def slopes(f, x, step=1e-5):
     return found
 
 
-@pytest.mark.parametrize("chunk", [4, 100])
 @pytest.mark.parametrize(
-    ("name", "field", "value", "smooth_over"),
-    [("z_loss", "coefficient", 0.03, "others"), ("focal", "gamma", 2.0, "others"), ("focal", "gamma", 0.5, "all")],
+    ("name", "field", "value", "smooth_over", "chunk"),
+    [
+        ("z_loss", "coefficient", 0.03, "others", 4),
+        ("z_loss", "coefficient", 0.03, "all", 100),
+        ("focal", "gamma", 2.0, "others", 100),
+        ("focal", "gamma", 0.5, "all", 4),
+    ],
 )
 def test_another_loss_is_what_numpy_makes_of_it(batch, name, field, value, smooth_over, chunk):
     hidden, table, targets = batch
@@ -191,16 +195,15 @@ def test_another_loss_is_what_numpy_makes_of_it(batch, name, field, value, smoot
     np.testing.assert_allclose(gradient[1], slopes(lambda w: want(hidden, w), table), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("smooth_over", ["others", "all"])
-def test_the_papers_loss_by_formula_is_that_of_its_definition(batch, smooth_over):
+def test_the_papers_loss_by_formula_is_that_of_its_definition(batch):
     """And so are a z-loss of no weight, and a focal loss with gamma 0 but for the entropy."""
     hidden, table, targets = (jnp.asarray(a, t) for a, t in zip(batch, ("f4", "f4", "i4"), strict=True))
 
     def of(loss):
-        options = {"label_smoothing": 0.1, "smooth_over": smooth_over, "loss": loss, "chunk": 4}
+        options = {"label_smoothing": 0.1, "smooth_over": "others", "loss": loss, "chunk": 4}
         return jax.value_and_grad(lambda h, w: cross_entropy(h, w, targets, **options)[0], (0, 1))(hidden, table)
 
-    (want, gradient), entropy = of(None), smoothing(0.1, V, smooth_over)[2]
+    (want, gradient), entropy = of(None), smoothing(0.1, V, "others")[2]
     others = {
         label_smoothed: 0.0,
         losses.of({"name": "z_loss", "z_loss": {"coefficient": 0.0}}): 0.0,
@@ -214,7 +217,7 @@ def test_the_papers_loss_by_formula_is_that_of_its_definition(batch, smooth_over
 
 
 def test_a_focal_loss_that_is_certain_has_finite_slopes():
-    for gamma in (0.0, 0.5, 2.0):
+    for gamma in (0.0, 0.5):
         loss = losses.of({"name": "focal", "focal": {"gamma": gamma}})
         options = {"label_smoothing": 0.0, "smooth_over": "all", "loss": loss}
         of_hidden = jax.grad(lambda h: cross_entropy(h, 100 * jnp.eye(3), jnp.array([1, 2]), **options)[0])  # noqa: B023
