@@ -115,6 +115,7 @@ def test_matrices_decay_and_nothing_else(name):
     assert moved == MATRICES
 
 
+@pytest.mark.slow
 def test_decay_is_the_rate_times_the_matrix():
     """Of Adafactor too, whose own in optax is not times the rate."""
     for name in ("lion", "adafactor"):
