@@ -166,7 +166,9 @@ def test_a_field_of_a_component_is_set_where_it_is_chosen(capsys):
     grid = ("--grid", "optim.optimizer=adam,lion", "--grid", "optim.lion.b1=0.8,0.9")
     runs = planned("table3/base@smoke", *grid)
     names = ["optimizer=adam", "lion.b1=0.8,optimizer=lion", "lion.b1=0.9,optimizer=lion"]
-    assert sorted(r.name for r in runs) == sorted(f"table3/base+{name}@smoke" for name in names)
+    assert sorted(r.name for r in runs) == sorted(
+        ["table3/base@smoke", *(f"table3/base+{name}@smoke" for name in names)]
+    )
     assert sorted(r.config.optim.lion.b1 for r in runs if r.config.optim.optimizer == "lion") == [0.8, 0.9]
     assert local.main(["table3/base@smoke", "--dry_run", *grid]) == 0
     note = "note: --grid optim.lion.b1 is left out of base+optimizer=adam: it belongs to optim.optimizer=lion"
