@@ -3,13 +3,14 @@
 import math
 import pathlib
 import re
+import types
 
 import pytest
 from fabricated import put
 
 from experiments import claims
 from experiments.claims import Claim
-from experiments.report import claims_table, flags, reproduction, results, verdicts
+from experiments.report import claims_table, flags, reproduction, results, tuned_table, verdicts
 from experiments.report.noise import Comparison, Interval
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -67,6 +68,21 @@ def test_another_hand_made_folder(tmp_path):
     assert one.seeds == 17  # of two groups 0.1 apart, at a standard deviation of 0.1, to be told in 80%: G*Power's 17
     equal = fill(tmp_path / "equal", {"relu": [(5, 1.0)] * 2, "gelu": [(5, 1.0)] * 2, "none": around(1.5)})
     assert words(equal)["gelu", "relu"] == ("undecided", verdicts.NO_SPREAD)
+
+
+def test_what_is_claimed_of_tuned_rows_is_judged_by_these_alone(tmp_path, monkeypatch):
+    """Lion is behind Adam at Adam's rate, which says nothing of it; at its own it is ahead."""
+    for seed in (1, 2, 3):
+        for row, nll in {"adam": 1.0, "lion": 1.5}.items():
+            put(tmp_path, f"optimizers/{row}@smoke", seed, ppl=math.exp(nll + 0.001 * seed), bleu=30.0)
+    found = read(tmp_path)
+    assert {why for _, why in words(found).values()} == {"not tuned"}
+    rows = {row.variant.name: row for row in found.rows if row.results}
+    own = {"adam": rows["lion"], "lion": rows["adam"]}  # of which the first is now the worse
+    tuned = [types.SimpleNamespace(asked=types.SimpleNamespace(row=name), fresh=row) for name, row in own.items()]
+    monkeypatch.setattr(tuned_table, "read", lambda _: tuned)
+    assert words(found)["lion", "adam"] == ("contradicted", "")  # the claim is that they are equal
+    assert words(found)["muon", "adam"] == ("undecided", "not tuned")
 
 
 def test_nothing_is_judged_by_rows_that_are_unfinished(tmp_path):

@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 from experiments import claims
 from experiments.claims import Claim
-from experiments.report import flags, noise, power
+from experiments.report import flags, noise, power, tuned_table
 from experiments.report.metrics import BLEU, NAMED, NLL, Measure
 from experiments.report.noise import LEVEL, Comparison, Interval
 from experiments.report.results import Results, Row
 
 SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = "supported", "contradicted", "equivalent", "undecided"
-UNFINISHED, NO_SPREAD = "unfinished", "no spread between seeds"
+UNFINISHED, NO_SPREAD, UNTUNED = "unfinished", "no spread between seeds", "not tuned"
 WORDS = (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED)
 
 
@@ -46,22 +46,34 @@ def measure_of(claim: Claim) -> Measure:
 def judge(found: Results) -> list[Verdict]:
     """Returns the verdict on each claim about a sweep at its scale, in their order.
 
-    Rows are tested together with all others that claims compare with the same row in the same measure; with base, as in
-    the table, all rows are. A claim of a row whose runs are unfinished (`flags.unfinished`) is undecided.
+    Rows are tested together with all others that claims compare with the same row in the same measure; with base, as
+    in the table, all rows are. A claim that is meant of tuned rows is judged by these alone. A claim of a row whose
+    runs are unfinished (`flags.unfinished`) is undecided.
     """
-    rows = {row.variant.name: row for row in found.rows}
     said = claims.of_sweep(found.sweep.name, found.scale.name)
-    unfinished = {name for name in {n for c in said for n in (c.row, c.against)} if _unfinished(rows[name], found)}
-    families: dict[tuple[str, str], Comparison] = {}
-    for claim in said:
-        key = (claim.against, claim.measure)
-        if key not in families:
-            base = claim.against == found.rows[0].variant.name
-            alike = [one.row for one in said if (one.against, one.measure) == key]
-            others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(alike))
-            values = {name: noise.finite(rows[name], measure_of(claim)) for name in (claim.against, *others)}
-            families[key] = noise.compare(values.pop(claim.against), values)
-    return [_judge(claim, rows, families[claim.against, claim.measure], unfinished) for claim in said]
+    rows = {False: {row.variant.name: row for row in found.rows}, True: {}}
+    if any(claim.tuned for claim in said):
+        rows[True] = {one.asked.row: one.fresh for one in tuned_table.read(found)}
+    named = {(claim.tuned, name) for claim in said for name in (claim.row, claim.against)}
+    unfinished = {
+        (tuned, name) for tuned, name in named if name in rows[tuned] and _unfinished(rows[tuned][name], found)
+    }
+    families: dict[tuple[bool, str, str], Comparison] = {}
+    return [_judge(one, rows[one.tuned], _family(one, said, rows, families, found), unfinished) for one in said]
+
+
+def _family(claim, said, rows, families, found) -> Comparison | None:
+    """Returns the comparison that a claim is judged in, made once; None where the rows are not there."""
+    key, rows = (claim.tuned, claim.against, claim.measure), rows[claim.tuned]
+    if not {claim.row, claim.against} <= rows.keys():
+        return None
+    if key not in families:
+        base = claim.against == found.rows[0].variant.name
+        alike = [one.row for one in said if (one.tuned, one.against, one.measure) == key and one.row in rows]
+        others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(alike))
+        values = {name: noise.finite(rows[name], measure_of(claim)) for name in (claim.against, *others)}
+        families[key] = noise.compare(values.pop(claim.against), values)
+    return families[key]
 
 
 def _unfinished(row: Row, found: Results) -> bool:
@@ -69,6 +81,8 @@ def _unfinished(row: Row, found: Results) -> bool:
 
 
 def _judge(claim, rows, family, unfinished) -> Verdict:
+    if family is None:
+        return Verdict(claim, UNDECIDED, UNTUNED, UNDECIDED)
     measure, pair = measure_of(claim), (rows[claim.row], rows[claim.against])
     values = [noise.finite(row, measure) for row in pair]
     used = tuple(map(len, values))
@@ -77,7 +91,7 @@ def _judge(claim, rows, family, unfinished) -> Verdict:
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values), UNDECIDED, used=used)
     equivalence = noise.equivalence(values[1], values[0], claim.margin)
     stands = _word(claim, interval, equivalence)
-    if unfinished & {claim.row, claim.against}:
+    if unfinished & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
         return Verdict(claim, UNDECIDED, UNFINISHED, stands, interval, equivalence, None, used)
     if stands == UNDECIDED and claim.margin and equivalence is None:
         return Verdict(claim, UNDECIDED, NO_SPREAD, stands, interval, used=used)
