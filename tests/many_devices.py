@@ -55,6 +55,7 @@ def config(mode="jit", devices=1, shards=1, dropout=0.0, micro=1, **diff):
         data__row_length=LENGTH,
         data__batch_rows=ROWS,
         train__micro_batches=micro,
+        train__ema=0.5,
         parallel__mode=mode,
         parallel__devices=devices,
         parallel__fsdp_shards=shards,

@@ -12,7 +12,7 @@ from saved import arrays, checkpoint
 from launch import local
 from tx import files
 from tx.errors import UserError
-from tx.runs.checkpoints import APART, Checkpoint, Checkpoints
+from tx.runs.checkpoints import ALWAYS, APART, Checkpoints
 from tx.runs.run_dir import RunDir
 from tx.training.experiment import _refuse_what_cannot_train
 from tx.training.step import init_state
@@ -157,7 +157,7 @@ def test_parameters_are_read_without_the_optimizer_state(saved, monkeypatch):
         np.testing.assert_allclose(one, two, rtol=1e-6)
 
 
-@pytest.mark.parametrize("item", Checkpoint._fields)
+@pytest.mark.parametrize("item", ALWAYS)
 def test_what_other_code_wrote_is_refused_in_a_line(saved, tmp_path, capsys, item):
     """Its checksums match, but it is of other items: the state was one once."""
     folder = tmp_path / "checkpoints"

@@ -126,7 +126,7 @@ def test_big_arrays_are_cut_and_small_ones_copied(eight):
     parts = eight["parts"]
     cut = {path: part for path, (whole, part) in parts.items() if part != whole}
     kernel = "['encoder_0']['feed_forward']['outer']['kernel']"
-    for tree in (".params", ".opt_state[0].mu", ".opt_state[0].nu"):
+    for tree in (".params", ".opt_state[0].mu", ".opt_state[0].nu", ".ema"):
         assert cut.pop(f"{tree}['embedding']") == (10, 32)
         assert cut.pop(f"{tree}{kernel}") == (16, 32)
     assert all("feed_forward" in path for path in cut)

@@ -42,6 +42,7 @@ def config(**diff):
         "data__batch_rows": 2,
         "optim__epsilon": 1e-3,  # gradients that are zero but for rounding are not blown up
         "train__steps": STEPS,
+        "train__ema": 0.5,
         "train__log_every": 2,
         "train__eval_every": 4,
         "train__checkpoint_every": 2,

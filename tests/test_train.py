@@ -199,13 +199,13 @@ def train(config, data, run):
 
 
 def test_resuming_equals_training_straight(made):
-    """Parameters, moments, order and records are those of a run that was never stopped, bit for bit."""
+    """Parameters, their average, moments, order and records are those of a run that was never stopped, bit for bit."""
     data = handful.prepared(copies=2)
-    want, told = train(little(train__steps=6), data, made("straight"))
+    want, told = train(little(train__ema=0.5, train__steps=6), data, made("straight"))
     stopped = made("stopped")
-    half, _ = train(little(train__steps=3, train__checkpoint_every=3), data, stopped)
+    half, _ = train(little(train__ema=0.5, train__steps=3, train__checkpoint_every=3), data, stopped)
     assert int(half.step) == 3
-    got, retold = train(little(train__steps=6, train__checkpoint_every=3), data, stopped)
+    got, retold = train(little(train__ema=0.5, train__steps=6, train__checkpoint_every=3), data, stopped)
     for one, two in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
         np.testing.assert_array_equal(one, two)
     for key in ("steps", "epochs", "source_tokens", "target_tokens", "final_loss", "padding_share", "dev"):
@@ -214,7 +214,7 @@ def test_resuming_equals_training_straight(made):
     once = [line["step"] for line in read_metrics(stopped) if "loss" in line]
     assert once == [1, 2, 3, 4, 5, 6]
     # A run that was stopped after its last step, before it was evaluated, trains no further.
-    done, again = train(little(train__steps=6), data, stopped)
+    done, again = train(little(train__ema=0.5, train__steps=6), data, stopped)
     assert int(done.step) == 6
     assert [again[key] for key in ("target_tokens", "dev")] == [told[key] for key in ("target_tokens", "dev")]
 

@@ -176,6 +176,9 @@ _TRAIN = {
     "select": Field(
         "last", "which parameters are scored (the paper's); or best: of the lowest dev loss", ("last", "best")
     ),
+    "ema": Field(
+        *(0.0, "decay of the parameters' moving average, with which dev loss and translation then go; 0: none", SHARE)
+    ),
     "remat": Field(False, "layers keep their input alone for the backward pass and are computed again: less memory"),
     "micro_batches": Field(1, "parts that a step computes a batch in, one after the other, to need less memory"),
     "steps_per_dispatch": Field(1, "updates in one call of the device: more spares a small model waiting for the host"),

@@ -1,4 +1,4 @@
-"""Checkpoints: parameters, optimizer state, position in the data and progress, saved together by orbax.
+"""Checkpoints: parameters, their average, optimizer state, position in the data, progress, saved together by orbax.
 
 A checkpoint holds whole arrays as one device has them, so it can be continued on any other number of devices. Its items
 lie in folders of their own: who translates reads the parameters alone, a third of the bytes. The
@@ -38,6 +38,7 @@ _METADATA_KINDS = {"item_handlers": dict, "metrics": dict, "performance_metrics"
 _METADATA_KINDS |= {"init_timestamp_nsecs": int, "commit_timestamp_nsecs": int}
 
 
+ALWAYS = ("params", "opt_state", "data", "progress")  # items that every checkpoint has
 _FULL = ("No space left", "quota exceeded", "File too large")
 
 
@@ -57,12 +58,20 @@ class Checkpoint(NamedTuple):
       data: the loader's position, for JSON.
       progress: how far the run is, for JSON: "step", which numbers the checkpoint; "dev", whose "best" says of which
         step the lowest dev loss was; and what else the run goes on with.
+      ema: the moving average of the parameters; None, and no such item, of a run that keeps none.
     """
 
     params: Any
     opt_state: Any
     data: dict
     progress: dict
+    ema: Any = None
+
+    @property
+    def trees(self) -> dict[str, Any]:
+        """{item: its arrays} of the items that are trees of arrays."""
+        ema = {} if self.ema is None else {"ema": self.ema}
+        return {"params": self.params, "opt_state": self.opt_state} | ema
 
 
 class Checkpoints:
@@ -109,17 +118,16 @@ class Checkpoints:
         """
         if self._manager is None:
             return
-        params, opt_state, data, progress = checkpoint
+        trees, progress = checkpoint.trees, checkpoint.progress
         if jax.process_count() > 1:  # orbax takes a device's arrays for parts of something bigger
-            params, opt_state = jax.tree.map(np.asarray, (params, opt_state))
+            trees = jax.tree.map(np.asarray, trees)
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            opt_state=ocp.args.StandardSave(opt_state),
-            data=ocp.args.JsonSave(data),
+            **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
+            data=ocp.args.JsonSave(checkpoint.data),
             progress=ocp.args.JsonSave(progress),
         )
         self._note_best(progress["step"], progress)
-        _refuse_file_limit(params, opt_state)
+        _refuse_file_limit(*trees.values())
         with self._on_disk():
             self._manager.save(progress["step"], args=items)  # raises, too, what was wrong with the one before
             if not self._tried:
@@ -128,7 +136,7 @@ class Checkpoints:
 
     def _try(self, saved):
         """Raises UserError where a checkpoint is not read back as it was saved."""
-        step, given = saved.progress["step"], {"params": saved.params, "opt_state": saved.opt_state}
+        step, given = saved.progress["step"], saved.trees
         like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), given)  # a device has no room to spare
         try:
             read = self._read(step, {name: ocp.args.StandardRestore(tree) for name, tree in like.items()})
@@ -143,14 +151,15 @@ class Checkpoints:
             )
         self._tried = True
 
-    def restore(self, params, opt_state, step: int) -> Checkpoint:
+    def restore(self, params, opt_state, step: int, ema=None) -> Checkpoint:
         """Returns the checkpoint of a step; its arrays are whole, on this process's first device or in memory.
 
         Args:
           params, opt_state: arrays, or their jax.eval_shape, with the shapes to expect.
           step: one of `steps`.
+          ema: as `params`, where the run keeps a moving average.
         """
-        arrays = self._arrays(step, params=params, opt_state=opt_state)
+        arrays = self._arrays(step, **Checkpoint(params, opt_state, {}, {}, ema).trees)
         json = {name: ocp.args.JsonRestore() for name in ("data", "progress")}
         return Checkpoint(**arrays, **distributed.broadcast_value(lambda: self._read(step, json)))
 
@@ -214,7 +223,7 @@ class Checkpoints:
 
     def _find_corruption(self, step):
         folder = self._folder / str(step)
-        missing = [item for item in Checkpoint._fields if not (folder / item).is_dir()]
+        missing = [item for item in ALWAYS if not (folder / item).is_dir()]
         found = files.find_corruption(folder, apart=APART)
         if not found and missing:
             found = f"it has no {missing[0]}: other code wrote it"
@@ -226,32 +235,34 @@ class Checkpoints:
             if later > step and self._manager is not None:
                 self._manager.delete(later)
 
-    def average(self, like: dict, last: int) -> dict:
+    def average(self, like: dict, last: int, item: str = "params") -> dict:
         """Returns the mean of the parameters of the `last` newest checkpoints (section 6.1).
 
         Args:
           like: parameters, or their jax.eval_shape, with the shapes to expect.
           last: how many.
+          item: as of `parameters`.
 
         Raises UserError where there are fewer, or one of them is damaged.
         """
         steps = self.steps()[-last:]
         if len(steps) < last:
             raise UserError(f"averaging {last} checkpoints, but {self._manager.directory} holds {len(steps)}")
-        return self.parameters(like, steps)
+        return self.parameters(like, steps, item)
 
-    def parameters(self, like: dict, steps: Sequence[int]) -> dict:
+    def parameters(self, like: dict, steps: Sequence[int], item: str = "params") -> dict:
         """Returns the mean of the parameters of some checkpoints, of which nothing else is restored.
 
         Args:
           like: parameters, or their jax.eval_shape, with the shapes to expect.
           steps: of the checkpoints.
+          item: "ema" for their moving averages instead, of which there are some with train.ema alone.
 
         Raises UserError where one of them is damaged.
         """
         for step in steps:
             self._refuse_corruption(step)
-        trees = [self._arrays(step, params=like)["params"] for step in steps]
+        trees = [self._arrays(step, **{item: like})[item] for step in steps]
         return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
     def _refuse_corruption(self, step):

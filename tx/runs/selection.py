@@ -30,23 +30,23 @@ def select_parameters(config: ConfigDict, run: RunDir, last: dict | None = None)
     """Returns the parameters of a trained run that its configuration selects.
 
     With decode.average_last > 1 they are the mean of the newest checkpoints (section 6.1), whatever train.select says;
-    else the last, or, with train.select=best, those of the evaluation with the lowest dev loss. Of several processes
-    every one must call it.
+    else the last, or, with train.select=best, those of the evaluation with the lowest dev loss. With train.ema the
+    parameters of a checkpoint are its moving average. Of several processes every one must call it.
 
     Args:
       config: train.select and decode.average_last say which; the model's shapes are the run's.
       run: its checkpoints are read.
-      last: its parameters after the last step, where they are at hand, so that they need not be read.
+      last: such parameters after the last step, where they are at hand, so that they need not be read.
 
     Raises UserError where a checkpoint is missing, damaged, or another run's.
     """
-    checkpoints = Checkpoints(run.checkpoints)
+    checkpoints, item = Checkpoints(run.checkpoints), "ema" if config.train.ema else "params"
     try:
         like = jax.eval_shape(lambda: init_params(config.model, config.train.seed))
         newest = checkpoints.newest()
         if config.decode.average_last > 1:
             _refuse_others(config, run, checkpoints.steps()[-config.decode.average_last :])
-            params = checkpoints.average(like, config.decode.average_last)
+            params = checkpoints.average(like, config.decode.average_last, item)
             return Selected(params, newest, f"average of {config.decode.average_last}")
         _refuse_others(config, run, [newest])
         best = checkpoints.best_of(newest) if config.train.select == "best" else None
@@ -54,7 +54,7 @@ def select_parameters(config: ConfigDict, run: RunDir, last: dict | None = None)
         if step != newest:
             _refuse_others(config, run, [step, newest])
         name = "last" if best is None else "best"
-        params = last if last is not None and step == newest else checkpoints.parameters(like, [step])
+        params = last if last is not None and step == newest else checkpoints.parameters(like, [step], item)
         return Selected(params, step, name)
     finally:
         checkpoints.close()

@@ -122,7 +122,7 @@ def select_all(members: Sequence[TrainingRun], state: TrainState) -> list[Chosen
     config, data, count = members[0].config, members[0].data, len(members)
     found = []
     for i, m in enumerate(members):
-        last = member(state, i, count).params
+        last = member(state, i, count).eval_params
         found.append(Selected(last, 0, "last") if m.lost else select_parameters(m.config, m.run, last))
     devs = measure_dev(config, data, [one.params for one in found])
     return [Chosen(one.params, described_dev(one, dev)) for one, dev in zip(found, devs, strict=True)]

@@ -132,7 +132,7 @@ class RunGroup:
         jax.block_until_ready(end.state)  # steps under way are training's time
         paused = time.monotonic()
         self.set_status(f"evaluating after step {end.step}")
-        devs = evaluate(gather(end.state.params))
+        devs = evaluate(gather(end.state.eval_params))
         for i, m in self._alive():
             m.progress.evaluated(end.step, devs[i])
             if not math.isfinite(nll := devs[i]["nll"]):  # a training loss that is not finite ends the run

@@ -1,9 +1,9 @@
 """Data parallelism and sharded parameters (FSDP): the devices of a run, what lies where, the training step over them.
 
 With `parallel.mode=jit` the devices are a mesh with two axes, "data" and "shard". The rows of a batch are split over
-all of them. Big parameters, and the optimiser's moments with them, are cut along "shard" and copied along "data"; a
-step gathers the parameters, computes what one device would compute, dropout masks included, and each device updates
-its cut.
+all of them. Big parameters, and the optimiser's moments and the moving average with them, are cut along "shard" and
+copied along "data"; a step gathers the parameters, computes what one device would compute, dropout masks included, and
+each device updates its cut.
 
 With `parallel.mode=pmap` every device has the whole state and its rows of the batch, and draws dropout masks of its own
 for them: a function of the seed, the step and the device's index, so that another number of devices draws others.

@@ -15,6 +15,7 @@ from tx.data.packing import Batch
 from tx.model.loss import batch_loss, count_targets
 from tx.model.transformer import init_params
 from tx.runtime.trees import stack
+from tx.training.averaging import update_average
 from tx.training.optimizer import optimizer
 from tx.training.stacking import TracedHyperparameters
 
@@ -27,17 +28,26 @@ class TrainState:
       step: int32 (), the number of updates so far.
       params: the model's parameters.
       opt_state: the optimizer's: Adam's moments and its count.
+      ema: with train.ema, the moving average of the parameters; else None, which has no leaves.
     """
 
     step: Any
     params: Any
     opt_state: Any
+    ema: Any = None
+
+    @property
+    def eval_params(self) -> Any:
+        """The parameters that dev loss and translation are of: the moving average, where there is one."""
+        return self.params if self.ema is None else self.ema
 
 
 def init_state(config: ConfigDict) -> TrainState:
     """Returns the state before the first step; a function of the seed alone."""
     params = init_params(config.model, config.train.seed)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer(config).init(params))
+    # A copy: the step takes the memory of both.
+    ema = jax.tree.map(jnp.copy, params) if config.train.ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer(config).init(params), ema)
 
 
 def train_step(
@@ -51,8 +61,9 @@ def train_step(
 ) -> tuple[TrainState, dict]:
     """Returns (state after one update, its metrics): a pure function of its arrays.
 
-    In order: random key, loss and gradient (added over micro-batches and devices), the update, metrics: "loss" and
-    "nll", in nats; "grad_norm", the gradient's Euclidean norm, "layer_grad_norms", those of each of `layers`.
+    In order: random key, loss and gradient (added over micro-batches and devices), the update, the moving average
+    of the parameters, metrics: "loss" and "nll", in nats; "grad_norm", the gradient's Euclidean norm,
+    "layer_grad_norms", those of each of `layers`.
 
     Args:
       config: shapes and structure.
@@ -97,9 +108,10 @@ def train_step(
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
         updates, opt_state = chosen.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    ema = update_average(state.ema, params, config.train.ema, state.step + 1) if config.train.ema else None
     norms = jnp.stack([optax.tree.norm(grads[layer]) for layer in layers(grads)])
     metrics = {"loss": value, "nll": nll, "grad_norm": jnp.linalg.norm(norms), "layer_grad_norms": norms}
-    return TrainState(state.step + 1, params, opt_state), metrics
+    return TrainState(state.step + 1, params, opt_state, ema), metrics
 
 
 def layers(params: dict) -> list[str]:

@@ -82,11 +82,11 @@ class TrainingRun:
 
     def _restore(self, step):
         like = jax.eval_shape(lambda: init_state(self.config))
-        found = self.checkpoints.restore(like.params, like.opt_state, step)
+        found = self.checkpoints.restore(like.params, like.opt_state, step, like.ema)
         self.batches.position = found.data
         self.progress = dataclasses.replace(Progress.read(found.progress), identity=self._identity)
         updates = jax.device_put(np.int32(step), jax.local_devices()[0])  # where the others lie: one more compilation
-        return TrainState(updates, found.params, found.opt_state)
+        return TrainState(updates, found.params, found.opt_state, found.ema)
 
     def draw(self) -> Batch:
         """Returns the batches of one dispatch."""
@@ -108,7 +108,7 @@ class TrainingRun:
           share: its share of the seconds that this process has trained.
         """
         progress = self.progress.saved(step, tokens, unread, share)
-        self.checkpoints.save(Checkpoint(state.params, state.opt_state, self.batches.position, progress))
+        self.checkpoints.save(Checkpoint(state.params, state.opt_state, self.batches.position, progress, state.ema))
 
     def training_summary(self, share: float) -> dict:
         """Returns what result.json says of the training, "seconds" and "dev" among it."""
