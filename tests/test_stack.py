@@ -9,6 +9,7 @@ import time
 
 import handful
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -23,7 +24,7 @@ from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runs.state import refuse_other_configuration
 from tx.runtime.trees import stack
-from tx.training import experiment, loop, outcome
+from tx.training import experiment, loop, outcome, run_group
 from tx.training.common_start import split_by_start
 from tx.training.experiment import Chosen
 from tx.training.run_group import RunGroup
@@ -290,6 +291,38 @@ def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other,
     assert caught.value.args == ([first, first],)
     assert positions == [first, first]
     assert [m.checkpoints.steps() for m in members] == [[step for step in steps if step <= first] for steps in kept]
+
+
+def test_an_accelerators_stack_is_saved_as_a_cpus(tmp_path, monkeypatch):
+    """It is brought to memory first, and its parts are no copies; the files hold the same bits."""
+    given, save, told = {}, Checkpoints.save, stack([tiny.metrics()] * 2, np.stack)
+
+    def step(state, batch):
+        return jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), state), told
+
+    def trained(where):
+        members = []
+        for name in ("plain", "other"):
+            c, run = config(**MEMBERS[name], train__steps=2), RunDir(tmp_path / where / name)
+            run.path.mkdir(parents=True)
+            members.append(TrainingRun(c, run, handful.prepared(copies=2)))
+        loop.train(members)
+        return [arrays(restored(m.run, m.config)) for m in members]
+
+    monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
+    monkeypatch.setattr(loop, "make_eval", lambda *_: lambda params: [{"nll": 1.0, "ppl": 2.7, "tokens": 9}] * 2)
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, one: given[where].extend(leaves(one.trees)) or save(self, one)
+    )
+    found, leaves = {}, jax.tree.leaves
+    for where, fetches in (("cpu", False), ("accelerator", True)):
+        given[where] = []
+        monkeypatch.setattr(run_group, "fetches_stacks", lambda fetches=fetches: fetches)
+        found[where] = trained(where)
+    assert all(isinstance(leaf, np.ndarray) and leaf.base is not None for leaf in given["accelerator"])
+    assert not any(isinstance(leaf, np.ndarray) for leaf in given["cpu"])
+    jax.tree.map(np.testing.assert_array_equal, found["accelerator"], found["cpu"])
+    assert any((one != other).any() for one, other in zip(*map(leaves, found["cpu"]), strict=True))
 
 
 # Several steps a dispatch

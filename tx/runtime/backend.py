@@ -162,6 +162,15 @@ def dispatches_ahead() -> int:
     return 0 if on_cpu() else LAG
 
 
+def fetches_stacks() -> bool:
+    """Returns whether a stack of runs is brought to memory in one piece before each run's part of it is saved.
+
+    On an accelerator every leaf of every run would else be cut out by the device and fetched by itself, about a second
+    a run; on a CPU it is in memory, and what is cut out there is a copy, which the next step leaves alone.
+    """
+    return not on_cpu()
+
+
 def plans_ahead() -> bool:
     """Returns whether batches are planned in another process: a fast device must not wait for Python.
 

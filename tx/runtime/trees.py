@@ -14,8 +14,12 @@ def stack(trees: Sequence[Any], join: Callable = jnp.stack) -> Any:
 
 
 def member(tree: Any, index: int, members: int) -> Any:
-    """Returns one of the `members` trees that `stack` joined."""
-    return tree if members == 1 else _take(tree, np.int32(index))
+    """Returns one of the `members` trees that `stack` joined; of arrays in memory their parts, not copied."""
+    if members == 1:
+        return tree
+    if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree)):
+        return jax.tree.map(lambda leaf: leaf[index, ...], tree)  # "...": of one axis, too, an array
+    return _take(tree, np.int32(index))
 
 
 @jax.jit

@@ -12,6 +12,7 @@ from tx.data.packing import Batch
 from tx.errors import Diverged
 from tx.runs.metrics_log import Log, progress_bar
 from tx.runs.state import record
+from tx.runtime.backend import fetches_stacks
 from tx.runtime.trees import member, stack
 from tx.training.common_start import newest_common
 from tx.training.hooks import StepEnd
@@ -143,6 +144,8 @@ class RunGroup:
     def save(self, end: StepEnd) -> None:
         """Saves a checkpoint."""
         whole, unread = gather(end.state), self._window.losses()
+        if len(self.members) > 1 and fetches_stacks():
+            whole = jax.device_get(whole)
         for i, m in self._alive():
             m.progress.log = self._logs[i].written()
             seen = {side: int(self._window.tokens[side][i]) for side in SIDES}
