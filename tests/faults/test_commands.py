@@ -445,6 +445,7 @@ STARTED = {  # arguments that are refused, or a run that is not there
     "tx.train": [CONFIG, "--workdir=file/run"],
     "tx.decode": ["nowhere", "text"],
     "tx.evaluate": ["nowhere"],
+    "tx.check": [CONFIG, "--ways=sideways2"],
     "experiments list": ["list", "table9"],
     "experiments report": ["report", "nowhere"],
     "experiments compare": ["compare", "nowhere", "elsewhere"],

@@ -81,6 +81,14 @@ def one_step_at_a_time() -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
+def simulate_devices(count: int) -> None:
+    """Makes JAX see so many devices on a CPU, where $XLA_FLAGS does not say how many; call it before JAX starts."""
+    import jax
+
+    if computes_on_cpu() and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", count)
+
+
 def refuse_missing() -> None:
     """Raises UserError where $JAX_PLATFORMS asks for CUDA and JAX has no plugin for it; nothing is started."""
     chosen = os.environ.get("JAX_PLATFORMS", "")
