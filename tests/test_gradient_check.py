@@ -87,7 +87,7 @@ def test_rounding_passes(little_model):
         (1.0001, "micro2", ["remat"], lambda c: c.train.micro_batches == 2),
         (1.0001, "remat", [], lambda c: c.train.remat),
         (2.0, "bfloat16", [], lambda c: c.model.dtype == "bfloat16"),
-        (float("nan"), "remat", [], lambda c: c.train.remat),
+        pytest.param(float("nan"), "remat", [], lambda c: c.train.remat, marks=pytest.mark.slow),
     ],
 )
 def test_a_gradient_scaled_in_one_way_is_found(little_model, monkeypatch, factor, way, others, chosen):
@@ -135,7 +135,7 @@ def test_ways_by_name():
         assert way in every_way(tiny.config(data__batch_rows=rows))
 
 
-@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.001, 1)])
+@pytest.mark.parametrize(("factor", "status"), [pytest.param(1.0, 0, marks=pytest.mark.slow), (1.001, 1)])
 def test_the_exit_status_and_the_verdict(little_model, monkeypatch, capsys, factor, status):
     monkeypatch.setattr(check.cli, "load_config", lambda spec: config())
     monkeypatch.setattr(check.backend, "simulate_devices", lambda count: None)  # JAX has started
