@@ -104,14 +104,19 @@ def train_step(
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
     (value, nll), grads = sums
+    norms = jnp.stack([optax.tree.norm(grads[layer]) for layer in layers(grads)])
+    metrics = {"loss": value, "nll": nll, "grad_norm": jnp.linalg.norm(norms), "layer_grad_norms": norms}
+    return _updated(config, state, grads, hyperparameters), metrics
+
+
+def _updated(config, state, grads, hyperparameters) -> TrainState:
+    """Returns the state after an update along gradients, and a step of the average."""
     chosen = optimizer(config, hyperparameters.lr_factor, hyperparameters.warmup_steps)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
         updates, opt_state = chosen.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = update_average(state.ema, params, config.train.ema, state.step + 1) if config.train.ema else None
-    norms = jnp.stack([optax.tree.norm(grads[layer]) for layer in layers(grads)])
-    metrics = {"loss": value, "nll": nll, "grad_norm": jnp.linalg.norm(norms), "layer_grad_norms": norms}
-    return TrainState(state.step + 1, params, opt_state, ema), metrics
+    return TrainState(state.step + 1, params, opt_state, ema)
 
 
 def layers(params: dict) -> list[str]:
