@@ -104,9 +104,10 @@ def train_step(
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
     (value, nll), grads = sums
+    after = _updated(config, state, grads, hyperparameters)
     norms = jnp.stack([optax.tree.norm(grads[layer]) for layer in layers(grads)])
     metrics = {"loss": value, "nll": nll, "grad_norm": jnp.linalg.norm(norms), "layer_grad_norms": norms}
-    return _updated(config, state, grads, hyperparameters), metrics
+    return after, metrics
 
 
 def _updated(config, state, grads, hyperparameters) -> TrainState:
