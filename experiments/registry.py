@@ -7,7 +7,7 @@ a dial applied to it. `base` never moves.
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import ml_collections
@@ -94,6 +94,17 @@ class Run(NamedTuple):
 
 
 _SWEEPS: dict[str, Sweep] = {}
+_CHECKS: list[Callable[[Sweep], None]] = []
+
+
+def check_with(check: Callable[[Sweep], None]) -> None:
+    """Calls `check` with every sweep, those that are registered and those to come; it raises ValueError for a bad one.
+
+    What stands above this module says so what it knows of sweeps.
+    """
+    for sweep in _SWEEPS.values():
+        check(sweep)
+    _CHECKS.append(check)
 
 
 def register(sweep: Sweep) -> Sweep:
@@ -107,6 +118,8 @@ def register(sweep: Sweep) -> Sweep:
         raise ValueError(f"sweep {sweep.name!r} names a variant twice")
     if "/" in sweep.name or any(c in name for name in (sweep.name, *names) for c in "@*?[]:, "):
         raise ValueError(f"sweep {sweep.name!r}: no name has @ * ? [ ] : , or spaces, and a sweep's no slash")
+    for check in _CHECKS:
+        check(sweep)
     _SWEEPS[sweep.name] = sweep
     return sweep
 
@@ -118,7 +131,7 @@ def sweeps() -> list[Sweep]:
 
 def sweep(name: str) -> Sweep:
     """Returns the sweep of that name; UserError naming the nearest where there is none."""
-    return _lookup(_SWEEPS, name, "sweep")
+    return _lookup(_SWEEPS, name, "sweep", " (one of your own needs --import FILE.py)")
 
 
 def variants(name: str) -> list[Variant]:
@@ -242,7 +255,7 @@ def _split(name: str) -> tuple[str, str]:
     return path, scale
 
 
-def _lookup(known: Mapping[str, object], name: str, what: str):
+def _lookup(known: Mapping[str, object], name: str, what: str, more: str = ""):
     if name not in known:
-        raise unknown(f"unknown {what}", name, known)
+        raise unknown(f"unknown {what}", name, known, more)
     return known[name]

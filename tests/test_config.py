@@ -66,6 +66,10 @@ def test_the_defaults_are_the_papers_base_and_valid():
         ("train.step", "train.steps"),
         ("num_heads", "model.num_heads"),
         ("decode.alpha.x", "decode.alpha"),
+        ("optim.warmup", "optim.warmup_steps"),
+        ("optim.lr", "optim.lr_factor"),
+        ("model.heads", "model.num_heads"),
+        ("data.batch", "data.batch_rows"),
     ],
 )
 def test_an_unknown_field_names_the_nearest(name, nearest):

@@ -301,6 +301,7 @@ def test_folders_are_looked_in_in_turn(tmp_path, monkeypatch):
     ("where", "message"),
     [
         (("multi20k",), "no corpus 'multi20k'; the nearest is 'multi30k'"),
+        (("my_numbers",), "a generator of your own needs --import FILE.py"),
         (("multi30k", "en", "cs"), "multi30k has no pair en-cs; it has en-de, en-fr, de-fr"),
         (
             ("tatoeba",),

@@ -116,7 +116,8 @@ def test_unknown_names_end_with_one_line(capsys):
     with pytest.raises(SystemExit) as caught:
         command.main(["list", "table4@paper"])
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: unknown sweep 'table4'; the nearest is 'table3'\n"
+    hint = "(one of your own needs --import FILE.py)"
+    assert capsys.readouterr().err == f"error: unknown sweep 'table4'; the nearest is 'table3' {hint}\n"
 
 
 def test_it_does_not_import_jax():

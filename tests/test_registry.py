@@ -174,7 +174,7 @@ def test_the_pair_is_part_of_the_scale():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tabl3/base@smoke", "unknown sweep 'tabl3'; the nearest is 'table3'"),
+        ("tabl3/base@smoke", "unknown sweep 'tabl3'; the nearest is 'table3' (one of your own needs --import FILE.py)"),
         ("table3/A/h=3@smoke", "unknown variant of sweep table3 'A/h=3'; the nearest is 'A/h="),
         ("table3/bas@smoke", "the nearest is 'base'"),
         ("table3/base@smok", "unknown scale 'smok'; the nearest is 'smoke'"),
@@ -249,6 +249,16 @@ def test_registering(monkeypatch):
     ):
         with pytest.raises(ValueError, match=r"sweep '"):
             registry.register(wrong)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_an_unknown_measure_is_refused(tmp_path, order):
+    """Whether what knows the measures is imported before the sweep or after it."""
+    lines = ["import experiments.report.metrics", "register(Sweep('mine', {}, (Variant('base'),), '', ('entrpy',)))"]
+    (tmp_path / "mine.py").write_text("\n".join(["from experiments.registry import *", *lines[:: 1 - 2 * order]]))
+    done = subprocess.run([sys.executable, tmp_path / "mine.py"], capture_output=True, text=True)
+    message = "ValueError: sweep 'mine': no measure 'entrpy'; the nearest is 'entropy'"
+    assert done.stderr.splitlines()[-1] == message
 
 
 def test_the_configuration_file_takes_names_as_they_are(tmp_path):

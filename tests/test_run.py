@@ -14,7 +14,7 @@ import jax
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tx.errors import UserError, one_line_errors, writing
+from tx.errors import UserError, nearest, one_line_errors, writing
 from tx.files import to_json, write_atomically
 from tx.registry import Registry
 from tx.runs import provenance
@@ -214,6 +214,21 @@ def test_other_errors_and_results_pass_through():
     assert main(2) == 1.5
     with pytest.raises(ZeroDivisionError):
         main(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "wanted"),
+    [  # what is spelled most like it as a whole is another each time
+        ("optim.warmup", ["optim.ramp", "optim.warmup_steps"], "optim.warmup_steps"),
+        ("optim.beta", ["optim.beta2", "optim.adam.beta_one"], "optim.beta2"),
+        ("h=4", ["base", "A/h=16", "A/h=4", "B/d_k=16"], "A/h=4"),
+        ("model.ff", ["model.mixer", "model.feed_forward_width", "model.d_ff"], "model.d_ff"),
+        ("A/P_drop=0.1", ["A/h=1", "D/P_drop=0.0"], "D/P_drop=0.0"),
+        ("", ["x"], "x"),
+    ],
+)
+def test_the_nearest_name_is_so_by_part(name, known, wanted):
+    assert nearest(name, known) == nearest(name, reversed(known)) == wanted
 
 
 def test_registry():

@@ -16,6 +16,7 @@ INTERRUPTED_STATUS = 128 + signal.SIGINT  # as a shell shows it
 # Control characters (a terminal obeys them), those that turn the direction of text, and halves of surrogate pairs.
 _UNPRINTABLE = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: beyond `ulimit -f`
+_PARTS = re.compile(r"/|\.(?=[A-Za-z_])")  # between the parts of a name; a number's point is none
 _FORBIDDEN = (
     *(errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
@@ -27,8 +28,23 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns the known name, of at least one, that is spelled most like `name`."""
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    """Returns the known name, of at least one, that is most like `name`.
+
+    Names are compared part by part: of "model.num_heads" the last part weighs most, and one that begins with what was
+    written, or has it for a word, is nearer than one that is merely spelled alike.
+    """
+    return max(known, key=lambda one: (_likeness(name, one), one))
+
+
+def _likeness(name, known):
+    (*around, last), (*others, other) = _PARTS.split(name), _PARTS.split(known)
+    begun = other.startswith(last) or last in re.split("[_=]", other)
+    outer = _alike(".".join(around), ".".join(others)) if around and others else 0.0
+    return begun + 2 * _alike(last, other) + outer + _alike(name, known)
+
+
+def _alike(one, other):
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> UserError:

@@ -5,8 +5,11 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
+from experiments import registry
+from experiments.registry import Sweep
 from experiments.report.results import Row
 from tx.data.synthetic import recall
+from tx.errors import nearest
 from tx.evaluation.scores import bleu_from_stats
 from tx.runs.result import RunResult, Scores
 
@@ -165,6 +168,15 @@ NAMED = {
     "exact % beyond": Measure(by_length(_beyond, exact_of), ".1f", ".1f"),
     **{f"{distance} back": Measure(_recalled(distance), ".0f", ".0f") for distance in recall.DISTANCES},
 }
+
+
+def _refuse_unknown(sweep: Sweep) -> None:
+    for name in sweep.measures:
+        if name not in NAMED:
+            raise ValueError(f"sweep {sweep.name!r}: no measure {name!r}; the nearest is {nearest(name, NAMED)!r}")
+
+
+registry.check_with(_refuse_unknown)
 NOTES = {
     "entropy": "entropy: of the weights of self-attention, in nats, mean over heads and queries.",
     "distance": "distance: tokens between query and key under the weights of self-attention, likewise.",

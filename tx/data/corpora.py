@@ -83,7 +83,8 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
         read = functools.partial(text_folders.read, name.removeprefix(FOLDER), source, target)
     else:
         known = [*generate.generators, *text_files.CORPORA]
-        raise unknown("no corpus", name, known, f" (names of TFDS hold a slash; {FOLDER}DIR is a folder of your own)")
+        more = f"{FOLDER}DIR is a folder of your own, a generator of your own needs --import FILE.py"
+        raise unknown("no corpus", name, known, f" (names of TFDS hold a slash; {more})")
     pairs = read()
     digest = hashlib.sha256()
     for split, rows in pairs.items():  # lines hold no "\n", so nothing else has the same digest
