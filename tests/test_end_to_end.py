@@ -2,17 +2,29 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import safetensors.numpy
+import scipy.special
+from flax import traverse_util
 
+import tx
 from experiments import __main__ as experiments_command
 from launch import local
-from tx import decode, evaluate, train
+from tx import decode, evaluate, export, train
+from tx.data import tokenized
 from tx.data.synthetic import numbers
+from tx.data.vocabulary import EOS, Vocabulary
+from tx.errors import UserError
+from tx.model import Transformer
 from tx.runs.run_dir import RunDir
 
 FILE = pathlib.Path(__file__).parent.parent / "experiments" / "config.py"
@@ -191,6 +203,107 @@ def test_pictures_of_a_trained_run(sweep, tmp_path, capsys):
     fails(lambda: call(["figures", run, sentence, "--layer=1"]), capsys, "--layer=1", "has layers 0 to 0")
     fails(lambda: call(["figures", run, sentence, "--heads=8"]), capsys, "has no head 8, but 0 to 7")
     fails(lambda: call(["figures", run, "--sentence="]), capsys, "--sentence is empty")
+
+
+# The model in Python, and in a file
+
+
+@pytest.fixture
+def no_text(monkeypatch):
+    """Nothing may read a corpus."""
+
+    def refuse(*_):
+        raise AssertionError("a corpus was opened")
+
+    monkeypatch.setattr(tokenized, "prepare", refuse)
+
+
+SOURCES = ["It costs twenty-one euros.", "two thousand", "five"]
+TARGETS = ["Es kostet einundzwanzig Euro.", "zweitausend", "fünf"]
+
+
+def test_a_trained_run_in_python(sweep, no_text, capsys, tmp_path):
+    run = run_of(sweep, "C/N=2")
+    model = tx.load(run.path, extra_length=2)
+    (tmp_path / "text").write_text("\n".join([*SOURCES, "", " two thousand "]))
+    assert decode.main([str(run.path), str(tmp_path / "text"), "--extra_length=2"]) == 0
+    assert capsys.readouterr().out == "".join(f"{line}\n" for line in model.translate([*SOURCES, "", " two thousand "]))
+    logits, scores = model.logits(SOURCES, TARGETS), model.score(SOURCES, TARGETS)
+    sides = [model.encode(side) for side in (SOURCES, TARGETS)]
+    assert logits.shape == (3, max(map(len, sides[1])), model.config.model.vocab_size)
+    for i, (src, tgt) in enumerate(zip(*sides, strict=True)):
+        assert src[-1] == tgt[-1] == EOS
+        inputs = (jnp.asarray(tokens)[None] for tokens in (src, tgt))
+        alone = Transformer(**model.config.model).apply({"params": model.params}, *inputs)[0]
+        np.testing.assert_allclose(logits[i, : len(tgt)], alone, rtol=1e-4, atol=1e-5)
+        summed = np.take_along_axis(scipy.special.log_softmax(np.float64(alone), axis=1), tgt[:, None], 1).sum()
+        np.testing.assert_allclose(scores[i], summed, rtol=1e-5)
+    found = model.attention(SOURCES[1], TARGETS[1])
+    before, after = len(sides[0][1]), len(sides[1][1])
+    assert (len(found.source), len(found.target), found.target[0]) == (before, after, "<start>")
+    assert {key: weights.shape[1:] for key, weights in found.weights.items()} == {
+        ("encoder", 0, "self"): (before, before),
+        ("decoder", 0, "self"): (after, after),
+        ("decoder", 0, "cross"): (after, before),
+    }
+    assert all(np.allclose(weights.sum(-1), 1) for weights in found.weights.values())
+    assert model.logits([], []).shape[0] == model.score([], []).size == len(model.translate([])) == 0
+
+
+def test_scores_of_the_dev_text_are_what_its_perplexity_is_of(sweep):
+    run = run_of(sweep, "C/N=2")
+    model, dev = tx.load(run.path), run.read("result")["dev"]
+    pairs = tokenized.prepare(model.config.data, model.config.model.vocab_size).pairs("validation")
+    scores = model.score(*map(list, zip(*pairs, strict=True)))
+    assert -scores.sum() / dev["tokens"] == pytest.approx(dev["nll"], rel=1e-5)
+    assert model.step == dev["step"]
+
+
+def test_what_a_model_in_python_refuses(sweep, tmp_path):
+    model = tx.load(run_of(sweep, "C/N=2").path)
+    for call, message in (
+        (lambda: model.translate("five"), "a list of sentences is wanted"),
+        (lambda: model.score(SOURCES, TARGETS[:2]), "3 sources and 2 targets"),
+        (lambda: model.translate(["five", "one " * 20_000]), "sentence 2 of 2, has 79,999 characters"),
+        (lambda: tx.load(tmp_path), "is .* the folder of a run"),
+        (
+            lambda: tx.load(run_of(sweep).path, bem=1),
+            "no configuration field 'decode.bem'; the nearest is 'decode.beam'",
+        ),
+    ):
+        with pytest.raises(UserError, match=message) as found:
+            call()
+        assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("there", [None, b"", b"no model", "another's"])
+def test_subwords_that_a_run_does_not_keep_come_from_its_text(sweep, tmp_path, there):
+    shutil.copytree(run_of(sweep, "C/N=2").path, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    model, kept = tx.load(run.path), run.vocabulary.read_bytes()
+    run.vocabulary.unlink()
+    if there == "another's":
+        Vocabulary.learn(["einundzwanzig", "zwei"], 280).save(run.vocabulary)
+    elif there is not None:
+        run.vocabulary.write_bytes(there)
+    assert tx.load(run.path).vocabulary.fingerprint == model.vocabulary.fingerprint == Vocabulary(kept).fingerprint
+
+
+def test_exported_parameters_are_read_back_equal(sweep, no_text, tmp_path, capsys):
+    run, file = run_of(sweep, "C/N=2"), tmp_path / "model.safetensors"
+    capsys.readouterr()
+    export.main([str(run.path), f"--out={file}"])
+    assert capsys.readouterr().out == f"Written: {file}\n"
+    model, read = tx.load(run.path), safetensors.numpy.load_file(file)
+    back = traverse_util.unflatten_dict(read, sep=".")
+    assert jax.tree.structure(back) == jax.tree.structure(model.params)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), back, model.params))
+    with safetensors.safe_open(file, "numpy") as opened:
+        said = opened.metadata()
+    assert json.loads(said["config"])["model"] == model.config.model.to_dict()
+    assert (said["name"], said["step"]) == ("table3/C/N=2@smoke", str(model.step))
+    fails(lambda: export.main([str(run.path), f"--out={tmp_path}/none/x"]), capsys, "--out: there is no folder")
+    fails(lambda: export.main([str(run.path), f"--out={tmp_path}"]), capsys, "cannot write")
 
 
 def test_what_a_trained_run_refuses(sweep, capsys, tmp_path):

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # floors below it, and within itself, but not from another room of its floor.
 FLOORS = {
     "tx": [
-        ["train", "evaluate", "decode", "check"],
+        ["train", "evaluate", "decode", "check", "export", "trained"],
         ["training"],
         ["evaluation"],
         ["decoding"],

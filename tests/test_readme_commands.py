@@ -47,6 +47,7 @@ ELSEWHERE = {  # by their beginning
     "python -m tx.train RUN_DIR": WHOLE + "test_a_sweep_leaves_results_and_a_table",
     "python -m tx.check": "test_gradient_check.py::test_the_command_as_started",
     "python -m tx.decode DIR": WHOLE + "test_a_trained_run_translates",
+    "python -m tx.export RUN": WHOLE + "test_exported_parameters_are_read_back_equal",
     "python -m tx.evaluate DIR": WHOLE + "test_a_trained_run_scores_again",
     "python -m tx.data.builders wmt14_translate/de-en": "test_wmt.py::test_wmt14_prepared_with_tensorflow",
     "python -m experiments figures RUN": WHOLE + "test_pictures_of_a_trained_run",

@@ -23,7 +23,10 @@ from launch import plan
 from tx import config as config_lib
 from tx import decode, files
 from tx.data import builders, corpora, downloads, text_files
+from tx.data.vocabulary import Vocabulary
+from tx.decoding import text as decoding_text
 from tx.decoding import trained_model
+from tx.decoding.trained_model import OpenedModel
 from tx.errors import UserError, one_line_errors, printable
 from tx.files import from_json
 from tx.runs.checkpoints import Checkpoints
@@ -53,13 +56,21 @@ def test_control_characters_are_shown_not_obeyed(capsys):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_translation_obeys_no_terminal(monkeypatch, capsys, tmp_path, terminal):
     (tmp_path / "text").write_text("one\n")
-    vocabulary = types.SimpleNamespace(encode=lambda lines: [[3]] * len(lines), decode=lambda ids: "a\x1b[2J\nb")
+
+    class Hostile(Vocabulary):
+        def __init__(self):
+            pass
+
+        def encode(self, sentences):
+            return [[3]] * len(sentences)
+
+        def decode(self, ids):
+            return "a\x1b[2J\nb"
+
+    opened = OpenedModel(config_lib.get_config(), Selected({}, 1, "last"), Hostile())
     monkeypatch.setattr(decode, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(
-        *(decode, "open_run"),
-        lambda *_: (config_lib.get_config(), Selected({}, 1, "last"), types.SimpleNamespace(vocabulary=vocabulary)),
-    )
-    monkeypatch.setattr(decode, "Translator", lambda *_: lambda sources: sources)
+    monkeypatch.setattr(decode, "open_model", lambda *_: opened)
+    monkeypatch.setattr(decoding_text, "Translator", lambda *_: lambda sources: sources)
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     decode.main([str(tmp_path), str(tmp_path / "text")])
     assert capsys.readouterr().out == ("a\\x1b[2J b\n" if terminal else "a\x1b[2J b\n")

@@ -9,15 +9,11 @@ status is then 1.
 
 import sys
 
-import numpy as np
-
 from tx import plugins, streams
 from tx.cli import Parser, add_decoding_options, options_of, path
 from tx.data.text_lines import split_lines
-from tx.data.vocabulary import EOS
-from tx.decoding.limits import describe_long_line, find_long_sources
-from tx.decoding.trained_model import open_run
-from tx.decoding.translator import Translator
+from tx.decoding.text import translate_lines
+from tx.decoding.trained_model import open_model
 from tx.errors import UserError, one_line_errors, printable
 from tx.runs import imports
 from tx.runs.run_dir import RunDir
@@ -37,23 +33,13 @@ def main(argv: list[str]) -> int:
     backend.start()
     streams.write_utf8()
     where = arguments.file or "standard input"
-    lines = [line.strip() for line in split_lines(*_text(arguments.file), longest=None)]  # as the training text is
-    config, selected, data = open_run(RunDir(arguments.run), options_of(arguments))
-    refused = {number: why for number, line in enumerate(lines, 1) if (why := describe_long_line(line))}
-    # Of an empty line the model would make something.
-    numbers = [number for number, line in enumerate(lines, 1) if line and number not in refused]
-    encoded = data.vocabulary.encode([lines[number - 1] for number in numbers])
-    sources = {number: np.array([*ids, EOS], np.int32) for number, ids in zip(numbers, encoded, strict=True)}
-    refused |= find_long_sources(config, sources)
-    for number in sorted(refused):
-        print(f"error: {where}, line {number}, {refused[number]}; it is answered by an empty line", file=sys.stderr)
-    asked = {number: source for number, source in sources.items() if number not in refused}
-    outputs = dict(zip(asked, Translator(config, selected.params)(list(asked.values())), strict=True))
-    for number in range(1, len(lines) + 1):
-        # A translation may hold a line break (through a byte piece); the output keeps one sentence a line.
-        line = " ".join(data.vocabulary.decode(outputs[number]).split("\n")) if number in outputs else ""
+    lines = split_lines(*_text(arguments.file), longest=None)
+    translated = translate_lines(open_model(RunDir(arguments.run), options_of(arguments)), lines)
+    for number, why in sorted(translated.refused.items()):
+        print(f"error: {where}, line {number}, {why}; it is answered by an empty line", file=sys.stderr)
+    for line in translated.lines:
         print(printable(line) if sys.stdout.isatty() else line)
-    return 1 if refused else 0
+    return 1 if translated.refused else 0
 
 
 def _text(file):

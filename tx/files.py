@@ -63,7 +63,7 @@ def read_source(path: os.PathLike) -> str:
         return file.read()
 
 
-def write_atomically(path: os.PathLike, text: str, mode: int | None = None) -> None:
+def write_atomically(path: os.PathLike, contents: str | bytes, mode: int | None = None) -> None:
     """Writes a whole file or none of it, a power cut included: to a temporary name beside it, then renamed.
 
     Its mode is that of any new file, or the one that is given.
@@ -73,10 +73,10 @@ def write_atomically(path: os.PathLike, text: str, mode: int | None = None) -> N
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # left by a killed process that had our number
-        with temporary.open("x", encoding="utf-8", newline="") as file:  # x: never through somebody's link of that name
+        with temporary.open("xb") as file:  # x: never through somebody's link of that name
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
-            file.write(text)
+            file.write(contents.encode("utf-8") if isinstance(contents, str) else contents)
             file.flush()
             os.fsync(file.fileno())  # a rename may reach the disk before what it renames
         os.replace(temporary, path)

@@ -24,7 +24,7 @@ from experiments.report import markers, results
 from launch import display, local
 from launch.gpu import bundle, take
 from launch.gpu import session as gpu
-from tx import cli, decode, evaluate, plugins, streams, train
+from tx import cli, decode, evaluate, export, plugins, streams, train
 from tx.data import builders, cache
 from tx.errors import UserError, one_line_errors, writing
 from tx.files import LARGEST, expanded, read_bytes, replace_text
@@ -46,6 +46,8 @@ COMMANDS = {  # by module: its main, and arguments that give it a path
     "tx.decode": (decode.main, ["{}"]),
     "tx.decode FILE": (decode.main, ["run", "{}"]),
     "tx.evaluate": (evaluate.main, ["{}"]),
+    "tx.export": (export.main, ["{}", "--out=file"]),
+    "tx.export --out": (export.main, ["run", "--out={}"]),
     "experiments report": (experiments_command.main, ["report", "{}"]),
     "experiments report --out": (experiments_command.main, ["report", ".", "--out={}"]),
     "experiments report --readme": (experiments_command.main, ["report", ".", "--readme={}"]),
@@ -183,7 +185,7 @@ def test_options_stand_anywhere(tmp_path, capsys, monkeypatch):
     for sweep in ("one/table3@smoke", "two/table3@smoke"):
         put(tmp_path / sweep[:3], "table3/base@smoke", 1 if sweep.startswith("one") else 2)
     assert experiments_command.main(["report", "one", "--out=made", "two", "--show=scores"]) == 0
-    monkeypatch.setattr(decode, "open_run", lambda run, options: pytest.fail(f"{run.path} {options['beam']}"))
+    monkeypatch.setattr(decode, "open_model", lambda run, options: pytest.fail(f"{run.path} {options['beam']}"))
     (tmp_path / "text").write_text("one\n")
     with pytest.raises(pytest.fail.Exception, match="run 1"):
         decode.main(["run", "--beam=1", "text"])

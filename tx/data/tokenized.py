@@ -174,8 +174,13 @@ def sized(config: ConfigDict, data: PreparedData) -> ConfigDict:
 
     A run is known by what was asked for; it is trained, evaluated and decoded with this.
     """
-    if config.model.vocab_size == data.vocabulary.size:
+    return sized_for(config, data.vocabulary)
+
+
+def sized_for(config: ConfigDict, vocab: Vocabulary) -> ConfigDict:
+    """Returns a configuration as `sized` does, of a vocabulary alone."""
+    if config.model.vocab_size == vocab.size:
         return config
     found = config.copy_and_resolve_references()
-    found.model.vocab_size = data.vocabulary.size
+    found.model.vocab_size = vocab.size
     return found.lock()

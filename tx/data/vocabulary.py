@@ -33,7 +33,7 @@ class Vocabulary:
     """
 
     def __init__(self, model: bytes, tokenizer: str = BPE):
-        self._model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     @classmethod
@@ -86,7 +86,7 @@ class Vocabulary:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes the model to a file."""
-        pathlib.Path(path).write_bytes(self._model)
+        pathlib.Path(path).write_bytes(self.model)
 
     @property
     def size(self) -> int:

@@ -1,6 +1,6 @@
 """Folder of one run: which file is what, read back by every command and report.
 
-WORKDIR/SWEEP@SCALE/VARIANT/seedK/ holds config.json, metrics.jsonl, TensorBoard events, checkpoints/,
+WORKDIR/SWEEP@SCALE/VARIANT/seedK/ holds config.json, vocabulary.model, metrics.jsonl, TensorBoard events, checkpoints/,
 translations.SPLIT.txt and result.json. result.json is written last: it is there exactly when the run is done.
 A failed run has error.json. lease/ says which process writes all this; stale/ and damaged/ hold what was set aside.
 """
@@ -52,6 +52,7 @@ class RunDir:
         self.path = pathlib.Path(path)
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.vocabulary = self.path / "vocabulary.model"
         self.checkpoints = self.path / "checkpoints"
         self.result = self.path / "result.json"
         self.error = self.path / "error.json"

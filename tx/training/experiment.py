@@ -67,6 +67,7 @@ def claim_runs(runs: Sequence[Run], held: contextlib.ExitStack) -> tuple[list[Tr
         distributed.broadcast_value(functools.partial(set_aside_others, run, identity))
         head = {"format": FORMAT, "name": other.name, "seed": other.train.seed, "config": other.to_dict(), **origin}
         write_atomically(run.config, to_json(head))
+        write_atomically(run.vocabulary, data.vocabulary.model)  # who uses the model needs no text then
         run.error.unlink(missing_ok=True)
         heads.append(head)
         holding = lease if distributed.is_primary() else None
