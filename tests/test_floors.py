@@ -29,7 +29,7 @@ FLOORS = {
         ["scales"],
     ],
     "launch": [
-        ["gpu.__main__"],
+        ["gpu.__main__", "scripted"],
         ["gpu.session gpu.bundle gpu.take"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local"],
         ["status", "tuning"],

@@ -51,10 +51,13 @@ def take(argv: list[str]) -> list[str]:
 
 
 def load() -> None:
-    """Imports every file that has not been; UserError where one is missing or cannot be imported."""
+    """Imports every file that has not been; UserError where one is missing or cannot be imported.
+
+    One that Python has imported already, as a script or a notebook does, has added what it adds.
+    """
     for path in files():
         name = f"tx_import_{path}"
-        if name in sys.modules:
+        if name in sys.modules or _is_imported(path):
             continue
         if not path.is_file() or path.suffix != ".py":
             raise UserError(f"{OPTION}: no Python file {path}")
@@ -65,3 +68,12 @@ def load() -> None:
         except (Exception, SystemExit) as error:  # a script may end so
             del sys.modules[name]
             raise UserError(f"{OPTION}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _is_imported(path):
+    """Whether a module of this process, the script that it runs among them, is of that file."""
+    known = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    alike = [file for file in known if isinstance(file, str) and os.path.basename(file) == path.name]
+    with contextlib.suppress(OSError):
+        return any(os.path.exists(file) and os.path.samefile(file, path) for file in alike)
+    return False
