@@ -29,7 +29,8 @@ FLOORS = {
         ["scales"],
     ],
     "launch": [
-        ["gpu.__main__", "scripted"],
+        ["completion", "gpu.__main__"],
+        ["command", "scripted"],
         ["gpu.session gpu.bundle gpu.take"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local"],
         ["status", "tuning"],

@@ -8,10 +8,11 @@ import pytest
 
 from experiments import __main__ as experiments_command
 from launch import local
+from launch.command import COMMANDS
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ("", "tx/", "experiments/", "experiments/results/", "experiments/bench/", "launch/")
-START = re.compile(r"(python -m|make |pip |TX_\w+=|\.\.\. )")
+START = re.compile(rf"(python -m|make |pip |TX_\w+=|\.\.\. |tx ({'|'.join(COMMANDS)})\b)")
 PLACES = {
     "DIR": "runs",
     "DIR...": "runs",
@@ -72,11 +73,10 @@ UNTESTED = {
     "python -m experiments.bench seeds --platform=gpu": "needs a GPU",
     "python -m tx.train --config=experiments/config.py:table3/b": "needs eight devices; small in test_parallel.py",
 }
-NAMES_ALONE = {"python -m experiments.bench", "python -m launch.local"}  # a program is spoken of
 
 
 def commands():
-    """The commands of all pages in their order, each once; generated tables are left out."""
+    """The commands of all pages in their order, each once, those of `tx` as Python's; generated tables are left out."""
     found = []
     for page in PAGES:
         text = (ROOT / page / "README.md").read_text(encoding="utf-8")
@@ -85,7 +85,20 @@ def commands():
         lines = [line.partition(" #")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
         spans = re.findall(r"`([^`]+)`", re.sub(r"^```\w*\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
         found += [" ".join(one.split()) for one in lines + spans if START.match(one)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(map(as_python, found)))
+
+
+def as_python(line):
+    """A command of `tx` as that of the module which it hands over to."""
+    start, _, rest = line.partition(" ")
+    if start != "tx":
+        return line
+    name, _, arguments = rest.partition(" ")
+    module, first, _ = COMMANDS[name]
+    return " ".join(["python -m", module.removesuffix(".__main__"), *first, arguments]).strip()
+
+
+NAMES_ALONE = {as_python(f"tx {name}") for name in COMMANDS if name != "list"}  # a program is spoken of
 
 
 def beginning(command, table):

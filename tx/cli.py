@@ -22,7 +22,14 @@ DECODING_OPTIONS = ("beam", "alpha", "extra_length", "average_last")  # fields o
 class Parser(argparse.ArgumentParser):
     """Parser of a command: options stand anywhere between the other arguments, and what is wrong is a UserError."""
 
+    completed_by = None  # where a shell asks what may follow: what answers it, given the parser, and ends the process
     _intermixed = False
+
+    def parse_args(self, args=None, namespace=None):
+        """Parses a command's arguments; UserError for any that it has not."""
+        if self.completed_by:
+            self.completed_by(self)
+        return super().parse_args(args, namespace)
 
     def parse_known_args(self, args=None, namespace=None):
         """Parses as argparse does `parse_known_intermixed_args`; each command of several parses its own arguments."""

@@ -13,8 +13,13 @@ _NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 def quiet_while_importing() -> None:
     """Lets Ctrl-C end a command `python -m tx...` at once while it imports, which takes seconds: see `prepare`."""
-    importing = sys.argv[:1] == ["-m"]  # as long as Python looks for the module
-    if importing and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if sys.argv[:1] == ["-m"]:  # as long as Python looks for the module
+        end_at_once()
+
+
+def end_at_once() -> None:
+    """Lets Ctrl-C end this process at once, without a traceback, until `prepare`."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -1,0 +1,83 @@
+"""Completion of `tx` in a shell by argcomplete: commands, options, sweeps, variants, scales, fields."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Iterable
+
+import argcomplete
+from argcomplete.completers import FilesCompleter
+
+import tx.config
+from experiments import registry
+from experiments.scales import SCALES
+from launch.command import COMMANDS
+from tx import cli
+
+_START = "_ARGCOMPLETE"  # which word of the line the parser is of, from 1
+
+
+def words() -> list[str]:
+    """Returns the whole words before the cursor, that of the command first."""
+    before = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", 0))]
+    try:
+        found = shlex.split(before)
+    except ValueError:  # a quote is open
+        found = before.split()
+    return found if before.endswith(" ") else found[:-1]
+
+
+def prepare() -> list[str]:
+    """Has the parser of the command that stands before the cursor complete; returns the command's arguments.
+
+    Where none stands there it writes the commands, and ends the process.
+    """
+    _, name, *rest = [*words(), "", ""][: max(3, len(words()))]
+    if name not in COMMANDS:
+        _complete(_of_commands())
+    if not COMMANDS[name].first:  # else it is a command of the parser, too
+        os.environ[_START] = "2"
+    cli.Parser.completed_by = staticmethod(_complete)
+    return [name, *rest]
+
+
+def _of_commands():
+    parser = argparse.ArgumentParser(prog="tx")
+    parser.add_argument("command", choices=COMMANDS)
+    return parser
+
+
+def _complete(parser):
+    """Writes what the word at the cursor may be, and ends the process."""
+    cli.Parser.completed_by = None
+    argcomplete.autocomplete(parser, always_complete_options="long", default_completer=_default)
+
+
+def _default(prefix: str, action: argparse.Action, **others) -> Iterable[str]:
+    match action.dest:
+        case "sweep" if action.metavar == "SWEEP":  # at all its scales
+            return [sweep.name for sweep in registry.sweeps()]
+        case "selector" | "sweep":
+            return _sweeps(prefix)
+        case "only":
+            given, comma, _ = prefix.rpartition(",")
+            return [given + comma + name for name in _variants()]
+        case "settings" | "grid" | "tune":
+            return [f"{name}=" for name in tx.config.fields(tx.config.get_config()) if name not in ("name", "version")]
+    return FilesCompleter()(prefix, action=action, **others)
+
+
+def _sweeps(prefix):
+    """Returns every SWEEP@SCALE, or, behind a slash, SWEEP/VARIANT@SCALE."""
+    name, slash, _ = prefix.partition("/")
+    names = [one.name for one in registry.sweeps()]
+    if slash:
+        names = [f"{name}/{variant.name}" for variant in registry.variants(name)] if name in names else []
+    return [f"{name}@{scale}" for name in names for scale in SCALES]
+
+
+def _variants():
+    """Returns the names of the variants of the sweeps that stand before the cursor; of all where none does."""
+    named = {word.partition("@")[0].partition("/")[0] for word in words() if "@" in word and not word.startswith("-")}
+    found = [sweep for sweep in registry.sweeps() if not named or sweep.name in named]
+    return dict.fromkeys(variant.name for sweep in found for variant in sweep.variants)
