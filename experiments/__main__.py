@@ -11,6 +11,11 @@ from tx.files import to_json
 from tx.runs import imports
 from tx.runs.run_dir import RunDir
 
+_COLUMNS = (
+    "of the table printed, in Markdown and LaTeX too: at most N, or titles such as 'PPL*,runs', or all "
+    "(default: what fits the terminal; nine or fewer in Markdown)"
+)
+
 
 def _parser():
     parser = cli.Parser(prog="python -m experiments", description=__doc__)
@@ -25,6 +30,8 @@ def _parser():
     one.add_argument("--out", type=cli.path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
     _add_only(one)
     one.add_argument("--show", choices=write.TABLES, default="table", help="which to print; all are written")
+    one.add_argument("--columns", metavar="N|GLOBS|all", help=_COLUMNS)
+    one.add_argument("--pivot", metavar="FIELD", help="of a grid: the field that stands in the columns of its table")
     one.add_argument("--readme", type=cli.path, help="instead, renew the tables in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
     one = commands.add_parser("compare", help="two sweeps side by side, or one sweep made twice")
@@ -125,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--check needs --readme")
     if args.readme is not None:
         return readme.renew_readme(args.readme, args.dirs, check=args.check)
-    write.report(args.dirs, args.out, console, args.show, args.only)
+    write.report(args.dirs, args.out, console, args.show, args.only, args.columns, args.pivot)
     return 0
 
 

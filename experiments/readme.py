@@ -41,7 +41,7 @@ def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool
         rendered = {}
         for name in names:
             if name == MEASURED:
-                rendered[name] = tables.to_markdown(_table1(dirs))
+                rendered[name] = tables.to_markdown(tables.selected(_table1(dirs)))
                 continue
             sweep, _, kind = name.partition("/")
             if sweep not in read:
@@ -52,7 +52,7 @@ def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool
             if kind not in ("", *TABLES):
                 known = ", ".join((*TABLES, *TEXTS))
                 raise UserError(f"{readme}: {name}: a sweep has no table {kind!r}; there are {known}")
-            rendered[name] = tables.to_markdown(TABLES[kind or "table"](read[sweep]))
+            rendered[name] = tables.to_markdown(tables.selected(TABLES[kind or "table"](read[sweep])))
         return rendered
 
     return markers.renew(readme, lambda name: "@" in name, render, check)

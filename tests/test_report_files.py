@@ -17,6 +17,12 @@ from launch import local
 from tx.errors import UserError
 
 
+def columns_of(row):
+    """How many columns a row of LaTeX fills."""
+    spans = map(int, re.findall(r"\\multicolumn\{(\d+)\}", row))
+    return 1 + len(re.findall(r"(?<!\\)&", row)) + sum(span - 1 for span in spans)
+
+
 def test_files_and_escaping(tmp_path, capsys):
     put(tmp_path, "table3/base@smoke", 1, bleu=31.0, device={"kind": "A|B_C & <D>", "count": 1})
     put(tmp_path, "table3/A/h=1@smoke", 1, bleu=30.0)
@@ -39,7 +45,7 @@ def test_files_and_escaping(tmp_path, capsys):
     body = tex[tex.index(r"\toprule") : tex.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 22
-    assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
+    assert len({columns_of(row) for row in rows}) == 1
     assert body.count(r"\midrule") == 7  # base, A to E, big
     assert "$-$1.0" in tex
     assert r"\caption{table3@smoke: Table 3 of ``Attention Is All You Need'':" in tex
@@ -63,7 +69,7 @@ def test_where_it_is_written(tmp_path):
         f"table3@{scale}/{name}.{form}"
         for scale in ("multi30k", "smoke")
         for name in ("costs", "scores", "table")
-        for form in ("csv", "md", "tex")
+        for form in ("csv", "json", "md", "tex")
     ]
     assert not list((tmp_path / "runs").rglob("table.*"))
     command.main(["report", str(tmp_path / "runs/table3@smoke")])

@@ -27,7 +27,7 @@ def test_each_rows_effect_with_its_interval_at_each_scale(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "multi30k and smoke: tau-b +0.33 over 3 rows, base one of them; of 1 told from base at both 0 on" in printed
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {f"feed_forward.transfer.{form}" for form in ("md", "csv", "tex", "svg")}
+    assert names == {f"feed_forward.transfer.{form}" for form in ("md", "csv", "tex", "json", "svg", "png")}
     found = [one for one in results.read([tmp_path / "runs"]) if one.sweep.name == "feed_forward"]
     shown = cells(transfer.build(found))
     assert (shown["gelu"]["multi30k"], shown["gelu"]["smoke"]) == ("-0.3000", "+0.1000")

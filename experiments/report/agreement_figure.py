@@ -1,12 +1,11 @@
 """Figure of a sweep beside the paper: each row's difference from base in log-perplexity, the paper's and ours."""
 
 import hashlib
-import io
 import json
 import math
 from typing import NamedTuple
 
-from experiments.report import noise
+from experiments.report import noise, pictures
 from experiments.report.metrics import NLL
 from experiments.report.noise import LEVEL
 from experiments.report.results import Results
@@ -66,14 +65,19 @@ def digest(found: Results) -> str:
 
 def draw(found: Results) -> str:
     """Draws the picture, and returns it as SVG: the same text for the same results."""
+    return pictures.svg(figure(found), digest(found))
+
+
+def figure(found: Results):
+    """Returns the picture as a matplotlib figure."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    drawn, text = points(found), io.StringIO()
+    drawn = points(found)
     rows = range(len(drawn), 0, -1)
-    with matplotlib.rc_context({"svg.hashsalt": "tx", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(8, 0.8 + 0.23 * len(drawn)), layout="constrained")
-        axes = figure.subplots()
+    with matplotlib.rc_context(pictures.STYLE):
+        drawing = Figure(figsize=(8, 0.8 + 0.23 * len(drawn)), layout="constrained")
+        axes = drawing.subplots()
         axes.axvline(0, color="0.7", linewidth=0.8)
         axes.hlines(rows, 0, 1, transform=axes.get_yaxis_transform(), color="0.92", linewidth=0.8, zorder=0)
         axes.scatter([point.paper for point in drawn], rows, s=42, facecolors="none", edgecolors="C1", label="paper")
@@ -97,5 +101,4 @@ def draw(found: Results) -> str:
         axes.set_xlabel("difference from base in log-perplexity: to the left better, to the right worse")
         axes.set_title(f"{found.name} beside the paper; bars: {LEVEL:.0%} intervals of all rows together", fontsize=9)
         axes.legend(loc="lower right")
-        figure.savefig(text, format="svg", metadata={"Date": None, "Description": digest(found)})
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    return drawing

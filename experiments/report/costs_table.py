@@ -46,8 +46,8 @@ def build(found: Results) -> Table:
         columns=(
             Column("row", text=True),
             Column("runs"),
-            Column("threads", drop=2),
-            *(Column(title, drop=1) for title in _MEASURES),
+            Column("threads", drop=len(_MEASURES) + 1),
+            *(Column(title, drop=1 + i) for i, title in enumerate(_MEASURES)),
             Column("device hours"),
         ),
         rows=cells and (*cells, ("all", str(len(found.done)), "", *blank, number(total, _HOURS.form))),

@@ -63,7 +63,10 @@ def build(found: Results) -> Table:
     ]
     return Table(
         title=f"{found.name}: translations by length of sentence.",
-        columns=(Column("row", text=True), *(Column(title, str(band), drop=1) for title, band in measures)),
+        columns=(
+            Column("row", text=True),
+            *(Column(title, str(band), drop=1 + i) for i, (title, band) in enumerate(measures)),
+        ),
         rows=tuple((row.label, *(one.cell(row) for one in measures.values())) for row in rows),
         groups=tuple(row.group for row in rows),
         caption=caption(found, _HOW),

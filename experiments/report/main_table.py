@@ -101,14 +101,16 @@ def _shown(found):
 
 
 def _columns(changed, axes, shown):
+    """Returns the columns; where there is no room for all, what the row's name says too goes first."""
     columns = [Column("row", text=True)]
-    columns += [Column(symbol(field), drop=0 if field in axes else 4) for field in changed]  # axes name the points
+    columns += [Column(symbol(field), drop=0 if field in axes else 90) for field in changed]  # axes name the points
     whose = ("paper", "ours") if shown.paper else ("",)
-    for head in shown.scores:
-        columns += [Column(head, one) for one in whose] + [Column(f"Δ{head}", one, drop=2) for one in whose]
-    columns += [Column("params 10^6", one, drop=3) for one in whose]
-    columns += [Column("exact %", whose[-1], drop=1)] if shown.exact else []
-    columns += [Column(name, drop=1) for name in shown.measures]
+    for rank, head in zip((10, 50), shown.scores, strict=False):
+        columns += [Column(head, one) for one in whose]
+        columns += [Column(f"Δ{head}", one, drop=rank + (one == "paper")) for one in whose]
+    columns += [Column("params 10^6", one, drop=70) for one in whose]
+    columns += [Column("exact %", whose[-1], drop=40)] if shown.exact else []
+    columns += [Column(name, drop=20 + i) for i, name in enumerate(shown.measures)]
     return (*columns, Column("runs", text=True))
 
 

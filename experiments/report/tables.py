@@ -1,8 +1,11 @@
-"""Tables and their forms: Markdown, CSV, LaTeX, and text for a terminal. Every form escapes what it shows."""
+"""Tables and their forms: Markdown, CSV, LaTeX, JSON, and text for a terminal. Every form escapes what it shows."""
 
 import csv
 import dataclasses
+import fnmatch
 import io
+import itertools
+import math
 import os
 import re
 import sys
@@ -14,7 +17,10 @@ import rich.console
 import rich.table
 import rich.text
 
-from tx.errors import printable
+from tx import files
+from tx.errors import UserError, printable
+
+MOST = 9  # columns of Markdown, where nothing else is asked for: what fits a page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,65 @@ class Table:
     @property
     def caption_text(self) -> str:
         return "; ".join(f"{what}: {value}" for what, value in self.caption) + "."
+
+
+def selected(table: Table, columns: str | None = None) -> Table:
+    """Returns a table with some of its columns, and a note of which are left out.
+
+    Args:
+      table: the table; its first column stays.
+      columns: a number, the most that there are to be, those of the highest `drop` left out first; or titles with
+        commas between them, as globs such as "PPL*,runs"; or "all". None: MOST.
+
+    Raises UserError for a title that is none of the table's.
+    """
+    titles = [column.title for column in table.columns]
+    if columns is None or columns.strip().isdecimal():
+        kept = _fewest(table.columns, max(1, int(columns or MOST)))
+    elif columns.strip() == "all":
+        return table
+    else:
+        globs = [glob.strip() for glob in columns.split(",") if glob.strip()]
+        for glob in globs:
+            if not fnmatch.filter(titles, glob):
+                raise UserError(f"--columns={glob} is none of: {', '.join(titles)}")
+        kept = [i for i, title in enumerate(titles) if not i or any(fnmatch.fnmatchcase(title, g) for g in globs)]
+    left_out = [title for i, title in enumerate(titles) if i not in kept]
+    notes = (f"Columns left out here: {', '.join(left_out)}.",) if left_out else ()
+    return dataclasses.replace(_with_columns(table, kept), notes=(*table.notes, *notes))
+
+
+def _with_columns(table, kept):
+    """Returns a table with the columns of some indices."""
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return dataclasses.replace(table, columns=tuple(table.columns[i] for i in kept), rows=rows)
+
+
+def _fewest(columns, most):
+    """Returns the indices of the columns that stay, the highest `drop` left out first, all of one `drop` together."""
+    kept = list(range(len(columns)))
+    while len(kept) > most and (worst := max(columns[i].drop for i in kept)):
+        kept = [i for i in kept if columns[i].drop < worst]
+    return kept
+
+
+def to_json(table: Table) -> str:
+    """Returns JSON: {"title", "caption", "notes", "rows"}, the rows unrounded as in CSV.
+
+    What no JSON number is, such as an infinite perplexity, stands as a string: "inf", "nan".
+    """
+
+    def plain(value):
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return files.to_json(
+        {
+            "title": table.title,
+            "caption": dict(table.caption),
+            "notes": list(table.notes),
+            "rows": [{name: plain(value) for name, value in record.items()} for record in table.records],
+        }
+    )
 
 
 def to_markdown(table: Table) -> str:
@@ -123,8 +188,7 @@ def to_latex(table: Table) -> str:
     lines = ["% needs \\usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering"]
     lines.append(rf"\caption{{{_latex(table.title)} {_latex(table.caption_text)}}}")
     lines += [r"\resizebox{\textwidth}{!}{%", rf"\begin{{tabular}}{{{_letters(table)}}}", r"\toprule"]
-    heads = (_TEX_SYMBOLS.get(c.head, _latex(c.head)) for c in table.columns)
-    lines += [_latex_row(heads), _latex_row(_latex(c.sub) for c in table.columns)]
+    lines += _latex_heads(table.columns)
     previous = None
     for group, row in zip(table.groups, table.rows, strict=True):
         if group != previous:
@@ -134,6 +198,18 @@ def to_latex(table: Table) -> str:
     lines += [r"\bottomrule", r"\end{tabular}}", r"\par\footnotesize"]
     lines += [rf"{_latex(note)}\par" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _latex_heads(columns):
+    """Returns the lines above a table's rows: a head that neighbours share stands once, over a rule across them."""
+    heads, rules, start = [], [], 1
+    for (head, _), those in itertools.groupby(columns, key=lambda c: (c.head, bool(c.sub))):
+        width, text = len(list(those)), _TEX_SYMBOLS.get(head, _latex(head))
+        heads.append(rf"\multicolumn{{{width}}}{{c}}{{{text}}}" if width > 1 else text)
+        rules += [rf"\cmidrule(lr){{{start}-{start + width - 1}}}"] if width > 1 else []
+        start += width
+    below = [_latex_row(_latex(c.sub) for c in columns)] if any(c.sub for c in columns) else []
+    return [_latex_row(heads), *([" ".join(rules)] if rules else []), *below]
 
 
 def _letters(table):
@@ -170,6 +246,9 @@ def fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
 
 def print_table(table: Table, console: rich.console.Console) -> None:
     """Prints to a terminal; columns that do not fit are left out and named."""
+    once = ()
+    if len(fitting(table.columns, table.rows, console.width)) < len(table.columns):
+        table, once = _said_once(table)
     kept = fitting(table.columns, table.rows, console.width)
     shown = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i in kept:
@@ -185,11 +264,19 @@ def print_table(table: Table, console: rich.console.Console) -> None:
     console.print(shown)
     width = min(console.width, 110)
     left_out = [c.title for i, c in enumerate(table.columns) if i not in kept]
-    notes = [table.caption_text, *table.notes]
+    notes = [table.caption_text, *once, *table.notes]
     if left_out:
         notes.append(f"Left out at this width: {', '.join(left_out)}.")
     for note in notes:
         console.print(rich.text.Text(textwrap.fill(_line(note), width, break_on_hyphens=False)))
+
+
+def _said_once(table):
+    """Returns a table without the columns of text that say the same of every row, and a line that says it of each."""
+    columns = range(1, len(table.columns) if len(table.rows) > 1 else 1)
+    same = [i for i in columns if table.columns[i].text and table.rows[0][i] and len({r[i] for r in table.rows}) == 1]
+    lines = tuple(f"{table.columns[i].title} (of every row): {table.rows[0][i]}." for i in same)
+    return _with_columns(table, [i for i in range(len(table.columns)) if i not in same]), lines
 
 
 def console() -> rich.console.Console:

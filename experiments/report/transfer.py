@@ -4,7 +4,6 @@ Scales differ in corpus, sizes and lengths of text. Perplexities are per subword
 it is the sign and the order of effects that can carry over; their size needs a grain of salt.
 """
 
-import io
 import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ import rich.console
 import rich.text
 
 from experiments import registry
-from experiments.report import agreement, flags, noise, results, tables
+from experiments.report import agreement, flags, noise, pictures, results, tables
 from experiments.report.metrics import NLL, number
 from experiments.report.noise import LEVEL, Interval
 from experiments.report.results import Results
@@ -33,7 +32,7 @@ def transfer(
     Args:
       sweep: its name.
       dirs: workdirs or SWEEP@SCALE folders.
-      out: the folder for SWEEP.transfer.md, .csv, .tex and .svg; by default the first of `dirs`.
+      out: the folder for SWEEP.transfer.md, .csv, .svg and the like; by default the first of `dirs`.
       console: where to print.
 
     Raises UserError for an unknown sweep, and where no scale of it has a row that can be compared with base.
@@ -48,12 +47,15 @@ def transfer(
     folder, written = out or dirs[0], []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for form, text in {**{form: render(table) for form, render in FORMS.items()}, "svg": draw(found)}.items():
+        texts = {form: render(table) for form, render in FORMS.items()}
+        for form, contents in (texts | pictures.rendered(figure(found))).items():
             written.append(folder / f"{sweep}.transfer.{form}")
-            write_atomically(written[-1], text)
+            write_atomically(written[-1], contents)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
-    console.print(rich.text.Text(f"Written: {printable(str(folder / sweep))}.transfer.{{{','.join((*FORMS, 'svg'))}}}"))
+    console.print(
+        rich.text.Text(f"Written: {printable(str(folder / sweep))}.transfer.{{{','.join((*FORMS, *pictures.FORMS))}}}")
+    )
     return written
 
 
@@ -164,16 +166,21 @@ def _told(side, row, sides):
 
 
 def draw(found: Sequence[Results]) -> str:
-    """Draws each row's effect at each scale, with its interval, beside the paper's; returns SVG, always the same."""
+    """Draws the picture, and returns it as SVG: the same text for the same results."""
+    return pictures.svg(figure(found))
+
+
+def figure(found: Sequence[Results]):
+    """Returns a matplotlib figure of each row's effect at each scale, with its interval, beside the paper's."""
     import matplotlib
     from matplotlib.figure import Figure
 
     effects = {one.scale.label: _effects(one) for one in found}
-    printed, rows, text = _printed(found[0]), list(_rows(found)), io.StringIO()
+    printed, rows = _printed(found[0]), list(_rows(found))
     heights = {row: len(rows) - i for i, row in enumerate(rows)}
-    with matplotlib.rc_context({"svg.hashsalt": "tx", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(8, 1 + 0.3 * len(rows)), layout="constrained")
-        axes = figure.subplots()
+    with matplotlib.rc_context(pictures.STYLE):
+        drawing = Figure(figsize=(8, 1 + 0.3 * len(rows)), layout="constrained")
+        axes = drawing.subplots()
         axes.axvline(0, color="0.7", linewidth=0.8)
         if shown := {row: value for row, value in printed.items() if row in heights}:
             places = [heights[row] for row in shown]
@@ -190,5 +197,4 @@ def draw(found: Sequence[Results]) -> str:
         axes.set_yticks(list(heights.values()), list(heights))
         axes.set_xlabel("difference from base in log-perplexity; hollow: inside the noise")
         axes.legend()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    return drawing

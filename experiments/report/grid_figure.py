@@ -1,0 +1,119 @@
+"""Figure of grids: a score along one axis as a curve with a band, over two axes as a heat map."""
+
+import math
+from collections.abc import Sequence
+
+from experiments.report import grid as grids
+from experiments.report import pictures
+from experiments.report.grid import SHOWN, Axis, Grid, shown
+from experiments.report.noise import LEVEL, SCORES
+from experiments.report.results import Results
+
+_SPREAD = 8  # the largest number over the least from which an axis of numbers is logarithmic
+
+
+def drawable(found: Results) -> list[Grid]:
+    """Returns the grids of one or two axes with a result, for which there is a picture."""
+    return [grid for grid in grids.of(found) if len(grid.axes) < 3 and _heads([grid])]
+
+
+def draw(found: Results):
+    """Returns the picture as a matplotlib figure: a line of panels a grid, a panel a score."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    made = drawable(found)
+    heads = _heads(made)
+    with matplotlib.rc_context(pictures.STYLE):
+        tall = sum(2.6 if len(grid.axes) == 1 else 1.2 + 0.4 * len(grid.axes[0].values) for grid in made)
+        figure = Figure(figsize=(0.8 + 4.1 * len(heads), 0.6 + tall), layout="constrained")
+        panels = figure.subplots(len(made), len(heads), squeeze=False)
+        for line, grid in zip(panels, made, strict=True):
+            for panel, head in zip(line, heads, strict=True):
+                (_curve if len(grid.axes) == 1 else _heat)(panel, grid, head)
+                panel.set_title(f"{grid.variant}: {head}", fontsize=9)
+        figure.suptitle(
+            f"{found.name}. Ring or frame: best; hollow or in parentheses: inside its noise ({LEVEL:.0%})", fontsize=9
+        )
+    return figure
+
+
+def _heads(made: Sequence[Grid]) -> list[str]:
+    rows = [row for grid in made for row in grid.points.values()]
+    return [head for head, measure in SCORES.items() if any(map(math.isfinite, _all(measure, rows)))]
+
+
+def _all(measure, rows):
+    return [value for row in rows for value in measure.values(row)]
+
+
+def _curve(panel, grid: Grid, head: str) -> None:
+    """Draws means over the seeds, a band of one standard deviation, the best point and its interval."""
+    measure, best, (axis,) = SHOWN[head], grid.best(head), grid.axes
+    numbers = _numbers(axis)
+    known = [(n, grid.points.get((value,))) for n, value in zip(numbers, axis.values, strict=True)]
+    known = [(n, row) for n, row in known if row is not None and measure.values(row)]
+    known = [(n, row) for n, row in known if math.isfinite(measure.mean(row))]
+    at, means = [n for n, _ in known], [measure.mean(row) for _, row in known]
+    spread = [measure.sd(row) or 0.0 for _, row in known]
+    panel.fill_between(
+        at,
+        [mean - sd for mean, sd in zip(means, spread, strict=True)],
+        [mean + sd for mean, sd in zip(means, spread, strict=True)],
+        alpha=0.2,
+        linewidth=0,
+    )
+    panel.plot(at, means, "-", linewidth=1.2)
+    for (n, row), mean in zip(known, means, strict=True):
+        close = best is not None and best.is_close(row.variant.name)
+        panel.plot([n], [mean], "o", color="C0", mfc="white" if close else "C0", markersize=5)
+        if best is not None and row.variant.name == best.row:
+            panel.plot([n], [mean], "o", color="C3", mfc="none", markersize=11)
+            if best.low is not None:
+                ends = (best.low, best.high) if head != "PPL" else (math.exp(best.low), math.exp(best.high))
+                panel.vlines([n], *([end] for end in ends), color="C3", linewidth=1.2)
+    _scale(panel, axis, numbers)
+    panel.set_xlabel(axis.title)
+
+
+def _numbers(axis: Axis) -> list[float]:
+    """Returns where the values of an axis lie: at themselves if they are numbers, else side by side."""
+    plain = [value[0] for value in axis.values]
+    alone = len(axis.fields) == 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in plain)
+    return [float(value) for value in plain] if alone else [float(i) for i in range(len(plain))]
+
+
+def _scale(panel, axis: Axis, numbers: Sequence[float]) -> None:
+    if min(numbers) > 0 and max(numbers) >= _SPREAD * min(numbers):
+        panel.set_xscale("log")
+    panel.set_xticks(numbers, [shown(value) for value in axis.values])
+    panel.minorticks_off()
+
+
+def _heat(panel, grid: Grid, head: str) -> None:
+    """Draws a cell for each point, its score in it; that of perplexity coloured by its logarithm."""
+    import numpy as np
+    from matplotlib.patches import Rectangle
+
+    measure, best, (down, across) = SHOWN[head], grid.best(head), grid.axes
+    colours = np.full((len(down.values), len(across.values)), np.nan)
+    written = []
+    for i, one in enumerate(down.values):
+        for j, other in enumerate(across.values):
+            row = grid.points.get((one, other))
+            mean = SCORES[head].mean(row) if row else None
+            if mean is None or not math.isfinite(mean):
+                continue
+            colours[i, j] = mean
+            close = best is not None and best.is_close(row.variant.name)
+            text = f"{measure.mean(row):{measure.form}}"
+            written.append((j, i, f"({text})" if close else text))
+            if best is not None and row.variant.name == best.row:
+                panel.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="C3", linewidth=2))
+    panel.imshow(colours, aspect="auto", cmap="viridis_r" if head == "PPL" else "viridis", alpha=0.55)
+    for x, y, text in written:
+        panel.text(x, y, text, ha="center", va="center")
+    panel.set_xticks(range(len(across.values)), [shown(value) for value in across.values])
+    panel.set_yticks(range(len(down.values)), [shown(value) for value in down.values])
+    panel.set_xlabel(across.title)
+    panel.set_ylabel(down.title)
