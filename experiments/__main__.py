@@ -1,4 +1,4 @@
-"""`python -m experiments list|report|compare|transfer|figures|table1`: what to run, tables and pictures of it."""
+"""`python -m experiments COMMAND`: what to run, tables and pictures of it, and the same for other tools."""
 
 import argparse
 import sys
@@ -43,6 +43,11 @@ def _parser():
     one.add_argument("sweep", metavar="SWEEP", help="e.g. table3")
     one.add_argument("dirs", nargs="*", type=cli.path, metavar="DIR", help="workdirs (default: runs)")
     one.add_argument("--out", type=cli.path, help="folder for SWEEP.transfer.* (default: the first DIR)")
+    one = commands.add_parser("export", help="runs into TensorBoard's HParams or MLflow, from their files")
+    one.add_argument("dirs", nargs="+", type=cli.path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
+    one.add_argument("--to", required=True, choices=("tensorboard", "mlflow"))
+    one.add_argument("--out", type=_place, help="folder (tensorboard), SQLite file or URI (mlflow); default: in DIR")
+    _add_only(one)
     one = commands.add_parser("figures", help="pictures of a trained run: attention, sinusoids, learning rate")
     one.add_argument("run", type=cli.path, metavar="RUN", help="folder of a trained run")
     one.add_argument("--sentence", required=True, help="of the source language; it is translated")
@@ -72,6 +77,27 @@ def _numbers(text):
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"takes numbers, e.g. 0,3; got {text!r}") from None
+
+
+def _place(text):
+    return text if "://" in text else cli.path(text)
+
+
+def _export(args):
+    from experiments.export import mlflow, tensorboard, trials
+
+    found, workdir = trials.read(args.dirs, args.only)
+    if args.to == "mlflow":
+        place = args.out or workdir / mlflow.FILE
+        mlflow.write(found, place)
+        told = f"mlflow ui --backend-store-uri {mlflow.uri_of(place)}"
+    else:
+        place = args.out or workdir / tensorboard.FOLDER
+        if isinstance(place, str):
+            raise UserError(f"--out: TensorBoard reads a folder; got {place}")
+        tensorboard.write(found, place)
+        told = f"tensorboard --logdir {place}"
+    print(printable(f"Written: {len(found)} runs to {place}; to see them: {told}"))
 
 
 def _list(args, console):
@@ -126,6 +152,9 @@ def main(argv: list[str] | None = None) -> int:
         dirs = args.dirs or [cli.path("runs")]
         imports.recall(dirs)
         transfer.transfer(args.sweep, dirs, args.out, console)
+        return 0
+    if args.command == "export":
+        _export(args)
         return 0
     imports.recall(args.dirs)
     if args.check and args.readme is None:

@@ -60,7 +60,7 @@ def curves(dirs: Dirs, only: Sequence[str] = (), full: bool = False):
     """
     import pandas as pd  # slow to import
 
-    lines = [line for one in read(dirs, only) for row, run in runs(one) for line in _curve(one, row, run, full)]
+    lines = [line for one in read(dirs, only) for row, run in runs(one) for line in curve(one, row, run, full)]
     return pd.DataFrame(lines, columns=None if lines else ["sweep", "scale", "row", "seed", "step", *LOGGED])
 
 
@@ -143,8 +143,8 @@ def _lines(found, row, fields):
         }
 
 
-def _curve(found, row, run, full):
-    """Yields the lines of a run, those of one step put together."""
+def curve(found: Results, row: Row, run: SeedRun, full: bool) -> Iterator[dict[str, object]]:
+    """Yields the lines of a run as `curves` has them, those of one step put together."""
     result = run.result
     logged = read_metrics(RunDir(run.path)) if full or result is None else []
     merged: dict[int, dict] = {}

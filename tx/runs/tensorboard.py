@@ -45,6 +45,10 @@ class Events:
                 event.summary.MergeFrom(self._scalar(name, value))
         self._records.write(event.SerializeToString())
 
+    def add_summary(self, summary, when: float) -> None:
+        """Writes a summary of one of TensorBoard's plugins, at step 0; `when` as for `add`."""
+        self._records.write(self._event(wall_time=when, step=0, summary=summary).SerializeToString())
+
     def flush(self) -> None:
         """Writes what was added to the file."""
         self._records.flush()
