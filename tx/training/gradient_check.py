@@ -36,6 +36,8 @@ _ONE_DEVICE = {
     "model.dropout": 0.0,
     "model.attention_dropout": 0.0,
     "model.relu_dropout": 0.0,
+    "optim.optimizer": "adam",
+    "optim.clip_norm": 0.0,
     "optim.beta1": 0.0,  # the first moment is the gradient then, to the bit: what is checked is the program that trains
     "train.ema": 0.0,
     "train.remat": False,
