@@ -218,8 +218,8 @@ def no_text(monkeypatch):
     monkeypatch.setattr(tokenized, "prepare", refuse)
 
 
-SOURCES = ["It costs twenty-one euros.", "two thousand", "five"]
-TARGETS = ["Es kostet einundzwanzig Euro.", "zweitausend", "fünf"]
+SOURCES = ["It costs twenty-one euros.", "two thousand"]
+TARGETS = ["Es kostet einundzwanzig Euro.", "zweitausend"]
 
 
 def test_a_trained_run_in_python(sweep, no_text, capsys, tmp_path):
@@ -230,11 +230,11 @@ def test_a_trained_run_in_python(sweep, no_text, capsys, tmp_path):
     assert capsys.readouterr().out == "".join(f"{line}\n" for line in model.translate([*SOURCES, "", " two thousand "]))
     logits, scores = model.logits(SOURCES, TARGETS), model.score(SOURCES, TARGETS)
     sides = [model.encode(side) for side in (SOURCES, TARGETS)]
-    assert logits.shape == (3, max(map(len, sides[1])), model.config.model.vocab_size)
+    assert logits.shape == (2, max(map(len, sides[1])), model.config.model.vocab_size)
     for i, (src, tgt) in enumerate(zip(*sides, strict=True)):
         assert src[-1] == tgt[-1] == EOS
         inputs = (jnp.asarray(tokens)[None] for tokens in (src, tgt))
-        alone = Transformer(**model.config.model).apply({"params": model.params}, *inputs)[0]
+        alone = jax.jit(Transformer(**model.config.model).apply)({"params": model.params}, *inputs)[0]
         np.testing.assert_allclose(logits[i, : len(tgt)], alone, rtol=1e-4, atol=1e-5)
         summed = np.take_along_axis(scipy.special.log_softmax(np.float64(alone), axis=1), tgt[:, None], 1).sum()
         np.testing.assert_allclose(scores[i], summed, rtol=1e-5)
@@ -263,7 +263,7 @@ def test_what_a_model_in_python_refuses(sweep, tmp_path):
     model = tx.load(run_of(sweep, "C/N=2").path)
     for call, message in (
         (lambda: model.translate("five"), "a list of sentences is wanted"),
-        (lambda: model.score(SOURCES, TARGETS[:2]), "3 sources and 2 targets"),
+        (lambda: model.score(SOURCES, TARGETS[:1]), "2 sources and 1 targets"),
         (lambda: model.translate(["five", "one " * 20_000]), "sentence 2 of 2, has 79,999 characters"),
         (lambda: tx.load(tmp_path), "is .* the folder of a run"),
         (
