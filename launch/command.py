@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if _COMPLETING in os.environ:
         from launch import completion  # sweeps are slow to import
 
-        argv = completion.prepare()
+        argv = completion.prepare({name: bool(command.first) for name, command in COMMANDS.items()})
     name, *rest = list(sys.argv[1:] if argv is None else argv) or _LISTING
     if name in _LISTING:
         print(usage())

@@ -3,7 +3,7 @@
 import argparse
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import argcomplete
 from argcomplete.completers import FilesCompleter
@@ -11,7 +11,6 @@ from argcomplete.completers import FilesCompleter
 import tx.config
 from experiments import registry
 from experiments.scales import SCALES
-from launch.command import COMMANDS
 from tx import cli
 
 _START = "_ARGCOMPLETE"  # which word of the line the parser is of, from 1
@@ -27,23 +26,26 @@ def words() -> list[str]:
     return found if before.endswith(" ") else found[:-1]
 
 
-def prepare() -> list[str]:
-    """Has the parser of the command that stands before the cursor complete; returns the command's arguments.
+def prepare(own_words: Mapping[str, bool]) -> list[str]:
+    """Has the parser of the command that stands before the cursor complete; returns the arguments of `tx`.
 
     Where none stands there it writes the commands, and ends the process.
+
+    Args:
+      own_words: {command: whether it is a word of the parser that it leads to, too}.
     """
     _, name, *rest = [*words(), "", ""][: max(3, len(words()))]
-    if name not in COMMANDS:
-        _complete(_of_commands())
-    if not COMMANDS[name].first:  # else it is a command of the parser, too
+    if name not in own_words:
+        _complete(_of_commands(own_words))
+    if not own_words[name]:
         os.environ[_START] = "2"
     cli.Parser.completed_by = staticmethod(_complete)
     return [name, *rest]
 
 
-def _of_commands():
+def _of_commands(names):
     parser = argparse.ArgumentParser(prog="tx")
-    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("command", choices=list(names))
     return parser
 
 

@@ -29,15 +29,14 @@ FLOORS = {
         ["scales"],
     ],
     "launch": [
-        ["completion", "gpu.__main__"],
-        ["command", "scripted"],
+        ["command", "gpu.__main__", "scripted"],
         ["gpu.session gpu.bundle gpu.take"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local"],
         ["status", "tuning"],
         ["display", "grouping", "power", "queue", "request", "text"],
         ["pool"],
         ["plan", "resources", "compilation_cache", "watchdog"],
-        ["assignments", "matching"],
+        ["assignments", "completion", "matching"],
     ],
 }
 PACKAGES = ["tx", "experiments", "launch"]  # each may import from those before it
