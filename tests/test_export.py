@@ -76,6 +76,11 @@ def test_what_is_exported_again_stands_once_and_reports_do_not_read_it(workdir):
     (found,) = results.read([workdir])
     assert len(experiments.load(workdir)) == 5
     assert [row.variant.name for row in found.shown if row.runs] == ["base", "A/h=1", "E"]
+    linked = workdir / "linked"
+    linked.mkdir()
+    (linked / "table3@smoke").symlink_to(workdir / "table3@smoke")
+    assert command.main(["export", str(linked / "table3@smoke"), "--to=tensorboard"]) == 0
+    assert (linked / "tensorboard").is_dir()
 
 
 def test_what_cannot_be_exported_says_why(workdir, capsys, monkeypatch):

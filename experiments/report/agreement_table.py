@@ -12,11 +12,11 @@ _SCORES = {"ppl": ("PPL", NLL), "bleu": ("BLEU", BLEU)}
 # Of each score: what stands under it, and how soon it goes where there is no room.
 _COLUMNS = {
     "tau-b": 0,
-    "over seeds": 2,
+    "over seeds": 1,  # a number without its interval says too much
     "over rows": 3,
     "same direction": 0,
-    "same sign": 2,
-    "slope": 1,
+    "same sign": 3,
+    "slope": 2,
     "slope over seeds": 3,
 }
 _APART = ("D",)  # a group whose rows change two things that have nothing to do with each other

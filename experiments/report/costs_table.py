@@ -46,8 +46,8 @@ def build(found: Results) -> Table:
         columns=(
             Column("row", text=True),
             Column("runs"),
-            Column("threads", drop=len(_MEASURES) + 1),
-            *(Column(title, drop=1 + i) for i, title in enumerate(_MEASURES)),
+            Column("threads", drop=1),  # a row made again asks for them
+            *(Column(title, drop=rank) for rank, title in enumerate(_MEASURES, 2)),
             Column("device hours"),
         ),
         rows=cells and (*cells, ("all", str(len(found.done)), "", *blank, number(total, _HOURS.form))),
