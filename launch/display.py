@@ -13,12 +13,8 @@ from rich.text import Text
 from launch.plan import PlannedRun
 from launch.pool import Job, Outcome
 from tx.errors import printable
-from tx.files import from_json, read_tail
 from tx.runs.lease import Holder
-from tx.runs.run_dir import RunDir
-
-LARGEST = 1e18  # of a number to compute with that others may have written
-METRICS_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
+from tx.runs.metrics_log import newest
 
 
 class View:
@@ -121,7 +117,7 @@ class View:
         line = f"{self._counts()}, {len(running)} running, {waiting} waiting; {self._left()} left"
         table = Table("running", "step", "loss", "target tokens/s", "time", box=None)
         for job, run in running:
-            now = progress(run.folder)
+            now = newest(run.folder)
             table.add_row(
                 run.label,
                 f"{now.get('step', 0)}/{run.config.train.steps}",
@@ -143,7 +139,7 @@ class View:
             ended = [(job, run) for job, run, _ in self._ended if _trains(run) == trains]
             # Nothing tells how far a decoding is.
             running = [(job, run) for job in self._running for run in job.runs if trains and _trains(run)]
-            begun = sum(run.flops * progress(run.folder).get("step", 0) / run.config.train.steps for _, run in running)
+            begun = sum(run.flops * newest(run.folder).get("step", 0) / run.config.train.steps for _, run in running)
             made = sum(_size(run) for job, run in ended if job) + begun
             spent = sum(job.seconds / len(job.runs) for job, _ in [*ended, *running] if job)
             left = todo - sum(_size(run) for _, run in ended) - begun
@@ -175,27 +171,6 @@ def _trains(run: PlannedRun) -> bool:
 
 def _size(run: PlannedRun) -> float:
     return run.flops or 1.0
-
-
-def progress(folder: RunDir) -> dict[str, float]:
-    """Returns the newest "step", "loss" and "target_tokens_per_s" in metrics.jsonl, those that are there."""
-    try:
-        lines = read_tail(folder.metrics, METRICS_TAIL).decode("utf-8", errors="replace").split("\n")
-    except OSError:  # there is none yet, or it is no file, which the run itself will say
-        return {}
-    newest = {}
-    for line in lines:
-        try:
-            record = from_json(line)
-            flat = record | record.get("timing", {})
-        except (ValueError, TypeError, AttributeError):
-            continue  # cut at the start of the tail, or still being written; or no record at all
-        newest |= {k: flat[k] for k in ("step", "loss", "target_tokens_per_s") if _is_number(flat.get(k))}
-    return newest
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < LARGEST  # not NaN either
 
 
 def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]] = ()) -> Table:

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.report import results
-from launch.display import progress
+from experiments.report.row_status import state_now
 from tx.errors import UserError, printable
 from tx.runs import state
+from tx.runs.metrics_log import newest
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
 
@@ -46,19 +47,8 @@ def find(folder: pathlib.Path, left_out: list[UserError] | None = None) -> Itera
             there = {run.seed: run for run in row.runs}
             for seed in sorted(there.keys() | set(sweep.seeds(row))):
                 run = there.get(seed)
-                step = progress(RunDir(run.path)).get("step") if run else None
-                yield Found(name, seed, _state(row, run), step)
-
-
-def _state(row, run):
-    if run is None:
-        return RunState("pending")
-    if run.state.finished and run.result is None:
-        return run.state  # damaged
-    try:
-        return state.of(RunDir(run.path), lambda config: "; ".join(row.changes(config)))
-    except UserError as error:
-        return RunState("failed", str(error))
+                step = newest(RunDir(run.path)).get("step") if run else None
+                yield Found(name, seed, RunState("pending") if run is None else state_now(row, run), step)
 
 
 def show(folder: pathlib.Path, console: Console) -> None:

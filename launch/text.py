@@ -1,14 +1,13 @@
 """Runs that are done, beside the text that their data is read from today."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 from launch.plan import PlannedRun
-from tx.config import FOLDER, is_of_tfds
+from tx.config import is_of_tfds
 from tx.data import tfds_folders
 from tx.errors import UserError
-from tx.files import expanded, to_json
+from tx.files import to_json
 from tx.runs.state import RunState
 
 
@@ -44,7 +43,7 @@ def _fingerprint(data):
     try:
         if is_of_tfds(data.corpus):
             return _of_prepared(data)
-        return _of_text(data) if _is_users(data) else ""
+        return _of_text(data)
     except (UserError, OSError):
         return ""
 
@@ -55,19 +54,10 @@ def _of_prepared(data):
     return tfds_folders.fingerprint(folder, data.source, data.target) if folder else ""
 
 
-def _is_users(data):
-    from tx.data.text_files import CORPORA  # slow to import, and needed for text alone
-
-    if data.corpus.startswith(FOLDER):
-        return True
-    roots = [root for root in (data.dir, os.environ.get("TX_DATA_DIR")) if root]
-    return data.corpus in CORPORA and any((expanded(root) / data.corpus).is_dir() for root in roots)
-
-
 def _of_text(data):
-    from tx.data import corpora
+    from tx.data import corpora  # slow to import, and needed for text alone
 
-    return corpora.load(data).fingerprint
+    return corpora.load(data).fingerprint if corpora.is_in_folder(data) else ""
 
 
 def _made_of(run):

@@ -4,7 +4,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 from experiments.report.metrics import DIVERGED, NO_DEV_LOSS, has_no_dev_loss, is_diverged
-from experiments.report.results import Row
+from experiments.report.results import Row, SeedRun
+from tx.errors import UserError
+from tx.runs import state as states
+from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
 
 
@@ -70,6 +73,16 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple
     if stale:
         parts.append(f"{some(len(stale))}stale{notes.marks('Stale: ' + '; '.join(run.stale) + '.' for run in stale)}")
     return ", ".join(filter(None, parts))
+
+
+def state_now(row: Row, run: SeedRun) -> RunState:
+    """Returns the state of a run of a row at this moment, one that is running or made by other code told apart."""
+    if run.state.finished and run.result is None:
+        return run.state  # damaged
+    try:
+        return states.of(RunDir(run.path), lambda config: "; ".join(row.changes(config)))
+    except UserError as error:
+        return RunState("failed", str(error))
 
 
 def _word(state: RunState) -> str:

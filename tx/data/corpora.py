@@ -8,6 +8,7 @@ slash is TFDS's own (`wmt14_translate/de-en`, `ted_hrlr_translate/pt_to_en`, ...
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -16,6 +17,7 @@ from tx.config import FOLDER
 from tx.data import text_files, text_folders, tfds_folders
 from tx.data.synthetic import generate
 from tx.errors import UserError, unknown
+from tx.files import expanded
 
 _BLOCK = 4096  # records read at once: one by one is thirty times slower
 
@@ -98,6 +100,21 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
         return builders.data_sources(kind, source, target, fingerprint, read)
 
     return Corpus(name, source, target, fingerprint, tuple(pairs), open_splits)
+
+
+def is_in_folder(data_config) -> bool:
+    """Returns whether the text of a corpus lies in a folder of the user's; it need not be fetched."""
+    if data_config.corpus.startswith(FOLDER):
+        return True
+    roots = [root for root in (data_config.dir, os.environ.get("TX_DATA_DIR")) if root]
+    return data_config.corpus in text_files.CORPORA and any(
+        (expanded(root) / data_config.corpus).is_dir() for root in roots
+    )
+
+
+def is_here(data_config) -> bool:
+    """Returns whether the text of a corpus can be read at once: it lies in a folder of the user's, or is generated."""
+    return data_config.corpus in generate.generators or is_in_folder(data_config)
 
 
 def _from_tfds(name, source, target, folder, log) -> Corpus:

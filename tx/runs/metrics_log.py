@@ -8,11 +8,13 @@ import time
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tx.errors import UserError, writing
-from tx.files import from_json, read_bytes, write_atomically
+from tx.files import from_json, read_bytes, read_tail, write_atomically
 from tx.runs import tensorboard
 from tx.runs.run_dir import RunDir
 
 FOLDER = "tensorboard"  # of the events
+_LARGEST = 1e18  # of a number to compute with that others may have written
+_TAIL = 4096  # bytes: the newest lines of metrics.jsonl
 
 
 class Log:
@@ -110,6 +112,27 @@ def read_metrics(run: RunDir) -> list[dict]:
     Raises UserError for any other line that is not as it was written.
     """
     return [_parsed(run, *numbered) for numbered in enumerate(_complete_lines(run), start=1)]
+
+
+def newest(folder: RunDir) -> dict[str, float]:
+    """Returns the newest "step", "loss" and "target_tokens_per_s" in metrics.jsonl, those that are there."""
+    try:
+        lines = read_tail(folder.metrics, _TAIL).decode("utf-8", errors="replace").split("\n")
+    except OSError:  # there is none yet, or it is no file, which the run itself will say
+        return {}
+    found = {}
+    for line in lines:
+        try:
+            record = from_json(line)
+            flat = record | record.get("timing", {})
+        except (ValueError, TypeError, AttributeError):
+            continue  # cut at the start of the tail, or still being written; or no record at all
+        found |= {k: flat[k] for k in ("step", "loss", "target_tokens_per_s") if _is_number(flat.get(k))}
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LARGEST  # not NaN either
 
 
 def holds(run: RunDir, lines: int, digest: str) -> bool:
