@@ -25,15 +25,7 @@ def _parser():
     one.add_argument("sweep", nargs="?", help="SWEEP[@SCALE], e.g. table3@paper (the default scale)")
     one.add_argument("--fields", action="store_true", help="every field of a configuration instead, with its meaning")
     one.add_argument("--format", choices=("text", "json"), default="text")
-    one = commands.add_parser("report", help="the tables of a sweep, from its result.json files")
-    one.add_argument("dirs", nargs="+", type=cli.path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
-    one.add_argument("--out", type=cli.path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
-    _add_only(one)
-    one.add_argument("--show", choices=write.TABLES, default="table", help="which to print; all are written")
-    one.add_argument("--columns", metavar="N|GLOBS|all", help=_COLUMNS)
-    one.add_argument("--pivot", metavar="FIELD", help="of a grid: the field that stands in the columns of its table")
-    one.add_argument("--readme", type=cli.path, help="instead, renew the tables in this file's markers")
-    one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
+    _add_report(commands.add_parser("report", help="the tables of a sweep, from its result.json files"))
     one = commands.add_parser("compare", help="two sweeps side by side, or one sweep made twice")
     one.add_argument("a", type=cli.path, metavar="DIR_A", help="a workdir or SWEEP@SCALE folder")
     one.add_argument("b", type=cli.path, metavar="DIR_B", help="another")
@@ -59,6 +51,21 @@ def _parser():
     one.add_argument("--lengths", type=_numbers, metavar="N,N", help="of sentences (default: 16 to 2048, in minutes)")
     one.add_argument("--out", type=cli.path, default=".", help="folder for table1.* (default: this one)")
     return parser
+
+
+def _add_report(parser):
+    parser.add_argument("dirs", nargs="+", type=cli.path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
+    parser.add_argument("--out", type=cli.path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
+    _add_only(parser)
+    parser.add_argument("--show", choices=write.TABLES, default="table", help="which to print; all are written")
+    parser.add_argument("--columns", metavar="N|GLOBS|all", help=_COLUMNS)
+    parser.add_argument("--pivot", metavar="FIELD", help="of a grid: the field that stands in the columns of its table")
+    parser.add_argument("--html", action="store_true", help="write report.html too, a page with pictures and every run")
+    port = {"type": int, "nargs": "?", "const": 0, "metavar": "PORT"}
+    told = "instead, show that page to this machine's browsers; it follows runs that go on (default: a free PORT)"
+    parser.add_argument("--serve", **port, help=told)
+    parser.add_argument("--readme", type=cli.path, help="instead, renew the tables in this file's markers")
+    parser.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
 
 
 def _add_only(parser):
@@ -156,12 +163,28 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "export":
         _export(args)
         return 0
+    return _report(args, parser, console)
+
+
+def _report(args, parser, console) -> int:
     imports.recall(args.dirs)
     if args.check and args.readme is None:
         parser.error("--check needs --readme")
+    if args.html and args.only and args.out is None:
+        parser.error("--html with --only needs --out: beside the runs lies the page of all rows")
     if args.readme is not None:
         return readme.renew_readme(args.readme, args.dirs, check=args.check)
+    if args.serve is not None:
+        from experiments.page import serve  # slow to import, as below
+
+        serve.forever(args.dirs, args.serve, args.only)
+        return 0
     write.report(args.dirs, args.out, console, args.show, args.only, args.columns, args.pivot)
+    if args.html:
+        from experiments.page import write as page
+
+        for path in page.pages(args.dirs, args.out, args.only):
+            print(f"Page: {printable(str(path))}")
     return 0
 
 

@@ -22,7 +22,7 @@ FLOORS = {
     "experiments": [
         ["__main__", "bench.__main__"],
         ["export", "readme", "bench.decoding bench.guards bench.seeds bench.table bench.training"],
-        ["analysis", "frames", "listing", "bench.contestants"],
+        ["analysis", "frames", "listing", "page", "bench.contestants"],
         ["bench.harness", "report"],
         ["claims", "config", "launches", "tuning", "sweeps"],
         ["points", "registry"],

@@ -13,6 +13,7 @@ from experiments.report.row_status import Footnotes, state_of
 from experiments.report.symbols import in_order, show, symbol
 from experiments.report.tables import Column, Table
 
+FIELDS = 90  # `Column.drop` of the fields that rows change: a narrow terminal leaves them out first
 _SCORES = {"PPL": PPL, "BLEU": BLEU}
 # For CSV only.
 _OTHERS = {kind: Measure(lambda r, kind=kind: getattr(r.scores, kind), "", "") for kind in KINDS if kind != "bleu"}
@@ -103,7 +104,7 @@ def _shown(found):
 def _columns(changed, axes, shown):
     """Returns the columns; where there is no room for all, what the row's name says too goes first."""
     columns = [Column("row", text=True)]
-    columns += [Column(symbol(field), drop=0 if field in axes else 90) for field in changed]  # axes name the points
+    columns += [Column(symbol(field), drop=0 if field in axes else FIELDS) for field in changed]  # axes name the points
     whose = ("paper", "ours") if shown.paper else ("",)
     for rank, head in zip((10, 50), shown.scores, strict=False):
         columns += [Column(head, one) for one in whose]

@@ -92,6 +92,14 @@ def bleu_from_stats(stats: Sequence[Sequence[int]]) -> float:
     return sacrebleu.BLEU.compute_bleu(counts[:4], counts[4:], sys_len, ref_len, smooth_method="exp").score
 
 
+def sentence_bleu(stats: Sequence[int]) -> float:
+    """Returns the sentence BLEU (0 to 100) of one of `stats`, of n-grams that the sentence is long enough for."""
+    sys_len, ref_len, *counts = map(int, stats)
+    return sacrebleu.BLEU.compute_bleu(
+        counts[:4], counts[4:], sys_len, ref_len, smooth_method="exp", effective_order=True
+    ).score
+
+
 def moses(text: str, language: str) -> str:
     """Replaces Unicode punctuation, tokenises and escapes as Moses' scripts do; tokens joined by spaces.
 

@@ -1,0 +1,122 @@
+// What the page's switches do: sort and filter the table, set the charts' parameters, remember all that over a reload.
+const page = JSON.parse(document.getElementById("page-data").textContent);
+const views = {};
+const KEY = `tx:${page.name}`;
+const remembered = recall();
+
+function recall() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEY)) ?? {};
+  } catch {
+    return {}; // a browser may refuse a file its storage
+  }
+}
+
+function remember(change) {
+  Object.assign(remembered, change);
+  try {
+    sessionStorage.setItem(KEY, JSON.stringify(remembered));
+  } catch {
+    // as above
+  }
+}
+
+const switches = [...document.querySelectorAll('input[name="shown"]')];
+
+function set(names, parameter, value) {
+  for (const name of names) views[name]?.signal(parameter, value).runAsync();
+}
+
+function showRows() {
+  const shown = switches.filter((one) => one.checked).map((one) => one.value);
+  remember({ shown });
+  set(["curves_train", "curves_dev"], "shown", shown);
+}
+
+function table() {
+  const element = document.getElementById("results");
+  const options = {
+    paging: false,
+    order: remembered.order ?? [],
+    search: { search: remembered.search ?? "" },
+    columnDefs: [{ targets: "_all", type: "number-or-text" }],
+    layout: { topStart: "search", topEnd: "info", bottomStart: null, bottomEnd: null },
+    language: { search: "Rows with", info: "_TOTAL_ rows", infoEmpty: "no rows", infoFiltered: "of _MAX_" },
+    autoWidth: false,
+  };
+  const { jQuery } = window.dataTables;
+  const DataTable = jQuery.fn.dataTable;
+  // Numbers before text, and blank cells last, whichever way one sorts.
+  const order = (sign) => (a, b) => {
+    const [x, y] = [a, b].map((one) => (one === "" ? NaN : Number(one)));
+    if (a === "" || b === "") return (a === "") - (b === "");
+    if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
+    return sign * (Number.isNaN(x) ? a.localeCompare(b, "en", { numeric: true }) : x - y);
+  };
+  DataTable.ext.type.order["number-or-text-asc"] = order(1);
+  DataTable.ext.type.order["number-or-text-desc"] = order(-1);
+  const made = new DataTable(element, options);
+  made.on("order.dt search.dt", () => remember({ order: made.order(), search: made.search() }));
+  return made;
+}
+
+async function draw(element) {
+  const name = element.dataset.chart;
+  const spec = { ...page.charts[name], datasets: { [name]: page.data[name] } };
+  // "ast": expressions are interpreted, since the page's policy allows no code made at run time.
+  const options = { ast: true, renderer: "svg", actions: { export: true, source: false, compiled: false, editor: false } };
+  views[name] = (await window.vegaEmbed(element, spec, options)).view;
+}
+
+function choose(select) {
+  set(select.dataset.charts.split(" "), select.dataset.parameter, select.value);
+  remember({ [select.dataset.parameter]: select.value });
+}
+
+function follow() {
+  let version;
+  setInterval(async () => {
+    if (document.activeElement?.matches('input[type="search"], select')) return; // somebody is about to choose
+    const answer = await fetch("version").catch(() => undefined);
+    const now = answer?.ok ? await answer.text() : version;
+    if (version !== undefined && now !== version) location.reload();
+    version = now;
+  }, 2000);
+}
+
+function darken() {
+  const preferred = matchMedia("(prefers-color-scheme: dark)");
+  const apply = () => document.documentElement.classList.toggle("dark", preferred.matches); // as DataTables reads it
+  preferred.addEventListener("change", apply);
+  apply();
+}
+
+async function start() {
+  darken();
+  const rows = table();
+  const shown = new Set(remembered.shown ?? page.shown);
+  for (const one of switches) one.checked = shown.has(one.value);
+  await Promise.all([...document.querySelectorAll("[data-chart]")].map(draw));
+  for (const one of switches) one.addEventListener("change", showRows);
+  if (switches.length) showRows();
+  for (const select of document.querySelectorAll("select[data-parameter]")) {
+    const before = remembered[select.dataset.parameter];
+    if ([...select.options].some((one) => one.value === before)) select.value = before;
+    choose(select);
+    select.addEventListener("change", () => choose(select));
+  }
+  for (const button of document.querySelectorAll("button[data-show]")) {
+    button.addEventListener("click", () => {
+      const names = new Set(
+        rows.rows({ search: "applied" }).nodes().toArray().map((row) => row.cells[0].textContent.trim()),
+      );
+      const kind = button.dataset.show;
+      for (const one of switches) one.checked = kind === "all" || (kind === "table" && names.has(one.value));
+      showRows();
+    });
+  }
+  if ("live" in document.body.dataset) follow();
+  document.body.dataset.ready = "";
+}
+
+await start();
