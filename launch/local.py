@@ -133,10 +133,20 @@ def _memory(group):
 
 
 def report(folders: Sequence[pathlib.Path]) -> None:
-    """Prints the tables of some SWEEP@SCALE folders."""
+    """Prints the tables of some SWEEP@SCALE folders, and writes and names their pages.
+
+    A page is to look at: that it cannot be made is said in a line, and fails nothing.
+    """
     from experiments.report import tables, write  # slow to import, and not needed to plan
 
-    write.report(folders, None, tables.console())
+    write.report(folders, None, console := tables.console())
+    try:
+        from experiments.page import write as page
+
+        for path in page.pages(folders):
+            say(console, f"Page: {path}")
+    except Exception as error:  # whatever it is, libraries included
+        say(console, f"note: no page: {type(error).__name__}: {error}")
 
 
 def launch(
