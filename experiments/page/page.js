@@ -22,15 +22,27 @@ function remember(change) {
 }
 
 const switches = [...document.querySelectorAll('input[name="shown"]')];
+const selects = [...document.querySelectorAll("select[data-parameter]")];
+const chartsOf = (select) => select.dataset.charts.split(" ");
 
 function set(names, parameter, value) {
   for (const name of names) views[name]?.signal(parameter, value).runAsync();
 }
 
+const CURVES = ["curves_train", "curves_dev"];
+const shownRows = () => switches.filter((one) => one.checked).map((one) => one.value);
+
 function showRows() {
-  const shown = switches.filter((one) => one.checked).map((one) => one.value);
+  const shown = shownRows();
   remember({ shown });
-  set(["curves_train", "curves_dev"], "shown", shown);
+  set(CURVES, "shown", shown);
+}
+
+// The parameters of a chart as the page's switches have them.
+function chosen(name) {
+  const values = CURVES.includes(name) ? { shown: shownRows() } : {};
+  for (const one of selects) if (chartsOf(one).includes(name)) values[one.dataset.parameter] = one.value;
+  return values;
 }
 
 function table() {
@@ -62,14 +74,16 @@ function table() {
 
 async function draw(element) {
   const name = element.dataset.chart;
-  const spec = { ...page.charts[name], datasets: { [name]: page.data[name] } };
+  const values = chosen(name);
+  const params = page.charts[name].params?.map((one) => (one.name in values ? { ...one, value: values[one.name] } : one));
+  const spec = { ...page.charts[name], params, datasets: { [name]: page.data[name] } };
   // "ast": expressions are interpreted, since the page's policy allows no code made at run time.
   const options = { ast: true, renderer: "svg", actions: { export: true, source: false, compiled: false, editor: false } };
   views[name] = (await window.vegaEmbed(element, spec, options)).view;
 }
 
 function choose(select) {
-  set(select.dataset.charts.split(" "), select.dataset.parameter, select.value);
+  set(chartsOf(select), select.dataset.parameter, select.value);
   remember({ [select.dataset.parameter]: select.value });
 }
 
@@ -96,15 +110,13 @@ async function start() {
   const rows = table();
   const shown = new Set(remembered.shown ?? page.shown);
   for (const one of switches) one.checked = shown.has(one.value);
-  await Promise.all([...document.querySelectorAll("[data-chart]")].map(draw));
-  for (const one of switches) one.addEventListener("change", showRows);
-  if (switches.length) showRows();
-  for (const select of document.querySelectorAll("select[data-parameter]")) {
+  for (const select of selects) {
     const before = remembered[select.dataset.parameter];
     if ([...select.options].some((one) => one.value === before)) select.value = before;
-    choose(select);
-    select.addEventListener("change", () => choose(select));
   }
+  await Promise.all([...document.querySelectorAll("[data-chart]")].map(draw));
+  for (const one of switches) one.addEventListener("change", showRows);
+  for (const select of selects) select.addEventListener("change", () => choose(select));
   for (const button of document.querySelectorAll("button[data-show]")) {
     button.addEventListener("click", () => {
       const names = new Set(

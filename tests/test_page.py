@@ -1,0 +1,216 @@
+"""report.html: what it holds, and what it carries nothing of."""
+
+import html.parser
+import itertools
+import json
+import re
+
+import pytest
+from fabricated import fail, put, result_of
+
+from experiments import __main__ as command
+from experiments import registry
+from experiments.page import bundles, cells, curves, differences, labels, sentences, serve, write
+from experiments.report import results
+from experiments.report.noise import Interval
+from launch import local
+
+EVIL = "<img src=x onerror=alert(1)></script><b>"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_bundling():
+    """Scripts of others that take seconds to put together, and which only a browser needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "vega", lambda: "window.vegaEmbed = undefined;")
+        yield
+
+
+class Elements(html.parser.HTMLParser):
+    """Elements of a page, as (tag, attributes), and the text of its scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.scripts, self._inside = [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts.append(data)
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def page_of(folder, **options):
+    (path,) = write.pages([folder], **options)
+    return path, path.read_text()
+
+
+def data_of(text):
+    """What the page's pictures draw."""
+    return json.loads(next(one for one in Elements(text).scripts if one.startswith('{"charts"')))["data"]
+
+
+def test_the_command_writes_and_names_it(tmp_path, capsys):
+    put(tmp_path, "table3/base@smoke", 1)
+    put(tmp_path, "table3/A/h=1@smoke", 1, bleu=20.0)
+    assert command.main(["report", str(tmp_path), "--html"]) == 0
+    path = tmp_path / "table3@smoke" / "report.html"
+    assert capsys.readouterr().out.endswith(f"Page: {path}\n")
+    elements = Elements(path.read_text())
+    results_table = [one for one in elements.of("td") if "data-order" in one]
+    assert {"A/h=1", "20.0", "-10.0"} <= {one["data-order"] for one in results_table}
+    assert "./A/h=1/seed1/result.json" in [one.get("href") for one in elements.of("a")]
+    ids = {one["id"] for _, one in elements.found if "id" in one}
+    assert {one["href"][1:] for one in elements.of("a") if one["href"].startswith("#")} <= ids
+
+
+def test_it_asks_for_nothing(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1)
+    _, text = page_of(tmp_path)
+    elements = Elements(text)
+    loaded = [one for _, one in elements.found if "src" in one or one.get("rel") or "srcset" in one]
+    assert loaded == []
+    (policy,) = (one["content"] for one in elements.of("meta") if one.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    assert "connect-src" not in policy
+
+
+def test_names_with_html_in_them_are_text(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1, device={"kind": EVIL, "count": 1})
+    fail(tmp_path, "E", 1, f"KeyError: {EVIL}")
+    folder = tmp_path / "table3@smoke" / EVIL.replace("/", "") / "seed1"
+    folder.mkdir(parents=True)
+    config = registry.get_config("table3/base@smoke").to_dict()
+    curve = [{"step": 5, "nll": 2.0, "loss": 2.0}, {"step": 5, "dev_nll": 2.0, "dev_ppl": 7.4}]
+    (folder / "result.json").write_text(json.dumps(result_of(config) | {"curve": curve}))
+    _, text = page_of(tmp_path)
+    elements = Elements(text)
+    assert elements.of("img") == []
+    assert elements.of("b") == []
+    assert len(elements.of("script")) == 4
+    assert data_of(text)["curves_dev"][0]["row"] == EVIL.replace("/", "")
+
+
+def test_a_page_of_some_rows_does_not_take_the_place_of_the_whole(tmp_path, capsys):
+    put(tmp_path, "table3/base@smoke", 1)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["report", str(tmp_path), "--html", "--only=base"])
+    assert ended.value.code == 2
+    assert "--out" in capsys.readouterr().err
+    assert command.main(["report", str(tmp_path), "--html", "--only=base", f"--out={tmp_path / 'o'}"]) == 0
+    assert (tmp_path / "o" / "table3@smoke" / "report.html").exists()
+
+
+def test_a_launch_names_it_and_outlives_its_failure(tmp_path, capsys, monkeypatch):
+    put(tmp_path, "table3/base@smoke", 1)
+    local.report([tmp_path / "table3@smoke"])
+    assert capsys.readouterr().out.splitlines()[-1] == f"Page: {tmp_path / 'table3@smoke' / 'report.html'}"
+
+    def broken():
+        raise ValueError("no\nscripts")
+
+    monkeypatch.setattr(bundles, "vega", broken)
+    local.report([tmp_path / "table3@smoke"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("note: no page: ValueError: no")
+
+
+def test_what_numbers_are_sorted_by():
+    texts = {"(+0.04)": "+0.04", "5.00 ± 0.10": "5.00", "300,000 [1]": "300000", "1.0e+05": "1.0e+05", "": "", "x": "x"}
+    assert {text: cells._order(text) for text in texts} == texts
+
+
+def test_bars_have_their_length_and_end_at_the_edge():
+    drawn = cells.bar(differences.Difference(-0.5, None, Interval(-0.5, -2.0, 0.25)), 1.0)
+    assert (drawn.start, drawn.width) == (cells.BAR / 4, cells.BAR / 4)
+    assert (drawn.low, drawn.high) == (0, cells.BAR * 0.625 // 0.1 / 10)
+    assert drawn.inside_noise
+    assert not cells.bar(differences.Difference(-0.5, None, None), 1.0).inside_noise
+
+
+def test_differences_are_from_base_in_log_perplexity(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1, ppl=4.0)
+    put(tmp_path, "table3/A/h=1@smoke", 1, ppl=8.0)
+    (found,) = results.read([tmp_path])
+    one = differences.of(found)["PPL"]["A/h=1"]
+    assert one.ours == pytest.approx(0.6931, abs=1e-4)
+    assert one.paper == pytest.approx(0.0725, abs=1e-4)  # log 5.29 - log 4.92
+    assert one.interval is None
+
+
+def test_curves_are_means_over_seeds_with_their_range(tmp_path):
+    for seed, nll in ((1, 2.0), (2, 4.0)):
+        lines = [{"step": step, "dev_nll": nll / step, "dev_ppl": 1.0} for step in (10, 20)]
+        put(tmp_path, "table3/base@smoke", seed, curve=lines)
+    (found,) = results.read([tmp_path])
+    (curve,) = curves.of(found, "dev")
+    steps = registry.get_config("table3/base@smoke").train.steps
+    assert (curve["step"], curve["mean"]) == ([10, 20], [0.3, 0.15])
+    assert (curve["low"], curve["high"], curve["seeds"]) == ([0.2, 0.1], [0.4, 0.2], 2)
+    assert curve["tokens"] == pytest.approx(654_321 / steps, rel=1e-3)
+
+
+def test_a_run_that_goes_on_has_a_curve_from_its_log(tmp_path):
+    folder = tmp_path / "table3@smoke" / "base" / "seed1"
+    folder.mkdir(parents=True)
+    lines = [{"step": step, "loss": 3.0, "nll": 3.0, "timing": {}} for step in (10, 20)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 30')
+    _, text = page_of(tmp_path)
+    assert data_of(text)["curves_train"][0]["step"] == [10, 20]
+    assert re.search(r'class="number">20</td>', text)
+
+
+def test_a_curve_keeps_its_ends_when_it_is_thinned():
+    steps = list(range(1000))
+    thin = curves.thinned(steps)
+    assert (len(thin), thin[0], thin[-1]) == (curves.POINTS, 0, 999)
+    assert max(b - a for a, b in itertools.pairwise(thin)) <= 18
+    assert curves.thinned(steps[:60]) == steps[:60]
+
+
+def test_names_do_not_lie_on_each_other():
+    point = labels.Point
+    assert labels.chosen([]) == []
+    assert labels.chosen([point("a", 0, 0)]) == ["a"]
+    some = [point("base", 0, 0.5), point("near", 0.01, 0.5), point("up", 0, 1), point("far", 1, 0.5), point("d", 0, 0)]
+    assert labels.chosen(some) == ["base", "up", "d", "far"]
+
+
+def test_best_and_worst_translations(tmp_path):
+    lines = [f"translation {i}" for i in range(8)]
+    good, bad = [4, 4, 4, 3, 2, 1, 4, 3, 2, 1], [4, 4, 0, 0, 0, 0, 4, 3, 2, 1]
+    run = put(tmp_path, "table3/base@smoke", 1)
+    result = json.loads((run / "result.json").read_text())
+    result["tests"]["test"]["stats"] = [good if i in (2, 5) else bad for i in range(8)]
+    (run / "result.json").write_text(json.dumps(result))
+    (run / "translations.test.txt").write_text("\n".join(lines) + "\n")
+    (found,) = results.read([tmp_path])
+    (one,) = sentences.of(found)
+    assert [each.number for each in one.best] == [6, 3, 8]
+    assert [each.bleu for each in one.best[:2]] == pytest.approx([100, 100])
+    assert [(each.number, each.ours) for each in one.worst] == [(1, lines[0]), (2, lines[1]), (4, lines[3])]
+    assert one.best[0].source == ""  # the corpus has another fingerprint than this result
+
+
+def test_the_version_of_a_page_changes_with_its_files(tmp_path):
+    run = put(tmp_path, "table3/base@smoke", 1)
+    (found,) = results.read([tmp_path])
+    before = serve.version(found)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "config.json").write_text("{}")
+    assert serve.version(found) == before
+    (run / "metrics.jsonl").write_text("{}\n")
+    assert serve.version(found) != before
+
+
+def test_addresses_hold_no_html_and_no_protocol():
+    assert write.address('a"<b>&:c/d=1,x+y') == "./a%22%3Cb%3E%26%3Ac/d=1,x+y"

@@ -1,0 +1,220 @@
+"""report.html in a browser: sorted, filtered, hovered over, switched, printed, and reloaded while runs go on."""
+
+import json
+import math
+import re
+import threading
+
+import browser
+import pytest
+from fabricated import put, result_of
+
+from experiments import registry
+from experiments.page import serve, write
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(browser.PROGRAM is None, reason="no chromium here: apt-get install chromium"),
+]
+EVIL = "<img src=x onerror=document.title='taken'>"
+CELLS = "[...document.querySelectorAll('#results tbody tr td:first-child')].map(one => one.textContent)"
+LINES = "document.querySelectorAll('[data-chart=curves_dev] .mark-line path').length"
+
+
+@pytest.fixture(scope="module")
+def page():
+    with browser.opened() as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(page, tmp_path):
+    """A tab, without what others have left in it, with the page of a small sweep."""
+    fill(tmp_path)
+    (path,) = write.pages([tmp_path])
+    page.requests.clear()
+    page.complaints.clear()
+    page.screen(1280, 900)
+    page.do("Page.navigate", url="about:blank")
+    page.open(path.as_uri())
+    yield page
+    assert page.requests == []
+    assert page.complaints == []
+
+
+def fill(workdir):
+    """Writes a sweep of two seeds with curves, heads, translations and a row whose name is HTML."""
+    for place, name in enumerate(("base", "A/h=1", "A/h=4", "C/N=2")):
+        for seed in (1, 2):
+            one = put(workdir, f"table3/{name}@smoke", seed, 5.0 + place + seed / 9, 30.0 - place - seed / 9)
+            enrich(one)
+    folder = workdir / "table3@smoke" / EVIL / "seed1"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result_of(registry.get_config("table3/base@smoke").to_dict(), 9.0)))
+    enrich(folder)
+
+
+def enrich(run):
+    result = json.loads((run / "result.json").read_text())
+    lines = [{"step": step, "loss": 9.0, "nll": 9 / step**0.5} for step in range(10, 400, 10)]
+    result["curve"] = lines + [{"step": s, "dev_nll": 9 / s**0.5, "dev_ppl": 1.0} for s in range(50, 400, 50)]
+    result["attention"] = [
+        {"stack": stack, "layer": layer, "kind": "self", "head": head, "entropy": head / 3}
+        | {"distance": layer + head, "variance": 1.0, "loss_without": 2.0}
+        for stack in ("encoder", "decoder")
+        for layer in (0, 1)
+        for head in range(4)
+    ]
+    result["tests"]["test"]["stats"] = [[4, 4, 4, 3, 2, 1, 4, 3, 2, 1]] * 9
+    (run / "result.json").write_text(json.dumps(result))
+    (run / "translations.test.txt").write_text(f"{EVIL} &amp; eins\n" * 9)
+
+
+def test_it_draws_everything_and_asks_for_nothing(opened):
+    drawn = opened.run(
+        "[...document.querySelectorAll('[data-chart]')].map(e => [e.dataset.chart, !!e.querySelector('svg')])"
+    )
+    assert dict(drawn) == dict.fromkeys(["PPL", "BLEU", "curves_train", "curves_dev", "rows", "attention"], True)
+    assert EVIL in opened.run(CELLS)
+    assert opened.run("document.title") == "table3@smoke"
+    assert opened.run("document.images.length") == 0
+
+
+def test_its_policy_refuses_what_it_did_not_bring(page, tmp_path):
+    fill(tmp_path)
+    (path,) = write.pages([tmp_path])
+    page.open(path.as_uri())
+    page.complaints.clear()
+    page.run(
+        "{const s = document.createElement('script'); s.textContent = 'window.taken = 1'; document.body.append(s)}"
+    )
+    page.run("{const i = document.createElement('img'); i.src = 'http://127.0.0.1:1/x'; document.body.append(i)}")
+    page.until("true")
+    assert page.run("window.taken") is None
+    said = " ".join(map(str, page.complaints))
+    assert "Executing inline script violates" in said
+    assert "Loading the image 'http://127.0.0.1:1/x' violates" in said
+
+
+def test_rows_are_sorted_by_mouse_and_by_keyboard(opened):
+    column = "[...document.querySelectorAll('#results th')].find(one => one.textContent.trim() === 'BLEU ours')"
+    opened.click(column)
+    opened.until(f"{CELLS}[0] === 'C/N=2'")
+    column_first = "document.querySelector('#results th:first-child')"
+    opened.run(f"({column_first}.querySelector('[tabindex]') ?? {column_first}).focus()")
+    opened.key("Enter", 13, "\r")
+    opened.until(f"{CELLS}[0] !== 'C/N=2'")
+    names = opened.run(CELLS)
+    assert names.index("A/h=1") < names.index("A/h=4") < names.index("base") < names.index("C/N=2")
+
+
+def test_rows_are_filtered_and_the_curves_follow(opened):
+    opened.run("document.querySelector('input[type=search]').focus()")
+    opened.type("A/h")
+    opened.until(f"{CELLS}.join() === 'A/h=1,A/h=4,A/h=16,A/h=32'")
+    assert opened.run(LINES) == 5
+    opened.click("document.querySelector('[data-show=table]')")
+    opened.until(f"{LINES} === 2")
+
+
+def test_rows_are_switched_by_keyboard(opened):
+    assert opened.run(LINES) == 5
+    opened.run("document.querySelector('input[name=shown]').focus()")
+    opened.key(" ", 32, " ")
+    opened.until(f"{LINES} === 4")
+    opened.click("document.querySelector('[data-show=none]')")
+    opened.until(f"{LINES} === 0")
+    opened.click("document.querySelector('[data-show=all]')")
+    opened.until(f"{LINES} === 5")
+
+
+@pytest.mark.parametrize("axis", ["step", "tokens", "flops", "hours"])
+def test_curves_go_by(opened, axis):
+    end = (
+        "[...document.querySelectorAll('[data-chart=curves_dev] .role-axis-label text')].map(t => t.textContent).join()"
+    )
+    before = opened.run(end)
+    opened.run(
+        f"{{const s = document.querySelector('[data-parameter=axis]'); s.value = '{axis}';"
+        "s.dispatchEvent(new Event('change'))}"
+    )
+    assert opened.until(f"({end} !== {json.dumps(before)}) === {json.dumps(axis != 'step')}")
+    assert opened.run(LINES) == 5
+
+
+def test_a_point_says_what_it_is(opened):
+    opened.hover("document.querySelector('[data-chart=BLEU] .mark-symbol path')")
+    opened.until("document.querySelector('#vg-tooltip-element.visible')?.textContent.includes('A/h=1')")
+
+
+def test_a_number_leads_to_its_runs(opened):
+    opened.click("document.querySelector('#results tbody tr:nth-child(2) td.number a')")
+    opened.until("location.hash === '#row-1'")
+    listed = opened.run("document.querySelector('tbody:target').textContent")
+    assert re.search(r"A/h=1.*done", listed, re.DOTALL)
+    assert opened.run("document.querySelector('tbody:target a').href").endswith("/A/h=1/seed1/result.json")
+
+
+def test_it_has_no_width_beyond_a_phone_s_and_prints_in_black(opened):
+    opened.screen(390, 844, mobile=True)
+    opened.until("document.documentElement.scrollWidth <= 390")
+    opened.screen(1280, 900, dark=True)
+    colours = opened.run("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
+    assert [sum(map(int, re.findall(r"\d+", one)[:3])) > 384 for one in colours] == [True, False]
+    cell = opened.run("getComputedStyle(document.querySelector('#results td a')).color")
+    assert sum(map(int, re.findall(r"\d+", cell)[:3])) > 384
+    opened.screen(1280, 900, media="print")
+    assert opened.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert opened.run("getComputedStyle(document.querySelector('.bar rect')).fill") == "rgb(0, 0, 0)"
+    assert opened.pdf().startswith(b"%PDF")
+
+
+def test_a_served_page_follows_its_runs_and_keeps_what_was_chosen(page, tmp_path):
+    fill(tmp_path)
+    page.requests.clear()
+    page.complaints.clear()
+    page.screen(1280, 900)
+    with serve.server([tmp_path], 0) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        try:
+            page.open(f"http://127.0.0.1:{serving.server_port}/table3@smoke/report.html")
+            assert page.run("document.querySelector('a[href*=result]').href").endswith(
+                "/table3@smoke/0/base/seed1/result.json"
+            )
+            page.click("document.querySelector('input[name=shown]')")
+            page.until(f"{LINES} === 4")
+            page.run("document.activeElement.blur()")
+            page.until("performance.getEntriesByType('resource').some(one => one.name.endsWith('version'))")
+            enrich(put(tmp_path, "table3/E@smoke", 1))
+            page.until(
+                "document.body && 'ready' in document.body.dataset && !!document.querySelector('[href*=\"E/seed1\"]')"
+            )
+            page.until(f"{LINES} === 4")
+        finally:
+            page.do("Page.navigate", url="about:blank")
+            serving.shutdown()
+            thread.join()
+    assert {one.rpartition("/")[2] for one in page.requests} == {"version"}
+    assert page.complaints == []
+
+
+def test_a_thousand_runs_open(page, tmp_path, record_property):
+    config = registry.get_config("table3/base@smoke").to_dict()
+    for place in range(334):
+        for seed in (1, 2, 3):
+            folder = (
+                tmp_path / "table3@smoke" / (f"base+lr_factor={place / 1000:.3f}" if place else "base") / f"seed{seed}"
+            )
+            folder.mkdir(parents=True)
+            config["train"]["seed"], config["optim"]["lr_factor"] = seed, place / 1000 if place else 0.6
+            result = result_of(config, 5 + math.sin(place + seed), 30 + math.cos(place + seed))
+            result["curve"] = [{"step": step, "dev_nll": 9 / step**0.5, "dev_ppl": 1.0} for step in range(10, 1000, 10)]
+            (folder / "result.json").write_text(json.dumps(result))
+    (path,) = write.pages([tmp_path])
+    assert path.stat().st_size < 5e6
+    page.complaints.clear()
+    page.screen(1280, 900)
+    record_property("seconds", page.open(path.as_uri()))
+    assert page.run(f"{CELLS}.length") >= 334
+    assert page.complaints == []
