@@ -36,6 +36,17 @@ def test_a_line_for_each_weight_of_the_heads_asked_for():
     assert texts["a"][0] < 0 < 1 < texts["x"][0]
 
 
+def test_a_heat_map_of_each_head_asked_for():
+    weights = np.random.default_rng(1).random((6, 2, 3))
+    figure = figures.heat_maps(weights, ["x", "y"], ["a", "b", "c"], [0, 1, 2, 5, 3], "title")
+    maps = {axes.get_title(): axes for axes in figure.axes if axes.images}
+    assert list(maps) == ["head 0", "head 1", "head 2", "head 5", "head 3"]
+    for head in (0, 1, 2, 5, 3):
+        np.testing.assert_array_equal(maps[f"head {head}"].images[0].get_array(), weights[head])
+    assert [text.get_text() for text in maps["head 0"].get_yticklabels()] == ["x", "y"]
+    assert [text.get_text() for text in maps["head 3"].get_xticklabels()] == ["a", "b", "c"]
+
+
 def test_the_curve_of_the_learning_rate():
     rates = np.array([0.1, 0.2, 0.15])
     axes = figures.learning_rate(rates, 2).axes[0]

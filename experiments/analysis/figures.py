@@ -55,6 +55,30 @@ def attention(
     return figure
 
 
+def heat_maps(
+    weights: np.ndarray, queries: Sequence[str], keys: Sequence[str], heads: Sequence[int], title: str
+) -> Figure:
+    """Draws a heat map of each head, a query a row, darker for greater weights; arguments as of `attention`."""
+    columns = min(4, len(heads))
+    rows = -(-len(heads) // columns)
+    side = 1.0 + 0.17 * max(len(queries), len(keys))
+    figure = Figure(figsize=(0.8 + columns * side, 0.8 + rows * side), layout="constrained")
+    figure.suptitle(title)
+    every = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for axes, head in zip(every, heads, strict=False):
+        image = axes.imshow(weights[head], cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(f"head {head}", fontsize=9)
+        axes.set_xticks(range(len(keys)), keys, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(queries)), queries, fontsize=7)
+        axes.tick_params(length=0)
+    for axes in every[len(heads) :]:
+        axes.axis("off")
+    figure.colorbar(image, ax=every, label="weight", shrink=0.6)
+    figure.supxlabel("attended to", fontsize=9)
+    figure.supylabel("by", fontsize=9)
+    return figure
+
+
 def sinusoids(table: np.ndarray) -> Figure:
     """Draws a table of position encodings (positions, d_model)."""
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -82,7 +106,7 @@ def learning_rate(rates: np.ndarray, warmup: int) -> Figure:
 def draw(
     run: RunDir, sentence: str, kind: str, layer: int, heads: Sequence[int] | None, out: pathlib.Path | None
 ) -> list[pathlib.Path]:
-    """Draws all three for a trained run; returns the files, in RUN/figures or `out`.
+    """Draws attention, twice, sinusoids and learning rate of a trained run; returns the files, in RUN/figures or `out`.
 
     Args:
       run: its folder.
@@ -109,7 +133,8 @@ def draw(
         raise UserError("--sentence is empty; give one in the source language")
     weights, queries, keys = _attention(config, params, data.vocabulary, sentence, kind, layer)
     title = f"{config.name}: {kind}, layer {layer}"
-    made = {f"attention-{kind}-layer{layer}": attention(weights, queries, keys, heads, title)}
+    drawn, name = (weights, queries, keys, heads, title), f"attention-{kind}-layer{layer}"
+    made = {name: attention(*drawn), f"{name}-heads": heat_maps(*drawn)}
     if config.model.positions == "sinusoidal":
         position, one_stack = jnp.arange(100)[None], config.model.architecture == "decoder_only"
         table = Transformer(**config.model).apply(
