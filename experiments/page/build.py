@@ -35,7 +35,6 @@ def html(found: Results, link: run_list.Link, is_live: bool = False) -> str:
     page_data = {
         "charts": {name: one.chart for name, one in drawn.items()},
         "data": data,
-        "name": found.name,
         "shown": with_curves[:_SHOWN_FIRST],
     }
     scripts = [bundles.vega(), _file("page.js")]

@@ -55,7 +55,7 @@ def curves(kind: str, rows: Sequence[str]) -> dict[str, object]:
     colours = alt.Scale(domain=list(rows), range=[colour for colour, _ in styles])
     dashes = alt.Scale(domain=list(rows), range=[list(dash) for _, dash in styles])
     title = {"train": "training loss", "dev": "dev loss"}[kind]
-    scale = {"scale": alt.Scale(type="log"), "title": f"{title}, nats a target subword"}
+    scale = {"scale": alt.Scale(type="log", nice=False), "title": f"{title}, nats a target subword"}
     base = alt.Chart().encode(
         x=alt.X("x:Q", title=None, axis=alt.Axis(format="~s")),
         y=alt.Y("mean:Q", **scale),

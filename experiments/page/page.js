@@ -1,7 +1,7 @@
 // What the page's switches do: sort and filter the table, set the charts' parameters, remember all that over a reload.
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const views = {};
-const KEY = `tx:${page.name}`;
+const KEY = `tx:${location.pathname}`; // pages of one name may lie in several folders
 const remembered = recall();
 
 function recall() {
