@@ -3,13 +3,14 @@
 import html.parser
 import itertools
 import json
+import math
 import re
 
 import pytest
 from fabricated import fail, put, result_of
 
 from experiments import __main__ as command
-from experiments import registry
+from experiments import registry, tuning
 from experiments.page import bundles, cells, curves, differences, labels, sentences, serve, write
 from experiments.report import results
 from experiments.report.noise import Interval
@@ -214,3 +215,20 @@ def test_the_version_of_a_page_changes_with_its_files(tmp_path):
 
 def test_addresses_hold_no_html_and_no_protocol():
     assert write.address('a"<b>&:c/d=1,x+y') == "./a%22%3Cb%3E%26%3Ac/d=1,x+y"
+
+
+def test_a_tuned_sweep_has_its_sensitivity(tmp_path):
+    asked = tuning.Asked("base", {}, {"optim.lr_factor": [0.3, 0.6, 1.2]}, (11,))
+    losses = dict(zip(asked.points, (1.5, 1.0, 2.0), strict=True))
+    for (name, point), loss in zip(asked.points.items(), losses.values(), strict=True):
+        put(tmp_path, "table3/base@smoke", 1, ppl=math.exp(loss), overrides=point, folder=name)
+    tuning.record(tmp_path / "table3@smoke", [(asked, losses)])
+    _, text = page_of(tmp_path)
+    told = data_of(text)["sensitivity optim.lr_factor"]
+    assert [(one["row"], one["value"], one["chosen"]) for one in told] == [
+        ("base", 0.3, False),
+        ("base", 0.6, True),
+        ("base", 1.2, False),
+    ]
+    assert [one["loss"] for one in told] == pytest.approx([1.5, 1.0, 2.0])
+    assert "./base+lr_factor=0.6/seed1/result.json" in [one.get("href") for one in Elements(text).of("a")]

@@ -39,6 +39,8 @@ ELSEWHERE = {  # by their beginning
     "python -m tx.decode runs/table3@smoke/base": OWN_TEXT,
     "python -m experiments list warmup@paper --import": WALK,
     "python -m experiments report runs": WALK,
+    "python -m experiments report DIR --html": "test_page.py::test_the_command_writes_and_names_it",
+    "python -m experiments report DIR --serve": "test_page_in_browser.py::test_a_served_page_follows_its_runs",
     "python -m experiments list --fields --import": SWEPT,
     "python -m launch.local table3/base@smoke --import signum.py": SWEPT,
     "python -m experiments report swept": SWEPT,
