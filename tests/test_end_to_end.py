@@ -224,21 +224,23 @@ TARGETS = ["Es kostet einundzwanzig Euro.", "zweitausend"]
 
 def test_a_trained_run_in_python(sweep, no_text, capsys, tmp_path):
     run = run_of(sweep, "C/N=2")
-    model = tx.load(run.path, extra_length=2)
+    trained = tx.load(run.path, extra_length=2)
     (tmp_path / "text").write_text("\n".join([*SOURCES, "", " two thousand "]))
     assert decode.main([str(run.path), str(tmp_path / "text"), "--extra_length=2"]) == 0
-    assert capsys.readouterr().out == "".join(f"{line}\n" for line in model.translate([*SOURCES, "", " two thousand "]))
-    logits, scores = model.logits(SOURCES, TARGETS), model.score(SOURCES, TARGETS)
-    sides = [model.encode(side) for side in (SOURCES, TARGETS)]
-    assert logits.shape == (2, max(map(len, sides[1])), model.config.model.vocab_size)
+    assert capsys.readouterr().out == "".join(
+        f"{line}\n" for line in trained.translate([*SOURCES, "", " two thousand "])
+    )
+    logits, scores = trained.logits(SOURCES, TARGETS), trained.score(SOURCES, TARGETS)
+    sides = [trained.encode(side) for side in (SOURCES, TARGETS)]
+    assert logits.shape == (2, max(map(len, sides[1])), trained.config.model.vocab_size)
     for i, (src, tgt) in enumerate(zip(*sides, strict=True)):
         assert src[-1] == tgt[-1] == EOS
         inputs = (jnp.asarray(tokens)[None] for tokens in (src, tgt))
-        alone = jax.jit(Transformer(**model.config.model).apply)({"params": model.params}, *inputs)[0]
+        alone = jax.jit(Transformer(**trained.config.model).apply)({"params": trained.params}, *inputs)[0]
         np.testing.assert_allclose(logits[i, : len(tgt)], alone, rtol=1e-4, atol=1e-5)
         summed = np.take_along_axis(scipy.special.log_softmax(np.float64(alone), axis=1), tgt[:, None], 1).sum()
         np.testing.assert_allclose(scores[i], summed, rtol=1e-5)
-    found = model.attention(SOURCES[1], TARGETS[1])
+    found = trained.attention(SOURCES[1], TARGETS[1])
     before, after = len(sides[0][1]), len(sides[1][1])
     assert (len(found.source), len(found.target), found.target[0]) == (before, after, "<start>")
     assert {key: weights.shape[1:] for key, weights in found.weights.items()} == {
@@ -247,24 +249,24 @@ def test_a_trained_run_in_python(sweep, no_text, capsys, tmp_path):
         ("decoder", 0, "cross"): (after, before),
     }
     assert all(np.allclose(weights.sum(-1), 1) for weights in found.weights.values())
-    assert model.logits([], []).shape[0] == model.score([], []).size == len(model.translate([])) == 0
+    assert trained.logits([], []).shape[0] == trained.score([], []).size == len(trained.translate([])) == 0
 
 
 def test_scores_of_the_dev_text_are_what_its_perplexity_is_of(sweep):
     run = run_of(sweep, "C/N=2")
-    model, dev = tx.load(run.path), run.read("result")["dev"]
-    pairs = tokenized.prepare(model.config.data, model.config.model.vocab_size).pairs("validation")
-    scores = model.score(*map(list, zip(*pairs, strict=True)))
+    trained, dev = tx.load(run.path), run.read("result")["dev"]
+    pairs = tokenized.prepare(trained.config.data, trained.config.model.vocab_size).pairs("validation")
+    scores = trained.score(*map(list, zip(*pairs, strict=True)))
     assert -scores.sum() / dev["tokens"] == pytest.approx(dev["nll"], rel=1e-5)
-    assert model.step == dev["step"]
+    assert trained.step == dev["step"]
 
 
 def test_what_a_model_in_python_refuses(sweep, tmp_path):
-    model = tx.load(run_of(sweep, "C/N=2").path)
+    trained = tx.load(run_of(sweep, "C/N=2").path)
     for call, message in (
-        (lambda: model.translate("five"), "a list of sentences is wanted"),
-        (lambda: model.score(SOURCES, TARGETS[:1]), "2 sources and 1 targets"),
-        (lambda: model.translate(["five", "one " * 20_000]), "sentence 2 of 2, has 79,999 characters"),
+        (lambda: trained.translate("five"), "a list of sentences is wanted"),
+        (lambda: trained.score(SOURCES, TARGETS[:1]), "2 sources and 1 targets"),
+        (lambda: trained.translate(["five", "one " * 20_000]), "sentence 2 of 2, has 79,999 characters"),
         (lambda: tx.load(tmp_path), "is .* the folder of a run"),
         (
             lambda: tx.load(run_of(sweep).path, bem=1),

