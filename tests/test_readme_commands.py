@@ -85,7 +85,7 @@ def commands():
         text = re.sub(r"<!-- table:.*?<!-- end table -->", "(a table)", text, flags=re.DOTALL)
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
         lines = [line.partition(" #")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-        spans = re.findall(r"`([^`]+)`", re.sub(r"^```\w*\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+        spans = re.findall(r"`([^`]*)`", re.sub(r"^```\w*\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
         found += [" ".join(one.split()) for one in lines + spans if START.match(one)]
     return list(dict.fromkeys(map(as_python, found)))
 
