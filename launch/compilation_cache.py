@@ -12,6 +12,7 @@ import tempfile
 
 from tx.files import from_json, read_text, to_json, write_atomically
 
+FOLDER = ".jax_cache"  # in a work folder
 NAME = "digests.json"
 
 
@@ -33,11 +34,16 @@ def variables(folder: pathlib.Path) -> dict[str, str]:
 
 def delete_corrupt(folder: pathlib.Path) -> list[str]:
     """Deletes the files that do not match their checksums, or have none; returns the names."""
-    checksums = _read_checksums(folder)
-    damaged = [path for path in _files(folder) if checksums.get(path.name) != _digest(path)]
+    damaged = find_corrupt(folder)
     for path in damaged:
         path.unlink(missing_ok=True)
     return [path.name for path in damaged]
+
+
+def find_corrupt(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files that do not match their checksums, or have none."""
+    checksums = _read_checksums(folder)
+    return [path for path in _files(folder) if checksums.get(path.name) != _digest(path)]
 
 
 def write_checksums(folder: pathlib.Path) -> None:

@@ -16,6 +16,8 @@ from tx.errors import printable
 from tx.runs.lease import Holder
 from tx.runs.metrics_log import newest
 
+PLAIN_WIDTH = 250  # columns off a terminal, where nothing needs to fold
+
 
 class View:
     """View of a launch that runs; use as a context manager.
@@ -158,6 +160,12 @@ def _whatever_the_disk():
         raise
     except OSError:
         pass
+
+
+def console() -> Console:
+    """Returns the console of a command, as wide as its terminal."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
 
 
 def say(console: Console, line: str) -> None:

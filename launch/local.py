@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compilation_cache, grouping, plan, power, request, status, tuning
+from launch import compilation_cache, display, grouping, plan, power, request, status, tuning
 from launch.display import View, plan_table, say
 from launch.plan import PlannedRun
 from launch.pool import Command, Job, Pool, describe_signal, outcome
@@ -51,7 +51,6 @@ TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether t
 POLL = 0.2  # seconds between looks at the processes
 RETRIES = 1
 STALLED = 30.0  # minutes
-PLAIN_WIDTH = 250  # columns off a terminal, where nothing needs to fold
 
 
 def train_command(runs: Sequence[PlannedRun]) -> list[str]:
@@ -174,7 +173,7 @@ def launch(
       stalled: seconds without progress after which a process is ended.
     """
     queue, failed = Queue(groups, retries), 0
-    cache = workdir / ".jax_cache"
+    cache = workdir / compilation_cache.FOLDER
     if why := compilation_cache.why_unusable(cache):
         say(console, f"note: {why}: what one process has compiled, others compile again")
     defaults = {} if why else compilation_cache.variables(cache)
@@ -286,9 +285,7 @@ def main(
     report: Callable[[Sequence[pathlib.Path]], None] = report,
 ) -> int:
     """Plans, runs and reports; returns the exit status. The keywords take the place of training in tests."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PLAIN_WIDTH)
+    console = display.console()
     argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
     if (found := _status_parser().parse_known_args(argv)[0].status) is not None:
         imports.recall([found])

@@ -31,7 +31,7 @@ FLOORS = {
     "launch": [
         ["command", "gpu.__main__", "scripted"],
         ["gpu.session gpu.bundle gpu.take"],
-        ["gpu.archives gpu.budget gpu.mps gpu.timed", "local"],
+        ["gpu.archives gpu.budget gpu.mps gpu.timed", "local verify"],
         ["status", "tuning"],
         ["display", "grouping", "power", "queue", "request", "text"],
         ["pool"],

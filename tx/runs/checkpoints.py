@@ -222,12 +222,7 @@ class Checkpoints:
         return not found
 
     def _find_corruption(self, step):
-        folder = self._folder / str(step)
-        missing = [item for item in ALWAYS if not (folder / item).is_dir()]
-        found = files.find_corruption(folder, apart=APART)
-        if not found and missing:
-            found = f"it has no {missing[0]}: other code wrote it"
-        return found or describe_step(read_progress(folder), step)
+        return find_corruption(self._folder / str(step))
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, so that these can be saved anew."""
@@ -297,6 +292,15 @@ class Checkpoints:
                 f"no space left for a checkpoint in {self._folder}; free some and start the same command again: "
                 f"it goes on {kept}"
             ) from error
+
+
+def find_corruption(folder: pathlib.Path) -> str:
+    """Returns what is not as it was saved in the folder of a checkpoint, in a few words; "" where nothing is."""
+    missing = [item for item in ALWAYS if not (folder / item).is_dir()]
+    found = files.find_corruption(folder, apart=APART)
+    if not found and missing:
+        found = f"it has no {missing[0]}: other code wrote it"
+    return found or describe_step(read_progress(folder), int(folder.name))
 
 
 def _same_bits(one, other) -> bool:

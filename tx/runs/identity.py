@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
@@ -125,6 +125,24 @@ def refuse_others(run: RunDir, config: ConfigDict, steps: Sequence[int]) -> None
         step, why = other
         folder = run.checkpoints / str(step)
         raise UserError(f"{folder} {why}: it is not this run's; put its own back, or train it anew")
+
+
+def find_others(run: RunDir, config: ConfigDict, steps: Sequence[int]) -> Iterator[str]:
+    """Yields what of some checkpoints is not of their run, or has not its lines in metrics.jsonl; nothing is changed.
+
+    Args:
+      run: its config.json says on what and by which code it was trained.
+      config: of it.
+      steps: of checkpoints that match their checksums, in order.
+    """
+    identity = Identity.begun(config, run)
+    if any(read_progress(run.checkpoints / str(step)).get("identity") for step in steps):  # else of before they did
+        for step in steps:
+            if why := identity.describe_other(read_progress(run.checkpoints / str(step)).get("identity")):
+                yield f"checkpoint {step} {why}"
+    for step in steps:
+        if not _log_agrees(run, step):
+            yield f"{run.metrics.name} has not the lines that checkpoint {step} was saved after"
 
 
 def _origins(run, step):
