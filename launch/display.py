@@ -12,6 +12,7 @@ from rich.text import Text
 
 from launch.plan import PlannedRun
 from launch.pool import Job, Outcome
+from launch.time_left import Clock
 from tx.errors import printable
 from tx.runs.lease import Holder
 from tx.runs.metrics_log import newest
@@ -40,7 +41,7 @@ class View:
         self._skipped = len(runs) - len(todo)
         self._ended: list[tuple[Job | None, PlannedRun, Outcome]] = []
         self._held: set[tuple[str, str]] = set()
-        self._at_once = 0
+        self._clock = Clock(todo)
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self):
@@ -54,7 +55,7 @@ class View:
             self._live.stop()
 
     def started(self, job: Job) -> None:
-        self._at_once = max(self._at_once, len(self._running))
+        self._clock.started(job, len(self._running))
         beside = "" if len(job.runs) == 1 else f" ({len(job.runs)} side by side)"
         for run in job.runs:
             self._say(f"start  {run.label}{beside}")
@@ -69,6 +70,7 @@ class View:
     def ended(self, job: Job, run: PlannedRun, outcome: Outcome) -> None:
         """Reports a run of a job that has ended and is not to be tried again."""
         self._ended.append((job, run, outcome))
+        self._clock.ended(job, run, outcome.name == "done")
         counted = f"[{len(self._ended)}/{len(self._todo)}] {run.label}"
         if outcome.name == "done":
             self._say(f"done   {counted} in {_clock(job.seconds)}, {self._left()} left")
@@ -82,6 +84,7 @@ class View:
     def elsewhere(self, run: PlannedRun) -> None:
         """Reports a run that another launch has done."""
         self._ended.append((None, run, Outcome("done")))
+        self._clock.ended(None, run, True)
         self._say(f"done   [{len(self._ended)}/{len(self._todo)}] {run.label} by another launch, {self._left()} left")
 
     def held(self, held: Mapping[str, Holder]) -> None:
@@ -134,21 +137,8 @@ class View:
         return f"{len(self._ended) - failed} done, {failed} failed, {self._skipped} done before"
 
     def _left(self) -> str:
-        """Returns the time left: trainings cost what their FLOPs say beside those already made, decodings are equal."""
-        seconds = 0.0
-        for trains in (True, False):
-            todo = sum(_size(run) for run in self._todo if _trains(run) == trains)
-            ended = [(job, run) for job, run, _ in self._ended if _trains(run) == trains]
-            # Nothing tells how far a decoding is.
-            running = [(job, run) for job in self._running for run in job.runs if trains and _trains(run)]
-            begun = sum(run.flops * newest(run.folder).get("step", 0) / run.config.train.steps for _, run in running)
-            made = sum(_size(run) for job, run in ended if job) + begun
-            spent = sum(job.seconds / len(job.runs) for job, _ in [*ended, *running] if job)
-            left = todo - sum(_size(run) for _, run in ended) - begun
-            if left > 0 and not made:
-                return "?"
-            seconds += left * spent / made if left > 0 else 0.0
-        return _clock(seconds / max(1, self._at_once))
+        left = self._clock.left(self._running)
+        return "?" if left is None else f"{'over ' if left.least and left.seconds else ''}{_clock(left.seconds)}"
 
 
 @contextlib.contextmanager
@@ -171,14 +161,6 @@ def console() -> Console:
 def say(console: Console, line: str) -> None:
     """Prints a line that may hold text of others (errors, paths): no markup; for scripts, not wrapped."""
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-
-
-def _trains(run: PlannedRun) -> bool:
-    return run.flops > 0
-
-
-def _size(run: PlannedRun) -> float:
-    return run.flops or 1.0
 
 
 def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]] = ()) -> Table:

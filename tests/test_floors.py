@@ -34,6 +34,7 @@ FLOORS = {
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local verify"],
         ["status", "tuning"],
         ["display", "grouping", "power", "queue", "request", "text"],
+        ["time_left"],
         ["pool"],
         ["plan", "resources", "compilation_cache", "watchdog"],
         ["assignments", "completion", "matching"],

@@ -1109,7 +1109,8 @@ def test_time_left_counts_trainings_by_flops_and_decodings_by_number(tmp_path):
     assert said(took(decodings[0], 30)) == "? left"
     assert said(took(train, 200), took(decodings[0], 30)) == "0:00:30 left"
     assert said(took(train, 200), took(decodings[0], 30), took(decodings[1], 30)) == "0:00:00 left"
-    # Half of the training took 100 seconds, so the other half will; a decoding is left as well.
+    # Half of the training took 100 seconds, so the other half will; a decoding is left as well, and what comes after
+    # the steps, which nobody has seen.
     train.folder.path.mkdir(parents=True)
     train.folder.metrics.write_text(json.dumps({"step": train.config.train.steps // 2}) + "\n")
-    assert said(took(decodings[0], 30), running=[took(train, 100)]) == "0:02:10 left"
+    assert said(took(decodings[0], 30), running=[took(train, 100)]) == "over 0:02:10 left"

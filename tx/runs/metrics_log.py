@@ -116,18 +116,26 @@ def read_metrics(run: RunDir) -> list[dict]:
 
 def newest(folder: RunDir) -> dict[str, float]:
     """Returns the newest "step", "loss" and "target_tokens_per_s" in metrics.jsonl, those that are there."""
+    found = {}
+    for line in newest_lines(folder):
+        found |= {name: line[name] for name in ("step", "loss", "target_tokens_per_s") if name in line}
+    return found
+
+
+def newest_lines(folder: RunDir) -> list[dict[str, float]]:
+    """Returns the numbers of the newest whole lines of metrics.jsonl, those of "timing" among them."""
     try:
         lines = read_tail(folder.metrics, _TAIL).decode("utf-8", errors="replace").split("\n")
     except OSError:  # there is none yet, or it is no file, which the run itself will say
-        return {}
-    found = {}
+        return []
+    found = []
     for line in lines:
         try:
             record = from_json(line)
             flat = record | record.get("timing", {})
         except (ValueError, TypeError, AttributeError):
             continue  # cut at the start of the tail, or still being written; or no record at all
-        found |= {k: flat[k] for k in ("step", "loss", "target_tokens_per_s") if _is_number(flat.get(k))}
+        found.append({name: value for name, value in flat.items() if _is_number(value)})
     return found
 
 
