@@ -285,6 +285,7 @@ _SAID = {
             *("logit variance: unscaled/d_k=256 > scaled/d_k=256", "entropy: unscaled/d_k=256 < scaled/d_k=256"),
         ),
     ),
+    "table2": (("Table 2", "Big translates better than base.", "bleu: big > base"),),
     "table1": (
         (
             *(OURS, "What mixes sentences as short as captions makes no difference."),

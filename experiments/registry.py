@@ -31,7 +31,7 @@ class PaperRow:
 
     Attributes:
       ppl: dev perplexity per subword of the paper's vocabulary.
-      bleu: dev BLEU, tokenised and compound-split.
+      bleu: BLEU, tokenised and compound-split, of the sentences that the sweep translates.
       params: parameters in millions, as printed.
     """
 
@@ -49,12 +49,14 @@ class Variant:
       diff: {dotted configuration field: value} against the sweep's base, in the paper's numbers.
       paper: the paper's numbers, if the row stands in a paper.
       note: a footnote for listings and tables.
+      pairs: {"source-target": the variant of that name} of language pairs for which it is another.
     """
 
     name: str
     diff: Mapping[str, object] = dataclasses.field(default_factory=dict)
     paper: PaperRow | None = None
     note: str = ""
+    pairs: Mapping[str, "Variant"] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,13 @@ class Sweep:
     def variant(self, name: str) -> Variant:
         """Returns the variant of that name; UserError naming the nearest where there is none."""
         return _lookup({v.name: v for v in self.variants}, name, f"variant of sweep {self.name}")
+
+    def of_pair(self, scale: Scale) -> "Sweep":
+        """Returns the sweep with each variant as it is for the language pair of a scale."""
+        if not any(variant.pairs for variant in self.variants):
+            return self
+        pair = "-".join(scale.pair)
+        return dataclasses.replace(self, variants=tuple(one.pairs.get(pair, one) for one in self.variants))
 
 
 class Run(NamedTuple):
@@ -147,13 +156,15 @@ def parse(name: str) -> Run:
     if not slash:
         example = f"{path}/{found.variants[0].name}@{parse_scale(scale).label}"
         raise UserError(f"{name!r} is a sweep; name a variant, e.g. {example}")
+    found = found.of_pair(parse_scale(scale))
     return Run(found, found.variant(variant), parse_scale(scale))
 
 
 def parse_sweep(name: str) -> tuple[Sweep, Scale]:
     """Reads "SWEEP@SCALE"; UserError as in `parse`."""
-    path, scale = _split(name)
-    return sweep(path), parse_scale(scale)
+    path, label = _split(name)
+    scale = parse_scale(label)
+    return sweep(path).of_pair(scale), scale
 
 
 def get_config(name: str, overrides: Mapping[str, object] | None = None) -> ml_collections.ConfigDict:

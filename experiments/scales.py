@@ -33,6 +33,7 @@ PROPORTIONAL = {
     "train.checkpoint_every": "train.steps",
 }
 EVERY = ("train.eval_every", "train.checkpoint_every")  # which follow a row's own train.steps
+PAPER_TEST = "test"  # the split of the paper's corpus that Table 2 translates, in TFDS's name: newstest2014
 PAIR = ("en", "de")  # source and target where a scale's name gives none
 
 
@@ -82,6 +83,8 @@ class Scale:
         as long is evaluated and saved a third as often, unless the diff says otherwise.
         """
         rescaled = dict(diff)
+        if diff.get("decode.splits") == PAPER_TEST and "decode.splits" in self.fields:
+            rescaled["decode.splits"] = self.fields["decode.splits"]  # newstest2014 there, its own test sentences here
         for name in PROPORTIONAL.keys() & diff.keys():
             measure = PROPORTIONAL[name]
             value = diff[name] * self.fields.get(measure, PAPER[measure]) / PAPER[measure]

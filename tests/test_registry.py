@@ -279,3 +279,24 @@ def test_the_configuration_file_takes_names_as_they_are(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["table3/A/h=1@multi30k.en-fr", "1", "5"]
+
+
+def test_table2_translates_newstest2014_from_averaged_checkpoints():
+    """Table 2 and section 6.1: ten minutes between checkpoints, at the seconds a step of section 5.2."""
+    printed = {"base@paper": 27.3, "big@paper": 28.4, "base@paper.en-fr": 38.1, "big@paper.en-fr": 41.8}
+    dropout = {"base@paper": 0.1, "big@paper": 0.3, "base@paper.en-fr": 0.1, "big@paper.en-fr": 0.1}
+    for name, bleu in printed.items():
+        run, config = registry.parse(f"table2/{name}"), registry.get_config(f"table2/{name}")
+        averaged, every = (20, 600 / 1.0) if "big" in name else (5, 600 / 0.4)
+        assert run.variant.paper == PaperRow(bleu=bleu)
+        assert (config.decode.splits, config.decode.average_last) == ("test", averaged)
+        assert (config.train.checkpoint_every, config.train.keep_checkpoints) == (every, averaged)
+        assert config.model.dropout == dropout[name]
+        assert config.model.to_dict() | {"dropout": 0} == (
+            registry.get_config(f"table3/{name.partition('@')[0]}@paper").model.to_dict() | {"dropout": 0}
+        )
+        assert config.data.corpus == f"wmt14_translate/{'fr' if 'fr' in name else 'de'}-en"
+    sweep, scale = registry.parse_sweep("table2@multi30k.en-fr")
+    assert [variant.paper.bleu for variant in sweep.variants] == [38.1, 41.8]
+    splits = registry.resolve(sweep, sweep.variants[1], scale).decode.splits
+    assert splits == registry.get_config("table3/base@multi30k").decode.splits  # the scale's own test sentences

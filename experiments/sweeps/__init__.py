@@ -21,6 +21,7 @@ from experiments.sweeps import (
     schedule,
     similarity,
     table1,
+    table2,
     table3,
 )
 
@@ -41,5 +42,6 @@ __all__ = [
     "schedule",
     "similarity",
     "table1",
+    "table2",
     "table3",
 ]

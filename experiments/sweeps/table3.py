@@ -15,7 +15,7 @@ def _width(d_model, d):
     return {"model.d_model": d_model, "model.d_k": d, "model.d_v": d}
 
 
-_BIG = {
+BIG = {
     "model.d_model": 1024,
     "model.d_ff": 4096,
     "model.num_heads": 16,
@@ -52,7 +52,7 @@ TABLE3 = register(
             Variant("D/eps_ls=0.0", {"loss.label_smoothing": 0.0}, PaperRow(4.67, 25.3)),
             Variant("D/eps_ls=0.2", {"loss.label_smoothing": 0.2}, PaperRow(5.47, 25.7)),
             Variant("E", {"model.positions": "learned"}, PaperRow(4.92, 25.7)),
-            Variant("big", _BIG, PaperRow(4.33, 26.4, 213), note=_BIG_NOTE),
+            Variant("big", BIG, PaperRow(4.33, 26.4, 213), note=_BIG_NOTE),
         ),
     )
 )
