@@ -29,14 +29,14 @@ FLOORS = {
         ["scales"],
     ],
     "launch": [
-        ["command", "gpu.__main__", "scripted"],
+        ["command", "gpu.__main__", "plan.__main__", "scripted"],
         ["gpu.session gpu.bundle gpu.take"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local verify"],
         ["status", "tuning"],
-        ["display", "grouping", "power", "queue", "request", "text"],
+        ["display", "forecast", "grouping", "power", "queue", "request", "text"],
         ["time_left"],
         ["pool"],
-        ["plan", "resources", "compilation_cache", "watchdog"],
+        ["devices", "plan", "resources", "compilation_cache", "watchdog"],
         ["assignments", "completion", "matching"],
     ],
 }

@@ -64,6 +64,7 @@ ELSEWHERE = {  # by their beginning
     "python -m experiments.bench guards": "test_bench.py::test_the_loop_trains_with_its_guards",
     "python -m launch.gpu --help": "test_gpu.py::test_everything_is_timed_trained_and_packed",
     "python -m launch.gpu.take": "test_gpu.py::test_a_result_is_put_in_its_place",
+    "python -m launch.plan table2@paper table2@paper.en-fr": "test_plan.py::test_table2_in_all",
     "python -m launch.verify DIR": "test_verify.py::test_what_is_damaged_is_named",
     "make gpu-bundle": "test_gpu.py::test_text_comes_out_of_the_bundle",
     "make gpu-take": "test_gpu.py::test_a_result_is_put_in_its_place",

@@ -8,6 +8,7 @@ import types
 import pytest
 
 from launch import plan, pool, resources, time_left
+from tx.runs import metrics_log
 
 RATE = 8e10  # FLOPs a second
 STEP = 0.04  # seconds of a step, beside its FLOPs: at scale smoke about as long as those take
@@ -105,12 +106,12 @@ def test_a_run_that_goes_on_is_timed_by_the_steps_of_now(monkeypatch, tmp_path):
     launch = Simulated(monkeypatch, tmp_path, "table3/base@smoke", slots=1)
     (run,) = launch.runs
     launch.until(30.0)
-    assert len(time_left._records(run.folder)) > 3
+    assert len(metrics_log.newest_lines(run.folder)) > 3
     launch.now = 5000.0  # it was interrupted, and goes on much later
     again = time_left.Clock([run])
     job = pool.Job([run], resources.Slot(()), None, began=launch.now)
     again.started(job, 1)
-    before = time_left.progress(run.folder)["step"]
+    before = metrics_log.newest(run.folder)["step"]
     assert again.left([job]) is None  # its lines are of another process
     each = launch.step_seconds[run.label]
     with run.folder.metrics.open("a") as log:

@@ -149,11 +149,19 @@ def step_bytes(config: ConfigDict) -> float:
     train.remat spares is not taken off: on a CPU it is nothing (`Transformer.hidden`).
     """
     model, positions = config.model, config.data.batch_rows * config.data.row_length / config.train.micro_batches
-    layer = 8 * model.d_model + 2 * model.d_ff + 4 * model.num_heads * (model.d_k + model.d_v)
-    weights = 2 * model.num_heads * config.data.row_length  # of attention, before and after the softmax
+    layer, weights = kept_numbers(model, config.data.row_length)
     depths = stack_depths(model)
     if "encoder" in depths:
         kept = (depths["encoder"] + 1.5 * depths["decoder"]) * (layer + weights)
     else:  # a layer has both sides, and looks at both
         kept = depths["decoder"] * 2 * (layer + 2 * weights)
     return 4 * (4 * parameter_count(model) + positions * kept)
+
+
+def kept_numbers(model: ConfigDict, row_length: int) -> tuple[int, int]:
+    """Returns how many numbers a layer leaves for the backward pass for each position, by an estimate.
+
+    Those of its vectors, and those of attention before and after the softmax where both are kept.
+    """
+    layer = 8 * model.d_model + 2 * model.d_ff + 4 * model.num_heads * (model.d_k + model.d_v)
+    return layer, 2 * model.num_heads * row_length

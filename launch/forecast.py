@@ -1,0 +1,115 @@
+"""Forecast of a sweep on devices that need not be there: FLOPs, tokens, hours, memory and cost, a row and in all.
+
+Hours are those of training alone, from the FLOPs of `tx.model.flops` and the share of the devices' peak that a training
+was measured at: start, compilation, evaluation and translation come on top.
+"""
+
+import dataclasses
+import heapq
+from collections.abc import Iterable, Sequence
+
+from ml_collections import ConfigDict
+
+from launch import devices
+from launch.devices import Device, Measured
+from launch.plan import PlannedRun
+from tx.model import flops
+
+# Of what `flops.step_bytes` counts a layer to leave for the backward pass, what was there at once on an H100 in
+# bfloat16 with cuDNN's attention, beside parameters, gradients, moments and a chunk of logits: base at 96 x 256 took
+# 6.8 GiB, big 13.6 GiB (experiments/bench/results/train-*-h100.json); 0.57 and 0.56.
+KEPT = 0.57
+PARAMETER_BYTES = 16  # parameter, gradient and two moments, in float32
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+LOGITS_BYTES = 4 * 2**28  # of a chunk (`tx.runtime.backend.LOSS_LOGITS`)
+SMALL = 1 / 4  # of a measured step's FLOPs: what has fewer waits for its host, and takes longer than this says
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """Forecast of the runs of a row that are not done.
+
+    Attributes:
+      name: of the row.
+      runs: how many there are to make, and how many are `done`.
+      flops, tokens: of one run: its training's FLOPs, and its tokens on each side, padding included.
+      hours: of one run on the devices that it takes.
+      memory: bytes on each of its devices.
+      fits: whether a device has as many.
+      measured: where its hours come from.
+      config: of the row.
+    """
+
+    name: str
+    runs: int
+    done: int
+    flops: float
+    tokens: float
+    hours: float
+    memory: float
+    fits: bool
+    measured: Measured
+    config: ConfigDict
+
+    @property
+    def small(self) -> bool:
+        """Whether its steps are far smaller than those of what was measured."""
+        step = self.measured.step_flops
+        return bool(self.flops and step and self.flops / self.config.train.steps < SMALL * step)
+
+
+def forecasts(runs: Iterable[PlannedRun], device: Device, per_run: int, mfu: float | None = None) -> list[Forecast]:
+    """Returns the forecast of every row, in the order of the runs; UserError as `devices.nearest`.
+
+    Args:
+      per_run: devices that a run takes.
+      mfu: share of the peak; None for what was measured.
+    """
+    rows: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        rows.setdefault(run.name, []).append(run)
+    return [_forecast(name, those, device, per_run, mfu) for name, those in rows.items()]
+
+
+def _forecast(name, runs, device, per_run, mfu):
+    config, operations = runs[0].config, runs[0].flops
+    measured = devices.nearest(device, flops.training_flops(config) / config.train.steps, mfu)
+    memory, done = memory_bytes(config, per_run), sum(run.state.finished for run in runs)
+    return Forecast(
+        name,
+        len(runs) - done,
+        done,
+        operations,
+        float(config.train.steps * config.data.batch_rows * config.data.row_length if operations else 0),
+        operations / (device.peak * measured.mfu * per_run) / 3600,
+        memory,
+        memory <= device.memory,
+        measured,
+        config,
+    )
+
+
+def hours(rows: Sequence[Forecast], slots: int) -> float:
+    """Returns the hours of all runs on so many slots, each of the devices of one run; the longest start first."""
+    ends = [0.0] * slots
+    for length in sorted((row.hours for row in rows for _ in range(row.runs)), reverse=True):
+        heapq.heapreplace(ends, ends[0] + length)
+    return max(ends)
+
+
+def memory_bytes(config: ConfigDict, per_run: int) -> float:
+    """Returns an estimate of the bytes that a training step takes on each of `per_run` devices.
+
+    Each has an equal part of the batch, and of what `parallel.fsdp_shards` cuts; within a tenth of the two trainings
+    that were measured (see KEPT).
+    """
+    model, depths = config.model, flops.stack_depths(config.model)
+    positions = config.data.batch_rows * config.data.row_length / config.train.micro_batches / per_run
+    layer, weights = flops.kept_numbers(model, config.data.row_length)
+    kept = KEPT * layer + (0 if model.attention_backend == "cudnn" else weights)
+    layers = depths.get("encoder", 0.5 * depths["decoder"]) + 1.5 * depths["decoder"]
+    if config.train.remat:
+        kept = model.d_model + kept / layers  # each layer's input, and the whole of the one that is computed again
+    parameters = PARAMETER_BYTES * flops.parameter_count(model) / config.parallel.fsdp_shards
+    logits = min(LOGITS_BYTES, 4 * positions * model.vocab_size)
+    return parameters + logits + BYTES[model.dtype] * positions * layers * kept

@@ -1,0 +1,117 @@
+"""Plans a sweep for devices that need not be there: what each row takes, and all of them; nothing is started.
+
+    python -m launch.plan table3@paper --device=h100 --count=8 [--price=2.5] [--mfu=0.3] [--per_run=1]
+        [--seeds=3] [--only='A/*'] [--set model.dtype=bfloat16]
+
+The selection is that of `launch.local`; what is done in --workdir is not counted again. Of GPUs each run takes one, of
+TPUs all, unless --per_run says otherwise.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from launch import devices, display, forecast, plan, tuning
+from launch.devices import Device
+from launch.display import say
+from launch.forecast import Forecast
+from tx import cli, plugins
+from tx.errors import UserError, one_line_errors
+
+HEADS = ("row", "runs", "FLOPs", "tokens a side", "hours", "memory", "fits")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(prog="python -m launch.plan", description="Plans a sweep for devices; starts nothing.")
+    plan.add_arguments(parser)
+    parser.add_argument(
+        "--device", required=True, help=f"one of {', '.join(devices.DEVICES)}; v5e-8 is eight of that kind"
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="how many devices (default: 1)")
+    parser.add_argument("--per_run", type=int, metavar="N", help="devices a run (default: 1, of TPUs all)")
+    parser.add_argument("--price", type=float, metavar="P", help="of a device for an hour, in any currency")
+    parser.add_argument("--mfu", type=float, metavar="SHARE", help="of the peak, instead of what was measured")
+    return parser
+
+
+def _counts(args: argparse.Namespace) -> tuple[Device, int, int]:
+    """Returns (device, how many, how many a run); UserError where they do not go together."""
+    device, count = devices.parse(args.device)
+    if None not in (count, args.count):
+        raise UserError(f"--device={args.device} says how many there are, and --count too; leave one out")
+    count = 1 if count is None and args.count is None else count or args.count
+    per_run = (count if device.tpu else 1) if args.per_run is None else args.per_run
+    if not 1 <= per_run <= count:
+        raise UserError(f"--per_run must be from 1 to the {count} devices; got {per_run}")
+    if args.mfu is not None and not 0 < args.mfu <= 1:
+        raise UserError(f"--mfu must be above 0, and at most 1; got {args.mfu:g}")
+    if args.price is not None and not args.price >= 0:
+        raise UserError(f"--price must not be below 0; got {args.price:g}")
+    return device, count, per_run
+
+
+def table(rows: Sequence[Forecast], per_run: int, price: float | None) -> Table:
+    """Returns the table of forecasts; hours are those of one run, costs those of all runs of a row."""
+    made = Table(*HEADS, *["cost"] * (price is not None), box=None)
+    for column in made.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for row in rows:
+        cost = [f"{price * per_run * row.hours * row.runs:,.2f}"] if price is not None else []
+        count = f"{row.runs}" + (f" ({row.done} done)" if row.done else "")
+        size = f"{row.memory / 2**30:.1f} GiB"
+        numbers = (count, f"{row.flops:.2e}", f"{row.tokens:.2e}", f"{row.hours:.3g}", size)
+        made.add_row(row.name, *numbers, "yes" if row.fits else "NO", *cost)
+    return made
+
+
+def notes(rows: Sequence[Forecast], device: Device, per_run: int) -> list[str]:
+    """Returns where the numbers come from, and where they are not to be trusted, in lines."""
+    found = [
+        f"{one.mfu:.1%} of {device.peak / 1e12:g} TFLOP/s (MFU), from {one.source}: {one.what}"
+        for one in dict.fromkeys(row.measured for row in rows)
+    ]
+    if per_run > 1:
+        found.append(f"what {per_run} devices lose by waiting for one another is not in it")
+    for dtype, wanted in sorted({(row.config.model.dtype, row.measured.dtype) for row in rows}):
+        if wanted not in ("", dtype):
+            found.append(f"measured in {wanted}; {dtype} takes longer: --set model.dtype={wanted}")
+    if small := sum(row.small for row in rows):
+        found.append(f"{small} rows have steps far smaller than what was measured: they take longer than this says")
+    found.append("hours are of training alone; memory is an estimate")
+    return found
+
+
+def show(args: argparse.Namespace, console: Console) -> None:
+    """Prints the plan that parsed arguments ask for."""
+    device, count, per_run = _counts(args)
+    runs = [run for stage in tuning.stages(args) for run in stage.preview()]
+    rows = forecast.forecasts(runs, device, per_run, args.mfu)
+    console.print(table(rows, per_run, args.price))
+    total, used = sum(row.flops * row.runs for row in rows), sum(row.hours * row.runs for row in rows) * per_run
+    wall = forecast.hours(rows, count // per_run)
+    cost = "" if args.price is None else f", {args.price * count * wall:,.2f} for all devices as long as that"
+    number = sum(row.runs for row in rows)
+    line = f"in all: {number} runs, {total:.2e} FLOPs, {used:.1f} device hours, {wall:.1f} hours"
+    say(console, f"{line} on {count} {device.name}{cost}")
+    if too_large := [row.name for row in rows if not row.fits]:
+        say(
+            console,
+            f"{len(too_large)} rows do not fit {device.name}: more --per_run, train.micro_batches or train.remat",
+        )
+    for line in notes(rows, device, per_run):
+        say(console, f"note: {line}")
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plans and prints; returns the exit status."""
+    args = _parser().parse_args(plugins.take(list(sys.argv[1:] if argv is None else argv)))
+    show(args, display.console())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""A sweep planned for devices: hours and memory beside what was measured, the whole, and what cannot be planned."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import fabricated
+import pytest
+
+from experiments import registry
+from launch import devices, forecast
+from launch.plan import __main__ as command
+
+ROOT = pathlib.Path(__file__).parent.parent
+AS_MEASURED = ("--set=model.dtype=bfloat16", "--set=model.attention_backend=cudnn")
+
+
+def planned(capsys, tmp_path, *arguments):
+    """{row: its cells} and the lines behind the table."""
+    assert command.main([*arguments, f"--workdir={tmp_path}"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    whole = next(i for i, line in enumerate(out) if line.startswith("in all: "))
+    cells = [re.split(r"\s{2,}", line.strip()) for line in out[1:whole]]
+    return {row[0]: row[1:] for row in cells}, out[whole:]
+
+
+@pytest.mark.parametrize("row", ["base", "big"])
+def test_hours_and_memory_are_what_was_measured(capsys, tmp_path, row):
+    """An H100 took so many seconds a step, and so many MiB at most."""
+    told = json.loads((devices.RESULTS / f"train-{row}-h100.json").read_text())
+    seconds = told["contestants"]["tx"]["median"]["seconds"] / told["contestants"]["tx"]["median"]["steps"]
+    cells, lines = planned(capsys, tmp_path, f"table3/{row}@paper", "--device=h100", *AS_MEASURED)
+    steps = registry.get_config(f"table3/{row}@paper").train.steps
+    assert float(cells[f"table3/{row}@paper"][3]) == pytest.approx(seconds * steps / 3600, rel=0.03)
+    assert f"train-{row}-h100.json" in " ".join(lines)
+    config = registry.get_config(f"table3/{row}@paper", dict(one[6:].split("=") for one in AS_MEASURED))
+    assert forecast.memory_bytes(config, 1) / 2**20 == pytest.approx(
+        told["contestants"]["tx"]["median"]["peak_mib"], rel=0.1
+    )
+
+
+def test_table2_in_all(capsys, tmp_path):
+    sweeps = ["table2@paper", "table2@paper.en-fr", "--set=model.dtype=bfloat16"]
+    cells, lines = planned(capsys, tmp_path, *sweeps, "--device=h100", "--count=2", "--price=2.5", "--seeds=2")
+    names = [f"table2/{row}@paper{pair}" for pair in ("", ".en-fr") for row in ("base", "big")]
+    assert list(cells) == names
+    base, big = (float(cells[name][3]) for name in names[:2])
+    assert [row[0] for row in cells.values()] == ["2"] * 4
+    assert [row[5] for row in cells.values()] == ["yes"] * 4
+    assert float(cells[names[1]][6]) == pytest.approx(2 * 2.5 * big, rel=0.01)
+    used, wall, cost = re.search(r"8 runs, .* ([\d.]+) device hours, ([\d.]+) hours on 2 h100, ([\d.,]+) ", lines[0]).group(
+        1, 2, 3
+    ]
+    assert float(used) == pytest.approx(4 * (base + big), rel=0.01)
+    assert float(wall) == pytest.approx(2 * (base + big), rel=0.02)  # the same on both
+    assert float(cost) == pytest.approx(2 * float(wall) * 2.5, rel=0.02)
+
+
+def test_a_run_on_all_tpus(capsys, tmp_path):
+    arguments = ["table3/big@paper", "--mfu=0.4", "--set=model.dtype=bfloat16"]
+    one, _ = planned(capsys, tmp_path, *arguments, "--device=v5e", "--count=1")
+    eight, lines = planned(capsys, tmp_path, *arguments, "--device=v5e-8")
+    name = "table3/big@paper"
+    assert float(one[name][3]) == pytest.approx(8 * float(eight[name][3]), rel=0.01)
+    assert (one[name][5], eight[name][5]) == ("NO", "yes")
+    assert "8 devices lose" in " ".join(lines)
+    wanted = 9.648e18 / (8 * 197e12 * 0.4) / 3600
+    assert float(eight[name][3]) == pytest.approx(wanted, rel=0.01)
+
+
+def test_what_is_done_is_not_made_again(capsys, tmp_path):
+    fabricated.put(tmp_path, "table3/big@paper", 1)
+    cells, lines = planned(capsys, tmp_path, "table3/b*@paper", "--device=h100", "--seeds=2")
+    assert cells["table3/big@paper"][0] == "1 (1 done)"
+    assert lines[0].startswith("in all: 3 runs")
+    assert "measured in bfloat16; float32 takes longer" in " ".join(lines)
+
+
+def test_hours_are_those_of_the_longest_first():
+    class Row:
+        def __init__(self, hours, runs):
+            self.hours, self.runs = hours, runs
+
+    assert forecast.hours([Row(1, 4), Row(3, 1)], 2) == 4
+    assert forecast.hours([Row(2, 3)], 2) == 4
+    assert forecast.hours([], 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--device=h1000"], "unknown device"),
+        (["--device=v5e-0", "--mfu=0.3"], "unknown device"),
+        (["--device=v5e-8"], "no training was measured on v5e, only on h100; give --mfu"),
+        (["--device=v5e-8", "--count=4", "--mfu=0.3"], "leave one out"),
+        (["--device=h100", "--count=0"], "--per_run must be from 1 to the 0"),
+        (["--device=h100", "--per_run=2"], "--per_run must be from 1 to the 1"),
+        (["--device=h100", "--mfu=30"], "--mfu must be above 0"),
+        (["--device=h100", "--price=-1"], "--price"),
+        (["--device=h100", "--price=nan"], "--price"),
+        ([], "--device"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(capsys, tmp_path, arguments, wanted):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["table3/base@paper", f"--workdir={tmp_path}", *arguments])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert wanted in error
+    assert error.count("\n") == 1
+
+
+def test_planning_imports_no_jax():
+    code = "import sys; from launch.plan import __main__ as c; c.main(sys.argv[1:]); assert 'jax' not in sys.modules"
+    arguments = ["table3@paper", "--device=h100", "--workdir=nowhere"]
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True)
