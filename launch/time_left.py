@@ -17,6 +17,7 @@ from tx.runs.metrics_log import newest, newest_lines
 from tx.runs.run_dir import RunDir
 
 RIDGE = 0.2  # of least squares: the variance of relative errors, beside that of the half that a step is taken to be
+NEWEST = 200  # paces that are looked at: of ten thousand runs every look would cost as much as all before it
 SHORTEST = 1e-6  # seconds of what is divided by
 
 
@@ -50,7 +51,8 @@ class Clock:
         self._sizes, self._at_once = dict(self._waiting), 1
         self._steps = {run.label: run.config.train.steps for run in todo}
         self._starts: dict[str, int] = {}  # the steps that runs had before this launch
-        self._seen: dict[bool, list[_Pace]] = collections.defaultdict(list)  # of jobs that ended; of trainings or not
+        # Of jobs that ended; of trainings or not.
+        self._seen: dict[bool, Sequence[_Pace]] = collections.defaultdict(lambda: collections.deque(maxlen=NEWEST))
 
     def started(self, job: Job, at_once: int) -> None:
         """Counts a job that starts, as one of `at_once`."""

@@ -1114,3 +1114,25 @@ def test_time_left_counts_trainings_by_flops_and_decodings_by_number(tmp_path):
     train.folder.path.mkdir(parents=True)
     train.folder.metrics.write_text(json.dumps({"step": train.config.train.steps // 2}) + "\n")
     assert said(took(decodings[0], 30), running=[took(train, 100)]) == "over 0:02:10 left"
+
+
+def test_a_row_is_resolved_once_and_its_seeds_share_nothing_that_differs(tmp_path, monkeypatch):
+    resolved = []
+    resolve = registry.resolve
+    monkeypatch.setattr(registry, "resolve", lambda *args: resolved.append(args) or resolve(*args))
+    runs = planned("table3@smoke", "--seeds=40", f"--workdir={tmp_path}")
+    assert len(runs) == 800
+    assert len(resolved) == 20
+    for run in (runs[0], runs[39], runs[799]):
+        assert run.config.train.seed == run.seed
+        assert run.config.to_dict() == resolve(*registry.parse(run.name), {"train.seed": run.seed}).to_dict()
+        assert run.config.is_locked
+        assert run.config.train.is_locked
+    assert [run.seed for run in runs[:40]] == list(range(1, 41))
+
+
+def test_one_row_is_planned_without_the_others(tmp_path):
+    """Other rows of its sweep may not take what is set for it."""
+    settings = ["--set=model.attention_backend=cudnn", "--set=model.dtype=bfloat16"]
+    (run,) = planned("table3/big@paper", *settings, f"--workdir={tmp_path}")
+    assert run.config.model.attention_backend == "cudnn"

@@ -31,7 +31,8 @@ def test_hours_and_memory_are_what_was_measured(capsys, tmp_path, row):
     """An H100 took so many seconds a step, and so many MiB at most."""
     told = json.loads((devices.RESULTS / f"train-{row}-h100.json").read_text())
     seconds = told["contestants"]["tx"]["median"]["seconds"] / told["contestants"]["tx"]["median"]["steps"]
-    cells, lines = planned(capsys, tmp_path, f"table3/{row}@paper", "--device=h100", *AS_MEASURED)
+    name = f"table3/{row}@paper"
+    cells, lines = planned(capsys, tmp_path, name, "--device=h100", *AS_MEASURED)
     steps = registry.get_config(f"table3/{row}@paper").train.steps
     assert float(cells[f"table3/{row}@paper"][3]) == pytest.approx(seconds * steps / 3600, rel=0.03)
     assert f"train-{row}-h100.json" in " ".join(lines)
@@ -50,9 +51,8 @@ def test_table2_in_all(capsys, tmp_path):
     assert [row[0] for row in cells.values()] == ["2"] * 4
     assert [row[5] for row in cells.values()] == ["yes"] * 4
     assert float(cells[names[1]][6]) == pytest.approx(2 * 2.5 * big, rel=0.01)
-    used, wall, cost = re.search(r"8 runs, .* ([\d.]+) device hours, ([\d.]+) hours on 2 h100, ([\d.,]+) ", lines[0]).group(
-        1, 2, 3
-    ]
+    found = re.search(r"8 runs, .* ([\d.]+) device hours, ([\d.]+) hours on 2 h100, ([\d.,]+) ", lines[0])
+    used, wall, cost = found.groups()
     assert float(used) == pytest.approx(4 * (base + big), rel=0.01)
     assert float(wall) == pytest.approx(2 * (base + big), rel=0.02)  # the same on both
     assert float(cost) == pytest.approx(2 * float(wall) * 2.5, rel=0.02)

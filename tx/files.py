@@ -103,13 +103,19 @@ def from_json(text: str) -> object:
         value = json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    level, depth = [value], 0
-    while level := [one for one in level if isinstance(one, dict | list)]:
+    level, depth = _containers([value]), 0
+    while level:
         depth += 1
         if depth > DEEPEST:  # what recurses over a configuration or a result need not look
             raise ValueError("nested too deeply")
-        level = [child for one in level for child in (one.values() if isinstance(one, dict) else one)]
+        level = [child for one in level for child in _containers(one.values() if type(one) is dict else one)]
     return value
+
+
+def _containers(values):
+    """Returns the lists and dicts among parsed values; most of the time there are none, in lists of a thousand."""
+    kinds = {list, dict}
+    return [] if kinds.isdisjoint(map(type, values)) else [one for one in values if type(one) in kinds]
 
 
 def write_checksums(folder: pathlib.Path, apart: Collection[str] = (), key: str = "") -> None:

@@ -80,7 +80,7 @@ def state_now(row: Row, run: SeedRun) -> RunState:
     if run.state.finished and run.result is None:
         return run.state  # damaged
     try:
-        return states.of(RunDir(run.path), lambda config: "; ".join(row.changes(config)))
+        return states.of(RunDir(run.path), lambda config: "; ".join(row.changes(config)), run.result)
     except UserError as error:
         return RunState("failed", str(error))
 

@@ -16,6 +16,7 @@ import ml_collections
 
 import tx.config
 from experiments import points, registry
+from experiments.scales import PAPER
 from launch import assignments, matching
 from tx import cli, components, plugins
 from tx.errors import UserError
@@ -247,43 +248,80 @@ def _with_trainings(runs, plan) -> list[PlannedRun]:
     Of variants that differ in decoding alone, the first of the sweep is trained, and the others take its parameters. It
     is added where it was not asked for; `plan` makes the runs of a row.
     """
-    found, trainings = {run.folder.path: run for run in runs}, {}
+    found, rows, trainings, said = {run.folder.path: run for run in runs}, {}, {}, {}
     for run in runs:
-        parsed = registry.parse(run.registered)
-        around = run.name != run.registered  # a point of a grid, which only its own variant can train for
-        for variant in [parsed.variant] if around else parsed.sweep.variants:
-            name = parsed._replace(variant=variant).name
-            if name not in trainings:
-                trainings[name] = {one.seed: (one, _training(one)) for one in plan(Row(name, {}))}
-            trainer, key = trainings[name][run.seed]
-            if key == _training(run):
+        rows.setdefault(run.name, []).append(run)
+    for name, those in rows.items():
+        parsed, first = registry.parse(those[0].registered), those[0]
+        around = name != first.registered  # a point of a grid, which only its own variant can train for
+        for variant in [parsed.variant] if around else _trained_alike(parsed, said):
+            training = parsed._replace(variant=variant).name
+            if training not in trainings:
+                made = those if training == name else plan(Row(training, {}))
+                trainings[training] = {one.seed: one for one in made}
+            trainer = trainings[training][first.seed]
+            if trainer is first or _training(trainer) == _training(first):
                 break
         else:
             continue  # a point of a grid that trains otherwise
-        if run.config.decode != trainer.config.decode:
+        if first.config.decode == trainer.config.decode:
+            continue
+        for run in those:
+            trainer = trainings[training][run.seed]
             found.setdefault(trainer.folder.path, trainer)
             found[run.folder.path] = dataclasses.replace(run, trained_in=trainer.folder)
     return list(found.values())
 
 
+def _trained_alike(run: registry.Run, known: dict[str, list]) -> list[registry.Variant]:
+    """Returns the variants up to a run's own whose diffs say the same of all but decoding, itself the last.
+
+    Args:
+      known: what they say by sweep and scale, filled here: it is asked for every row.
+    """
+    variants, key = run.sweep.variants, f"{run.sweep.name}@{run.scale.label}"
+    if key not in known:
+        known[key] = [_diff_of_training(run.sweep, variant) for variant in variants]
+    own = variants.index(run.variant)
+    return [variant for variant, said in zip(variants[: own + 1], known[key], strict=False) if said == known[key][own]]
+
+
+def _diff_of_training(sweep, variant):
+    said = tx.config.training_fields({**sweep.base, **variant.diff})
+    return {field: value for field, value in said.items() if PAPER.get(field) != value}
+
+
 def _training(run):
-    return tx.config.training_fields(run.config)
+    return tx.config.training_fields(run.config) | {"train.seed": 0}
 
 
 def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
     run = registry.parse(row.name)
     variant = dataclasses.replace(run.variant, name=points.name(run.variant.name, row.point))
     full, sweep = run._replace(variant=variant).name, f"{run.sweep.name}@{run.scale.label}"
-    overrides, planned = settings | row.point, []
+    row_config = registry.resolve(run.sweep, variant, run.scale, settings | row.point | {"train.seed": seeds[0]})
+    planned = []
     for seed in seeds:
-        config = registry.resolve(run.sweep, variant, run.scale, overrides | {"train.seed": seed})
+        config = _of_seed(row_config, seed)
         folder = RunDir(workdir / sweep / variant.name / f"seed{seed}")
         planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, _state(folder, config), point=row.point))
     return planned
 
 
+def _of_seed(row: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
+    """Returns the configuration of a seed of a row, which is resolved once: thousands of runs are seeds of few rows.
+
+    All sections but the one that differs are the row's own; nobody changes those of a run that is planned.
+    """
+    config = ml_collections.ConfigDict(row)  # its sections are not copied
+    with config.unlocked():
+        config.train = row.train.copy_and_resolve_references()
+    config.train.seed = seed
+    return config.lock()
+
+
 def _state(folder, config):
-    return state.of(folder, functools.partial(_describe_changes, config.to_dict()))
+    return state.of(folder, functools.partial(_describe_changes, config))
 
 
 def arguments(runs: Sequence[PlannedRun]) -> list[str]:
@@ -292,7 +330,9 @@ def arguments(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def _describe_changes(wanted, found):
-    return ", ".join(tx.config.describe_differences(found, wanted, "{field} {stored} -> {current}", "(absent)"))
+    return ", ".join(
+        tx.config.describe_differences(found, wanted.to_dict(), "{field} {stored} -> {current}", "(absent)")
+    )
 
 
 def refuse_clashes(runs: Sequence[PlannedRun]) -> None:

@@ -95,13 +95,29 @@ def _read_choice(choices, value, where):
 def _read_list(read, value, where):
     if not isinstance(value, list | tuple):
         raise _wrong(value, "a list", where)
+    if _are_numbers(read, value):
+        return tuple(value)
     return tuple([read(one, where) for one in value])
 
 
 def _read_map(read, value, where):
     if not isinstance(value, dict):
         raise _wrong(value, "an object", where)
+    if _are_numbers(read, value.values()):
+        return dict(value)
     return {key: read(one, f"{where}.{key}") for key, one in value.items()}
+
+
+def _are_numbers(read, values) -> bool:
+    """Returns whether `read` takes all values as they are, at a glance: results hold thousands of numbers."""
+    kinds = _GLANCES.get(read.args[0]) if getattr(read, "func", None) is _read_leaf else None
+    if not kinds or not kinds.issuperset(map(type, values)):
+        return False
+    whole = [value for value in values if type(value) is int]
+    return not whole or (min(whole) > -_LARGEST and max(whole) < _LARGEST)
+
+
+_GLANCES = {int: {int}, float: {int, float}}  # the types of values that a leaf of such a type may have
 
 
 def _read_leaf(kind, value, where):

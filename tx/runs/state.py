@@ -94,18 +94,19 @@ class RunState:
         return self.name == "failed" and self.reason.startswith(f"{Diverged.__name__}:")  # as `record` writes it
 
 
-def of(folder: RunDir, changes: Callable[[dict], str]) -> RunState:
+def of(folder: RunDir, changes: Callable[[dict], str], result: RunResult | None = None) -> RunState:
     """Returns the state of a run beside what a launch would make of it today.
 
     Of result.json no more is read than what says how it was made. Raises UserError where that is damaged.
 
     Args:
       changes: says how a configuration, as it was written, differs from the one that the run is to have; "" for not.
+      result: its result, where that is at hand and need not be read.
     """
     found, made, other = of_files(folder), "", ""
     if found.finished or folder.config.exists():
         try:
-            head = folder.read("result" if found.finished else "config")
+            head = _head(result) if result else folder.read("result" if found.finished else "config")
         except DamagedFile:
             if found.finished:
                 raise
@@ -121,6 +122,11 @@ def of(folder: RunDir, changes: Callable[[dict], str]) -> RunState:
     if holder := lease.holder(folder.path):
         return RunState("running", str(holder), numerics=made)
     return stale if other and found.name != "failed" else dataclasses.replace(found, numerics=made)
+
+
+def _head(result):
+    """Returns of a result what says how it was made."""
+    return {"config": result.config} | ({} if result.numerics is None else {"numerics": result.numerics})
 
 
 def _of_damaged(folder):
