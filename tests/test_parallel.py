@@ -30,10 +30,11 @@ from tx.training.training_run import TrainingRun
 TESTS = pathlib.Path(__file__).parent
 
 
-def started(module, *arguments, devices=1, **variables):
+def started(module, *arguments, devices=1, within=(), **variables):
     """Starts a test module's `main` in a process with so many simulated devices, as strict as tests are.
 
-    No variable of the environment makes it one of many processes, but those that are given.
+    No variable of the environment makes it one of many processes, but those that are given; `within` is a command that
+    starts it.
     """
     code = "import jaxtyping; jaxtyping.install_import_hook('tx', 'typechecker.checked'); "
     code += f"import sys, {module}; {module}.main(*sys.argv[1:])"
@@ -46,7 +47,7 @@ def started(module, *arguments, devices=1, **variables):
         "JAX_NUMPY_RANK_PROMOTION": "raise",
     }
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        [*within, sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
         env=inherited | own | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -59,8 +59,8 @@ def main(argv: list[str]) -> None:
                 others.append((config, run, trained_in))
         if others and jax.process_count() > 1:
             raise UserError("--trained_in: one process is enough, and several cannot")
-        if jax.process_count() > 1:  # they would stop at different steps, and wait for one another
-            run_experiments(runs)
+        if jax.process_count() > 1:
+            _make_together(runs)
         else:
             _make(runs, others, closing.enter_context(Interruption()))
 
@@ -95,6 +95,20 @@ def _asked(argv: list[str]) -> tuple[list[Request], bool]:
     return [Request(cli.config_from(argv)[0], RunDir(args.workdir), trained_in)], args.rehearse
 
 
+def _make_together(runs: list[Run]) -> None:
+    """Makes runs as one of several processes, which stop at the same step (`tx.runtime.distributed`)."""
+    try:
+        run_experiments(runs)
+    except Interrupted as where:
+        distributed.part()  # once what process 0 has saved is there
+        _end_interrupted(where)
+
+
+def _end_interrupted(where: Interrupted) -> None:
+    print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
+    sys.exit(STATUS)
+
+
 def _make(runs: list[Run], others: list[tuple[ConfigDict, RunDir, RunDir]], interruption: Interruption) -> None:
     """Makes runs that are trained, side by side, then those that take the parameters of another, one by one."""
     try:
@@ -106,8 +120,7 @@ def _make(runs: list[Run], others: list[tuple[ConfigDict, RunDir, RunDir]], inte
                 if interruption.asked:
                     raise Interrupted("between two runs")
     except Interrupted as where:
-        print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
-        sys.exit(STATUS)
+        _end_interrupted(where)
     except (Held, Lost) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(HELD_STATUS if isinstance(error, Held) else LOST_STATUS)

@@ -9,7 +9,7 @@ under Slurm, Open MPI, Kubernetes and on TPU pods. Without these variables a pro
 does nothing.
 
 All processes read the same data and compute the same things. Process 0 alone reads and writes the run's folder, so no
-file system need be shared.
+file system need be shared. SIGTERM to any of them has all save the same step and end (`asked_to_end`).
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from tx.errors import UserError
+from tx.runtime.signals import Interrupted
 
 COORDINATOR, PROCESSES, PROCESS = VARIABLES = ("TX_COORDINATOR", "TX_PROCESSES", "TX_PROCESS")
 
@@ -41,8 +43,8 @@ def join() -> None:
     if not given:
         return
     settings = {} if given == {COORDINATOR: "auto"} else _settings(given)
-    # It would take SIGTERM for the notice of a machine to be withdrawn, and keep the process from ending.
-    jax.config.update("jax_enable_preemption_service", False)
+    # It takes SIGTERM for the notice that a machine is withdrawn: no process ends by it before all have saved.
+    jax.config.update("jax_enable_preemption_service", True)
     try:
         jax.distributed.initialize(**settings, shutdown_timeout_seconds=PATIENCE)
     except (RuntimeError, ValueError) as error:
@@ -108,6 +110,15 @@ def broadcast_value(decide: Callable[[], Any]) -> Any:
     return answer["value"]
 
 
+def asked_to_end(step: int) -> bool:
+    """Returns whether this is the step after which all processes save and end, since one of them got SIGTERM.
+
+    Every process has to ask after each step. They agree on one that none of them has begun yet; where the training is
+    over before it, it ends as ever.
+    """
+    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+
+
 def shared(tree: Any) -> Any:
     """Returns the first process's arrays on every process; the others give arrays of the same shapes and types."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
@@ -116,7 +127,12 @@ def shared(tree: Any) -> Any:
 def part() -> bool:
     """Parts from the other processes, once all are here; returns whether this is the first, which goes on alone."""
     alone = is_primary()
-    if jax.process_count() > 1:
+    if jax.distributed.is_initialized():
         multihost_utils.sync_global_devices("part")  # the first may still be writing a checkpoint
-    jax.distributed.shutdown()
+        jax.distributed.shutdown()
+        signal.signal(signal.SIGTERM, _interrupt)  # nobody is left to agree with
     return alone
+
+
+def _interrupt(number, _frame):
+    raise Interrupted(signal.Signals(number).name)

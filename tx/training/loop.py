@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 
 from tx.evaluation.perplexity import dev_batches, make_eval
+from tx.runtime import distributed
 from tx.runtime.memory import named_training
 from tx.runtime.signals import Interrupted, Interruption
 from tx.training.hooks import Hook, StepEnd
@@ -46,7 +47,8 @@ def train(
         for step in range(first + recipe.steps_per_dispatch, recipe.steps + 1, recipe.steps_per_dispatch):
             batch = group.draw()
             state, metrics = train_step(state, batch)
-            end = StepEnd(step, state, metrics, batch, last=step == recipe.steps, asked=interruption.asked)
+            asked = interruption.asked or distributed.asked_to_end(step)
+            end = StepEnd(step, state, metrics, batch, last=step == recipe.steps, asked=asked)
             for hook in hooks:
                 if hook.due(end):
                     hook.act(end)
