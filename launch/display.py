@@ -81,11 +81,19 @@ class View:
         """Reports a failure after which the run is tried again."""
         self._say(f"again  {run.label}: {outcome.error} (see {job.log})")
 
-    def elsewhere(self, run: PlannedRun) -> None:
-        """Reports a run that another launch has done."""
-        self._ended.append((None, run, Outcome("done")))
-        self._clock.ended(None, run, True)
-        self._say(f"done   [{len(self._ended)}/{len(self._todo)}] {run.label} by another launch, {self._left()} left")
+    def elsewhere(self, run: PlannedRun, outcome: Outcome) -> None:
+        """Reports a run that another launch has done, or given up."""
+        self._ended.append((None, run, outcome))
+        self._clock.ended(None, run, outcome.name == "done")
+        counted = f"[{len(self._ended)}/{len(self._todo)}] {run.label}"
+        if outcome.name == "done":
+            self._say(f"done   {counted} by another launch, {self._left()} left")
+        else:
+            self._say(f"FAILED {counted} in another launch: {outcome.error}")
+
+    def left(self, count: int) -> None:
+        """Reports how many runs are left to others, who are at work on them."""
+        self._say(f"leaves {count} runs that others are making: nothing else is left")
 
     def held(self, held: Mapping[str, Holder]) -> None:
         """Reports who is at work on runs that wait, once each."""

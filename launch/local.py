@@ -17,6 +17,7 @@ ended, and goes on at the next launch).
 import argparse
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import signal
@@ -28,15 +29,15 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compilation_cache, display, grouping, plan, power, request, status, tuning
-from launch.display import View, plan_table, say
+from launch import compilation_cache, display, grouping, plan, power, request, status, tuning, worker
+from launch.display import plan_table, say
 from launch.plan import PlannedRun
-from launch.pool import Command, Job, Pool, describe_signal, outcome
-from launch.queue import Queue
+from launch.pool import Command, Pool, describe_signal
 from launch.resources import default_jobs
 from launch.text import with_text
 from launch.tuning import Stage
 from launch.watchdog import Watch, watched
+from launch.worker import ALONE, POLL, Place, Tally
 from tx import cli, plugins
 from tx.errors import UserError, last_error, one_line_errors
 from tx.model import flops
@@ -48,9 +49,9 @@ from tx.runtime.signals import taken
 
 MEMORY_PER_RUN = 2 << 30  # bytes that a small run is given, so that processes side by side do not swap
 TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether there are so many
-POLL = 0.2  # seconds between looks at the processes
 RETRIES = 1
 STALLED = 30.0  # minutes
+INTERRUPTED = 130  # exit status of a launch that was (128 + SIGINT)
 
 
 def train_command(runs: Sequence[PlannedRun]) -> list[str]:
@@ -157,61 +158,28 @@ def launch(
     command: Command = train_command,
     retries: int = RETRIES,
     stalled: float = math.inf,
-) -> int:
-    """Runs what is not done, and returns how many runs failed, or were interrupted by others.
-
-    What another launch is at work on is left to it, and waited for: if that one dies, its runs are taken over.
+    place: Place = ALONE,
+) -> Tally:
+    """Runs what is not done, and returns what became of it; see `launch.worker.work`.
 
     Args:
-      runs: all that were asked for.
-      groups: those that are not done, in the order in which to start them; one process a group.
       workdir: where the runs' shared compilation cache lies.
       jobs: how many processes at once; None for `default_jobs`.
-      console: where to show it.
       command: the command line of a process.
-      retries: how many times a run that failed is started again.
       stalled: seconds without progress after which a process is ended.
     """
-    queue, failed = Queue(groups, retries), 0
+    threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
+    if place.pool:
+        return worker.work(runs, groups, place.pool(jobs, command, threads, stalled), console, retries, place)
     cache = workdir / compilation_cache.FOLDER
     if why := compilation_cache.why_unusable(cache):
         say(console, f"note: {why}: what one process has compiled, others compile again")
     defaults = {} if why else compilation_cache.variables(cache)
     need = max(map(_memory, groups), default=0.0)
-    threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
-    pool = Pool(jobs or default_jobs(len(groups), need, threads), command, defaults, threads, stalled)
-    with View(runs, [run for group in groups for run in group], pool.running, console) as view, pool:
-        while queue or pool.running:
-            while pool.free and (group := queue.next()):
-                view.started(pool.start(group))
-            for run in queue.taken_elsewhere():
-                view.elsewhere(run)
-            view.held(queue.held)
-            over = pool.finished()
-            view.noted([*over, *pool.running])
-            for ended in over:
-                compilation_cache.write_checksums(cache)
-                failed += _settle(ended, queue, view)
-            view.refresh()
-            time.sleep(POLL)
-    view.summary()
-    return failed
-
-
-def _settle(job: Job, queue: Queue, view: View) -> int:
-    """Says what became of the runs of a job, and has those wait that go on; returns how many are given up."""
-    failed = 0
-    for run in job.runs:
-        became = outcome(job, run)
-        if became.name == "held":
-            queue.put_back(run)
-        elif became.name == "failed" and queue.failed(run):
-            view.again(job, run, became)
-        else:
-            queue.over(run)
-            failed += became.name != "done"
-            view.ended(job, run, became)
-    return failed
+    pool = Pool(jobs or default_jobs(len(groups), need, threads), command, defaults, threads, stalled, place.grace)
+    return worker.work(
+        runs, groups, pool, console, retries, place, functools.partial(compilation_cache.write_checksums, cache)
+    )
 
 
 def _status_parser() -> argparse.ArgumentParser:
@@ -225,10 +193,13 @@ def _status_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
-        prog="python -m launch.local", description="Runs a sweep on this machine.", parents=[_status_parser()]
-    )
+def parser_of(
+    prog: str = "python -m launch.local",
+    description: str = "Runs a sweep on this machine.",
+    parents: Sequence[argparse.ArgumentParser] = (),
+) -> argparse.ArgumentParser:
+    """Returns the parser of a launch's arguments, and those of `parents`, which an engine has besides."""
+    parser = cli.Parser(prog=prog, description=description, parents=[_status_parser(), *parents])
     plan.add_arguments(parser)
     parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (default: by cores and memory)")
     parser.add_argument(
@@ -283,43 +254,72 @@ def main(
     command: Command = train_command,
     prepare: Callable[[Sequence[PlannedRun]], None] = prepare,
     report: Callable[[Sequence[pathlib.Path]], None] = report,
+    place: Place = ALONE,
 ) -> int:
-    """Plans, runs and reports; returns the exit status. The keywords take the place of training in tests."""
+    """Plans, runs and reports; returns the exit status. All keywords but the last take training's place in tests.
+
+    Args:
+      place: of this launch among those that make the sweep.
+    """
     console = display.console()
     argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
-    if (found := _status_parser().parse_known_args(argv)[0].status) is not None:
-        imports.recall([found])
-        status.show(found, console)
+    if show_status(argv, console):
         return 0
-    args = _parser().parse_args(argv)
+    args = checked(parser_of().parse_args(argv))
+    stages = tuning.stages(args)
+    if args.dry_run:
+        show_plan(stages, args, console)
+        return 0
+    for line in plan.left_out(args):
+        say(console, line)
+    if place.since is None:
+        place = place._replace(since=time.time())
+    failed = left = 0
+    folders = {}
+    with _interruptible():
+        try:
+            for stage in stages:
+                stays = place.stays or stage is not stages[-1]  # the next one goes by all of this one
+                runs, tally = _carry_out(stage, args, console, command, prepare, place._replace(stays=stays))
+                failed, left = failed + tally.failed, left + tally.left
+                folders |= dict.fromkeys(args.workdir / run.sweep for run in runs)
+            if not left:  # else who makes the last run has more to report
+                with watched("making the tables", args.stalled * 60):
+                    report(list(folders))
+        except KeyboardInterrupt:
+            console.print("interrupted: the same command goes on from here")
+            return INTERRUPTED
+    return 1 if failed else 0
+
+
+def show_status(argv: Sequence[str], console: Console) -> bool:
+    """Prints the state of every run where arguments ask for that with --status; returns whether they do."""
+    if (found := _status_parser().parse_known_args(argv)[0].status) is None:
+        return False
+    imports.recall([found])
+    status.show(found, console)
+    return True
+
+
+def checked(args: argparse.Namespace) -> argparse.Namespace:
+    """Returns parsed arguments; UserError for a number that is none of its kind."""
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1; got {args.jobs}")
     if not args.stalled > 0:
         raise UserError(f"--stalled must be above 0 minutes; got {args.stalled:g}")
     if args.retries < 0:
         raise UserError(f"--retries must be at least 0; got {args.retries}")
-    stages = tuning.stages(args)
+    return args
+
+
+def show_plan(stages: Sequence[Stage], args: argparse.Namespace, console: Console) -> None:
+    """Prints what a launch would run; UserError where a folder holds another configuration."""
     for line in plan.left_out(args):
         say(console, line)
-    if args.dry_run:
-        runs = [run for stage in stages for run in _shown(stage, args, console)]
-        plan.refuse_clashes(runs)
-        for line in power.lines(runs, args.workdir):
-            say(console, line)
-        return 0
-    failed, folders = 0, {}
-    with _interruptible():
-        try:
-            for stage in stages:
-                runs, failures = _carry_out(stage, args, console, command, prepare)
-                failed += failures
-                folders |= dict.fromkeys(args.workdir / run.sweep for run in runs)
-            with watched("making the tables", args.stalled * 60):
-                report(list(folders))
-        except KeyboardInterrupt:
-            console.print("interrupted: the same command goes on from here")
-            return 130
-    return 1 if failed else 0
+    runs = [run for stage in stages for run in _shown(stage, args, console)]
+    plan.refuse_clashes(runs)
+    for line in power.lines(runs, args.workdir):
+        say(console, line)
 
 
 def _shown(stage: Stage, args: argparse.Namespace, console: Console) -> list[PlannedRun]:
@@ -339,8 +339,8 @@ def _say_differences(runs: Sequence[PlannedRun], args: argparse.Namespace, conso
         say(console, note + mend)
 
 
-def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun], int]:
-    """Makes the runs of a stage that are not done; returns all of them, and how many failed."""
+def _carry_out(stage, args, console, command, prepare, place) -> tuple[list[PlannedRun], Tally]:
+    """Makes the runs of a stage that are not done; returns all of them, and what became of them."""
     planned = stage.plan()
     runs = with_text(planned)
     plan.refuse_clashes(runs)
@@ -363,15 +363,16 @@ def _carry_out(stage, args, console, command, prepare) -> tuple[list[PlannedRun]
         _set_aside(stale, console)
         runs = with_text(stage.plan())
         groups = grouping.groups(runs, args.stack)
-    request.remember(args, runs)
+    if place.number is None:  # else who submitted it has
+        request.remember(args, runs)
     stage.begun()
     if stage.title:
         say(console, f"{stage.title}: {len(runs)} runs")
     _say_differences(runs, args, console)
-    failed = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries, args.stalled * 60)
+    tally = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries, args.stalled * 60, place)
     for line in stage.ended():
         say(console, line)
-    return runs, failed
+    return runs, tally
 
 
 def _is_done_otherwise(run):

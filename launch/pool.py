@@ -59,6 +59,10 @@ class Job:
         """Seconds that it has run, or ran."""
         return (self.ended or time.monotonic()) - self.began
 
+    def outcome(self, run: PlannedRun) -> "Outcome":
+        """Returns the outcome of one of its runs, once it has ended; see `outcome`."""
+        return outcome(self, run)
+
     @property
     def log(self) -> pathlib.Path:
         """The file of the process's standard output and error: log.txt in the folder of its first run."""
@@ -99,14 +103,21 @@ class Pool:
       defaults: environment variables for the processes where this process has none of that name.
       threads: the most in a process.
       stalled: seconds without progress after which a process is ended.
+      grace: seconds that a process has to save and end after SIGTERM.
     """
 
     def __init__(
-        self, jobs: int, command: Command, defaults: dict[str, str], threads: int = 1, stalled: float = math.inf
+        self,
+        jobs: int,
+        command: Command,
+        defaults: dict[str, str],
+        threads: int = 1,
+        stalled: float = math.inf,
+        grace: float = GRACE,
     ):
         self.free = slots(jobs, threads)
         self.running: list[Job] = []
-        self._command, self._defaults, self._stalled = command, defaults, stalled
+        self._command, self._defaults, self._stalled, self._grace = command, defaults, stalled, grace
 
     def __enter__(self):
         return self
@@ -115,7 +126,7 @@ class Pool:
         running = [job for job in self.running if job.process]
         for job in running:
             _signal(job.process, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + self._grace
         for job in running:
             try:
                 job.process.wait(max(0.0, deadline - time.monotonic()))

@@ -1,13 +1,16 @@
 """Queue of a launch: what is still to do, less what others do meanwhile, plus what is to be tried again."""
 
 import collections
+import contextlib
 import os
 import time
 from collections.abc import Sequence
 
+from launch import failures
 from launch.plan import PlannedRun
+from launch.pool import Outcome
 from tx.errors import UserError
-from tx.runs import lease
+from tx.runs import lease, state
 
 PATIENCE = 2.0  # seconds between looks at runs that others hold
 
@@ -17,19 +20,27 @@ class Queue:
 
     Args:
       groups: in the order in which to start them.
-      retries: how many times a run that failed is started again.
+      retries: how many times a run that failed is started again, whoever started it.
+      since: failures before this time do not count, in seconds since 1970; None for now.
+      first: which of the groups that nobody has in hand is taken out first, from 0: workers that start at one moment
+        would all take the same one.
 
     Attributes:
       held: {run's label: its holder} of those that others were found to make.
+      left_to_others: whether at the last look all that wait were others' or waited for theirs.
     """
 
-    def __init__(self, groups: Sequence[Sequence[PlannedRun]], retries: int):
+    def __init__(
+        self, groups: Sequence[Sequence[PlannedRun]], retries: int, since: float | None = None, first: int = 0
+    ):
         self._waiting = [list(group) for group in groups]
         self._retries, self._failures = retries, collections.Counter()
+        self._since, self._first = time.time() if since is None else since, first
         self._looked = -PATIENCE
-        self._elsewhere: list[PlannedRun] = []
+        self._elsewhere: list[tuple[PlannedRun, Outcome]] = []
         self._open = {run.folder.path for group in groups for run in group}  # neither done nor given up
         self.held: dict[str, lease.Holder] = {}
+        self.left_to_others = False
 
     def __len__(self) -> int:
         """Returns how many runs wait."""
@@ -42,24 +53,30 @@ class Queue:
         """
         if time.monotonic() - self._looked < PATIENCE:
             return None
+        free = []
         for group in list(self._waiting):
-            for run in [run for run in group if os.path.exists(run.folder.result)]:
-                group.remove(run)
-                self.over(run)
-                self._elsewhere.append(run)
+            self._drop_ended(group)
             if any(run.trained_in and run.trained_in.path in self._open for run in group):
                 continue
             holders = {run.label: holder for run in group if (holder := _holder(run))}
-            if not group or not holders:
+            if not group:
                 self._waiting.remove(group)
-            if group and not holders:
-                return group
+            elif not holders:
+                free.append(group)
+                if len(free) > self._first:
+                    break
             self.held |= holders
+        if free:
+            group = free[self._first % len(free)]
+            self._first = 0
+            self._waiting.remove(group)
+            return group
         self._looked = time.monotonic()  # nobody's is left
+        self.left_to_others = bool(self._waiting)
         return None
 
-    def taken_elsewhere(self) -> list[PlannedRun]:
-        """Returns the runs that were found done by another launch since the last call."""
+    def ended_elsewhere(self) -> list[tuple[PlannedRun, Outcome]]:
+        """Returns the runs that were found done, or given up, by another launch since the last call."""
         found, self._elsewhere = self._elsewhere, []
         return found
 
@@ -67,10 +84,12 @@ class Queue:
         """Adds a run that another process had in hand."""
         self._add(run)
 
-    def failed(self, run: PlannedRun) -> bool:
+    def failed(self, run: PlannedRun, error: str) -> bool:
         """Counts a failure; returns whether the run waits again."""
         self._failures[run.label] += 1
-        again = self._failures[run.label] <= self._retries
+        with contextlib.suppress(OSError):  # a full disk: then each who makes the sweep counts its own
+            failures.add(run.folder, error)
+        again = self._count(run) <= self._retries
         if again:
             self._add(run)
         return again
@@ -78,11 +97,30 @@ class Queue:
     def over(self, run: PlannedRun) -> None:
         """Records that a run is done, or given up: what waited for its parameters waits no longer."""
         self._open.discard(run.folder.path)
-        self._looked = -PATIENCE
+        self._look_again()
+
+    def _drop_ended(self, group):
+        """Takes the runs out of a group that another launch has done, or given up."""
+        for run in list(group):
+            if os.path.exists(run.folder.result):
+                became = Outcome("done")
+            elif self._count(run) > self._retries and os.path.exists(run.folder.error):
+                became = Outcome("failed", state.error_of(run.folder))
+            else:
+                continue
+            group.remove(run)
+            self.over(run)
+            self._elsewhere.append((run, became))
+
+    def _count(self, run):
+        return max(self._failures[run.label], failures.count(run.folder, self._since))
 
     def _add(self, run):
         self._waiting.append([run])
-        self._looked = -PATIENCE
+        self._look_again()
+
+    def _look_again(self):
+        self._looked, self.left_to_others = -PATIENCE, False
 
 
 def _holder(run):

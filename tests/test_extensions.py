@@ -216,7 +216,7 @@ def test_own_text_and_a_scale_as_written_are_what_they_are_called(own_text, monk
     assert command.main(listed) == 0
     assert "Scale mine: my own sentences" in capsys.readouterr().out
     for arguments in (launch, own):
-        args = local._parser().parse_intermixed_args(plugins.take(arguments))
+        args = local.parser_of().parse_intermixed_args(plugins.take(arguments))
         local.prepare(runs := plan.make(args))
         for run in runs:
             c = run.config

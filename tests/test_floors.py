@@ -32,11 +32,12 @@ FLOORS = {
         ["command", "gpu.__main__", "plan.__main__", "scripted"],
         ["gpu.session gpu.bundle gpu.take"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local verify"],
+        ["worker"],
         ["status", "tuning"],
         ["display", "forecast", "grouping", "power", "queue", "request", "text"],
         ["time_left"],
         ["pool"],
-        ["devices", "plan", "resources", "compilation_cache", "watchdog"],
+        ["devices", "failures", "plan", "resources", "compilation_cache", "watchdog"],
         ["assignments", "completion", "matching"],
     ],
 }

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from experiments import points, registry
-from launch import display, grouping, local, plan, pool, queue, resources
+from launch import display, grouping, local, plan, pool, queue, resources, worker
 from tx.data import cache, corpora
 from tx.errors import UserError
 from tx.files import to_json
@@ -97,7 +97,7 @@ class Launcher:
 
 @pytest.fixture
 def launcher(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "POLL", 0.01)
+    monkeypatch.setattr(worker, "POLL", 0.01)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     made = Launcher(tmp_path)
     monkeypatch.setenv("FAKE_LOG", str(made.log))

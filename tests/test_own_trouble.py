@@ -8,7 +8,7 @@ import textwrap
 import pytest
 from test_launch import planned
 
-from launch import compilation_cache, local, pool, resources
+from launch import compilation_cache, local, pool, resources, worker
 from tx.errors import last_error
 from tx.runs.run_dir import RunDir
 from tx.runtime.signals import PARENT, Interrupted, Interruption, taken
@@ -51,7 +51,7 @@ DONE = ("base", "B/d_k=32")
 @pytest.fixture
 def launch(tmp_path, monkeypatch):
     """Launches rows of Table 3 with a trainer of this text, and returns the exit status."""
-    monkeypatch.setattr(local, "POLL", 0.01)
+    monkeypatch.setattr(worker, "POLL", 0.01)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     script = tmp_path / "trainer.py"
 

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 from test_launch import Launcher, hold, planned
 
-from launch import local
+from launch import local, worker
 from tx.errors import UserError
 from tx.files import to_json
 from tx.runs.run_dir import RunDir
@@ -16,7 +16,7 @@ FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints", "tensorbo
 
 @pytest.fixture
 def launcher(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "POLL", 0.01)
+    monkeypatch.setattr(worker, "POLL", 0.01)
     made = Launcher(tmp_path)
     monkeypatch.setenv("FAKE_LOG", str(made.log))
     return made

@@ -83,7 +83,7 @@ def recorded(workdir):
 
 
 def arguments(*given):
-    return local._parser().parse_intermixed_args(given)
+    return local.parser_of().parse_intermixed_args(given)
 
 
 def runs(planned):

@@ -36,6 +36,7 @@ QUIET = 300.0  # seconds without a sign of progress that are worth a word
 EXPIRY = 60.0  # seconds without one, after which a holder elsewhere is dead
 HELD_STATUS = 77  # of a process that found its run held, and did nothing
 LOST_STATUS = 76  # of a process that ended because another one has taken its lease over
+ENGINE = "TX_ENGINE"  # environment variable: what started this process, and its number there ("slurm job 12_3")
 
 
 class Held(UserError):
@@ -57,6 +58,7 @@ class Holder:
       since: when it claimed the lease, in seconds since 1970 by its own clock.
       beat: seconds since its last sign of life.
       quiet: seconds since its last sign of progress (`tx.runtime.liveness`).
+      engine: what started it, such as "slurm job 12_3"; "" where that is a launch on its own machine, or a person.
     """
 
     host: str
@@ -65,11 +67,13 @@ class Holder:
     since: float
     beat: float
     quiet: float = 0.0
+    engine: str = ""
 
     def __str__(self):
         since = datetime.datetime.fromtimestamp(self.since).isoformat(" ", "seconds")
         quiet = f", no progress for {self.quiet / 60:.0f} minutes" if self.quiet >= QUIET else ""
-        return f"process {self.pid} on {self.host} since {since} ({self.doing}{quiet})"
+        engine = f" of {self.engine}" if self.engine else ""
+        return f"process {self.pid}{engine} on {self.host} since {since} ({self.doing}{quiet})"
 
 
 def holder(folder: pathlib.Path) -> Holder | None:
@@ -120,6 +124,7 @@ class Lease:
             "start": _process(os.getpid())[1],
             "since": time.time(),
             "doing": "starting",
+            "engine": os.environ.get(ENGINE, ""),
             "released": False,
             "token": uuid.uuid4().hex,  # tells this claim from one of the same number, if the folder is made anew
         }
@@ -205,7 +210,8 @@ class _Claim:
 
     def holder(self, now: float) -> Holder:
         known = {"host": "an unknown host", "pid": 0, "doing": "unknown", "since": self.touched} | self.record
-        return Holder(*(known[name] for name in ("host", "pid", "doing", "since")), max(0.0, now - self.touched))
+        told = (known[name] for name in ("host", "pid", "doing", "since"))
+        return Holder(*told, max(0.0, now - self.touched), engine=known.get("engine", ""))
 
     def alive(self, now: float) -> bool:
         if self.record.get("released"):
@@ -234,6 +240,7 @@ def _read(text: bytes) -> dict:
     try:
         record = json.loads(text)
         sound = all(isinstance(record[name], kind) for name, kind in kinds.items())
+        sound = sound and isinstance(record.get("engine", ""), str)  # older files lack it
         return record if sound and 0 < record["pid"] < 1 << 31 and 0 <= record["since"] < 1e11 else {}
     except (ValueError, TypeError, KeyError, RecursionError):
         return {}
