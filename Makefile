@@ -18,7 +18,7 @@ INSTALL := -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # Slow ones that are many and small; the others take the whole machine, one after the other.
 MANY := tests/test_catalogue.py
 
-.PHONY: smoke test test-slow wmt-venv lint constraints gpu-bundle gpu gpu-take
+.PHONY: smoke test test-slow test-engines wmt-venv lint constraints gpu-bundle gpu gpu-take
 
 # Every row of Table 3 on the built-in corpus, through to the printed table.
 smoke: $(VENV)/.installed
@@ -32,6 +32,10 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test $(VENV)-wmt/.installed
 	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python $(BIN)/python -m pytest -m slow --ignore=$(MANY) $(PYTEST_ARGS)
 	PJRT_NPROC=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=8 $(PYTEST_ARGS) $(MANY)
+
+# On Slurm (Debian's slurm-wlm and munge, as root) and Ray, which the tests start here; what is missing is skipped.
+test-engines: $(VENV)/.installed-engines
+	PJRT_NPROC=1 $(BIN)/python -m pytest -m engines -rs tests/engines $(PYTEST_ARGS)
 
 # A second environment with TensorFlow, which prepares TFDS's own WMT sets; training never needs it.
 wmt-venv: $(VENV)-wmt/.installed
@@ -55,7 +59,7 @@ gpu:
 # Pins one version of everything for every Python and platform; accelerators' wheels are for the machine to choose.
 constraints:
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --no-annotate \
-		--no-header --no-emit-index-url --no-emit-find-links --extra test --extra wmt \
+		--no-header --no-emit-index-url --no-emit-find-links --extra test --extra wmt --extra slurm --extra ray \
 		--output-file constraints.txt pyproject.toml
 	! grep -nE '://|index-url|find-links' constraints.txt
 
@@ -67,6 +71,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python $(INSTALL) -e '.[test]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-engines: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python $(INSTALL) -e '.[test,slurm,ray]'
+	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)-wmt/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-wmt

@@ -169,14 +169,15 @@ def launch(
       stalled: seconds without progress after which a process is ended.
     """
     threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
-    if place.pool:
-        return worker.work(runs, groups, place.pool(jobs, command, threads, stalled), console, retries, place)
     cache = workdir / compilation_cache.FOLDER
     if why := compilation_cache.why_unusable(cache):
         say(console, f"note: {why}: what one process has compiled, others compile again")
     defaults = {} if why else compilation_cache.variables(cache)
-    need = max(map(_memory, groups), default=0.0)
-    pool = Pool(jobs or default_jobs(len(groups), need, threads), command, defaults, threads, stalled, place.grace)
+    if place.pool:
+        pool = place.pool(jobs, command, defaults, threads, stalled)
+    else:
+        jobs = jobs or default_jobs(len(groups), max(map(_memory, groups), default=0.0), threads)
+        pool = Pool(jobs, command, defaults, threads, stalled, place.grace)
     return worker.work(
         runs, groups, pool, console, retries, place, functools.partial(compilation_cache.write_checksums, cache)
     )
@@ -341,6 +342,25 @@ def _say_differences(runs: Sequence[PlannedRun], args: argparse.Namespace, conso
 
 def _carry_out(stage, args, console, command, prepare, place) -> tuple[list[PlannedRun], Tally]:
     """Makes the runs of a stage that are not done; returns all of them, and what became of them."""
+    runs, groups = make_ready(stage, args, console, command, prepare, place)
+    tally = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries, args.stalled * 60, place)
+    for line in stage.ended():
+        say(console, line)
+    return runs, tally
+
+
+def make_ready(
+    stage: Stage,
+    args: argparse.Namespace,
+    console: Console,
+    command: Command = train_command,
+    prepare: Callable[[Sequence[PlannedRun]], None] = prepare,
+    place: Place = ALONE,
+) -> tuple[list[PlannedRun], list[list[PlannedRun]]]:
+    """Prepares what the runs of a stage need and records what is asked for; returns all runs, and groups of what to do.
+
+    Raises UserError where something stands in their way.
+    """
     planned = stage.plan()
     runs = with_text(planned)
     plan.refuse_clashes(runs)
@@ -369,10 +389,7 @@ def _carry_out(stage, args, console, command, prepare, place) -> tuple[list[Plan
     if stage.title:
         say(console, f"{stage.title}: {len(runs)} runs")
     _say_differences(runs, args, console)
-    tally = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries, args.stalled * 60, place)
-    for line in stage.ended():
-        say(console, line)
-    return runs, tally
+    return runs, groups
 
 
 def _is_done_otherwise(run):

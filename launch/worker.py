@@ -50,14 +50,15 @@ class Place(NamedTuple):
       stays: whether it waits for what others are making, and takes over from the dead; else it leaves that to them.
       since: failures before this time do not count, in seconds since 1970; None for now.
       grace: seconds that a process has to save and end when the worker is to end.
-      pool: makes a pool of jobs elsewhere, of (jobs or None, command, threads, stalled); None for processes here.
+      pool: makes a pool of jobs elsewhere, of (jobs or None, command, defaults, threads, stalled),
+        the last four as `launch.pool.Pool` takes them; None for processes here.
     """
 
     number: int | None = None
     stays: bool = True
     since: float | None = None
     grace: float = GRACE
-    pool: Callable[[int | None, Command, int, float], JobPool] | None = None
+    pool: Callable[[int | None, Command, dict[str, str], int, float], JobPool] | None = None
 
 
 ALONE = Place()

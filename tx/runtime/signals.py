@@ -11,6 +11,8 @@ from typing import Any
 
 PARENT = "TX_LAUNCHER"  # environment variable: the process that started this one, which ends when that is gone
 STACKS = signal.SIGUSR1  # asks a process that was launched for the stacks of its threads
+# Slurm's notice of a time limit reaches every process of a job; the launcher acts on it, and ends the others.
+NOTICE = signal.SIGUSR2
 LOOK = 1.0  # seconds between looks at it
 STATUS = 75  # of a process that was interrupted and goes on when it is started again (sysexits.h: EX_TEMPFAIL)
 
@@ -29,11 +31,12 @@ def write_stacks_when_asked() -> None:
     """Has a process that was launched write the stacks of all its threads to its log on STACKS, and go on.
 
     It does so from within a call that never returns, too; and once more where it crashes, as libraries may where they
-    get no memory for a thread.
+    get no memory for a thread. NOTICE, which would kill it, is ignored.
     """
     if os.environ.get(PARENT):
         faulthandler.enable(file=sys.__stderr__)
         faulthandler.register(STACKS, file=sys.__stderr__, all_threads=True)
+        signal.signal(NOTICE, signal.SIG_IGN)
 
 
 class Interrupted(BaseException):
