@@ -89,7 +89,7 @@ def _minutes(text: str) -> int:
 @one_line_errors
 def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[PlannedRun]], None] = local.prepare) -> int:
     """Prepares and submits; returns the exit status."""
-    console = local.console_here()
+    console = display.console()
     argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
     if local.show_status(argv, console):
         return 0

@@ -31,8 +31,8 @@ FLOORS = {
     "launch": [
         ["command", "gpu.__main__", "plan.__main__", "scripted"],
         ["gpu.session gpu.bundle gpu.take"],
-        ["slurm"],
-        ["slurm_worker"],
+        ["slurm", "ray"],
+        ["slurm_worker", "ray_pool"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local verify"],
         ["worker"],
         ["status", "tuning"],

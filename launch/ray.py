@@ -1,0 +1,74 @@
+"""Runs a sweep on a Ray cluster, a task a run.
+
+    python -m launch.ray table3@multi30k --workdir=SHARED [--address=HOST:PORT] [--cpus=2] [--gpus=1]
+        [ARGUMENTS OF launch.local ...]
+
+Without --address it is the cluster of $RAY_ADDRESS, or one that runs on this machine; where there is none one is
+started here, for as long as the launch lasts. What a task leaves undone because its node died is made on another. This
+process plans, waits and writes the tables; what runs is ended with it, and goes on at the next launch. The folder must
+be shared by all nodes, and the project installed there. With --jobs=N there are N tasks at once, some of them waiting
+for room: a cluster that grows on demand then grows.
+
+Exit status: as of `launch.local`.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from launch import local
+from launch.plan import PlannedRun
+from launch.worker import Place
+from tx import cli, plugins
+from tx.errors import UserError, one_line_errors
+
+
+def _own_parser() -> argparse.ArgumentParser:
+    """Returns the parser of what Ray takes besides a launch's arguments."""
+    parser = cli.Parser(add_help=False, allow_abbrev=False)
+    group = parser.add_argument_group("Ray")
+    group.add_argument("--address", metavar="ADDRESS", help="of the cluster (default: $RAY_ADDRESS, or one here)")
+    group.add_argument("--cpus", type=float, default=1.0, metavar="N", help="cores a run (default: %(default)g)")
+    group.add_argument(
+        "--gpus", type=float, default=0.0, metavar="N", help="GPUs a run, or the share of one (default: %(default)g)"
+    )
+    return parser
+
+
+@one_line_errors
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    prepare: Callable[[Sequence[PlannedRun]], None] = local.prepare,
+    report: Callable[[Sequence[pathlib.Path]], None] = local.report,
+) -> int:
+    """Plans, runs and reports; returns the exit status."""
+    argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
+    if local.show_status(argv, display.console()):
+        return 0
+    args = local.parser_of("python -m launch.ray", __doc__.splitlines()[0], [_own_parser()]).parse_args(argv)
+    if not (args.cpus > 0 and args.gpus >= 0):
+        raise UserError(f"--cpus must be above 0, --gpus at least 0; got {args.cpus:g} and {args.gpus:g}")
+    rest = [*_own_parser().parse_known_args(argv)[1], "--no_rehearsal"]  # the memory here is not that of a node
+    if args.dry_run:
+        return local.main(rest)
+    try:
+        import ray
+
+        from launch import ray_pool
+    except ImportError:
+        raise UserError("Ray is missing; pip install 'tx[ray]'") from None
+
+    def pool(*asked):
+        ray_pool.join(args.address)  # once everything is prepared, and something is to do
+        return ray_pool.RayPool(*asked, cpus=args.cpus, gpus=args.gpus)
+
+    try:
+        return local.main(rest, prepare=prepare, report=report, place=Place(pool=pool))
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

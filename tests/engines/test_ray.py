@@ -1,0 +1,114 @@
+"""Ray, as clusters on this machine: one that the launch starts, and one of three nodes of which one dies."""
+
+import contextlib
+import re
+import time
+
+import engine_sweep as sweep
+import pytest
+
+pytest.importorskip("ray", reason="ray missing; pip install 'tx[ray]'")
+
+import ray
+
+from launch import ray as ray_launch
+
+ROOM = 80 << 20  # bytes of a node's object store, the least that Ray takes
+
+
+@contextlib.contextmanager
+def cluster(nodes):
+    """The cluster and nodes of one core each; the head has none."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": ROOM})
+    try:
+        yield made, [made.add_node(num_cpus=1, object_store_memory=ROOM) for _ in range(nodes)]
+    finally:
+        made.shutdown()
+
+
+def holder_of(workdir):
+    """{run's folder: the claim that holds it} of the runs that are at work."""
+    found = {}
+    for folder in sweep.run_folders(workdir):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            claim = sweep.claims(folder)[-1]
+            if not claim["released"]:
+                found[folder] = claim
+    return found
+
+
+def test_a_cluster_is_started_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    said = sweep.finished(sweep.launched("launch.ray", *sweep.arguments(tmp_path, sweep.ROWS[:2]), "--address=local"))
+    assert "2 done, 0 failed" in said
+    folders = sweep.run_folders(tmp_path)
+    assert len(folders) == 2
+    for folder in folders:
+        assert (folder / "result.json").exists()
+        [claim] = sweep.claims(folder)
+        assert re.fullmatch(r"ray job \w+ node \w{8}", claim["engine"])
+    assert (tmp_path / "table3@smoke" / "table.md").exists()
+    with pytest.raises(ConnectionError):
+        ray.init("auto")  # it ended with the launch
+
+
+def test_what_a_dead_node_leaves_is_made_on_another(tmp_path):
+    (tmp_path / "slowed.py").write_text(sweep.SLOWED)
+    workdir, fast = tmp_path / "runs", tmp_path / "fast"
+    arguments = sweep.arguments(workdir, sweep.ROWS[:3], seeds=2)
+    with cluster(3) as (made, nodes):
+        launch = sweep.launched(
+            "launch.ray",
+            *(*arguments, f"--import={tmp_path / 'slowed.py'}", f"--address={made.address}"),
+            SLOW_UNTIL=str(fast),
+        )
+        names = {node.node_id[:8]: node for node in nodes}
+        deadline = time.monotonic() + 200
+        while not (held := holder_of(workdir)):
+            assert time.monotonic() < deadline
+            assert launch.poll() is None
+            time.sleep(0.2)
+        lost, claim = next(iter(held.items()))
+        dead = claim["engine"].split()[-1]
+        made.remove_node(names[dead], allow_graceful=False)
+        fast.touch()
+        said = sweep.finished(launch)
+    assert "6 done, 0 failed" in said
+    folders = sweep.run_folders(workdir)
+    assert len(folders) == 6
+    for folder in folders:
+        assert (folder / "result.json").exists()
+        assert not (folder / "error.json").exists()
+        claims = sweep.claims(folder)
+        assert dead not in claims[-1]["engine"]
+        if folder == lost:
+            assert len(claims) == 2
+            assert dead in claims[0]["engine"]
+        assert len(claims) <= 2
+    assert sum(len(sweep.claims(folder)) for folder in folders) <= 6 + 1  # nothing was made twice
+
+
+def test_what_no_node_has_is_one_line(tmp_path):
+    process = sweep.launched("launch.ray", *sweep.arguments(tmp_path, ["base"]), "--address=local", "--gpus=64")
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert said.splitlines()[-1] == (
+        "error: no node of the Ray cluster has 1 CPU and 64 GPU; with --jobs=N runs wait for one that has"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--cpus=0"], "--cpus must be above 0"),
+        (["--gpus=-1"], "--gpus at least 0"),
+        (["--address=127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+    ],
+)
+def test_options_that_are_refused(options, expected, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        ray_launch.main([*sweep.arguments(tmp_path, ["base"]), *options], prepare=lambda runs: None)
+    assert ended.value.code == 2
+    assert expected in capsys.readouterr().err
