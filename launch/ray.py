@@ -17,7 +17,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from launch import local
+from launch import display, local
 from launch.plan import PlannedRun
 from launch.worker import Place
 from tx import cli, plugins

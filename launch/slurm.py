@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from launch import local, tuning
+from launch import display, local, tuning
 from launch.display import say
 from launch.plan import PlannedRun
 from tx import cli, plugins
