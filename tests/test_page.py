@@ -1,10 +1,14 @@
 """report.html: what it holds, and what it carries nothing of."""
 
+import contextlib
+import html
 import html.parser
+import http.client
 import itertools
 import json
 import math
 import re
+import threading
 
 import pytest
 from fabricated import fail, put, result_of
@@ -232,3 +236,45 @@ def test_a_tuned_sweep_has_its_sensitivity(tmp_path):
     ]
     assert [one["loss"] for one in told] == pytest.approx([1.5, 1.0, 2.0])
     assert "./base+lr_factor=0.6/seed1/result.json" in [one.get("href") for one in Elements(text).of("a")]
+
+
+def test_the_server_gives_pages_and_files_to_this_machine_alone(tmp_path):
+    put(tmp_path / "runs", "table3/base@smoke", 1)
+    (tmp_path / "secret.txt").write_text("secret")
+    with serve.server([tmp_path / "runs"], 0) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+
+        def ask(path, host="localhost"):
+            connection = http.client.HTTPConnection("127.0.0.1", serving.server_port, timeout=60)
+            connection.request("GET", path, headers={"Host": host})
+            with contextlib.closing(connection):
+                answer = connection.getresponse()
+                return answer.status, answer.headers.get_content_type(), answer.read().decode()
+
+        try:
+            assert "./table3@smoke/report.html" in ask("/")[2]
+            status, kind, page = ask("/table3@smoke/report.html")
+            assert (status, kind) == (200, "text/html")
+            assert "connect-src 'self'" in html.unescape(page)
+            file = "/table3@smoke/0/base/seed1/result.json"
+            assert f'href=".{file.removeprefix("/table3@smoke")}"' in page
+            assert ask(file)[:2] == (200, "text/plain")
+            for outside in (
+                "/table3@smoke/0/../../secret.txt",
+                "/table3@smoke/0/%2e%2e/%2e%2e/secret.txt",
+                "/x",
+                "/a/b",
+            ):
+                assert ask(outside)[0] == 404
+            assert ask(file, "evil.example")[0] == 403
+        finally:
+            serving.shutdown()
+            thread.join()
+
+
+def test_a_port_that_is_taken_is_said(tmp_path, capsys):
+    put(tmp_path, "table3/base@smoke", 1)
+    with serve.server([tmp_path], 0) as serving, pytest.raises(SystemExit):
+        command.main(["report", str(tmp_path), f"--serve={serving.server_port}"])
+    assert "choose another port" in capsys.readouterr().err

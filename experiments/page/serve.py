@@ -7,6 +7,7 @@ import pathlib
 import posixpath
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
 
 from experiments.page import build
 from experiments.page.write import NAME, address
@@ -34,10 +35,11 @@ def forever(dirs: Sequence[pathlib.Path], port: int, only: Sequence[str] = ()) -
 
 def server(dirs: Sequence[pathlib.Path], port: int, only: Sequence[str] = ()) -> http.server.ThreadingHTTPServer:
     """Returns the server, bound to a port, which is any that is free for 0; errors as `forever`."""
-    results.read(dirs, only, [])  # what is wrong is said now
+    read = results.read(dirs, only, [])  # what is wrong is said now
 
     class Handler(_Handler):
         asked = tuple(dirs), tuple(only)
+        known: ClassVar = {found.name: found for found in read}
 
     try:
         return http.server.ThreadingHTTPServer((_HOST, port), Handler)
@@ -49,6 +51,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """Handler of requests: /, /SWEEP@SCALE/report.html, /SWEEP@SCALE/version, /SWEEP@SCALE/K/FILE of its folder K."""
 
     asked: tuple[Sequence[pathlib.Path], Sequence[str]]
+    known: ClassVar[
+        dict[str, Results]
+    ]  # as last read: reading a thousand runs takes seconds, a look at their times none
 
     def do_GET(self) -> None:
         """Answers."""
@@ -66,12 +71,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, path: str) -> tuple[int, str] | tuple[int, str, str]:
         """Returns status, text and kind of what lies at a path."""
-        dirs, only = self.asked
-        read = {found.name: found for found in results.read(dirs, only, [])}
-        if path in ("", "."):
-            return 200, _index(read), "text/html"
         name, _, rest = path.partition("/")
-        if (found := read.get(name)) is None:
+        if rest in ("", NAME):
+            dirs, only = self.asked
+            self.known |= {found.name: found for found in results.read(dirs, only, [])}
+        if path in ("", "."):
+            return 200, _index(self.known), "text/html"
+        if (found := self.known.get(name)) is None:
             return 404, "no such sweep"
         if rest == NAME:
             return 200, build.html(found, lambda file: _link(found, file), is_live=True), "text/html"
