@@ -36,10 +36,13 @@ COMMANDS = {
     "transfer": Command("experiments.__main__", ("transfer",), "set a sweep's effects at several scales side by side"),
     "figures": Command("experiments.__main__", ("figures",), "draw a run's attention, sinusoids and learning rate"),
     "table1": Command("experiments.__main__", ("table1",), "measure Table 1: operations, paths and time of each mixer"),
+    "plan": Command("launch.plan.__main__", (), "say what a sweep takes on devices that need not be there"),
+    "verify": Command("launch.verify", (), "hold a copied work folder against its own checksums"),
     "train": Command("tx.train", (), "make one run"),
     "translate": Command("tx.decode", (), "translate with a trained run"),
     "evaluate": Command("tx.evaluate", (), "score a trained run again"),
     "export": Command("tx.export", (), "write a trained run's parameters to a safetensors file"),
+    "check": Command("tx.check", (), "tell rounding from a fault: one step's gradients in several ways"),
     "bench": Command("experiments.bench.__main__", (), "measure speed and memory beside other programs"),
 }
 _COMPLETING = "_ARGCOMPLETE"  # set by the shell's completion

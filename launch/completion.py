@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 import argcomplete
 from argcomplete.completers import FilesCompleter
 
-import tx.config
 from experiments import registry
 from experiments.scales import SCALES
-from tx import cli
+from tx import cli, components
 
 _START = "_ARGCOMPLETE"  # which word of the line the parser is of, from 1
 
@@ -65,7 +64,7 @@ def _default(prefix: str, action: argparse.Action, **others) -> Iterable[str]:
             given, comma, _ = prefix.rpartition(",")
             return [given + comma + name for name in _variants()]
         case "settings" | "grid" | "tune":
-            return [f"{name}=" for name in tx.config.fields(tx.config.get_config()) if name not in ("name", "version")]
+            return [f"{name}=" for name in components.known_fields() if name not in ("name", "version")]
     return FilesCompleter()(prefix, action=action, **others)
 
 
