@@ -262,13 +262,17 @@ def test_columns_beyond_the_vocabulary_are_not_chosen():
 @pytest.mark.parametrize("k", [1, 2, 8])
 def test_selection_equals_a_stable_sort(columns, k):
     random = np.random.default_rng(columns + k)
-    # The whole numbers are full of ties.
-    for x in (random.normal(size=(20, columns)), random.integers(0, columns, size=(20, columns))):
+    log_probs = np.array([[0.0, -1.5, -np.inf], [-2.0, -2.0, -2.0]] * 10, np.float32)
+    # The whole numbers are full of ties, where hypotheses have equal rows also between them.
+    whole = np.tile(random.integers(0, 9, size=(20, 1, columns)), (1, 3, 1))
+    for x in (random.normal(size=(20, 3, columns)), whole):
         x = x.astype(np.float32)
-        values, columns = jax.jit(top_k.top_k, static_argnums=1)(jnp.asarray(x), k)
-        expected = np.argsort(-x, axis=-1, kind="stable")[:, :k]
-        np.testing.assert_array_equal(columns, expected)
-        np.testing.assert_array_equal(values, np.take_along_axis(x, expected, axis=-1))
+        values, beam_indices, tokens = jax.jit(top_k.top_k, static_argnums=2)(x, log_probs, k)
+        exact = log_probs[:, :, None] + x - np.log(np.exp(x.astype(np.float64)).sum(-1, keepdims=True))
+        expected = np.argsort(-exact.reshape(20, -1), axis=-1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(np.asarray(beam_indices) * columns + tokens, expected)
+        want = np.take_along_axis(exact.reshape(20, -1), expected, axis=-1)
+        np.testing.assert_allclose(values, want, rtol=1e-5, atol=1e-5)
 
 
 def test_refuses_what_would_not_be_exact():

@@ -197,16 +197,9 @@ def _advance(settings: _Settings, state: BeamState, context: Any, limits: Int32[
 
 def _grow(settings: _Settings, state: BeamState, context: Any) -> tuple[Candidates, Any]:
     """Returns the best continuations of all hypotheses, and the cache with what they stand on."""
-    batch, beam = state.last.shape
     logits, cache = settings.step(state.last, state.index, state.ancestry, state.cache, context)
-    logits = logits[..., : settings.vocab_size].astype(jnp.float32).reshape(batch * beam, -1)
-    # The best of a row are those of its logits: (batch * beam, vocab) log-probabilities are never made.
-    per_row = min(settings.num_candidates, settings.vocab_size)
-    values, tokens = top_k(logits, per_row)
-    log_probs = values - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    log_probs = state.alive_log_probs[:, :, None] + log_probs.reshape(batch, beam, per_row)
-    log_probs, chosen = lax.top_k(log_probs.reshape(batch, -1), settings.num_candidates)
-    return Candidates(log_probs, chosen // per_row, _gather(tokens.reshape(batch, -1), chosen)), cache
+    logits = logits[..., : settings.vocab_size].astype(jnp.float32)
+    return Candidates(*top_k(logits, state.alive_log_probs, settings.num_candidates)), cache
 
 
 def _update_finished(
