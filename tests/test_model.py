@@ -16,6 +16,7 @@ from tx.model.norms import norms
 from tx.model.positions import alibi_slopes, bucket, positions
 from tx.model.similarity import similarities
 from tx.model.transformer import Transformer
+from tx.runtime import backend
 
 VARIANTS = {
     "base": {},
@@ -119,8 +120,11 @@ def test_parameter_count_is_the_formula(variant):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == flops.parameter_count(config.model)
 
 
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 @some_variants
-def test_cached_steps_equal_teacher_forcing(variant):
+def test_cached_steps_equal_teacher_forcing(variant, whole, monkeypatch):
+    if whole:  # as an accelerator attends to the cache
+        monkeypatch.setattr(backend, "decoding_block", lambda _, length: length)
     _, model, params, apply = variant
     rng = np.random.default_rng(1)
     src, tgt = jnp.asarray(tiny.sentences(rng, [7, 4])), tiny.sentences(rng, [6, 6])

@@ -1,4 +1,4 @@
-"""The k likeliest continuations of a sentence's hypotheses, each of which has a row of logits as long as a vocabulary."""
+"""The k likeliest continuations of a sentence's hypotheses, where each has logits as long as a vocabulary."""
 
 import jax.numpy as jnp
 from jax import lax

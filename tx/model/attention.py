@@ -1,5 +1,6 @@
 """Multi-head attention (section 3.2): one module for self, causal and cross attention, and for cached decoding."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +13,9 @@ from tx.model.layers import Dense, Dropout, dense_each
 from tx.model.positions import PositionEncoding
 from tx.model.similarity import Similarity, similarities
 from tx.registry import Configured
+from tx.runtime import backend
 
-BLOCK = 8  # positions of the decoding cache that are attended to at a time
+BLOCK = 8  # positions of the decoding cache that a CPU attends to at a time; a cache holds whole blocks
 
 
 class PositionContext(NamedTuple):
@@ -240,39 +242,37 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "b beam d"]:
         """Applies causal self-attention at position `index` alone; earlier keys and values are in "cache".
 
-        This collection holds every beam index of every position, (b, length / BLOCK, kv_heads, BLOCK, beam, d_k), and
+        This collection holds every beam index of every position, (b, length / block, kv_heads, block, beam, d_k), and
         nothing in it ever moves: at position t <= index hypothesis j attends to beam index ancestry[b, j, t], where its
         beginning stood. A sentence's hypotheses are so the queries of one matrix product; to copy a cache after each
         step to where its hypothesis went costs more than the products with the others' keys. Blocks that lie ahead cost
-        nothing. A `prefix`, which ends before position 0, is seen too: `mix_prefix`'s keys and values, which are real.
+        nothing; an accelerator attends to all positions as one block (`tx.runtime.backend.decoding_block`). A
+        `prefix`, which ends before position 0, is seen too: `mix_prefix`'s keys and values, which are real.
         """
         batch, beam, length = ancestry.shape
+        size = backend.decoding_block(BLOCK, length)
         query, key, value = self._self_projections(x)  # (b, beam, h, d_k)
         if context is not None:
             query, key = context.rotate(query), context.rotate(key)
         query = self.compare.query(query).transpose(0, 2, 1, 3)
-        kept = (
-            self._cached("key", self.compare.key(key), index, length),
-            self._cached("value", value, index, length),
-        )
+        parts = {"key": self.compare.key(key), "value": value}
+        kept = [self._cached(name, part, index, length, size) for name, part in parts.items()]
 
         def attend_block(block, sums):
             key, value = (
                 self._repeat_kv(
-                    jax.lax.dynamic_index_in_dim(x, block, 1, keepdims=False).reshape(
-                        batch, self.kv_heads, BLOCK * beam, -1
-                    )
+                    jax.lax.dynamic_index_in_dim(x, block, 1).reshape(batch, self.kv_heads, size * beam, -1)
                 )
                 for x in kept
             )
-            origin = jax.lax.dynamic_slice_in_dim(ancestry, block * BLOCK, BLOCK, axis=2)
+            origin = jax.lax.dynamic_slice_in_dim(ancestry, block * size, size, axis=2)
             mine = origin[..., None] == jnp.arange(beam)[None, None, None, :]
-            position = block * BLOCK + jnp.arange(BLOCK)
+            position = block * size + jnp.arange(size)
             seen = position <= index
             if self.neighbourhood:
                 seen &= position >= index - self.neighbourhood
-            mask = (mine & seen[None, None, :, None]).reshape(batch, beam, BLOCK * beam)
-            logits, offset = self.compare.logits(query, key), jnp.broadcast_to(position - index, (beam, BLOCK))
+            mask = (mine & seen[None, None, :, None]).reshape(batch, beam, size * beam)
+            logits, offset = self.compare.logits(query, key), jnp.broadcast_to(position - index, (beam, size))
             bias = None if context is None else context.logit_bias(query, offset)
             if bias is not None:  # of each position, for all beam indices
                 logits = logits + jnp.repeat(bias, beam, axis=-1)
@@ -281,14 +281,15 @@ class MultiHeadAttention(nn.Module):
                 heads = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
                 if context is None or not context.has_value_bias:
                     return heads
-                of_positions = weights.reshape(*weights.shape[:-1], BLOCK, beam).sum(-1)
+                of_positions = weights.reshape(*weights.shape[:-1], size, beam).sum(-1)
                 return heads + context.value_bias(of_positions, offset)
 
             return online_softmax_update(sums, masked(logits, mask), means)
 
         start = self._attend_prefix(query, prefix, index, context)
-        first = jnp.maximum(index - self.neighbourhood, 0) // BLOCK if self.neighbourhood else 0
-        _, total, heads = jax.lax.fori_loop(first, index // BLOCK + 1, attend_block, start)
+        first = jnp.maximum(index - self.neighbourhood, 0) // size if self.neighbourhood else 0
+        in_turn = functools.partial(jax.lax.fori_loop, first, index // size + 1, attend_block)
+        _, total, heads = attend_block(0, start) if size == length else in_turn(start)
         return self._merge((heads / total).astype(query.dtype).transpose(0, 2, 1, 3))
 
     def _attend_prefix(self, query, prefix, index, context):
@@ -311,12 +312,12 @@ class MultiHeadAttention(nn.Module):
         logits = logits if bias is None else logits + bias
         return online_softmax_update(start, masked(logits, there[:, None, :]), means)
 
-    def _cached(self, name, part, index, length):
-        """Keeps keys or values (b, beam, kv_heads, d) of position `index`, and returns those of all positions."""
+    def _cached(self, name, part, index, length, size):
+        """Keeps keys or values (b, beam, kv_heads, d) of position `index`, and returns all, in blocks of a size."""
         batch, beam = part.shape[:2]
-        shape = (batch, length // BLOCK, self.kv_heads, BLOCK, beam, part.shape[-1])
+        shape = (batch, length // size, self.kv_heads, size, beam, part.shape[-1])
         earlier = self.get_variable("cache", name, jnp.zeros(shape, part.dtype))
-        start = (0, index // BLOCK, 0, index % BLOCK, 0, 0)
+        start = (0, index // size, 0, index % size, 0, 0)
         every = jax.lax.dynamic_update_slice(earlier, part.transpose(0, 2, 1, 3)[:, None, :, None], start)
         self.put_variable("cache", name, every)
         return every

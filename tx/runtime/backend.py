@@ -206,6 +206,15 @@ def decoding_halvings(sentences: int) -> int:
     return HALVINGS if on_cpu() and sentences >= MANY else 0
 
 
+def decoding_block(block: int, length: int) -> int:
+    """Returns how many of the `length` positions of a cache are attended to at a time, in blocks or all.
+
+    A CPU leaves out the blocks that lie ahead, in a loop. On an accelerator each condition of that loop is a trip to
+    the host, for every layer of every token, which costs more than what lies ahead.
+    """
+    return block if on_cpu() else length
+
+
 def decoding_workers(threads: int) -> int:
     """Returns how many batches are translated at once.
 
