@@ -18,7 +18,7 @@ INSTALL := -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # Slow ones that are many and small; the others take the whole machine, one after the other.
 MANY := tests/test_catalogue.py
 
-.PHONY: smoke test test-slow test-engines wmt-venv lint constraints gpu-bundle gpu gpu-take
+.PHONY: smoke test test-slow test-engines wmt-venv compile-venv lint constraints gpu-bundle gpu gpu-take
 
 # Every row of Table 3 on the built-in corpus, through to the printed table.
 smoke: $(VENV)/.installed
@@ -29,8 +29,8 @@ smoke: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	PJRT_NPROC=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.installed-test $(VENV)-wmt/.installed
-	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python $(BIN)/python -m pytest -m slow --ignore=$(MANY) $(PYTEST_ARGS)
+test-slow: $(VENV)/.installed-test $(VENV)-wmt/.installed $(VENV)-compile/.installed
+	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python TX_COMPILE_PYTHON=$(abspath $(VENV))-compile/bin/python $(BIN)/python -m pytest -m slow --ignore=$(MANY) $(PYTEST_ARGS)
 	PJRT_NPROC=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=8 $(PYTEST_ARGS) $(MANY)
 
 # On Slurm (Debian's slurm-wlm and munge, as root) and Ray, which the tests start here; what is missing is skipped.
@@ -39,6 +39,10 @@ test-engines: $(VENV)/.installed-engines
 
 # A second environment with TensorFlow, which prepares TFDS's own WMT sets; training never needs it.
 wmt-venv: $(VENV)-wmt/.installed
+
+# A third one with the compilers for NVIDIA's GPUs and for TPUs, and no library of CUDA: in a common one every process
+# would say that CUDA is missing.
+compile-venv: $(VENV)-compile/.installed
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -79,6 +83,11 @@ $(VENV)/.installed-engines: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)-wmt/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-wmt
 	$(VENV)-wmt/bin/python $(INSTALL) -e '.[wmt]'
+	touch $@
+
+$(VENV)-compile/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-compile
+	$(VENV)-compile/bin/python $(INSTALL) -e '.[tpu]' jax-cuda13-plugin==$$(sed -n 's/^jaxlib==//p' constraints.txt)
 	touch $@
 
 $(BIN)/python:

@@ -2,7 +2,7 @@
 
 import os
 
-GIVEN = {"TX_DATA_DIR", "TX_TF_PYTHON"}  # what tests are told from outside
+GIVEN = {"TX_DATA_DIR", "TX_TF_PYTHON", "TX_COMPILE_PYTHON"}  # what tests are told from outside
 
 for name in [name for name in os.environ if name.startswith(("TX_", "JAX_", "XLA_")) and name not in GIVEN]:
     del os.environ[name]

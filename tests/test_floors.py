@@ -21,7 +21,7 @@ FLOORS = {
     ],
     "experiments": [
         ["__main__", "bench.__main__"],
-        ["export", "readme", "bench.decoding bench.guards bench.seeds bench.table bench.training"],
+        ["export", "readme", "bench.compiling bench.decoding bench.guards bench.seeds bench.table bench.training"],
         ["analysis", "frames", "listing", "page", "bench.contestants"],
         ["bench.harness", "report"],
         ["claims", "config", "launches", "tuning", "sweeps"],

@@ -64,6 +64,8 @@ ELSEWHERE = {  # by their beginning
     "python -m experiments.bench guards": "test_bench.py::test_the_loop_trains_with_its_guards",
     "python -m launch.slurm": "engines/test_slurm.py::test_an_array_makes_each_run_once",
     "python -m launch.ray": "engines/test_ray.py::test_a_cluster_is_started_where_there_is_none",
+    "make compile-venv": "test_compiled.py::test_a_step_stays_within_its_bounds",
+    "python -m experiments.bench compile": "test_compiled.py::test_a_step_stays_within_its_bounds",
     "python -m launch.gpu --help": "test_gpu.py::test_everything_is_timed_trained_and_packed",
     "python -m launch.gpu.take": "test_gpu.py::test_a_result_is_put_in_its_place",
     "python -m launch.plan table2@paper table2@paper.en-fr": "test_plan.py::test_table2_in_all",

@@ -1,4 +1,7 @@
-"""`python -m experiments.bench train|decode|memory|seeds|guards|table`: speed and memory, beside other programs."""
+"""`python -m experiments.bench train|decode|memory|seeds|guards|table`: speed and memory, beside other programs.
+
+`compile` says what a compiler makes of a step for an accelerator that is not there.
+"""
 
 import argparse
 import sys
@@ -6,9 +9,11 @@ import sys
 import rich.console
 
 import tx.config
+from experiments import registry
 from experiments.bench import table
 from experiments.bench.harness import machine
 from experiments.bench.harness.contestant import PLATFORMS, cores
+from experiments.bench.harness.targets import TARGETS
 from experiments.bench.training import MODES
 from experiments.report.tables import print_table
 from tx import cli, streams
@@ -62,6 +67,19 @@ figures of guards:
 figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
                           when only the libraries were loaded
+
+figures of compile:
+  kernels              launches in a step: fusions, products, what is written by hand; on a TPU parts of one program
+  GB                   memory that they touch: a slice or a gather counts as what it takes, an update in place as the
+                       update, a loop's body as often as the loop turns
+  roofline             sum over the kernels of the longer of two, their bytes at the memory's full speed and the
+                       operations of their products at the dense bfloat16 peak; and 1.5 us a launch on a GPU
+  MFU                  the operations of tx/model/flops.py's count in that time, as a share of the peak
+  a token              one turn of beam search's loop, with one turn of each loop within; conditions: how often in it
+                       the host decides whether to go on
+  No kernel is tried out, so which one a product takes is not what a card would choose; what is fused, and what lies in
+  memory, is. An H100 took 1.4 to 1.5 times the roofline for base and big@paper. make compile-venv installs the
+  compilers.
 
 sizes:
   The peers split d_model among the heads, and here have the norm after the sub-layer. A scale whose heads shrink less
@@ -131,11 +149,25 @@ def _parser():
     one = add("guards", "what checkpoints, logs, leases, checks and the loss monitor cost a training run")
     add_size(one, "multi30k", peer=False)
     add_common(one, rounds=True)
+    one = add("compile", "kernels, bytes and roofline of a step compiled for an accelerator that is not there")
+    _add_compiled(one)
+    add_common(one, rounds=False)
     one = add("table", "a table of ratios from results")
     one.add_argument("files", nargs="+", type=cli.path, metavar="FILE.json", help="a result, or a folder of them")
     one.add_argument("--readme", type=cli.path, help="instead, renew the table in this file's markers")
     one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if it is stale")
     return parser
+
+
+def _add_compiled(one):
+    one.add_argument("run", help="SWEEP/VARIANT@SCALE, e.g. table3/base@multi30k")
+    one.add_argument("--target", choices=tuple(TARGETS), required=True)
+    one.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field")
+    one.add_argument("--stack", type=_positive, default=1, metavar="N", help="N runs side by side (default: 1)")
+    one.add_argument("--decode", action="store_true", help="beam search instead of a training step")
+    one.add_argument("--length", type=_positive, default=32, help="with --decode: tokens of a source (default: 32)")
+    one.add_argument("--beside", type=cli.path, metavar="FILE.json", help="show an earlier result beside this one")
+    one.add_argument("--hlo", type=cli.path, metavar="FILE.txt", help="write the compiled program there")
 
 
 def _positive(text):
@@ -149,13 +181,17 @@ def _config(args):
     """Returns the configuration that --size and --set ask for; UserError as in registry.get_config."""
     from experiments.bench.harness.sentences import config_of
 
+    return config_of(args.size, _overrides(args), beside_peers=args.command in table.BESIDE_PEERS)
+
+
+def _overrides(args):
     overrides = {}
     for each in args.set:
         field, equals, value = each.partition("=")
         if not equals:
             raise UserError(f"--set takes FIELD=VALUE, got {each!r}")
         overrides[field] = value
-    return config_of(args.size, overrides, beside_peers=args.command in table.BESIDE_PEERS)
+    return overrides
 
 
 def _modes(args):
@@ -191,6 +227,27 @@ def _measure(args, threads):
     return measure_training(config, **shared, count=count, turns=args.rounds)
 
 
+def _compile(args, threads, console):
+    """Compiles, writes the program and the result where they are wanted, and prints tables."""
+    from experiments.bench import compiling
+
+    earlier = () if args.beside is None else (compiling.read(args.beside),)
+    if args.decode and args.stack > 1:
+        raise UserError("--stack is of a training step; leave it or --decode out")
+    config = registry.get_config(args.run, _overrides(args))
+    length = args.length if args.decode else None
+    result, text = compiling.measure_compiled(
+        config, target=args.target, members=args.stack, length=length, threads=threads
+    )
+    result |= {"format": compiling.FORMAT, **machine.describe(threads, "cpu")}
+    if args.out is not None:
+        write_atomically(args.out, to_json(result))
+    if args.hlo is not None:
+        write_atomically(args.hlo, text)
+    print_table(compiling.to_table(*earlier, result), console)
+    print_table(compiling.costliest_table(result), console)
+
+
 def _print(result, console):
     for label, one in result["contestants"].items():
         figures = one["median"] | {key: one[key] for key in ("identical", "bleu") if key in one}
@@ -214,8 +271,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     threads = args.threads or len(cores())
     cores(threads)
-    if args.out is not None and not args.out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {args.out.parent}")
+    for option in ("out", "hlo"):
+        path = getattr(args, option, None)
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"--{option}: there is no folder {path.parent}")
+    if args.command == "compile":
+        _compile(args, threads, console)
+        return 0
     result = _measure(args, threads)
     result |= {"format": table.FORMAT, **machine.describe(threads, args.platform)}
     if args.out is not None:

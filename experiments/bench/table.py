@@ -62,13 +62,18 @@ def read(paths: Sequence[pathlib.Path]) -> list[dict]:
     return [_read(file) for file in files]
 
 
-def _read(file):
+def read_json(file: pathlib.Path) -> object:
+    """Returns what a JSON file holds; UserError where it cannot be read or is none."""
     try:
-        result = from_json(read_text(file))
+        return from_json(read_text(file))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{file} is not JSON: {error}") from None
+
+
+def _read(file):
+    result = read_json(file)
     if not isinstance(result, dict) or result.get("format") != FORMAT or result.get("kind") not in list(FIGURES):
         raise UserError(f"{file} is no result of python -m experiments.bench (format {FORMAT})")
     try:

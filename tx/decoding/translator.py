@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +29,7 @@ class Translator:
 
     def __init__(self, config: ConfigDict, params: dict, eos_rank: int | None = None):
         self._config, self._params = config, params
-        # A dropout has no part in this: left as it is, it would only make runs compile apart that can share a program.
-        model = {name: 0.0 if "dropout" in name else value for name, value in config.model.items()}
-        program = FrozenConfigDict({"model": model, "decode": config.decode.to_dict()})
-        self._search = _compiled(program, eos_rank)
+        self._search = jit_search(config, eos_rank)
 
     def __call__(self, sources: list[np.ndarray]) -> list[np.ndarray]:
         """Returns the best translation of each sentence, in order, as tokens without end of sentence.
@@ -66,6 +64,13 @@ class Translator:
             for _ in pool.map(translate, reversed(cut)):
                 pass  # what a thread has raised is raised here
         return outputs
+
+
+def jit_search(config: ConfigDict, eos_rank: int | None = None) -> Callable:
+    """Returns the jitted search (params, src, length, halvings) -> tokens; see `Translator` and `_search`."""
+    # A dropout has no part in this: left as it is, it would only make runs compile apart that can share a program.
+    model = {name: 0.0 if "dropout" in name else value for name, value in config.model.items()}
+    return _compiled(FrozenConfigDict({"model": model, "decode": config.decode.to_dict()}), eos_rank)
 
 
 @functools.lru_cache

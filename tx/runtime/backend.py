@@ -114,11 +114,20 @@ def start() -> None:
 # Once JAX has started.
 
 
+_compiled_for = None
+
+
+def compile_for(platform: str) -> None:
+    """Makes this process choose as on another backend, "gpu" or "tpu": it is to compile for one that is not there."""
+    global _compiled_for
+    _compiled_for = platform
+
+
 def name() -> str:
-    """Returns the backend that JAX computes on: "cpu", "gpu" or "tpu"."""
+    """Returns the backend that JAX computes on, or that is compiled for: "cpu", "gpu" or "tpu"."""
     import jax
 
-    return jax.default_backend()
+    return _compiled_for or jax.default_backend()
 
 
 def on_cpu() -> bool:

@@ -132,14 +132,19 @@ def make_train_step(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple
     each, in one `stack`. With train.steps_per_dispatch > 1 a call makes so many updates: every leaf of a batch, and
     every metric, has an axis for them, behind that of the members.
     """
-    step = functools.partial(train_step, configs[0])
-    if configs[0].train.steps_per_dispatch > 1:
-        step = functools.partial(_scan_train_steps, configs[0])
-    if len(configs) > 1:
-        step = jax.vmap(step)
-    step = jax.jit(step, donate_argnums=0)
+    step = jit_train_step(configs[0], len(configs))
     hyperparameters = stack([TracedHyperparameters.of(config) for config in configs], np.stack)
     return lambda state, batch: step(state, batch, hyperparameters)
+
+
+def jit_train_step(config: ConfigDict, members: int) -> Callable:
+    """Returns the jitted step of so many runs: (state, batch, hyperparameters) -> (state, metrics), on one device."""
+    step = functools.partial(train_step, config)
+    if config.train.steps_per_dispatch > 1:
+        step = functools.partial(_scan_train_steps, config)
+    if members > 1:
+        step = jax.vmap(step)
+    return jax.jit(step, donate_argnums=0)
 
 
 def _scan_train_steps(config, state, batches, hyperparameters):

@@ -1,0 +1,310 @@
+"""`python -m experiments.bench compile`: costs of kernels counted by hand, tables, refusals; and, slow, the bounds.
+
+Compiling needs the compilers of `make compile-venv`: TX_COMPILE_PYTHON names a Python that has them.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.bench import __main__ as command
+from experiments.bench import compiling
+from experiments.bench.harness import hlo, kernel_costs, targets
+from experiments.bench.harness.kernel_costs import Kernel
+from tx.files import to_json
+from tx.runtime import backend
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "experiments" / "bench" / "results" / "compiled"
+# 1 GB/s and 1 GFLOP/s: a byte, or an operation, is a nanosecond; a launch is a microsecond.
+ROUND = targets.Target("gpu", (), 1e9, 1e9, 1e9, 1e-6)
+
+
+def cost(entry, *others):
+    """Returns {name: kernel} of a program of instructions of its entry, and of other computations."""
+    text = "HloModule test\n\n" + "\n\n".join([*others, "ENTRY %main (p: f32[]) -> f32[] {\n" + entry + "\n}"])
+    return {kernel.name: kernel for kernel in kernel_costs.kernels(hlo.parse(text))}
+
+
+def test_shapes():
+    assert hlo.count_bytes("(f32[2,3]{1,0}, /*index=1*/bf16[4]{0:T(128)(2,1)}, token[])") == 24 + 8
+    assert hlo.count_bytes("pred[]") == 1
+    assert hlo.count_bytes("s4[3]{0}") == 2
+    assert hlo.count_elements("bf16[8,128]{1,0:T(8,128)(2,1)S(1)}") == 1024
+    with pytest.raises(ValueError, match="no ENTRY"):
+        hlo.parse("HloModule empty")
+
+
+def test_a_product_counts_its_operations_and_all_of_its_arrays():
+    found = cost(
+        """
+  %a = f32[4,5,6]{2,1,0} parameter(0)
+  %b = f32[4,6,7]{2,1,0} parameter(1)
+  ROOT %dot.1 = f32[4,5,7]{2,1,0} dot(%a, %b), lhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_batch_dims={0}, \
+rhs_contracting_dims={1}, metadata={op_name="jit(f)/layer_3/dot_general"}
+"""
+    )["dot.1"]
+    assert (found.kind, found.launches, found.source) == ("dot", 1, "jit(f)/layer_3/dot_general")
+    assert found.bytes == 4 * (4 * 5 * 6 + 4 * 6 * 7 + 4 * 5 * 7)
+    assert found.flops == 2 * 4 * 5 * 6 * 7
+
+
+FUSED = """%fused (p0: f32[100,8], p1: s32[]) -> f32[1,8] {
+  %p0 = f32[100,8]{1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %row = f32[1,8]{1,0} dynamic-slice(%p0, %p1, %zero), dynamic_slice_sizes={1,8}
+  ROOT %doubled = f32[1,8]{1,0} add(%row, %row)
+}"""
+UPDATED = """%updated (p0: f32[100,8], p1: f32[1,8], p2: s32[]) -> f32[100,8] {
+  %p0 = f32[100,8]{1,0} parameter(0)
+  %p1 = f32[1,8]{1,0} parameter(1)
+  %p2 = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %square = f32[1,8]{1,0} multiply(%p1, %p1)
+  ROOT %set = f32[100,8]{1,0} dynamic-update-slice(%p0, %square, %p2, %zero)
+}"""
+SUMMED = """%summed (p0: bf16[100,8], p1: bf16[8]) -> (f32[100], bf16[100,8]) {
+  %p0 = bf16[100,8]{1,0} parameter(0)
+  %p1 = bf16[8]{0} parameter(1)
+  %wide = bf16[100,8]{1,0} broadcast(%p1), dimensions={1}
+  %both = bf16[100,8]{1,0} add(%p0, %wide)
+  %float = f32[100,8]{1,0} convert(%both)
+  %nothing = f32[] constant(0)
+  %total = f32[100]{0} reduce(%float, %nothing), dimensions={1}, to_apply=%plus
+  ROOT %two = (f32[100]{0}, bf16[100,8]{1,0}) tuple(%total, %both)
+}"""
+
+
+def test_what_is_sliced_or_updated_in_place_counts_as_what_is_touched():
+    found = cost(
+        """
+  %table = f32[100,8]{1,0} parameter(0)
+  %place = s32[] parameter(1)
+  %taken = f32[1,8]{1,0} fusion(%table, %place), kind=kLoop, calls=%fused
+  %set.1 = f32[100,8]{1,0} fusion(%table, %taken, %place), kind=kInput, calls=%updated
+  %half = bf16[100,8]{1,0} parameter(2)
+  %offset = bf16[8]{0} parameter(3)
+  ROOT %sums = (f32[100]{0}, bf16[100,8]{1,0}) fusion(%half, %offset), kind=kCustom, calls=%summed, \
+backend_config={"kind":"__triton"}
+""",
+        FUSED,
+        UPDATED,
+        SUMMED,
+    )
+    assert (found["taken"].kind, found["taken"].bytes) == ("loop-fusion", 4 * (8 + 1 + 8))
+    assert (found["set.1"].kind, found["set.1"].bytes) == ("input-fusion", 4 * (8 + 1 + 8))
+    assert (found["sums"].kind, found["sums"].bytes) == ("triton-fusion", 2 * (800 + 8) + 4 * 100 + 2 * 800)
+
+
+LOOP = """%body (state: (s32[], f32[10])) -> (s32[], f32[10]) {
+  %state = (s32[], f32[10]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %x = f32[10]{0} get-tuple-element(%state), index=1
+  %next = s32[] add(%i, %i)
+  %y = f32[10]{0} negate(%x)
+  ROOT %both = (s32[], f32[10]{0}) tuple(%next, %y)
+}
+
+%condition (state: (s32[], f32[10])) -> pred[] {
+  %state = (s32[], f32[10]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  ROOT %less = pred[] compare(%i, %i), direction=LT
+}"""
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_loops_count_their_turns(known):
+    trips = ', backend_config={"known_trip_count":{"n":"7"}}' if known else ""
+    found = cost(
+        f"""
+  %start = (s32[], f32[10]{{0}}) parameter(0)
+  ROOT %loop = (s32[], f32[10]{{0}}) while(%start), condition=%condition, body=%body{trips}
+""",
+        LOOP,
+    )
+    assert found["y"].launches == (7 if known else 1)
+    assert found["y"].bytes == 80 * found["y"].launches
+    assert ("less" in found) is not known
+    assert found["y"].loops == (() if known else ("loop",))
+    token = compiling.summarise(list(found.values()), ROUND)["per_token"]
+    assert token is None if known else (token["kernels"], token["conditions"]) == (3, 1)
+
+
+def test_libraries_kernels():
+    cublas = '"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}'
+    found = cost(
+        f"""
+  %a = bf16[5,6]{{1,0}} parameter(0)
+  %b = bf16[6,7]{{1,0}} parameter(1)
+  %c = bf16[7]{{0}} parameter(2)
+  %gemm = (bf16[5,7]{{1,0}}, s8[4194304]{{0}}) custom-call(%a, %b, %c), custom_call_target="__cublas$lt$matmul", \
+backend_config={{{cublas},"epilogue":"BIAS"}}
+  %q = bf16[2,9,3,8]{{3,2,1,0}} parameter(3)
+  %k = bf16[2,11,3,8]{{3,2,1,0}} parameter(4)
+  ROOT %fmha = bf16[2,9,3,8]{{3,2,1,0}} custom-call(%q, %k, %k), custom_call_target="__cudnn$fmhaSoftmaxBackward"
+"""
+    )
+    gemm = found["gemm"]
+    assert (gemm.kind, gemm.flops) == ("__cublas$lt$matmul:BIAS", 2 * 5 * 6 * 7)
+    assert gemm.bytes == 2 * (30 + 42 + 7 + 35)  # the library's own room is none of the program's data
+    assert found["fmha"].flops == 2.5 * 2 * (2 * 2 * 3 * 9 * 11 * 8)
+
+
+def test_products_of_a_tpu_are_convolutions():
+    found = cost(
+        """
+  %a = bf16[4,5,6]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %b = bf16[4,6,7]{2,1,0:T(8,128)(2,1)} parameter(1)
+  %batched = bf16[4,5,7]{2,1,0:T(8,128)(2,1)} convolution(%a, %b), window={size=4 stride=3}, \
+dim_labels=0bf_0io->0bf
+  %c = bf16[5,6]{1,0} parameter(2)
+  %d = bf16[7,6]{1,0} parameter(3)
+  ROOT %plain = f32[5,7]{1,0} convolution(%c, %d), dim_labels=bf_oi->bf
+"""
+    )
+    assert found["batched"].flops == pytest.approx(2 * 4 * 5 * 6 * 7)
+    assert found["plain"].flops == pytest.approx(2 * 5 * 6 * 7)
+
+
+def test_a_program_that_is_compiled_here_has_the_operations_that_it_should():
+    def chain(x, w):
+        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, None, length=5)[0]
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 32), (32, 32))]
+    text = jax.jit(chain).lower(*shapes).compile(compiler_options={"xla_cpu_use_fusion_emitters": False}).as_text()
+    assert sum(kernel.flops for kernel in kernel_costs.kernels(hlo.parse(text))) == 5 * 2 * 16 * 32 * 32
+
+
+def kernel(**changed):
+    fields = {"name": "k", "kind": "dot", "source": "", "launches": 1, "bytes": 0, "flops": 0.0, "loops": ()}
+    return Kernel(**fields | changed)
+
+
+def test_rooflines_and_groups():
+    found = [
+        kernel(source="layer_1/x", bytes=1000, flops=5000.0),
+        kernel(source="layer_12/x", launches=2, bytes=4000, flops=1000.0),
+        kernel(kind="copy", bytes=500),
+    ]
+    assert [compiling.roofline(each, ROUND) for each in found] == pytest.approx([6e-6, 6e-6, 1.5e-6])
+    result = compiling.summarise(found, ROUND, step_flops=2700.0)
+    assert (result["kernels"], result["gb"], result["tflop"]) == (4, 5500 / 1e9, 6000 / 1e12)
+    assert result["roofline_ms"] == pytest.approx(13.5e-3)
+    assert result["mfu"] == pytest.approx(2700 / 13500)
+    first, second = result["costliest"]
+    assert (first["kernel"], first["source"], first["kernels"]) == ("dot", "layer_N/x", 3)
+    assert (second["kernel"], second["roofline_ms"]) == ("copy", pytest.approx(1.5e-3))
+    assert [group["kernel"] for group in result["by_kind"]] == ["dot", "copy"]
+
+
+def a_result(**changed):
+    config = {"data": {"batch_rows": 4, "row_length": 32}, "model": {"dtype": "bfloat16"}}
+    return (
+        {
+            "kind": "compile",
+            "format": 1,
+            "what": "a/b@c",
+            "config": config,
+            "target": "h100",
+            "stack": 1,
+            "compilers": {},
+        }
+        | {"decode": None, "arguments_mib": 1.0, "temporaries_mib": 2.0, "compile_s": 3.0}
+        | compiling.summarise([kernel(bytes=1000)], ROUND)
+        | changed
+    )
+
+
+def test_two_results_side_by_side(tmp_path):
+    (tmp_path / "one.json").write_text(to_json(a_result()))
+    token = compiling.summarise([kernel(loops=("while", "inner")), kernel(kind="copy", bytes=9)], ROUND)
+    other = a_result(decode={"rows": 8, "length": 16}, **token)
+    table = compiling.to_table(compiling.read(tmp_path / "one.json"), other)
+    assert [column.title for column in table.columns] == [
+        "figure",
+        "a/b@c for h100, bfloat16, 4 x 32",
+        "a/b@c for h100, bfloat16, 8 x 16 decoded",
+    ]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["kernels"] == ("1", "2")
+    assert rows["a token: conditions"] == ("", "2")
+    assert rows["copy"][0] == ""
+    assert "MFU at the roofline, %" not in rows
+    assert len(compiling.costliest_table(other).rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is no result of python -m experiments.bench compile"),
+        ('{"kind": "compile", "format": 1}', "is damaged; compile again"),
+    ],
+)
+def test_what_is_no_result_is_not_shown_beside_one(tmp_path, capsys, text, message):
+    (tmp_path / "one.json").write_text(text)
+    run = ("compile", "table3/base@smoke", "--target=h100")
+    assert message in refused(capsys, *run, f"--beside={tmp_path / 'one.json'}")
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        command.main(list(arguments))
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_refusals(capsys, tmp_path, monkeypatch):
+    run = ("compile", "table3/base@smoke", "--target=h100")
+    monkeypatch.setattr(targets, "_is_there", lambda module: False)
+    assert "make compile-venv makes an environment that has it" in refused(capsys, *run)
+    assert "--stack is of a training step" in refused(capsys, *run, "--stack=2", "--decode")
+    assert "--hlo: there is no folder" in refused(capsys, *run, f"--hlo={tmp_path / 'no' / 'x.txt'}")
+    assert "model.d_modl" in refused(capsys, *run, "--set=model.d_modl=3")
+
+
+def test_choices_are_those_of_what_is_compiled_for(monkeypatch):
+    monkeypatch.setattr(backend, "_compiled_for", None)
+    assert backend.on_cpu()
+    backend.compile_for("gpu")
+    assert backend.name() == "gpu"
+    assert not backend.joins_projections()
+
+
+# Slow: what is compiled for a card stays within bounds. They are those of the pinned JAX.
+
+BFLOAT = ("--set=model.dtype=bfloat16",)
+PAPER = (*BFLOAT, "--set=model.attention_backend=cudnn", "--set=data.batch_rows=96")
+BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
+    "base-h100": (1600, 26.0, ("table3/base@paper", "--target=h100", *PAPER)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_step_stays_within_its_bounds(tmp_path, name):
+    python = os.environ.get("TX_COMPILE_PYTHON")
+    if python is None:
+        pytest.skip("TX_COMPILE_PYTHON names no Python with the compilers of make compile-venv")
+    most, longest, arguments = BOUNDS[name]
+    file = tmp_path / "result.json"
+    asked = [python, "-m", "experiments.bench", "compile", *arguments, f"--out={file}"]
+    ended = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    result = json.loads(file.read_text())
+    assert result["kernels"] <= most
+    assert result["roofline_ms"] <= longest
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_committed_results_stay_within_the_bounds(name):
+    result = compiling.read(RESULTS / f"{name}.json")
+    most, longest, _ = BOUNDS[name]
+    assert result["kernels"] <= most < 1.1 * result["kernels"]
+    assert result["roofline_ms"] <= longest < 1.1 * result["roofline_ms"]
