@@ -272,9 +272,11 @@ def test_refusals(capsys, tmp_path, monkeypatch):
 def test_choices_are_those_of_what_is_compiled_for(monkeypatch):
     monkeypatch.setattr(backend, "_compiled_for", None)
     assert backend.on_cpu()
+    assert backend.training_options() is None
     backend.compile_for("gpu")
     assert backend.name() == "gpu"
     assert not backend.joins_projections()
+    assert backend.training_options()
 
 
 # Slow: what is compiled for a card stays within bounds. They are those of the pinned JAX.

@@ -120,10 +120,9 @@ def _parser():
         one.add_argument("--size", default=default, help=f"a scale or SWEEP/VARIANT@SCALE (default: {default})")
         one.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field")
         one.add_argument("--platform", choices=tuple(PLATFORMS), default="cpu")
-        if not peer:
-            return
-        one.add_argument("--peer", choices=("torch", "none"), default="torch")
-        one.add_argument("--modes", default=",".join(MODES), help=f"of PyTorch (default: {','.join(MODES)})")
+        if peer:
+            one.add_argument("--peer", choices=("torch", "none"), default="torch")
+            one.add_argument("--modes", default=",".join(MODES), help=f"of PyTorch (default: {','.join(MODES)})")
 
     one = add("train", "training speed, ours and PyTorch's")
     add_size(one, "multi30k")

@@ -168,6 +168,19 @@ def loss_chunk(tokens: int, vocabulary: int) -> int:
 
 # Training.
 
+
+def training_options() -> dict[str, bool | str] | None:
+    """Returns the compiler's options for a training step.
+
+    On a GPU products are the library's, which adds the bias as it goes, rather than Triton's; and products of one input
+    stay apart, whose joining costs a pass over weights and a cut of the result. Measured on an H100, in bfloat16: base
+    35.7 ms a step rather than 37.4, big 80.3 rather than 84.9.
+    """
+    if name() != "gpu":
+        return None
+    return {"xla_gpu_enable_triton_gemm": False, "xla_disable_hlo_passes": "dot-merger"}
+
+
 LAG = 2  # dispatches that an accelerator may work ahead of being looked at
 
 

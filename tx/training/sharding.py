@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from tx.data.packing import Batch
 from tx.errors import UserError
+from tx.runtime import backend
 from tx.training import step as one_device
 from tx.training.stacking import TracedHyperparameters
 from tx.training.step import TrainState, init_state, train_step
@@ -143,6 +144,7 @@ class Layout:
             in_shardings=(lies, self._rows, self._whole),
             out_shardings=(lies, self._whole),
             donate_argnums=0,
+            compiler_options=backend.training_options(),
         )
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from tx.data.packing import Batch
 from tx.model.loss import batch_loss, count_targets
 from tx.model.transformer import init_params
+from tx.runtime import backend
 from tx.runtime.trees import stack
 from tx.training.averaging import update_average
 from tx.training.optimizer import optimizer
@@ -144,7 +145,7 @@ def jit_train_step(config: ConfigDict, members: int) -> Callable:
         step = functools.partial(_scan_train_steps, config)
     if members > 1:
         step = jax.vmap(step)
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=backend.training_options())
 
 
 def _scan_train_steps(config, state, batches, hyperparameters):
