@@ -25,10 +25,14 @@ RESULTS = ROOT / "experiments" / "bench" / "results" / "compiled"
 ROUND = targets.Target("gpu", (), 1e9, 1e9, 1e9, 1e-6)
 
 
+def written(entry, *others):
+    """Returns the text of a program of instructions of its entry, and of other computations."""
+    return "HloModule test\n\n" + "\n\n".join([*others, "ENTRY %main (p: f32[]) -> f32[] {\n" + entry + "\n}"])
+
+
 def cost(entry, *others):
-    """Returns {name: kernel} of a program of instructions of its entry, and of other computations."""
-    text = "HloModule test\n\n" + "\n\n".join([*others, "ENTRY %main (p: f32[]) -> f32[] {\n" + entry + "\n}"])
-    return {kernel.name: kernel for kernel in kernel_costs.kernels(hlo.parse(text))}
+    """Returns {name: kernel} of such a program."""
+    return {kernel.name: kernel for kernel in kernel_costs.kernels(hlo.parse(written(entry, *others)))}
 
 
 def test_shapes():
@@ -121,14 +125,18 @@ LOOP = """%body (state: (s32[], f32[10])) -> (s32[], f32[10]) {
 @pytest.mark.parametrize("known", [True, False])
 def test_loops_count_their_turns(known):
     trips = ', backend_config={"known_trip_count":{"n":"7"}}' if known else ""
-    found = cost(
+    text = written(
         f"""
   %start = (s32[], f32[10]{{0}}) parameter(0)
   ROOT %loop = (s32[], f32[10]{{0}}) while(%start), condition=%condition, body=%body{trips}
 """,
         LOOP,
     )
+    found = {kernel.name: kernel for kernel in kernel_costs.kernels(hlo.parse(text))}
     assert found["y"].launches == (7 if known else 1)
+    assert "next" in found
+    without = kernel_costs.kernels(hlo.parse(text), scalars=False)
+    assert [kernel.name for kernel in without] == ["y"]
     assert found["y"].bytes == 80 * found["y"].launches
     assert ("less" in found) is not known
     assert found["y"].loops == (() if known else ("loop",))

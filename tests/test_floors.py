@@ -16,6 +16,7 @@ FLOORS = {
         ["decoding"],
         ["runs"],
         ["model", "data"],
+        ["kernels"],
         ["runtime"],
         ["config fields components cli registry plugins files errors streams renamed_fields"],
     ],

@@ -118,6 +118,11 @@ _MODEL = {
     "attention_backend": Field(
         "xla", "what trains attention; or cudnn: one fused kernel, on NVIDIA GPUs in bfloat16", ("xla", "cudnn")
     ),
+    "kernels": Field(
+        "xla",
+        "what trains losses and norms; or pallas: kernels for one NVIDIA GPU, which no device has run yet",
+        ("xla", "pallas"),
+    ),
     "dtype": Field(
         "float32",
         "of the arithmetic; parameters, softmax, layer norm and loss stay float32",

@@ -36,6 +36,7 @@ def measure_compiled(
       threads: of the compiler.
     """
     targets.refuse_missing(target)
+    goal = targets.TARGETS[target]
     arguments = {"target": target, "config": config.to_dict()}
     rows = None if length is None else max(1, config.decode.batch_tokens // length)
     with Contestant(f"the compiler for {target}", "contestants.tx_compiled:Compiled", arguments, threads) as one:
@@ -55,7 +56,7 @@ def measure_compiled(
         "decode": None if rows is None else {"rows": rows, "length": length},
         "compilers": _installed(),
         **found,
-        **summarise(kernels(parse(text)), targets.TARGETS[target], step_flops),
+        **summarise(kernels(parse(text), scalars=goal.platform == "gpu"), goal, step_flops),
     }, text
 
 

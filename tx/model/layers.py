@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
-from tx.model.norms import norms
-from tx.model.prng import random_bits
+from tx.kernels.residual_norm import add_and_normalise
+from tx.model.norms import EPSILON, LayerNorm, norms
+from tx.model.prng import mix_bits, random_bits
 from tx.registry import Configured
 from tx.runtime import backend
 
@@ -100,28 +101,50 @@ class Dropout(nn.Module):
     def __call__(self, x: Float[Array, "*shape"], *, train: bool) -> Float[Array, "*shape"]:
         if not (train and self.active):
             return x
-        kept = jnp.round((1.0 - jnp.asarray(self.rate, jnp.float32)) * 2**24)
+        kept = self._kept()
         keep = random_bits(self.make_rng("dropout"), x.shape) >> 8 < kept.astype(jnp.uint32)
         return jnp.where(keep, x * (2**24 / kept).astype(x.dtype), jnp.zeros((), x.dtype))
+
+    def _kept(self):
+        """Of 2^24 elements."""
+        return jnp.round((1.0 - jnp.asarray(self.rate, jnp.float32)) * 2**24)
+
+    def draw(self) -> tuple[UInt32[Array, " 3"], Float[Array, " 1"]]:
+        """Returns what a kernel needs to drop while training what a call would drop.
+
+        The two words of the key and how many of 2^24 elements are kept; and what these are multiplied by.
+        """
+        if not self.active:
+            return jnp.asarray([0, 0, 2**24], jnp.uint32), jnp.ones((1,), jnp.float32)
+        kept = self._kept()
+        words = jax.random.key_data(self.make_rng("dropout"))
+        return jnp.stack([words[0], words[1], kept.astype(jnp.uint32)]), (2**24 / kept)[None]
 
 
 class Residual(nn.Module):
     """Residual connection and norm around a sub-layer (section 3.1), with the dropout of section 5.4.
 
     norm: "post" for Norm(x + Dropout(f(x))), the paper's; "pre" for x + Dropout(f(Norm(x))); "none" for
-    x + Dropout(f(x)). Without `residual` there is no x in the sum.
+    x + Dropout(f(x)). Without `residual` there is no x in the sum. With `kernels` "pallas" post-norm's LayerNorm is one
+    kernel with the sum and the dropout before it while training (tx/kernels/residual_norm.py).
     """
 
     norm: str
     normalization: str | Configured
     residual: bool
     dropout: Any
+    kernels: str = "xla"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b n d"], sublayer: Callable[[Array], Array], *, train: bool
     ) -> Float[Array, "b n d"]:
         norm = (lambda y: y) if self.norm == "none" else norms[self.normalization](name="norm")
+        if train and self.kernels == "pallas" and self.norm == "post" and self.residual and isinstance(norm, LayerNorm):
+            scale, bias = norm.scale_and_bias(x.shape[-1])
+            rows = (part.reshape(-1, x.shape[-1]) for part in (x, sublayer(x)))
+            drawn = Dropout(self.dropout).draw()
+            return add_and_normalise(*rows, scale, bias, *drawn, mix_bits, EPSILON).reshape(x.shape)
         y = Dropout(self.dropout)(sublayer(norm(x) if self.norm == "pre" else x), train=train)
         y = x + y if self.residual else y
         return norm(y) if self.norm == "post" else y

@@ -15,6 +15,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from tx.kernels.cross_entropy import cross_entropy_with_gradient
 from tx.model.losses import Labels, losses
 from tx.model.transformer import Transformer, projection
 from tx.runtime.backend import loss_chunk
@@ -45,6 +46,7 @@ def cross_entropy(
     loss: Callable | None = None,
     chunk: int | None = None,
     parts: int = 1,
+    kernels: str = "xla",
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the mean over target tokens of (smoothed loss, negative log-likelihood), float32, in nats.
 
@@ -55,6 +57,8 @@ def cross_entropy(
 
     The tokens may lie on several devices, in `parts` equal parts, one after the other. Each part is then cut into
     chunks by itself, so that every device works on its own: a loop over all chunks would bring each to all devices.
+
+    `kernels` "pallas" makes the loss and its gradient in one kernel (tx/kernels/cross_entropy.py).
     """
     chunk = chunk or loss_chunk(hidden.shape[0] // parts, table.shape[0])
     low, peak, entropy = smoothing(label_smoothing, table.shape[0], smooth_over)
@@ -62,7 +66,7 @@ def cross_entropy(
 
     def sums(h, y):
         if loss is None:
-            return _sums(h, table, y, low, peak, chunk)
+            return _sums(h, table, y, low, peak, chunk, kernels)
         return _sums_of_any(h, table, y, low, peak, entropy, loss, chunk)
 
     if parts == 1:
@@ -73,8 +77,8 @@ def cross_entropy(
     return total / count - (entropy if loss is None else 0.0), jax.lax.stop_gradient(nll / count)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _sums(hidden, table, targets, low, peak, chunk):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _sums(hidden, table, targets, low, peak, chunk, kernels):
     """Sums over tokens of the smoothed cross-entropy and of the negative log-likelihood."""
 
     def body(sums, part):
@@ -86,7 +90,7 @@ def _sums(hidden, table, targets, low, peak, chunk):
     return jax.lax.scan(body, (zero, zero), _chunks(hidden, targets, chunk))[0]
 
 
-def _sums_forward(hidden, table, targets, low, peak, chunk):
+def _sums_forward(hidden, table, targets, low, peak, chunk, kernels):
     """Also leaves the gradients of the loss sum behind: the logits are at hand here and nowhere else."""
 
     def of_chunk(h, y):
@@ -96,7 +100,13 @@ def _sums_forward(hidden, table, targets, low, peak, chunk):
         d_logits = jnp.exp(logits - log_normaliser[:, None]) - low - peak * hit
         return chunk_sums, jnp.where((y != 0)[:, None], d_logits, 0.0).astype(h.dtype)
 
-    return _sums_and_gradients(of_chunk, hidden, table, targets, chunk)
+    def of_chunk_by_kernel(h, y):
+        logits = _product(h, table, h.dtype)
+        log_normaliser, at_target, d_logits = cross_entropy_with_gradient(logits, y, low, peak)
+        return _weighted_sums(h, table, y, log_normaliser, at_target, low, peak), d_logits
+
+    of_each = of_chunk_by_kernel if kernels == "pallas" else of_chunk
+    return _sums_and_gradients(of_each, hidden, table, targets, chunk)
 
 
 def _sums_and_gradients(of_chunk, hidden, table, targets, chunk):
@@ -116,7 +126,7 @@ def _sums_and_gradients(of_chunk, hidden, table, targets, chunk):
     return sums, (d_hidden.reshape(-1, hidden.shape[-1])[: hidden.shape[0]], d_table)
 
 
-def _sums_backward(chunk, residuals, cotangents):
+def _sums_backward(chunk, kernels, residuals, cotangents):
     d_hidden, d_table = residuals
     scale = cotangents[0]
     return (d_hidden * scale.astype(d_hidden.dtype), (d_table * scale).T, None, None, None)
@@ -150,7 +160,7 @@ def _sums_of_any_forward(hidden, table, targets, low, peak, entropy, loss, chunk
 
 
 def _sums_of_any_backward(loss, chunk, residuals, cotangents):
-    return *_sums_backward(chunk, residuals, cotangents), None
+    return *_sums_backward(chunk, "xla", residuals, cotangents), None
 
 
 _sums_of_any.defvjp(_sums_of_any_forward, _sums_of_any_backward)
@@ -172,20 +182,27 @@ def _chunks(hidden, targets, chunk):
 
 def _logits(h, table, dtype):
     """Written in this width; what is computed from them is float32."""
-    product = jax.lax.dot_general(
+    return _product(h, table, dtype).astype(jnp.float32)
+
+
+def _product(h, table, dtype):
+    return jax.lax.dot_general(
         h, table.astype(h.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.dtype(dtype)
     )
-    return product.astype(jnp.float32)
 
 
 def _chunk_sums(h, table, y, logits, low, peak):
-    """-sum q log p = log Z - peak * z_target - low * sum z, as q sums to 1; sum z = h . (sum of the table's rows)."""
     log_normaliser = jax.nn.logsumexp(logits, axis=-1)
     at_target = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
+    return _weighted_sums(h, table, y, log_normaliser, at_target, low, peak), log_normaliser
+
+
+def _weighted_sums(h, table, y, log_normaliser, at_target, low, peak):
+    """-sum q log p = log Z - peak * z_target - low * sum z, as q sums to 1; sum z = h . (sum of the table's rows)."""
     total = h.astype(jnp.float32) @ table.sum(0)
     real = (y != 0).astype(jnp.float32)
     loss = (real * (log_normaliser - peak * at_target - low * total)).sum()
-    return (loss, (real * (log_normaliser - at_target)).sum()), log_normaliser
+    return loss, (real * (log_normaliser - at_target)).sum()
 
 
 def count_targets(batch: dict[str, jax.Array]) -> Float[Array, ""]:
@@ -235,4 +252,5 @@ def batch_loss(
         smooth_over=config.loss.smooth_over,
         loss=None if by_formula else losses.of(config.loss),
         parts=parts,
+        kernels=config.model.kernels,
     )

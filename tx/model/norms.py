@@ -16,10 +16,14 @@ class LayerNorm(nn.Module):
     """Layer normalisation (Ba et al. 2016), in float32, with scale and bias."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        width = x.shape[-1]
+    def scale_and_bias(self, width: int) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+        """Returns the parameters of a norm of this width."""
         scale = self.param("scale", nn.initializers.ones, (width,))
-        bias = self.param("bias", nn.initializers.zeros, (width,))
+        return scale, self.param("bias", nn.initializers.zeros, (width,))
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        scale, bias = self.scale_and_bias(x.shape[-1])
         return (_normalise if x.dtype == jnp.float32 else _normalise_half)(x, scale, bias)
 
 

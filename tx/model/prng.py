@@ -10,6 +10,8 @@ import numpy as np
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, UInt32
 
+from tx.runtime import backend
+
 _ODD = np.uint32(0x9E3779B9)  # sets apart what is drawn from one key
 
 
@@ -34,6 +36,11 @@ def _bits(words, width, shape):
     index = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
         index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return mix_bits(index, low, high)
+
+
+def mix_bits(index: Array, low: Array, high: Array) -> Array:
+    """Returns 32 random bits of the elements with these indices, drawn from a key's two words."""
     return _mix(_mix(index ^ low) ^ high)
 
 
@@ -53,7 +60,7 @@ def _split(words, shape):
 
 
 def _fold_in(words, data):
-    low, high = jax.lax.optimization_barrier(words)  # else it is computed again for every element that is drawn
+    low, high = jax.lax.optimization_barrier(words) if backend.computes_keys_apart() else words
     mixed = _mix(_mix(data.astype(jnp.uint32) ^ low) ^ high)
     return jnp.stack([mixed, _mix(mixed ^ low ^ _ODD)])
 

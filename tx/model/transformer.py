@@ -145,6 +145,7 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
     tying: str
     scale_embedding: bool
     attention_backend: str
+    kernels: str
     dtype: str
     component_fields: Mapping = FrozenDict()
 
@@ -216,6 +217,7 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
                 "normalization": norms.configured(self.normalization, self.component_fields),
                 "residual": self.residual,
                 "dropout": self.dropout if self.drop_residual else 0.0,
+                "kernels": self.kernels,
             },
         }
         mixer = {"neighbourhood": self.neighbourhood, "kernel_width": self.kernel_width}

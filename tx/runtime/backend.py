@@ -154,6 +154,14 @@ def transposes_kernel_gradient(inputs: int, outputs: int) -> bool:
     return inputs > outputs and on_cpu()
 
 
+def computes_keys_apart() -> bool:
+    """Returns whether a random key is computed before what is drawn from it, not again for every element.
+
+    Elsewhere than on a CPU a kernel of its own, for two numbers, takes longer.
+    """
+    return on_cpu()
+
+
 LOSS_CHUNK = 512  # tokens whose logits exist at a time, on a CPU
 # Logits that exist at a time elsewhere: each chunk reads and writes the gradient of the whole table once more.
 LOSS_LOGITS = 2**28

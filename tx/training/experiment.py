@@ -20,7 +20,7 @@ from tx.runs.result import FORMAT
 from tx.runs.run_dir import refuse_unusable_name
 from tx.runs.selection import Selected, select_parameters
 from tx.runs.state import Run, is_done, recorded
-from tx.runtime import distributed
+from tx.runtime import backend, distributed
 from tx.runtime.signals import Interruption
 from tx.runtime.trees import member
 from tx.training.checks import check_config
@@ -97,6 +97,11 @@ def _refuse_what_cannot_train(runs):
     if len(runs) > 1 and config.model.attention_backend == "cudnn":  # jax.vmap wants a mask for every head of it
         raise UserError(
             "runs side by side cannot use model.attention_backend=cudnn; set it to xla, or train them one by one"
+        )
+    if config.model.kernels == "pallas" and not (layout.one and backend.name() == "gpu"):
+        raise UserError(
+            f"model.kernels=pallas needs one NVIDIA GPU; here are {len(layout.devices)} of {backend.name()}: set it to "
+            "xla, or parallel.devices=1"
         )
 
 

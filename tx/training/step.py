@@ -12,6 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from tx.data.packing import Batch
+from tx.model import prng
 from tx.model.loss import batch_loss, count_targets
 from tx.model.transformer import init_params
 from tx.runtime import backend
@@ -75,7 +76,9 @@ def train_step(
       axis: a mapped axis over which the batch is the union of what each device is given. Each draws dropout
         masks of its own; loss and update are those of the whole batch, the same everywhere.
     """
-    rng = jax.random.fold_in(jax.random.key(hyperparameters.seed), state.step)
+    # Threefry is a loop of its own for every dropout; with kernels that draw their masks nothing else needs one.
+    key = prng.key if config.model.kernels == "pallas" else jax.random.key
+    rng = jax.random.fold_in(key(hyperparameters.seed), state.step)
     tokens = count_targets(batch)
     if axis is not None:
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))

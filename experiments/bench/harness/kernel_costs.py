@@ -51,21 +51,24 @@ class _Fusion:
     flops: float
 
 
-def kernels(program: Program) -> list[Kernel]:
-    """Returns the kernels of a program, in its order."""
-    return list(_Counter(program).walk(program.entry, 1, ()))
+def kernels(program: Program, *, scalars: bool = True) -> list[Kernel]:
+    """Returns the kernels of a program, in its order; without `scalars` none of what gives a single number.
+
+    On a GPU that is a kernel like any other, on a TPU the core does it that leads the program.
+    """
+    return list(_Counter(program, scalars).walk(program.entry, 1, ()))
 
 
 class _Counter:
-    def __init__(self, program):
-        self._computations = program.computations
+    def __init__(self, program, scalars):
+        self._computations, self._scalars = program.computations, scalars
         self._fusion = functools.cache(self._measured_fusion)
 
     def walk(self, name, turns, loops):
         """Yields the kernels of a computation that is run so many times."""
         computation = self._computations[name]
         for one in computation.values():
-            if one.opcode in _FREE:
+            if one.opcode in _FREE or not (self._scalars or _gives_an_array(one)):
                 continue
             if one.opcode == "while":
                 known = one.attribute(r'known_trip_count":\{"n":"(\d+)"')
@@ -148,6 +151,10 @@ class _Counter:
             else:
                 total += _product_flops(one, [computation[name] for name in one.operands])
         return total
+
+
+def _gives_an_array(one):
+    return one.opcode in _WHOLE or any(sizes for _, sizes in arrays(one.shape))
 
 
 def _written(computation, one):
