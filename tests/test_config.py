@@ -426,6 +426,7 @@ def test_a_field_added_since_had_its_default():
         ({"model.d_v": 32}, "model.d_k = model.d_v"),
         ({"model.d_k": 4, "model.d_v": 4}, "model.d_k a multiple of 8"),
         ({"model.attention_dropout": 0.1}, "model.attention_dropout=0"),
+        ({"data.row_length": 64}, "data.row_length a multiple of 128"),
     ],
     ids=str,
 )
