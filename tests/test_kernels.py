@@ -29,8 +29,9 @@ def logits_and_targets(tokens, vocab, dtype, seed=0):
     return logits, targets, jnp.float32(0.1 / (vocab - 1)), jnp.float32(0.9)
 
 
-@pytest.mark.parametrize(("tokens", "vocab"), [(5, 32), (3, 37), (4, 300)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("tokens", "vocab", "dtype"), [(5, 32, jnp.float32), (3, 37, jnp.float32), (4, 300, jnp.bfloat16)]
+)
 def test_cross_entropy(monkeypatch, tokens, vocab, dtype):
     monkeypatch.setattr(cross_entropy, "WIDTH", 64)  # one block, a part of one, and several of which one is a part
     given = logits_and_targets(tokens, vocab, dtype)
@@ -52,7 +53,7 @@ def rows_of(rows, width, dtype, kept, seed=0):
 
 @pytest.mark.parametrize(
     ("rows", "width", "kept", "dtype"),
-    [(8, 16, 0.7, jnp.float32), (11, 24, 0.7, jnp.float32), (5, 16, 1.0, jnp.float32), (11, 24, 0.7, jnp.bfloat16)],
+    [(11, 24, 0.7, jnp.float32), (5, 16, 1.0, jnp.float32), (11, 24, 0.7, jnp.bfloat16)],
 )
 def test_residual_norm(monkeypatch, rows, width, kept, dtype):
     monkeypatch.setattr(residual_norm, "FORWARD", 64)
