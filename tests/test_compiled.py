@@ -293,6 +293,7 @@ BFLOAT = ("--set=model.dtype=bfloat16",)
 PAPER = (*BFLOAT, "--set=model.attention_backend=cudnn", "--set=data.batch_rows=96")
 BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
     "base-h100": (1580, 24.4, ("table3/base@paper", "--target=h100", *PAPER)),
+    "base-pallas-h100": (1380, 21.7, ("table3/base@paper", "--target=h100", *PAPER, "--set=model.kernels=pallas")),
     "smoke-v5e": (3800, 0.3, ("table3/base@smoke", "--target=v5e", *BFLOAT)),
 }
 
@@ -319,3 +320,11 @@ def test_committed_results_stay_within_the_bounds(name):
     most, longest, _ = BOUNDS[name]
     assert result["kernels"] <= most < 1.1 * result["kernels"]
     assert result["roofline_ms"] <= longest < 1.1 * result["roofline_ms"]
+
+
+def test_the_page_says_what_the_results_do():
+    page = " ".join((RESULTS.parent.parent / "README.md").read_text().split())
+    for name in ("base-h100", "base-pallas-h100"):
+        result = compiling.read(RESULTS / f"{name}.json")
+        figures = f"{result['kernels']:,} kernels, {result['gb']:.1f} GB and {result['roofline_ms']:.1f} ms"
+        assert figures in page

@@ -76,9 +76,7 @@ def train_step(
       axis: a mapped axis over which the batch is the union of what each device is given. Each draws dropout
         masks of its own; loss and update are those of the whole batch, the same everywhere.
     """
-    # Threefry is a loop of its own for every dropout; with kernels that draw their masks nothing else needs one.
-    key = prng.key if config.model.kernels == "pallas" else jax.random.key
-    rng = jax.random.fold_in(key(hyperparameters.seed), state.step)
+    rng = jax.random.fold_in(_key(config, hyperparameters.seed), state.step)
     tokens = count_targets(batch)
     if axis is not None:
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
@@ -122,6 +120,11 @@ def _updated(config, state, grads, hyperparameters) -> TrainState:
     params = optax.apply_updates(state.params, updates)
     ema = update_average(state.ema, params, config.train.ema, state.step + 1) if config.train.ema else None
     return TrainState(state.step + 1, params, opt_state, ema)
+
+
+def _key(config, seed):
+    """Returns the key of the dropout's masks; with model.kernels=pallas without Threefry's kernels for each."""
+    return prng.key(seed) if config.model.kernels == "pallas" else jax.random.key(seed)
 
 
 def layers(params: dict) -> list[str]:
