@@ -39,8 +39,8 @@ SAME = [
 ]
 OTHER = [
     ("runtime/backend.py", "CHUNK = 512", "CHUNK = 256"),
-    ("model/loss.py", "parts: int = 1,\n) -> tuple[Float", "parts: int = 2,\n) -> tuple[Float"),
-    ("model/loss.py", "nondiff_argnums=(5,)", "nondiff_argnums=(4,)"),
+    ("model/loss.py", "parts: int = 1,\n    kernels", "parts: int = 2,\n    kernels"),
+    ("model/loss.py", "nondiff_argnums=(5, 6)", "nondiff_argnums=(4, 6)"),
     ("model/loss.py", "_sums.defvjp(_sums_forward, _sums_backward)", "_sums.defvjp(_sums_backward, _sums_forward)"),
     ("model/layers.py", "_product.defvjp(lambda x, w: (x @ w, (x, w))", "_product.defvjp(lambda x, w: (x @ w, (w, x))"),
     ("model/layers.py", "    bias: bool = True\n", "    bias: bool = False\n"),
