@@ -12,7 +12,7 @@ from fabricated import cells, put, table_of
 from experiments import __main__ as command
 from experiments import launches, registry
 from experiments.report import compare, main_table, results, summary_table, tables
-from launch import assignments, local, plan, request, status, tuning
+from launch import assignments, local, plan, request, status, tuning, worker
 from tx import decode, evaluate, plugins
 from tx.errors import UserError
 from tx.model import flops
@@ -122,7 +122,7 @@ def test_a_launch_writes_it_before_anything_starts(tmp_path, monkeypatch):
 
     def launch(runs, *_):
         seen.append(json.loads((tmp_path / "table3@smoke" / "launch.json").read_text()))
-        return 0
+        return worker.Tally()
 
     monkeypatch.setattr(local, "launch", launch)
     argv = ["table3@smoke", "--only=base", "--set=train.steps=7", f"--workdir={tmp_path}"]

@@ -16,6 +16,8 @@ from fabricated import cells, put, table_of
 from tx import decode, evaluate
 from tx.data import tokenized
 from tx.data.tokenized import TokenizedSplit
+from tx.decoding import text as text_module
+from tx.decoding import trained_model
 from tx.decoding.limits import LONGEST, LONGEST_LINE, check_corpus, describe_long_line, find_long_sources
 from tx.errors import UserError
 from tx.evaluation.translation import split_names
@@ -115,8 +117,9 @@ def test_lines_that_are_given_have_their_numbers():
 def test_decode_answers_a_long_line_by_an_empty_one_and_goes_on(monkeypatch, capsys):
     """Every other line is translated, here into itself."""
     data = handful.prepared()
-    monkeypatch.setattr(decode, "open_run", lambda *_: (config(), types.SimpleNamespace(params=None), data))
-    monkeypatch.setattr(decode, "Translator", lambda *_: lambda sources: [source[:-1] for source in sources])
+    opened = trained_model.OpenedModel(config(), types.SimpleNamespace(params=None), data.vocabulary)
+    monkeypatch.setattr(decode, "open_model", lambda *_: opened)
+    monkeypatch.setattr(text_module, "Translator", lambda *_: lambda sources: [source[:-1] for source in sources])
     text = [b"a red house", b"", b"where is the book ? " * 9, b"x" * (LONGEST_LINE + 1), b"it is raining"]
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(b"\n".join(text))))
     assert decode.main(["run"]) == 1

@@ -83,9 +83,14 @@ def as_lists(batch):
     return {field: array.tolist() for field, array in batch.items()}
 
 
+def trained_on(lengths, row_length):
+    """Sentences that fit a row, and hold more than their end on both sides."""
+    return [i for i, pair in enumerate(lengths) if max(pair) <= row_length and min(pair) > 1]
+
+
 def plain_rows(lengths, seed, row_length, pool, epochs):
     """Rows of the first epochs of `TrainBatches`, as lists of sentence indices."""
-    usable = [i for i, pair in enumerate(lengths) if max(pair) <= row_length]
+    usable = trained_on(lengths, row_length)
     for epoch in range(epochs):
         order = np.random.default_rng((seed, epoch)).permutation(usable).tolist()
         for number, start in enumerate(range(0, len(order), pool)):
@@ -148,13 +153,14 @@ def test_evaluation_batches_are_the_plain_ones_and_the_files_order_can_be_restor
 @given(some_usable, shapes, pools, seeds)
 def test_training_batches_are_the_plain_ones_epoch_after_epoch(lengths, shape, pool, seed):
     split, row_length = split_of(lengths), shape["row_length"]
-    usable = [i for i, pair in enumerate(lengths) if max(pair) <= row_length]
+    usable = trained_on(lengths, row_length)
     rows = list(plain_rows(lengths, seed, row_length, pool, epochs=3))
     whole = rows[: len(rows) // shape["batch_rows"] * shape["batch_rows"]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "POOL", pool)
         stream = TrainBatches(split, seed=seed, **shape)
-        assert stream.num_skipped == len(lengths) - len(usable)
+        assert stream.num_skipped == sum(max(pair) > row_length for pair in lengths)
+        assert stream.num_empty == len(lengths) - len(usable) - stream.num_skipped
         for expected in plain_batches(split, whole, **shape):
             assert as_lists(next(stream)) == expected
         one_by_one = TrainBatches(split, seed=seed, row_length=row_length, batch_rows=1)

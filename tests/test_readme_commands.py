@@ -68,6 +68,7 @@ ELSEWHERE = {  # by their beginning
     "python -m experiments.bench compile": "test_compiled.py::test_a_step_stays_within_its_bounds",
     "python -m launch.gpu --help": "test_gpu.py::test_everything_is_timed_trained_and_packed",
     "python -m launch.gpu.take": "test_gpu.py::test_a_result_is_put_in_its_place",
+    "python -m launch.plan table3@paper": "test_plan.py::test_hours_and_memory_are_what_was_measured",
     "python -m launch.plan table2@paper table2@paper.en-fr": "test_plan.py::test_table2_in_all",
     "python -m launch.verify DIR": "test_verify.py::test_what_is_damaged_is_named",
     "make gpu-bundle": "test_gpu.py::test_text_comes_out_of_the_bundle",

@@ -105,7 +105,7 @@ def test_hostile_text_in_results_is_shown_in_every_form(tmp_path, capsys):
     assert command.main(["report", str(tmp_path)]) == 0
     texts = {form: (tmp_path / "table3@smoke" / f"table.{form}").read_text() for form in ("md", "tex", "csv")}
     others = [path.read_text() for name in ("scores", "costs") for path in tmp_path.rglob(f"{name}.*")]
-    assert len(others) == 6
+    assert len(others) == 8
     printed = capsys.readouterr().out
     assert not any(OBEYED.search(text) for text in (*texts.values(), *others, printed))
     for text in (*texts.values(), printed):

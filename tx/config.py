@@ -17,6 +17,7 @@ import ml_collections
 from tx import components
 from tx.errors import UserError, unknown
 from tx.fields import FIELDS
+from tx.files import expanded
 from tx.renamed_fields import NEW_NAMES
 
 FOLDER = "files:"  # what data.corpus begins with where the text lies in a folder of the user's own: files:DIR
@@ -168,7 +169,7 @@ def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: st
 def _whole_path(corpus):
     """Returns data.corpus with a folder's whole path, since a run may be opened from elsewhere than it was started."""
     folder = corpus.removeprefix(FOLDER)
-    return FOLDER + os.path.abspath(os.path.expanduser(folder)) if folder and folder != corpus else corpus
+    return FOLDER + os.path.abspath(expanded(folder)) if folder and folder != corpus else corpus
 
 
 def _set(config, name, value):

@@ -117,13 +117,15 @@ def to_json(table: Table) -> str:
     """
 
     def plain(value):
+        if isinstance(value, str):
+            return printable(value)
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
     return files.to_json(
         {
-            "title": table.title,
-            "caption": dict(table.caption),
-            "notes": list(table.notes),
+            "title": printable(table.title),
+            "caption": {name: plain(value) for name, value in dict(table.caption).items()},
+            "notes": [printable(note) for note in table.notes],
             "rows": [{name: plain(value) for name, value in record.items()} for record in table.records],
         }
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tx.data.text_files import Pairs, aligned, contents, split_by_hash
 from tx.data.text_lines import LONGEST, refuse_long, split_lines
 from tx.errors import UserError
-from tx.files import from_json
+from tx.files import expanded, from_json
 
 _LANGUAGE = re.compile(r"\w[\w.@+-]*")  # of a code: a part of a file's name that leads nowhere else
 _DEV = ("valid", "val", "validation", "dev")
@@ -77,7 +77,7 @@ def _split_off(pairs, lacking, path) -> Pairs:
 def _find(folder):
     path = pathlib.Path(folder)
     root = os.environ.get("TX_DATA_DIR")
-    places = [path, *([pathlib.Path(root).expanduser() / path.name] if root else [])]
+    places = [path, *([expanded(root) / path.name] if root else [])]
     for place in places:
         if place.is_dir():
             return place
