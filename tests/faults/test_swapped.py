@@ -304,7 +304,7 @@ def test_the_parameters_that_are_read_are_the_runs_own(laboratory, tmp_path, thi
     swap(laboratory, run, thing, whose)
     if wanted == REFUSED:
         said = (
-            "it is not this run's; put its own back, or train it anew|the text of multi30k is not what it was; give the"
+            "it is not this run's; put its own back, or train it anew|the text of multi30k is not what it was"
         )
         with pytest.raises(UserError, match=said) as caught:
             open_run(run, {})
