@@ -86,8 +86,14 @@ def started(*command, **more):
     """A process of one of this project's commands, which has ended."""
     variables = {"PYTHONPATH": str(ROOT)} | more.pop("env", {})
     environment = {name: value for name, value in (os.environ | variables).items() if value is not None}
-    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
-    return subprocess.run([sys.executable, "-m", *command], env=environment, text=True, timeout=300, **given)
+    given = {
+        "text": True,
+        "errors": "replace",
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    } | more
+    return subprocess.run([sys.executable, "-m", *command], env=environment, timeout=300, **given)
 
 
 # Paths.

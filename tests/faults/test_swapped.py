@@ -303,9 +303,7 @@ def test_the_parameters_that_are_read_are_the_runs_own(laboratory, tmp_path, thi
     run = laboratory.copy(tmp_path / "run", done=True)
     swap(laboratory, run, thing, whose)
     if wanted == REFUSED:
-        said = (
-            "it is not this run's; put its own back, or train it anew|the text of multi30k is not what it was"
-        )
+        said = "it is not this run's; put its own back, or train it anew|the text of multi30k is not what it was"
         with pytest.raises(UserError, match=said) as caught:
             open_run(run, {})
         assert "\n" not in str(caught.value)

@@ -53,7 +53,7 @@ class Identity:
         head = run.read_if_whole("config") or {}
         data = head.get("data") if isinstance(head.get("data"), dict) else {}
         found = head.get("numerics"), data.get("fingerprint"), data.get("vocabulary_fingerprint")
-        return cls(fields(config), *(str(value or "") for value in found))
+        return cls(_as_asked(fields(config), head), *(str(value or "") for value in found))
 
     def describe_other(self, saved: object) -> str:
         """Returns in what the identity that a checkpoint holds is not this one, in a few words; "" for nothing.
@@ -105,6 +105,15 @@ def set_aside_others(run: RunDir, identity: Identity) -> None:
     if why:
         aside = run.set_aside(made or "")
         print(printable(f"note: {why}: begun anew; see {aside}"))
+
+
+def _as_asked(found, head):
+    """Returns fields with as many subwords as were asked for: with data.vocab=fit a model has what there are."""
+    asked = head.get("config")
+    size = (
+        asked["model"].get("vocab_size") if isinstance(asked, dict) and isinstance(asked.get("model"), dict) else None
+    )
+    return found | {"model.vocab_size": size} if found["data.vocab"] == "fit" and size else found
 
 
 def refuse_others(run: RunDir, config: ConfigDict, steps: Sequence[int]) -> None:

@@ -120,6 +120,7 @@ def _remove(kind, stack):
             (run_group, "LossMonitor", blind),
             (step.optax.tree, "norm", jnp.zeros(())),
             (Checkpoints, "_write_checksums", None),
+            (Checkpoints, "_try", None),
             (Log, "_note", None),
         ],
     }
