@@ -15,7 +15,7 @@ GPU_RESULTS ?= gpu-results
 UV ?= uv
 INSTALL := -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-# Slow ones that are many and small; the others take the whole machine, one after the other.
+# Slow ones that are many and small, each for itself; of the others a file stays in one process.
 MANY := tests/test_catalogue.py
 
 .PHONY: smoke test test-slow test-engines wmt-venv compile-venv lint constraints gpu-bundle gpu gpu-take
@@ -31,7 +31,7 @@ test: $(VENV)/.installed-test
 
 # What was not installed (make compile-venv) is skipped, with a reason.
 test-slow: $(VENV)/.installed-test $(VENV)-wmt/.installed
-	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python TX_COMPILE_PYTHON=$(abspath $(wildcard $(VENV)-compile/bin/python)) $(BIN)/python -m pytest -m slow --ignore=$(MANY) $(PYTEST_ARGS)
+	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python TX_COMPILE_PYTHON=$(abspath $(wildcard $(VENV)-compile/bin/python)) PJRT_NPROC=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=8 --dist=loadfile --ignore=$(MANY) $(PYTEST_ARGS)
 	PJRT_NPROC=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=8 $(PYTEST_ARGS) $(MANY)
 
 # On Slurm (Debian's slurm-wlm and munge, as root) and Ray, which the tests start here; what is missing is skipped.
