@@ -1,6 +1,7 @@
 """The environment of the tests and of the processes that they start; to be imported before JAX is."""
 
 import os
+import signal
 
 GIVEN = {"TX_DATA_DIR", "TX_TF_PYTHON", "TX_COMPILE_PYTHON"}  # what tests are told from outside
 
@@ -10,3 +11,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.pop("COLUMNS", None)  # tables are as wide as when piped, whatever terminal the tests are started from
+# Who starts the tests in the background has SIGINT ignored, which every process that they start would inherit.
+for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}.items():
+    signal.signal(number, handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
