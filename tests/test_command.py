@@ -119,7 +119,7 @@ for line in json.loads(sys.argv[1]):
         os.environ.update(_ARGCOMPLETE="1", COMP_LINE=line, COMP_POINT=str(len(line)), COMP_TYPE="9")
         command.main()
     os.close(write)
-    print(json.dumps(os.fdopen(read).read()))
+    print(json.dumps(os.fdopen(read).read()), flush=True)  # else the next child ends with it in its buffer, too
     os.wait()
 """
 
@@ -131,8 +131,7 @@ def completed():
     lines = [line for line, *_ in LINES]
     asked = [sys.executable, "-c", ASKED, json.dumps(lines)]
     done = subprocess.run(asked, env=os.environ | shell, capture_output=True, text=True, check=True)
-    told = [json.loads(line) for line in done.stdout.split("\n") if line.startswith('"')]  # imports may print as well
-    return dict(zip(lines, told, strict=True))
+    return dict(zip(lines, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 @pytest.mark.parametrize(("line", "wanted", "more"), LINES)
