@@ -11,6 +11,7 @@ import tx.config
 from experiments.report import flags, results
 from experiments.report.metrics import BLEU, EXACT, NAMED, NLL, PPL
 from experiments.report.results import KINDS, Results, Row, SeedRun
+from experiments.report.row_status import word_for
 from experiments.report.symbols import changes, in_order
 from tx.runs import imports
 from tx.runs.metrics_log import read_metrics
@@ -82,11 +83,6 @@ def identity(found: Results, row: Row, run: SeedRun) -> dict[str, object]:
     return {"sweep": found.sweep.name, "scale": found.scale.label, "row": row.label, "seed": run.seed}
 
 
-def state_word(run: SeedRun) -> str:
-    """Returns "done", "failed" or "unfinished"."""
-    return run.state.name if run.state.name in ("done", "failed") else "unfinished"
-
-
 def scores(found: Results, result: RunResult) -> dict[str, float | None]:
     """Returns the scores of a run by column; None for those that it does not have."""
     kinds = {kind: getattr(result.scores, kind) if result.translated else None for kind in KINDS if kind != "bleu"}
@@ -108,7 +104,7 @@ def costs(result: RunResult) -> dict[str, object]:
         "decode_s": timing.decode_s,
         "total_s": timing.total_s,
         "device": result.device.kind,
-        "device_hours": timing.total_s / 3600 * result.device.count,
+        "device_hours": result.device_hours,
     }
 
 
@@ -132,7 +128,7 @@ def _lines(found, row, fields):
             "name": found.name_of(row),
             "diff": changes(row.diff),
             **values(row, run, fields),
-            "state": state_word(run),
+            "state": word_for(run.state),
             "error": run.state.reason if run.state.name == "failed" else None,
             "stale": bool(run.stale),
             **judged,

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from experiments import points
 from tx.errors import UserError, writing
-from tx.files import from_json, to_json, write_atomically
+from tx.files import from_json, read_text, to_json, write_atomically
 from tx.renamed_fields import NEW_NAMES
 from tx.runs.imports import FILE, LARGEST
 
 MOST = 100_000  # rows that a file may ask for
-_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, UserError)
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, UserError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +71,9 @@ def read(folders: Iterable[pathlib.Path]) -> Launched:
     """
     rows, complete = {}, True
     for folder in folders:
-        found = _read(folder)
-        complete = complete and found is not None
-        rows = _union((found or {}).values(), rows.values())
+        text, _, found = _read(folder)
+        complete = complete and bool(text)
+        rows = _union(found.values(), rows.values())
     return Launched(rows, complete)
 
 
@@ -86,11 +86,11 @@ def record(folder: pathlib.Path, rows: Sequence[AskedRow], launch: Mapping[str, 
       launch: the launch as it was typed, {what: JSON}; "imports" lists {"file", "sha256"}.
     """
     with _locked(folder), writing(folder / FILE):
-        known = _union((_read(folder) or {}).values(), rows)
-        before = _json(folder) or {"imports": [], "launches": []}
+        text, before, there = _read(folder)
+        known = _union(there.values(), rows)
         imports = {one["file"]: one for one in [*before["imports"], *launch["imports"]]}
         launches = [one for one in before["launches"] if one != launch]
-        text = to_json(
+        told = to_json(
             {
                 "format": 1,
                 "imports": list(imports.values()),
@@ -98,8 +98,8 @@ def record(folder: pathlib.Path, rows: Sequence[AskedRow], launch: Mapping[str, 
                 "rows": [_told(row) for row in known.values()],
             }
         )
-        if not (folder / FILE).exists() or (folder / FILE).read_text(encoding="utf-8") != text:
-            write_atomically(folder / FILE, text)
+        if told != text:
+            write_atomically(folder / FILE, told)
 
 
 def _union(older: Iterable[AskedRow], newer: Iterable[AskedRow]) -> dict[str, AskedRow]:
@@ -117,29 +117,22 @@ def _union(older: Iterable[AskedRow], newer: Iterable[AskedRow]) -> dict[str, As
 
 
 def _read(folder):
-    """Returns {name: row} of a folder's launch.json; None where there is none, UserError where it is damaged."""
-    try:
-        told = _json(folder)
-        return None if told is None else {row.name: row for row in map(_row, told["rows"][:MOST])}
-    except _DAMAGED:
-        raise UserError(f"{folder / FILE} is damaged; delete it and launch again: the runs stay") from None
+    """Returns (text, JSON, {name: row}) of a folder's launch.json, all empty where there is none.
 
-
-def _json(folder):
+    Raises UserError where it is damaged.
+    """
     path = folder / FILE
     if not os.path.lexists(path):
-        return None
-    if not path.is_file() or path.stat().st_size > LARGEST:
-        raise ValueError("no file that a launch wrote")
+        return "", {"imports": [], "launches": []}, {}
     try:
-        told = from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if not all(isinstance(told[part], list) for part in ("imports", "launches", "rows")):
-        raise ValueError("no lists")
-    if not all(isinstance(one["file"], str) for one in told["imports"]):
-        raise ValueError("no files")
-    return told
+        told = from_json(text := read_text(path, LARGEST))
+        if not all(isinstance(told[part], list) for part in ("imports", "launches", "rows")):
+            raise ValueError("no lists")
+        if not all(isinstance(one["file"], str) for one in told["imports"]):
+            raise ValueError("no files")
+        return text, told, {row.name: row for row in map(_row, told["rows"][:MOST])}
+    except _DAMAGED:
+        raise UserError(f"{path} is damaged; delete it and launch again: the runs stay") from None
 
 
 def _row(told):

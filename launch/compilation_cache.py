@@ -6,11 +6,10 @@ more is all that costs. Runs can do without: where the folder cannot serve, the 
 """
 
 import contextlib
-import hashlib
 import pathlib
 import tempfile
 
-from tx.files import from_json, read_text, to_json, write_atomically
+from tx.files import digest, from_json, read_text, to_json, write_atomically
 
 FOLDER = ".jax_cache"  # in a work folder
 NAME = "digests.json"
@@ -68,6 +67,6 @@ def _read_checksums(folder: pathlib.Path) -> dict[str, str]:
 
 def _digest(path: pathlib.Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return digest(path)
     except OSError:  # another launch deletes, too
         return ""

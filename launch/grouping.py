@@ -1,10 +1,12 @@
 """Groups of runs that can train side by side in one process."""
 
 import collections
+import operator
 from collections.abc import Sequence
 
 from launch.plan import PlannedRun
 from tx.files import to_json
+from tx.runs.common_steps import split_by_steps
 
 
 def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[PlannedRun]]:
@@ -17,17 +19,12 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
       runs: any; what is finished is left out.
       most: the largest group; None for any size.
     """
-    alike = collections.defaultdict(list)  # compile key -> [(runs, checkpoints in common)]
+    alike = collections.defaultdict(list)  # by compile key
     alone = [[run] for run in runs if run.trained_in and not run.state.finished]
     for run in (run for run in runs if not run.state.finished and not run.trained_in):
-        found, steps = alike[to_json(_compile_key(run, most))], run.checkpoints
-        for i, (group, common) in enumerate(found):
-            if len(group) != most and (common & steps or not common | steps):
-                found[i] = ([*group, run], common & steps)
-                break
-        else:
-            found.append(([run], steps))
-    made = alone + [group for found in alike.values() for group, _ in found]
+        alike[to_json(_compile_key(run, most))].append(run)
+    steps_of = operator.attrgetter("checkpoints")
+    made = alone + [group for same in alike.values() for group in split_by_steps(same, steps_of, most)]
     return sorted(made, key=lambda group: -sum(run.flops for run in group))
 
 

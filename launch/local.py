@@ -16,120 +16,33 @@ ended, and goes on at the next launch).
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import math
 import pathlib
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compilation_cache, display, grouping, plan, power, request, status, tuning, worker
+from launch import compilation_cache, display, grouping, plan, power, status, tuning, worker
 from launch.display import plan_table, say
 from launch.plan import PlannedRun
-from launch.pool import Command, Pool, describe_signal
+from launch.pool import Command, Pool, train_command
+from launch.preparation import make_ready, memory, prepare, say_differences
 from launch.resources import default_jobs
 from launch.text import with_text
 from launch.tuning import Stage
-from launch.watchdog import Watch, watched
-from launch.worker import ALONE, POLL, Place, Tally
+from launch.watchdog import watched
+from launch.worker import ALONE, Place, Tally
 from tx import cli, plugins
-from tx.errors import UserError, last_error, one_line_errors
-from tx.model import flops
+from tx.errors import INTERRUPTED_STATUS, UserError, one_line_errors
 from tx.runs import imports
-from tx.runs.lease import Lease
-from tx.runs.run_dir import RunDir
-from tx.runs.state import RunState
 from tx.runtime.signals import taken
 
-MEMORY_PER_RUN = 2 << 30  # bytes that a small run is given, so that processes side by side do not swap
-TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether there are so many
 RETRIES = 1
 STALLED = 30.0  # minutes
-INTERRUPTED = 130  # exit status of a launch that was (128 + SIGINT)
-
-
-def train_command(runs: Sequence[PlannedRun]) -> list[str]:
-    """Returns the command line of the process that makes runs side by side."""
-    return [sys.executable, "-m", "tx.train", *plan.arguments(runs)]
-
-
-def prepare(runs: Sequence[PlannedRun]) -> None:
-    """Prepares corpora, vocabularies and tokens that the runs share, once each.
-
-    What is wrong with the text, or with a component's name, and a sentence longer than a model can take raise UserError
-    here and not in every run.
-    """
-    from tx.data import tokenized  # slow to import, and not needed to plan
-    from tx.decoding.limits import check_corpus
-    from tx.evaluation.translation import split_names
-    from tx.runtime import backend, environment
-    from tx.training.checks import check_config
-
-    environment.refuse_other_numbers()
-    backend.refuse_missing()
-    for run in runs:
-        check_config(run.config)
-    prepared = {}
-    for config in (run.config for run in runs):
-        key = config.data.to_json(), config.decode.splits, config.model.vocab_size
-        if key not in prepared:
-            prepared[key] = data = tokenized.prepare(config.data, config.model.vocab_size)
-            for split in ("train", "validation", *split_names(config, data)):
-                _ = data.splits[split]  # made when first asked for
-        check_corpus(config, prepared[key], split_names(config, prepared[key]))
-
-
-def check_memory(
-    groups: Sequence[Sequence[PlannedRun]], command: Command = train_command, stalled: float = math.inf
-) -> None:
-    """Runs the largest shapes of what is to run, where they are large; UserError where memory does not suffice.
-
-    Likewise where that shows no progress for `stalled` seconds.
-    """
-    largest = max(groups, key=_bytes)
-    if _bytes(largest) < TRIED:
-        return
-    with tempfile.TemporaryDirectory() as apart:  # in the runs' own folders nothing has begun
-        shapes = [dataclasses.replace(run, folder=RunDir(pathlib.Path(apart, str(i)))) for i, run in enumerate(largest)]
-        for run in shapes:
-            run.hand_over()
-        argv = [*command(shapes), "--rehearse"]
-        status, said = _try(argv, stalled)
-    if status:
-        raise UserError(f"{largest[0].label}, the largest, cannot run here: {said}")
-
-
-def _try(argv, stalled) -> tuple[int, str]:
-    """Runs a command; returns its exit status and, where that is not 0, what went wrong, in one line."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(argv, **pipes, text=True, start_new_session=True) as process:
-        watch = Watch(process, [], stalled)
-        try:
-            while process.returncode is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    said, _ = process.communicate(timeout=POLL)
-                watch.look()
-        except BaseException:
-            process.kill()
-            raise
-    status = process.returncode
-    ended = describe_signal(-status) if status < 0 else last_error(said.splitlines()) or f"exit status {status}"
-    return status, watch.found or ended
-
-
-def _bytes(group):
-    return len(group) * flops.step_bytes(group[0].config)
-
-
-def _memory(group):
-    """Returns the bytes that a job is given: a generous small-scale run's for each, or twice what the estimate says."""
-    return max(len(group) * MEMORY_PER_RUN, 2 * _bytes(group))
 
 
 def report(folders: Sequence[pathlib.Path]) -> None:
@@ -176,7 +89,7 @@ def launch(
     if place.pool:
         pool = place.pool(jobs, command, defaults, threads, stalled)
     else:
-        jobs = jobs or default_jobs(len(groups), max(map(_memory, groups), default=0.0), threads)
+        jobs = jobs or default_jobs(len(groups), max(map(memory, groups), default=0.0), threads)
         pool = Pool(jobs, command, defaults, threads, stalled, place.grace)
     return worker.work(
         runs, groups, pool, console, retries, place, functools.partial(compilation_cache.write_checksums, cache)
@@ -289,7 +202,7 @@ def main(
                     report(list(folders))
         except KeyboardInterrupt:
             console.print("interrupted: the same command goes on from here")
-            return INTERRUPTED
+            return INTERRUPTED_STATUS
     return 1 if failed else 0
 
 
@@ -329,15 +242,8 @@ def _shown(stage: Stage, args: argparse.Namespace, console: Console) -> list[Pla
         say(console, f"{stage.title}:")
     runs = with_text(stage.preview())
     console.print(plan_table(runs, grouping.groups(runs, args.stack) if args.stack != 1 else ()))
-    _say_differences(runs, args, console)
+    say_differences(runs, args, console)
     return runs
-
-
-def _say_differences(runs: Sequence[PlannedRun], args: argparse.Namespace, console: Console) -> None:
-    """Says where the points of a grid differ in size, and what evens them."""
-    if args.grid and (note := request.differences(runs)):
-        mend = "" if args.match or "parameters" not in note else "; --match=params lets d_ff take up the slack"
-        say(console, note + mend)
 
 
 def _carry_out(stage, args, console, command, prepare, place) -> tuple[list[PlannedRun], Tally]:
@@ -347,81 +253,6 @@ def _carry_out(stage, args, console, command, prepare, place) -> tuple[list[Plan
     for line in stage.ended():
         say(console, line)
     return runs, tally
-
-
-def make_ready(
-    stage: Stage,
-    args: argparse.Namespace,
-    console: Console,
-    command: Command = train_command,
-    prepare: Callable[[Sequence[PlannedRun]], None] = prepare,
-    place: Place = ALONE,
-) -> tuple[list[PlannedRun], list[list[PlannedRun]]]:
-    """Prepares what the runs of a stage need and records what is asked for; returns all runs, and groups of what to do.
-
-    Raises UserError where something stands in their way.
-    """
-    planned = stage.plan()
-    runs = with_text(planned)
-    plan.refuse_clashes(runs)
-    stale = [run for run in runs if _is_done_otherwise(run)] if args.rerun_stale else []
-    for before, run in zip(planned, runs, strict=True):
-        if run.state != before.state and not stale:
-            say(console, f"stale  {run.label}: {run.state.reason}; --rerun_stale makes it anew")
-    anew = {run.label for run in stale}
-    asked = [dataclasses.replace(run, state=RunState("pending")) if run.label in anew else run for run in runs]
-    groups = grouping.groups(asked, args.stack)
-    with contextlib.ExitStack() as new:
-        for folder in (args.workdir, *dict.fromkeys(args.workdir / run.sweep for run in runs)):
-            new.enter_context(_new_folder(folder))  # the tables are to lie there at the end
-        if groups:
-            with watched("preparing text", args.stalled * 60):
-                prepare([run for group in groups for run in group])
-            if not args.no_rehearsal:
-                check_memory(groups, command, args.stalled * 60)
-    if stale:  # now that nothing else is in the way
-        _set_aside(stale, console)
-        runs = with_text(stage.plan())
-        groups = grouping.groups(runs, args.stack)
-    if place.number is None:  # else who submitted it has
-        request.remember(args, runs)
-    stage.begun()
-    if stage.title:
-        say(console, f"{stage.title}: {len(runs)} runs")
-    _say_differences(runs, args, console)
-    return runs, groups
-
-
-def _is_done_otherwise(run):
-    return run.state.name == "stale" and run.state.finished
-
-
-def _set_aside(runs, console) -> None:
-    """Sets results aside that are to be made anew; those that another process holds, or has made anew, are left."""
-    known = {}
-    for run in runs:
-        try:
-            with Lease(run.folder.path):
-                (now,) = with_text([run.read_again()], known)
-                if _is_done_otherwise(now):
-                    aside = run.folder.set_aside(now.state.numerics)
-                    say(console, f"anew   {run.label}: {now.state.reason}; what was made is kept in {aside}")
-        except UserError as error:
-            say(console, f"stale  {run.label}: {error}; left as it is")
-
-
-@contextlib.contextmanager
-def _new_folder(path: pathlib.Path):
-    """Makes a folder, and takes it back if the body fails; UserError where it cannot be written."""
-    new = not path.exists()
-    RunDir(path).create()
-    try:
-        yield
-    except BaseException:
-        if new:
-            with contextlib.suppress(OSError):  # it is not empty any more
-                path.rmdir()
-        raise
 
 
 @contextlib.contextmanager

@@ -7,9 +7,11 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
+from launch import plan
 from launch.plan import PlannedRun
 from launch.resources import Slot, slots
 from launch.watchdog import Watch
@@ -28,6 +30,11 @@ GRACE = 10.0  # seconds that a process has to end after SIGTERM
 LOG_TAIL = 1 << 16  # bytes of log.txt that are looked through for what went wrong
 NOTES = ("note: ", "warning: ")  # of lines that are passed on
 TAIL = 50  # lines of log.txt kept in error.json
+
+
+def train_command(runs: Sequence[PlannedRun]) -> list[str]:
+    """Returns the command line of the process that makes runs side by side."""
+    return [sys.executable, "-m", "tx.train", *plan.arguments(runs)]
 
 
 @dataclasses.dataclass

@@ -17,7 +17,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from launch import display, local
+from launch import display, local, preparation
 from launch.plan import PlannedRun
 from launch.worker import Place
 from tx import cli, plugins
@@ -40,7 +40,7 @@ def _own_parser() -> argparse.ArgumentParser:
 def main(
     argv: Sequence[str] | None = None,
     *,
-    prepare: Callable[[Sequence[PlannedRun]], None] = local.prepare,
+    prepare: Callable[[Sequence[PlannedRun]], None] = preparation.prepare,
     report: Callable[[Sequence[pathlib.Path]], None] = local.report,
 ) -> int:
     """Plans, runs and reports; returns the exit status."""

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from launch import display, local, tuning
 from launch.display import say
 from launch.plan import PlannedRun
+from launch.preparation import make_ready, prepare
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
 from tx.runs.run_dir import RunDir
@@ -87,7 +88,7 @@ def _minutes(text: str) -> int:
 
 
 @one_line_errors
-def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[PlannedRun]], None] = local.prepare) -> int:
+def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[PlannedRun]], None] = prepare) -> int:
     """Prepares and submits; returns the exit status."""
     console = display.console()
     argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[Plann
         return 0
     executor = _executor(args, shown=False)
     args.no_rehearsal = True  # the memory here is not that of a node
-    runs, groups = local.make_ready(stages[0], args, console, prepare=prepare)
+    runs, groups = make_ready(stages[0], args, console, prepare=prepare)
     if not groups and len(stages) == 1:
         say(console, f"all {len(runs)} runs are done: nothing is submitted")
         return 0

@@ -9,6 +9,7 @@ import submitit
 
 from launch import local
 from launch.worker import Place
+from tx.errors import INTERRUPTED_STATUS
 from tx.runs import lease
 
 MARGIN = 30.0  # seconds of the notice that the runs do not get: asking for the requeue takes some
@@ -44,7 +45,7 @@ class SlurmWorker:
         try:
             status = local.main(self.arguments, place=self.place)
         except KeyboardInterrupt:  # before the first run, or after the last
-            status = local.INTERRUPTED
+            status = INTERRUPTED_STATUS
         if noticed:
             requeue(number, None)
         if status:

@@ -14,7 +14,7 @@ import pytest
 
 from experiments import __main__ as command
 from experiments import listing, registry, scales
-from launch import local, plan
+from launch import local, plan, preparation
 from tx import plugins
 from tx.data import tokenized
 from tx.errors import UserError
@@ -217,7 +217,7 @@ def test_own_text_and_a_scale_as_written_are_what_they_are_called(own_text, monk
     assert "Scale mine: my own sentences" in capsys.readouterr().out
     for arguments in (launch, own):
         args = local.parser_of().parse_intermixed_args(plugins.take(arguments))
-        local.prepare(runs := plan.make(args))
+        preparation.prepare(runs := plan.make(args))
         for run in runs:
             c = run.config
             assert c.data.corpus == f"files:{own_text / 'text'}"

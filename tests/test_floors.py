@@ -35,6 +35,7 @@ FLOORS = {
         ["slurm", "ray"],
         ["slurm_worker", "ray_pool"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local verify"],
+        ["preparation"],
         ["worker"],
         ["status", "tuning"],
         ["display", "forecast", "grouping", "power", "queue", "request", "text"],

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from experiments import points, registry
-from launch import display, grouping, local, plan, pool, queue, resources, worker
+from launch import display, grouping, local, plan, pool, preparation, queue, resources, worker
 from tx.data import cache, corpora
 from tx.errors import UserError
 from tx.files import to_json
@@ -363,7 +363,7 @@ def test_an_interrupted_run_is_no_failure_and_not_tried_again(launcher, capsys, 
 
 
 def test_the_largest_run_is_tried_before_anything_starts(launcher, capsys, monkeypatch):
-    monkeypatch.setattr(local, "TRIED", 0)
+    monkeypatch.setattr(preparation, "TRIED", 0)
     rehearsing = 'if sys.argv[-1] == "--rehearse":\n    sys.exit("error: out of memory")\n'
     launcher.script.write_text(TRAINER.replace("failed = False", rehearsing + "failed = False"))
     fails(
@@ -380,7 +380,7 @@ def test_the_largest_run_is_tried_before_anything_starts(launcher, capsys, monke
 
 
 def test_nothing_is_tried_before_where_that_is_not_wanted(launcher, monkeypatch):
-    monkeypatch.setattr(local, "TRIED", 0)
+    monkeypatch.setattr(preparation, "TRIED", 0)
     rehearsing = 'if sys.argv[-1] == "--rehearse":\n    sys.exit("error: out of memory")\n'
     launcher.script.write_text(TRAINER.replace("failed = False", rehearsing + "failed = False"))
     assert launcher("table3/base@smoke", "--no_rehearsal") == 0
@@ -798,12 +798,12 @@ def test_a_stack_is_at_least_one_run(launcher, capsys, size):
 def test_a_job_is_given_memory_for_its_runs_and_their_size(launcher, monkeypatch):
     needs = []
     monkeypatch.setattr(local, "default_jobs", lambda jobs, need, threads: needs.append(need) or 1)
-    monkeypatch.setattr(local, "check_memory", lambda *_: None)
+    monkeypatch.setattr(preparation, "check_memory", lambda *_: None)
     assert launcher("table3/base@smoke", "--seeds=4", "--stack=3") == 0
     assert launcher("table3/E@smoke", "--set", "model.d_ff=200000") == 0
-    assert needs[0] == 3 * local.MEMORY_PER_RUN
+    assert needs[0] == 3 * preparation.MEMORY_PER_RUN
     wide = registry.get_config("table3/E@smoke", {"model.d_ff": 200_000})
-    assert needs[1] == 2 * flops.step_bytes(wide) > local.MEMORY_PER_RUN
+    assert needs[1] == 2 * flops.step_bytes(wide) > preparation.MEMORY_PER_RUN
 
 
 def test_memory_bounds_the_processes(monkeypatch):
@@ -918,7 +918,7 @@ def test_an_interrupted_launch_ends_its_runs_and_goes_on_later(launcher, tmp_pat
 def test_the_real_command_line_trains_this_configuration(tmp_path):
     """And who reads it imports nothing by path to find out what is to be trained, nor this package."""
     runs = planned("table3/base@smoke", "--grid=model.num_heads=2,4", f"--workdir={tmp_path}")
-    command = local.train_command(runs)
+    command = pool.train_command(runs)
     assert command == [sys.executable, "-m", "tx.train", *(str(run.folder.path) for run in runs)]
     for run in runs:
         run.hand_over()

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 from test_launch import Launcher, hold, planned
 
-from launch import local, worker
+from launch import local, preparation, worker
 from tx.errors import UserError
 from tx.files import to_json
 from tx.runs.run_dir import RunDir
@@ -116,7 +116,7 @@ def test_what_another_launch_has_made_anew_meanwhile_stays(launcher, stale, caps
     assert before.state.name == "stale"
     now = {name: value for name, value in other.items() if name != "numerics"}
     folder.result.write_text(to_json(now))
-    local._set_aside([before], None)
+    preparation._set_aside([before], None)
     assert folder.read("result") == now
     assert not (folder.path / "stale").exists()
 

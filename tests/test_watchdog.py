@@ -10,7 +10,7 @@ import time
 import pytest
 from test_launch import fails, planned
 
-from launch import local, pool, watchdog
+from launch import local, pool, preparation, watchdog
 from tx.runs import lease
 from tx.runtime import liveness
 
@@ -109,11 +109,11 @@ def test_the_launcher_is_watched_too():
 def test_who_tries_the_largest_run_is_watched(monkeypatch):
     monkeypatch.setattr(watchdog, "GRACE", 0.0)
     hangs = [sys.executable, "-c", "import time; time.sleep(600)"]
-    status, said = local._try(hangs, 0.5)
+    status, said = preparation._try(hangs, 0.5)
     assert status == -signal.SIGUSR1
     assert said.startswith("no progress for ")
-    assert local._try([sys.executable, "-c", "print('fine')"], 60.0)[0] == 0
-    assert local._try([sys.executable, "-c", "import sys; sys.exit('error: no')"], 60.0) == (1, "no")
+    assert preparation._try([sys.executable, "-c", "print('fine')"], 60.0)[0] == 0
+    assert preparation._try([sys.executable, "-c", "import sys; sys.exit('error: no')"], 60.0) == (1, "no")
 
 
 def test_a_holder_that_makes_no_progress_says_so(tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ RENAMED = {  # of a module, "old:new"; names inside a class are dotted
     "experiments/scales.py": "Scale.redial:Scale.rescale_recipe Scale.resize:Scale.scale_sizes",
     "experiments/analysis/complexity.py": "longest_chain:critical_path_length dependence:dependency_matrix",
     "launch/compilation_cache.py": "check:delete_corrupt seal:write_checksums",
-    "launch/local.py": "rehearse:check_memory",
+    "launch/preparation.py": "rehearse:check_memory",
     "launch/tuning.py": "Tuning.told:Tuning.finish _Tuned.told:_Tuned.summary",
 }
 

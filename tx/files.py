@@ -52,9 +52,9 @@ def _opened(path):
     return os.fdopen(descriptor, "rb")
 
 
-def read_text(path: os.PathLike) -> str:
+def read_text(path: os.PathLike, most: int | None = LARGEST) -> str:
     """Returns the text of a file as `read_bytes` does; ValueError, too, where it is not UTF-8."""
-    return read_bytes(path).decode("utf-8")
+    return read_bytes(path, most).decode("utf-8")
 
 
 def read_source(path: os.PathLike) -> str:
@@ -125,7 +125,7 @@ def write_checksums(folder: pathlib.Path, apart: Collection[str] = (), key: str 
     """
     if key:
         (folder / KEY).write_text(key, encoding="utf-8")
-    write_atomically(folder / NAME, to_json({path: _digest(folder / path) for path in _files(folder, apart)}))
+    write_atomically(folder / NAME, to_json({path: digest(folder / path) for path in _files(folder, apart)}))
 
 
 def find_corruption(folder: pathlib.Path, apart: Collection[str] = (), key: str = "") -> str:
@@ -149,7 +149,7 @@ def find_corruption(folder: pathlib.Path, apart: Collection[str] = (), key: str 
         if not (folder / path).is_file():  # reading a pipe or a device may never end
             return f"{path} is no file"
         try:
-            if _digest(folder / path) != files[path]:
+            if digest(folder / path) != files[path]:
                 return f"{path} is not what was written"
         except OSError as error:
             return f"{path} cannot be read: {error.strerror}"
@@ -163,6 +163,7 @@ def _files(folder, apart):
     return sorted(path for path in paths if path != NAME and path not in apart)
 
 
-def _digest(path):
+def digest(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file; OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tx.config
 from experiments import frames
 from experiments.report.results import Results
+from experiments.report.row_status import word_for
 from experiments.report.symbols import changes, in_order
 from tx.runs.run_dir import RunDir
 
@@ -70,7 +71,7 @@ def _trial(found: Results, row, run, fields) -> Trial:
         seed=run.seed,
         group=found.name_of(row),
         path=run.path,
-        state=frames.state_word(run),
+        state=word_for(run.state),
         error=run.state.reason if run.state.name == "failed" else "",
         diff=changes(row.diff),
         varied={field: value for field, value in frames.values(row, run, fields).items() if value is not None},

@@ -15,7 +15,7 @@ FORESTS = {"PPL": "difference in log-perplexity, nats a subword", "BLEU": "diffe
 COSTS = {
     "flops": ("training FLOPs", Measure(lambda r: r.train.flops, "", "")),
     "params": ("parameters", Measure(lambda r: r.params, "", "")),
-    "hours": ("device hours", Measure(lambda r: r.timing.total_s / 3600 * r.device.count, "", "")),
+    "hours": ("device hours", Measure(lambda r: r.device_hours, "", "")),
 }
 QUALITIES = {"log_ppl": ("dev log-perplexity", NLL), "bleu": ("BLEU", BLEU)}
 HEADS = {

@@ -14,7 +14,7 @@ _MEASURES = {
     "training min": Measure(lambda r: r.timing.train_s / 60, ",.1f", ",.1f"),
     "translating min": Measure(lambda r: r.timing.decode_s / 60, ",.1f", ",.1f"),
 }
-_HOURS = Measure(lambda r: r.timing.total_s / 3600 * r.device.count, ",.2f", "")
+_HOURS = Measure(lambda r: r.device_hours, ",.2f", "")
 _HOW = ("Scale", "steps", "seeds", "device", "code")
 
 

@@ -10,7 +10,6 @@ from experiments import tuning
 from experiments.report.metrics import NLL, Measure
 from experiments.report.results import Results, Row
 from experiments.scales import PAPER
-from tx.config import fields
 from tx.runs.result import RunResult
 
 LAST_PART = 0.2  # of the training: where dev loss still falls, a row has not finished
@@ -18,6 +17,7 @@ LAST_PART = 0.2  # of the training: where dev loss still falls, a row has not fi
 # explains most. N=8 at scale smoke is at 36% with post-norm, and gets no sentence right; with pre-norm at 99%.
 PLATEAU = 0.5
 USED = 0.1  # of the loss without the source: where no row's source explains so much, there is nothing to learn from it
+_ONE = PAPER["model.architecture"]  # there was, before there were several
 
 
 def of(row: Row, sweep: Results) -> list[tuple[str, str]]:
@@ -150,8 +150,8 @@ def _stuck(row, sweep):
 
 def _architecture(row):
     """Returns the architecture of a row that has a result; of a result from before there were several, the one."""
-    name = "model.architecture"
-    return next((fields(result.config).get(name, PAPER[name]) for result in row.results), None)
+    models = (result.config.get("model") for result in row.results)
+    return next((one.get("architecture", _ONE) if isinstance(one, dict) else _ONE for one in models), None)
 
 
 def _explained(result):

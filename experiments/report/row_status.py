@@ -45,7 +45,7 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple
       flags: what else is said of it, and the footnote of each (`experiments.report.flags.of`).
     """
     expected = max(1, len(seeds))
-    counts = Counter(_word(run.state) for run in row.runs)
+    counts = Counter(word_for(run.state) for run in row.runs)
     counts["missing"] = expected - len(row.runs)
     parts = []
     for state in ("done", "failed", "unfinished", "missing"):
@@ -85,6 +85,6 @@ def state_now(row: Row, run: SeedRun) -> RunState:
         return RunState("failed", str(error))
 
 
-def _word(state: RunState) -> str:
-    """A table does not tell a run that was begun from one that was not: it would be out of date soon."""
+def word_for(state: RunState) -> str:
+    """Returns "done", "failed" or "unfinished": which of the last were begun would be out of date soon."""
     return state.name if state.name in ("done", "failed") else "unfinished"

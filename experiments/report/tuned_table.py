@@ -164,7 +164,7 @@ def _how(found: Results, tuned: Sequence[Tuned]) -> list[str]:
     for one in tuned:
         grid = "; ".join(f"{field}: {', '.join(map(show, one.asked.grid[field]))}" for field in sorted(one.asked.grid))
         rows_of.setdefault(grid, []).append(one.asked.row)
-    hours = [result.timing.total_s / 3600 * result.device.count for row in found.points for result in row.results]
+    hours = [result.device_hours for row in found.points for result in row.results]
     told = [f"Grid of {grid} ({', '.join(rows)})." for grid, rows in rows_of.items()]
     return [
         "Each row is run at every value of its grid with seed 1, and then, at the one of the lowest dev loss, with "

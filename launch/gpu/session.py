@@ -179,10 +179,10 @@ def _without_only(rest):
 
 
 def _prepare(sweeps, workdir, rest):
-    from launch import local
+    from launch import preparation  # what it needs is slow to import
 
     for sweep, seeds in sweeps:
-        local.prepare(planned(sweep, seeds, workdir, rest))
+        preparation.prepare(planned(sweep, seeds, workdir, rest))
 
 
 def _sweep(text: str) -> tuple[str, int]:

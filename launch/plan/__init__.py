@@ -73,8 +73,7 @@ class PlannedRun:
     @property
     def checkpoints(self) -> set[int]:
         """The steps that it has checkpoints of."""
-        folder = self.folder.checkpoints
-        return {int(path.name) for path in folder.iterdir() if path.name.isdigit()} if folder.is_dir() else set()
+        return set(self.folder.checkpoint_steps())
 
     def hand_over(self) -> None:
         """Writes the configuration into the folder, where `python -m tx.train` finds it.

@@ -53,7 +53,7 @@ class Identity:
         head = run.read_if_whole("config") or {}
         data = head.get("data") if isinstance(head.get("data"), dict) else {}
         found = head.get("numerics"), data.get("fingerprint"), data.get("vocabulary_fingerprint")
-        return cls(_as_asked(fields(config), head), *(str(value or "") for value in found))
+        return cls(fields(config), *(str(value or "") for value in found))
 
     def describe_other(self, saved: object) -> str:
         """Returns in what the identity that a checkpoint holds is not this one, in a few words; "" for nothing.
@@ -73,10 +73,13 @@ class Identity:
 
 
 def fields(config: ConfigDict) -> dict[str, object]:
-    """Returns the fields that decide the numbers of a training, wherever it is computed and its text lies."""
-    return {
-        name: value for name, value in config_lib.training_fields(config).items() if not config_lib.says_where(name)
-    }
+    """Returns the fields that decide the numbers of a training, wherever it is computed and its text lies.
+
+    With data.vocab=fit not how many subwords were asked for: there are as many as there are, and those count as such.
+    """
+    found = config_lib.training_fields(config)
+    size = {"model.vocab_size"} if config.data.vocab == "fit" else set()
+    return {name: value for name, value in found.items() if name not in size and not config_lib.says_where(name)}
 
 
 def describe_other_fields(saved: Mapping[str, object], current: Mapping[str, object]) -> str:
@@ -94,7 +97,7 @@ def set_aside_others(run: RunDir, identity: Identity) -> None:
     """
     run.finish_setting_aside()
     made = _code_of(run)
-    steps = sorted(int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit())
+    steps = run.checkpoint_steps()
     why = _describe_others(run, identity, made, steps)
     if not why:
         lacking = [step for step in steps if not _log_agrees(run, step)]
@@ -105,15 +108,6 @@ def set_aside_others(run: RunDir, identity: Identity) -> None:
     if why:
         aside = run.set_aside(made or "")
         print(printable(f"note: {why}: begun anew; see {aside}"))
-
-
-def _as_asked(found, head):
-    """Returns fields with as many subwords as were asked for: with data.vocab=fit a model has what there are."""
-    asked = head.get("config")
-    size = (
-        asked["model"].get("vocab_size") if isinstance(asked, dict) and isinstance(asked.get("model"), dict) else None
-    )
-    return found | {"model.vocab_size": size} if found["data.vocab"] == "fit" and size else found
 
 
 def refuse_others(run: RunDir, config: ConfigDict, steps: Sequence[int]) -> None:

@@ -6,7 +6,6 @@ content; which those are is kept apart from the runs, in a folder of the cache t
 else is said in a line and left alone: `--import FILE` is then up to the user.
 """
 
-import hashlib
 import os
 import pathlib
 import stat
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tx import plugins
 from tx.data import cache
 from tx.errors import printable
-from tx.files import from_json, to_json, write_atomically
+from tx.files import digest, from_json, read_text, to_json, write_atomically
 
 FILE = "launch.json"
 MOST = 1000  # contents that are kept of what was imported
@@ -28,7 +27,7 @@ def remember(files: Sequence[pathlib.Path]) -> list[dict[str, str]]:
 
     Where the cache cannot be written they are not noted: then `recall` leaves them alone.
     """
-    found = [{"file": str(path), "sha256": digest} for path in files if (digest := _digest(path))]
+    found = [{"file": str(path), "sha256": sha256} for path in files if (sha256 := _digest(path))]
     pairs = [[one["file"], one["sha256"]] for one in found]
     own = _own()
     if new := [pair for pair in pairs if pair not in own]:
@@ -52,11 +51,11 @@ def recall(places: Iterable[pathlib.Path]) -> None:
     """
     there = {path.name for path in plugins.files()}
     own, wanted = _own(), []
-    for folder, file, digest in dict.fromkeys(one for place in places for one in _named(place)):
+    for folder, file, sha256 in dict.fromkeys(one for place in places for one in _named(place)):
         path = pathlib.Path(file)
         if path.name in there:
             continue
-        if why := _why_not(path, digest, own):
+        if why := _why_not(path, sha256, own):
             line = f"not imported: {file}, with which {folder} was launched, {why}; give {plugins.OPTION} FILE"
             print(printable(line), file=sys.stderr)
         else:
@@ -64,13 +63,13 @@ def recall(places: Iterable[pathlib.Path]) -> None:
     plugins.take(wanted)
 
 
-def _why_not(path, digest, own):
+def _why_not(path, sha256, own):
     """Returns why a file is not to be imported, in a few words; "" where it may be."""
     if not path.is_file():
         return "is gone"
-    if _digest(path) != digest:
+    if _digest(path) != sha256:
         return "has changed since"
-    return "" if [str(path), digest] in own else "is not a file that you have launched with here"
+    return "" if [str(path), sha256] in own else "is not a file that you have launched with here"
 
 
 def _named(place: pathlib.Path) -> Iterator[tuple[str, str, str]]:
@@ -81,7 +80,7 @@ def _named(place: pathlib.Path) -> Iterator[tuple[str, str, str]]:
         folders = sorted(one for one in place.iterdir() if "@" in one.name)
     for folder in folders:
         try:
-            for one in _read(folder / FILE)["imports"]:
+            for one in from_json(read_text(folder / FILE, LARGEST))["imports"]:
                 yield str(folder), str(one["file"]), str(one["sha256"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # there is none, or it is damaged, which is said where its rows are read
@@ -98,22 +97,15 @@ def _own() -> list[list[str]]:
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             return []
-        pairs = _read(folder / "files.json")["files"]
+        pairs = from_json(read_text(folder / "files.json", LARGEST))["files"]
         return [[str(path), str(digest)] for path, digest in pairs]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
-def _read(path):
-    """Reads a file of JSON; OSError or ValueError where it is none: a pipe is not opened, nor what has no end read."""
-    if not path.is_file() or path.stat().st_size > LARGEST:
-        raise ValueError("no file of JSON")
-    return from_json(path.read_text(encoding="utf-8"))
-
-
 def _digest(path):
     """Returns the SHA-256 of a file; "" where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        return digest(path) if path.is_file() else ""
     except OSError:
         return ""

@@ -280,6 +280,11 @@ class RunResult(Record):
         return self.tests[self.split]
 
     @property
+    def device_hours(self) -> float:
+        """Hours that it took, times the devices that it took them of."""
+        return self.timing.total_s / 3600 * self.device.count
+
+    @property
     def translated(self) -> bool:
         """Whether those are of translations, not of references with one token chosen (`decode.task`)."""
         return self.decode.task in (None, "sentence")

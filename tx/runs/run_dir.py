@@ -67,6 +67,10 @@ class RunDir:
         """Returns the file of a split's translations, a sentence a line."""
         return self.path / f"translations.{split}.txt"
 
+    def checkpoint_steps(self) -> list[int]:
+        """Returns the steps that there are checkpoints of, by the names of their folders, in order."""
+        return sorted(int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit())
+
     def create(self) -> None:
         """Makes the folder; raises UserError where that is impossible, or no run can lie in one of that name."""
         refuse_unusable_name(self.path.resolve())

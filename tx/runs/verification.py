@@ -5,7 +5,6 @@ Nothing is changed, no device is started, and the code of today has no say: a ru
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
@@ -122,13 +121,13 @@ def _translation_faults(run: RunDir, result: RunResult) -> Iterator[str]:
 
 def _corrupt_checkpoints(run: RunDir) -> dict[int, str]:
     """Returns {step: what is wrong} of the checkpoints that do not match their checksums."""
-    found = {step: find_corruption(run.checkpoints / str(step)) for step in _steps(run)}
+    found = {step: find_corruption(run.checkpoints / str(step)) for step in run.checkpoint_steps()}
     return {step: f"checkpoint {step}: {why}" for step, why in found.items() if why}
 
 
 def _training_faults(run: RunDir, config: ConfigDict, result: RunResult | None) -> Iterator[str]:
     """Yields what is wrong with checkpoints and metrics.jsonl of a run that was trained itself."""
-    steps, corrupt = _steps(run), _corrupt_checkpoints(run)
+    steps, corrupt = run.checkpoint_steps(), _corrupt_checkpoints(run)
     yield from corrupt.values()
     try:
         logged = max((line["step"] for line in read_metrics(run)), default=0)
@@ -153,14 +152,8 @@ def _needed(run: RunDir, config: ConfigDict, result: RunResult | None, logged: i
     saved = recipe.steps if result else (logged // recipe.checkpoint_every - 1) * recipe.checkpoint_every
     regular = {*range(recipe.checkpoint_every, saved + 1, recipe.checkpoint_every), *([recipe.steps] if result else [])}
     # One that was saved at an interruption takes the place of an older one.
-    needed = set(sorted(regular.union(_steps(run)))[-recipe.keep_checkpoints :])
+    needed = set(sorted(regular.union(run.checkpoint_steps()))[-recipe.keep_checkpoints :])
     if result and result.dev.parameters == "best" and result.dev.step is not None:
         needed.add(result.dev.step)
     aside = {path.name.partition(".")[0] for path in run.path.glob("damaged/*")}
     return {step for step in needed if str(step) not in aside}
-
-
-def _steps(run: RunDir) -> list[int]:
-    """Returns the steps of the checkpoints of a run, in order."""
-    folders: list[pathlib.Path] = list(run.checkpoints.iterdir()) if run.checkpoints.is_dir() else []
-    return sorted(int(path.name) for path in folders if path.name.isdigit())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tx.runs.common_steps import split_by_steps
 from tx.training.training_run import TrainingRun
 
 
@@ -12,7 +13,7 @@ def split_by_start(members: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
     are to be trained one after the other; a line says so where there are several.
     """
     while True:
-        groups = _split(members)
+        groups = split_by_steps(members, _steps)
         newest = [(group, step) for group in groups if (step := newest_common(group)) is not None]
         if len(members) == 1 or all([m.checkpoints.verify(step) for group, step in newest for m in group]):
             break
@@ -32,16 +33,3 @@ def newest_common(members: Sequence[TrainingRun]) -> int | None:
 
 def _steps(m):
     return {step for step in m.checkpoints.steps() if step % m.config.train.steps_per_dispatch == 0}
-
-
-def _split(members):
-    found = []
-    for m in members:
-        steps = _steps(m)
-        for i, (group, common) in enumerate(found):
-            if common & steps or not common | steps:
-                found[i] = ([*group, m], common & steps)
-                break
-        else:
-            found.append(([m], steps))
-    return [group for group, _ in found]
