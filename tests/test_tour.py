@@ -29,7 +29,6 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert results == [
         "grid/table3@smoke/base+num_heads=1/seed1",
         "grid/table3@smoke/base+num_heads=2/seed1",
-        "grid/table3@smoke/base/seed1",
         "table3@smoke/C/N=2/seed1",
         "table3@smoke/C/N=2/seed2",
         "table3@smoke/base/seed1",

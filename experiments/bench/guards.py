@@ -79,10 +79,13 @@ def _starts(config, turns, threads):
 
 
 def _round(loops, steps):
-    """Advances all loops by so many steps in turns; returns {label: figures}."""
+    """Advances all loops by so many steps in turns; returns {label: figures}.
+
+    Which comes first changes from turn to turn: one finds the caches as the one before has left them.
+    """
     sums = {label: {"seconds": 0.0, "target_tokens": 0} for label in loops}
-    for start in range(0, steps, TURN):
-        for label, loop in loops.items():
-            for figure, value in loop("advance", steps=min(TURN, steps - start)).items():
+    for turn, start in enumerate(range(0, steps, TURN)):
+        for label in list(loops)[:: -1 if turn % 2 else 1]:
+            for figure, value in loops[label]("advance", steps=min(TURN, steps - start)).items():
                 sums[label][figure] += value
     return {label: one | {"target_tokens_per_s": one["target_tokens"] / one["seconds"]} for label, one in sums.items()}
