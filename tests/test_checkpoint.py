@@ -12,7 +12,8 @@ from saved import arrays, checkpoint
 from launch import local
 from tx import files
 from tx.errors import UserError
-from tx.runs.checkpoints import ALWAYS, APART, Checkpoints
+from tx.runs.checkpoint_files import ALWAYS, APART
+from tx.runs.checkpoints import Checkpoints
 from tx.runs.run_dir import RunDir
 from tx.training.experiment import _refuse_what_cannot_train
 from tx.training.step import init_state

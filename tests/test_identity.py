@@ -12,7 +12,7 @@ from tx import files
 from tx.data import tokenized
 from tx.errors import UserError
 from tx.runs import provenance, run_config
-from tx.runs.checkpoints import APART, read_progress
+from tx.runs.checkpoint_files import APART, read_progress
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_config import Request
 from tx.runs.run_dir import RunDir

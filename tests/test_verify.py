@@ -18,7 +18,7 @@ from tx.data import tokenized
 from tx.errors import UserError
 from tx.evaluation import scores
 from tx.runs import verification
-from tx.runs.checkpoints import APART
+from tx.runs.checkpoint_files import APART
 from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
 from tx.training import experiment, loop

@@ -30,7 +30,8 @@ from tx.errors import UserError, one_line_errors, writing
 from tx.files import LARGEST, expanded, read_bytes, replace_text
 from tx.runs import checkpoints as checkpoints_module
 from tx.runs import fingerprint, metrics_log
-from tx.runs.checkpoints import METADATA, Checkpoints
+from tx.runs.checkpoint_files import METADATA
+from tx.runs.checkpoints import Checkpoints
 from tx.runs.fingerprint.code import Code
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir

@@ -25,20 +25,13 @@ import orbax.checkpoint as ocp
 from etils.epath.gpath import PosixGPath
 
 from tx import files
-from tx.errors import UserError, printable, writing
+from tx.errors import UserError, printable
+from tx.runs.checkpoint_files import APART, find_corruption, read_progress, renew_damaged_metadata
 from tx.runs.retention import NewestAndTheirBest
 from tx.runs.run_dir import refuse_unusable_name
 from tx.runtime import distributed
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
-# What orbax writes after the checksums; it restores the same whatever they hold.
-METADATA = "_CHECKPOINT_METADATA"
-APART = (METADATA, "commit_success.txt")
-_METADATA_KINDS = {"item_handlers": dict, "metrics": dict, "performance_metrics": dict, "custom_metadata": dict}
-_METADATA_KINDS |= {"init_timestamp_nsecs": int, "commit_timestamp_nsecs": int}
-
-
-ALWAYS = ("params", "opt_state", "data", "progress")  # items that every checkpoint has
 _FULL = ("No space left", "quota exceeded", "File too large")
 
 
@@ -92,7 +85,7 @@ class Checkpoints:
             self._manager = None
             return
         folder.mkdir(parents=True, exist_ok=True)
-        _renew_damaged_metadata(self._folder)
+        renew_damaged_metadata(self._folder)
         alone = ocp.options.MultiprocessingOptions(active_processes={0})
         options = ocp.CheckpointManagerOptions(
             preservation_policy=NewestAndTheirBest(keep, self._best),
@@ -294,15 +287,6 @@ class Checkpoints:
             ) from error
 
 
-def find_corruption(folder: pathlib.Path) -> str:
-    """Returns what is not as it was saved in the folder of a checkpoint, in a few words; "" where nothing is."""
-    missing = [item for item in ALWAYS if not (folder / item).is_dir()]
-    found = files.find_corruption(folder, apart=APART)
-    if not found and missing:
-        found = f"it has no {missing[0]}: other code wrote it"
-    return found or describe_step(read_progress(folder), int(folder.name))
-
-
 def _same_bits(one, other) -> bool:
     one, other = (np.ascontiguousarray(array).reshape(-1) for array in (one, other))
     return one.dtype == other.dtype and np.array_equal(one.view(np.uint8), other.view(np.uint8))
@@ -316,44 +300,3 @@ def _refuse_file_limit(*items):
         raise UserError(
             f"a checkpoint needs a file of {needed:,} bytes, and `ulimit -f` allows {most:,}; raise that limit"
         )
-
-
-def _renew_damaged_metadata(folder):
-    """Sets aside what orbax would fail to read of its own about a checkpoint, or never end to; it does without."""
-    for path in sorted(folder.glob(f"*/{METADATA}")):
-        if not path.parent.name.isdigit() or _is_metadata(path):
-            continue
-        aside = folder.parent / "damaged" / f"{path.parent.name}.{METADATA}.{os.getpid()}"
-        with writing(aside):
-            aside.parent.mkdir(exist_ok=True)
-            path.rename(aside)
-            files.write_atomically(path, "{}")
-        print(printable(f"warning: {path} is damaged; set aside as {aside}"), file=sys.stderr, flush=True)
-
-
-def _is_metadata(path):
-    try:
-        found = files.from_json(files.read_text(path))
-    except FileNotFoundError:  # deleted by the process that trains
-        return True
-    except (OSError, ValueError):
-        return False
-    if not isinstance(found, dict) or found.get("performance_metrics"):  # of those orbax has written none
-        return False
-    sound = all(isinstance(found.get(name), kind | None) for name, kind in _METADATA_KINDS.items())
-    return sound and all(isinstance(handler, str) for handler in (found.get("item_handlers") or {}).values())
-
-
-def read_progress(folder: pathlib.Path) -> dict:
-    """Returns the progress that a checkpoint holds, unchecked; {} where that cannot be read."""
-    try:
-        found = files.from_json(files.read_text(folder / "progress" / "metadata"))  # of orbax's JsonSave
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def describe_step(progress: dict, step: int) -> str:
-    """Returns what is wrong where a checkpoint is not called by the step that it was saved at; else ""."""
-    found = progress.get("step", step)
-    return "" if found == step else f"was saved at step {found}"

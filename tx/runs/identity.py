@@ -11,7 +11,7 @@ from tx import config as config_lib
 from tx import files
 from tx.errors import UserError, printable
 from tx.renamed_fields import NEW_NAMES
-from tx.runs.checkpoints import APART, describe_step, read_progress
+from tx.runs.checkpoint_files import APART, describe_step, read_progress
 from tx.runs.metrics_log import holds
 from tx.runs.run_dir import RunDir
 

@@ -13,7 +13,7 @@ from tx import config as config_lib
 from tx.errors import UserError
 from tx.files import read_bytes
 from tx.runs import lease, state
-from tx.runs.checkpoints import find_corruption
+from tx.runs.checkpoint_files import find_corruption
 from tx.runs.identity import find_others
 from tx.runs.metrics_log import read_metrics
 from tx.runs.result import RunResult
