@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import tx.config
-from experiments.report import flags, results
+from experiments.report import flags, own_metrics, results
 from experiments.report.metrics import BLEU, EXACT, NAMED, NLL, PPL
 from experiments.report.results import KINDS, Results, Row, SeedRun
 from experiments.report.row_status import word_for
@@ -29,7 +29,7 @@ def load(dirs: Dirs, only: Sequence[str] = ()):
     line); a column for each field that any row changes, by its dotted name, with the value of every run; what became of
     it (`state`: done, failed or unfinished, `error`, `stale`, and of its row `unfinished` and `flags`, as the table has
     them); its scores (`log_ppl` in nats a subword, `ppl`, `bleu`, `chrf` and the like, `exact_percent`, and the
-    measures of the sweep); its costs (`params`, `steps`, `target_tokens`, `flops`, seconds, `device_hours`). What a run
+    measures of the sweep, and `probe.NAME` for each metric of its own); its costs (`params`, `steps`, `target_tokens`, `flops`, seconds, `device_hours`). What a run
     does not have is missing there.
 
     Args:
@@ -88,7 +88,8 @@ def scores(found: Results, result: RunResult) -> dict[str, float | None]:
     kinds = {kind: getattr(result.scores, kind) if result.translated else None for kind in KINDS if kind != "bleu"}
     measures = {name: NAMED[name].of(result) for name in found.sweep.measures}
     known = {"log_ppl": NLL.of(result), "ppl": PPL.of(result), "bleu": BLEU.of(result), **kinds}
-    return {**known, "exact_percent": EXACT.of(result), **measures}
+    own = {own_metrics.column(name): measure.of(result) for name, measure in own_metrics.measures([result]).items()}
+    return {**known, "exact_percent": EXACT.of(result), **measures, **own}
 
 
 def costs(result: RunResult) -> dict[str, object]:

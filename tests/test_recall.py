@@ -80,7 +80,7 @@ def test_what_is_asked_for_last_is_scored_as_the_whole_sentence_with_that_token(
     split = data.splits["test"]
     completed = complete(config, params, [(split.source(i), split.target(i)) for i in range(len(split))])
     right = [output.tolist() == split.target(i)[:-1].tolist() for i, output in enumerate(completed)]
-    scores = evaluate_translations(config, params, data)["test"]
+    scores = evaluate_translations(config, params, data)["test"].scores
     assert scores["matches"] == right
     assert scores["exact_match"] == pytest.approx(sum(right) / 300)
     assert 0 < sum(not each for each in right) < 301

@@ -18,6 +18,7 @@ from saved import arrays, checkpoint, restored
 from launch import local, plan
 from tx.data import tokenized
 from tx.errors import Diverged, UserError
+from tx.evaluation.translation import TranslatedSplit
 from tx.files import to_json
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
@@ -397,7 +398,7 @@ def untrained(monkeypatch):
 def translated(c, *_):
     """Scores of nothing."""
     kinds = ("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower", "exact_match")
-    return {c.decode.splits: dict.fromkeys(kinds, 0.0) | {"signature": ""}}
+    return {c.decode.splits: TranslatedSplit(dict.fromkeys(kinds, 0.0) | {"signature": ""}, [], [], [])}
 
 
 def test_one_that_fails_after_training_leaves_the_others_be(untrained, monkeypatch, tmp_path):

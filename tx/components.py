@@ -93,7 +93,12 @@ _BUILT_IN = {
             _ADAM,
         ),
     },
+    "probe.metrics": {
+        "length_ratio": Declaration(),
+        "ter": Declaration({"normalized": Field(False, "punctuation counts as words of their own")}),
+    },
 }
+_SEVERAL = frozenset({"probe.metrics"})  # fields that choose any number of components, with commas between
 _declared: dict[str, dict[str, Declaration]] = {choosing: dict(those) for choosing, those in _BUILT_IN.items()}
 
 
@@ -145,10 +150,18 @@ def names(choosing: str) -> list[str]:
     return sorted(_declared.get(choosing, ()))
 
 
-def check_name(choosing: str, name: str) -> None:
+def chosen(choosing: str, value: str) -> list[str]:
+    """Returns the names of the components that a field chooses by its value: one, or any number."""
+    if choosing not in _SEVERAL:
+        return [value]
+    return list(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
+
+
+def check_name(choosing: str, value: str) -> None:
     """Raises UserError, with the nearest, for a name that no component has, where all are known that there are."""
-    if choosing in _BUILT_IN and name not in _declared[choosing]:
-        raise no_component(choosing, name, names(choosing))
+    for name in chosen(choosing, value):
+        if choosing in _BUILT_IN and name not in _declared[choosing]:
+            raise no_component(choosing, name, names(choosing))
 
 
 def no_component(choosing: str, name: str, known: list[str]) -> UserError:
@@ -162,11 +175,15 @@ def choosing_fields() -> list[str]:
     return list(_declared)
 
 
-def fields_of(choosing: str, name: str) -> dict[str, Field]:
-    """Returns {dotted name: field} of a component: its own and those that it shares.
+def fields_of(choosing: str, value: str) -> dict[str, Field]:
+    """Returns {dotted name: field} of the components that a field chooses: their own and those that they share.
 
     Of a component that is not declared nothing is known: it may share any.
     """
+    return {dotted: field for name in chosen(choosing, value) for dotted, field in _fields_of(choosing, name).items()}
+
+
+def _fields_of(choosing, name):
     group = choosing.partition(".")[0]
     shared = _shared(choosing)
     if name not in _declared.get(choosing, ()):

@@ -197,7 +197,7 @@ def is_missing(config: ml_collections.ConfigDict | dict, name: str) -> bool:
 def describe_owner(config: ml_collections.ConfigDict, name: str) -> str:
     """Returns whose a field is that is missing: "optim.lion.b1 belongs to optim.optimizer=lion; this run has adam"."""
     choosing, those = components.owners(name)
-    return f"{name} belongs to {choosing}={' or '.join(those)}; this run has {fields(config)[choosing]}"
+    return f"{name} belongs to {choosing}={' or '.join(those)}; this run has {fields(config)[choosing] or 'none'}"
 
 
 def _coerce(name, value, kind, where):

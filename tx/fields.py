@@ -216,6 +216,7 @@ _DECODE = {
 
 _PROBE = {  # what else is measured of the trained model
     "attention": Field(False, "every head's entropy, distance, variance of logits, and the dev loss without it"),
+    "metrics": Field("", "comma-separated; of the translations, each a column of the tables"),
 }
 
 _GROUPS = {

@@ -8,7 +8,7 @@ import rich.console
 import rich.text
 
 import tx.config
-from experiments.report import differences_table, flags, noise, regression, results, tables
+from experiments.report import differences_table, flags, noise, own_metrics, regression, results, tables
 from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.metrics import BLEU, EXACT, NAMED, PPL, Measure, number
 from experiments.report.results import KINDS, NOT_COMPARED, Results, Row, SeedRun
@@ -67,6 +67,7 @@ def build(a: Results, b: Results) -> Table:
     """Makes the table of all rows of A, then those that B alone has; a row without results stays, and says why."""
     pairs = _by_row(a, b)
     shown = {name: measure for name, measure in {**_SCORES, **_measures(a, b)}.items() if _some(measure, a, b)}
+    shown |= own_metrics.measures([*a.done, *b.done])
     notes, tests = Footnotes(), regression.intervals(pairs)
     return Table(
         title=f"{a.name} (A) beside {b.name} (B).",
@@ -80,6 +81,7 @@ def build(a: Results, b: Results) -> Table:
             "the seeds that both have gave the same numbers, to the last digit.",
             *regression.notes(tests, pairs),
             *dict.fromkeys((*seeds_note(a), *seeds_note(b))),
+            *own_metrics.notes([*a.shown, *b.shown]),
             *texts_notes([*a.done, *b.done]),
             *_configurations(a, b, pairs),
             *notes.lines,

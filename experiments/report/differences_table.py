@@ -1,7 +1,7 @@
 """Table of the rows' differences from base: how sure each is, by the seeds and by the sentences of the test set."""
 
 from experiments.claims import MARGINS
-from experiments.report import bootstrap, noise, power
+from experiments.report import bootstrap, noise, own_metrics, power
 from experiments.report.captions import caption
 from experiments.report.metrics import BLEU, number
 from experiments.report.noise import LEVEL, SCORES, Interval
@@ -108,7 +108,7 @@ def _record(row, base, known, resampled):
 
 def columns(head: str, interval: Interval | None) -> dict[str, object]:
     """Returns the columns of CSV that a difference has: itself, the ends of its interval, whether that holds zero."""
-    key = {"PPL": "log_ppl", "BLEU": "bleu"}[head]
+    key = {"PPL": "log_ppl", "BLEU": "bleu"}.get(head) or own_metrics.column(head)
     return {
         f"{key}_difference": interval.difference if interval else None,
         f"{key}_low": interval.low if interval else None,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from experiments import registry
-from experiments.report import agreement_table, claims_table, differences_table, flags, noise, power
+from experiments.report import agreement_table, claims_table, differences_table, flags, noise, own_metrics, power
 from experiments.report.captions import caption, standing_notes
 from experiments.report.metrics import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
 from experiments.report.noise import Interval
@@ -39,7 +39,7 @@ def build(found: Results) -> Table:
                 *(cell for head in shown.scores for cell in _scored(head, row, base, shown.paper, known)),
                 *_sizes(row, ", ".join(params.values()), shown.paper, notes.mark(row.variant.note)),
                 *([EXACT.cell(row)] if shown.exact else []),
-                *(NAMED[name].cell(row) for name in shown.measures),
+                *(measure.cell(row) for measure in shown.measures.values()),
                 state,
             )
         )
@@ -55,6 +55,7 @@ def build(found: Results) -> Table:
             *differences_table.notes(found, known),
             *_judgements(found),
             *(note for name, note in NOTES.items() if name in shown.measures),
+            *own_metrics.notes(found.shown),
             *notes.lines,
         ),
         records=tuple(records),
@@ -80,13 +81,13 @@ class _Shown(NamedTuple):
       paper: the paper's numbers, where any row stands in a paper.
       scores: keys of _SCORES; a score that no run of all has is left out.
       exact: sentences that are right to the letter, where there are any.
-      measures: those of the sweep that any run has.
+      measures: those of the sweep that any run has, then the metrics of runs, by title.
     """
 
     paper: bool
     scores: tuple[str, ...]
     exact: bool
-    measures: tuple[str, ...]
+    measures: Mapping[str, Measure]
 
 
 def _shown(found):
@@ -97,7 +98,8 @@ def _shown(found):
         paper=found.beside_paper,
         scores=tuple(head for head, measure in _SCORES.items() if some(measure) or not found.done),
         exact=any(value > 0 for row in found.shown for value in EXACT.values(row)),
-        measures=tuple(name for name in found.sweep.measures if some(NAMED[name])),
+        measures=own_metrics.measures(found.done)
+        | {name: NAMED[name] for name in found.sweep.measures if some(NAMED[name])},
     )
 
 
@@ -153,6 +155,7 @@ def _record(found, row, settings, params, state, known):
         "params": " ".join(map(str, params)),
     }
     shown = {name: NAMED[name] for name in found.sweep.measures}
+    shown |= {own_metrics.column(name): measure for name, measure in own_metrics.measures(found.done).items()}
     for name, measure in {"ppl": PPL, "bleu": BLEU, "exact_percent": EXACT, **_OTHERS, **shown}.items():
         record |= {name: measure.mean(row), f"{name}_sd": measure.sd(row)}
     for head, of_rows in known.items():

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from experiments.report import bootstrap, noise
-from experiments.report.metrics import BLEU, NLL, has_no_dev_loss, is_diverged, number
+from experiments.report import bootstrap, noise, own_metrics
+from experiments.report.metrics import BLEU, has_no_dev_loss, is_diverged, number
 from experiments.report.noise import LEVEL, SCORES, Interval
 from experiments.report.results import Row
 
 Pairs = Mapping[str, tuple[Row | None, Row | None]]  # {row: (of A, of B)}
 _WORSE = {"PPL": 1, "BLEU": -1}  # the sign of a difference that is
+_WORSE_THAN = {"lower": 1, "higher": -1}  # of a metric, by what is better
 
 
 class Regressions(NamedTuple):
@@ -25,14 +26,14 @@ class Regressions(NamedTuple):
 
 
 def intervals(pairs: Pairs) -> dict[str, dict[str, Interval]]:
-    """Returns {"PPL", "BLEU": {row: interval of B less A}}, PPL's of log-perplexity in nats a subword.
+    """Returns {"PPL", "BLEU", metric: {row: interval of B less A}}, PPL's of log-perplexity in nats a subword.
 
     Over the seeds, by each side's own spread, at LEVEL for all rows of a score together (Welch, Bonferroni); of BLEU,
     where a side has one seed, by the paired bootstrap over sentences.
     """
     both = {name: pair for name, pair in pairs.items() if all(row and row.results for row in pair)}
     found = {}
-    for head, measure in SCORES.items():
+    for head, measure in _measures(both).items():
         values = {name: [noise.finite(row, measure) for row in pair] for name, pair in both.items()}
         tested = {name: pair for name, pair in values.items() if min(map(len, pair)) > 1}
         made = {name: noise.welch(*pair, comparisons=len(tested)) for name, pair in tested.items()}
@@ -41,6 +42,14 @@ def intervals(pairs: Pairs) -> dict[str, dict[str, Interval]]:
         if resampled := bootstrap.bleu_interval(*both[name]):
             found["BLEU"][name] = resampled.interval
     return found
+
+
+def _measures(pairs):
+    return SCORES | own_metrics.measures(_results(pairs))
+
+
+def _results(pairs):
+    return [result for pair in pairs.values() for row in pair if row for result in row.results]
 
 
 def _one_seeds(pairs: Pairs) -> list[str]:
@@ -52,9 +61,10 @@ def _one_seeds(pairs: Pairs) -> list[str]:
 def notes(found: Mapping[str, Mapping[str, Interval]], pairs: Pairs) -> Iterable[str]:
     """Yields what a difference in parentheses is, for a table that has them."""
     if any(found.values()):
+        others = "".join(f", {name}" for name in found if name not in SCORES)
         yield (
-            f"(Δ): inside the noise: the {LEVEL:.0%} interval of B less A, of log PPL or BLEU, holds zero; over the "
-            "seeds (Welch), for all rows together (Bonferroni)."
+            f"(Δ): inside the noise: the {LEVEL:.0%} interval of B less A, of log PPL or BLEU{others}, holds zero; over "
+            "the seeds (Welch), for all rows together (Bonferroni)."
         )
     if any(name in found["BLEU"] for name in _one_seeds(pairs)):
         yield (
@@ -64,12 +74,18 @@ def notes(found: Mapping[str, Mapping[str, Interval]], pairs: Pairs) -> Iterable
 
 
 def regressions(pairs: Pairs) -> Regressions:
-    """Returns the rows of B that are worse in log-perplexity or BLEU beyond the noise, or failed where A's did not."""
-    found, lines = intervals(pairs), []
+    """Returns the rows of B that are worse beyond the noise, or failed where A's did not.
+
+    Worse in log-perplexity, in BLEU, or in a metric of which it is said what is better.
+    """
+    known = own_metrics.known(_results(pairs))
+    worse = _WORSE | {name: sign for name, one in known.items() if (sign := _WORSE_THAN.get(one.better))}
+    found = {head: of_rows for head, of_rows in intervals(pairs).items() if head in worse}
+    measures, lines = _measures(pairs), []
     for head, of_rows in found.items():
         for name, one in of_rows.items():
-            if one.sign == _WORSE[head]:
-                form = (NLL if head == "PPL" else BLEU).form
+            if one.sign == worse[head]:
+                form = measures[head].form
                 what = "log PPL" if head == "PPL" else head
                 lines.append(f"{name}: {what} {number(one.difference, f'+z{form}')} {one.text(form)}")
     broken = {name: _broken(*pair) for name, pair in pairs.items()}

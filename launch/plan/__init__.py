@@ -244,8 +244,8 @@ def runs_of(rows: Iterable[Row], seeds: Sequence[int], args: argparse.Namespace)
 def _with_trainings(runs, plan) -> list[PlannedRun]:
     """Adds the trainings that runs take parameters of.
 
-    Of variants that differ in decoding alone, the first of the sweep is trained, and the others take its parameters. It
-    is added where it was not asked for; `plan` makes the runs of a row.
+    Of variants that differ in decoding or in what is measured alone, the first of the sweep is trained, and the others
+    take its parameters. It is added where it was not asked for; `plan` makes the runs of a row.
     """
     found, rows, trainings, said = {run.folder.path: run for run in runs}, {}, {}, {}
     for run in runs:
@@ -263,7 +263,7 @@ def _with_trainings(runs, plan) -> list[PlannedRun]:
                 break
         else:
             continue  # a point of a grid that trains otherwise
-        if first.config.decode == trainer.config.decode:
+        if all(first.config[group] == trainer.config[group] for group in ("decode", "probe")):
             continue
         for run in those:
             trainer = trainings[training][run.seed]

@@ -1,6 +1,7 @@
 """Translations of the splits that a run is scored on, and their scores."""
 
 import threading
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,18 +18,32 @@ from tx.runtime.liveness import show_progress
 _device = threading.Lock()
 
 
+class TranslatedSplit(NamedTuple):
+    """Translations of a split, and its scores.
+
+    Attributes:
+      scores: tx/evaluation/scores.py, and the "lengths" of the sentences: in subwords, of source or reference,
+        whichever has more.
+      sources, translations, references: of each sentence.
+    """
+
+    scores: dict
+    sources: list[str]
+    translations: list[str]
+    references: list[str]
+
+
 def evaluate_translations(
     config: ConfigDict, params: dict, data: tokenized.PreparedData, run: RunDir | None = None, apart: bool = False
-) -> dict[str, dict]:
+) -> dict[str, TranslatedSplit]:
     """Translates and scores every split of `decode.splits`; keeps the translations in `run` if there is one.
 
     Where `decode.task` is "last", a translation is the reference with its last token chosen by the model. Threads that
     call this translate one after the other; with `apart` each scores in a process of its own.
 
-    Returns {split: scores} (tx/evaluation/scores.py), in the order of decode.splits, each with the "lengths" of its
-    sentences: in subwords, of source or reference, whichever has more.
+    Returns {split: its translations}, in the order of decode.splits.
     """
-    names, scores = split_names(config, data), {}
+    names, found = split_names(config, data), {}
     pairs = [
         (data.splits[split].source(i), data.splits[split].target(i))
         for split in names
@@ -46,13 +61,13 @@ def evaluate_translations(
             lines = [hypothesis.replace("\n", " ") for hypothesis in hypotheses]
             with writing(run.translations(split)):
                 write_atomically(run.translations(split), "".join(f"{line}\n" for line in lines))
-        references = [target for _, target in data.pairs(split)]
+        sources, references = map(list, zip(*data.pairs(split), strict=True))
         tokens_of = data.splits[split]
         lengths = np.maximum(tokens_of.src_lengths, tokens_of.tgt_lengths)
         scored = (score_apart if apart else score)(hypotheses, references, config.data.target)
         show_progress()
-        scores[split] = scored | {"lengths": lengths.tolist()}
-    return scores
+        found[split] = TranslatedSplit(scored | {"lengths": lengths.tolist()}, sources, hypotheses, references)
+    return found
 
 
 def split_names(config: ConfigDict, data: tokenized.PreparedData) -> list[str]:

@@ -145,6 +145,25 @@ class Scores(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric(Record):
+    """Metric of the translations (probe.metrics), with what a reader has to know of it where its file is not at hand.
+
+    Attributes:
+      meaning: of its column, one line.
+      better: which values are.
+      digits: behind the point, of a value in a table.
+      values: by split; a split where there is none is left out.
+      code: digest of the file that defines it.
+    """
+
+    meaning: str
+    better: Literal["higher", "lower", "neither"]
+    digits: int
+    values: dict[str, float]
+    code: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Decode(Record):
     """Decoding options of the translations: "decode" of the configuration (`tx.config`)."""
 
@@ -209,6 +228,7 @@ class RunResult(Record):
       dev_last, dev_best: of the last evaluation, and the one with the lowest loss.
       curve: by step, thinned: training losses, and every evaluation as "dev_nll" and "dev_ppl".
       attention: every head, where it was looked into (probe.attention).
+      metrics: of probe.metrics, by name.
       origins: of the stretches of its training, in order; None where there was one, which device and versions tell.
       trained_in: the folder of the run whose parameters it took, seen from its own; None where it was trained itself.
     """
@@ -234,6 +254,7 @@ class RunResult(Record):
     dev_best: Evaluation | None = None
     curve: tuple[dict[str, float], ...] | None = None
     attention: tuple[Head, ...] | None = None
+    metrics: dict[str, Metric] | None = None
     origins: tuple[Origin, ...] | None = None
     trained_in: str | None = None
 

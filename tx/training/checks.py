@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from tx.evaluation.metrics import metrics
 from tx.evaluation.tokenizers import bleu_tokenizer
 from tx.model.losses import losses
 from tx.model.positions import check_length, positions_needed
@@ -19,6 +20,7 @@ def check_config(config: ConfigDict) -> None:
     """
     check_components(config.model)
     _ = schedules[config.optim.schedule], optimizers[config.optim.optimizer], losses[config.loss.name]
+    metrics.check(config.probe)
     longest = positions_needed(config.model.architecture, config.data.row_length, config.data.row_length)
     check_length(config.model.positions, longest, config.model.max_positions)
     _ = bleu_tokenizer(config.data.target)

@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from tx.data import tokenized
+from tx.evaluation import metrics
 from tx.evaluation.attention_probe import measure_attention
 from tx.evaluation.perplexity import dev_batches
 from tx.evaluation.translation import evaluate_translations
@@ -49,20 +50,21 @@ def finish(
     set_status("translating")
     began = time.monotonic()
     with named_decoding(config):
-        tests = evaluate_translations(config, params, data, run, apart)
+        translated = evaluate_translations(config, params, data, run, apart)
     decode_s = time.monotonic() - began
     result = known | {
         "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "vocab_size": config.model.vocab_size,
-        "tests": tests,
+        "tests": {split: one.scores for split, one in translated.items()},
         "decode": config.decode.to_dict(),
         "timing": {"train_s": train_s, "decode_s": decode_s, "total_s": train_s + decode_s} | known["timing"],
     }
     if config.probe.attention:
         set_status("looking into attention")
         result["attention"] = measure_attention(config, params, dev_batches(config, data))
+    made = metrics.add(RunResult.from_dict(result), config, translated)
     set_status("writing the result")
-    write_atomically(run.result, RunResult.from_dict(result).to_json())
+    write_atomically(run.result, made.to_json())
 
 
 def thinned_curve(run: RunDir, points: int = 100) -> list[dict]:
