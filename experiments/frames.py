@@ -28,9 +28,9 @@ def load(dirs: Dirs, only: Sequence[str] = ()):
     Columns: what the run is (`sweep`, `scale`, `row`, `group`, `seed`, `name`, `path`, and `diff`, its changes in one
     line); a column for each field that any row changes, by its dotted name, with the value of every run; what became of
     it (`state`: done, failed or unfinished, `error`, `stale`, and of its row `unfinished` and `flags`, as the table has
-    them); its scores (`log_ppl` in nats a subword, `ppl`, `bleu`, `chrf` and the like, `exact_percent`, and the
-    measures of the sweep, and `probe.NAME` for each metric of its own); its costs (`params`, `steps`, `target_tokens`, `flops`, seconds, `device_hours`). What a run
-    does not have is missing there.
+    them); its scores (`log_ppl` in nats a subword, `ppl`, `bleu`, `chrf` and the like, `exact_percent`, the measures of
+    the sweep, and `probe.NAME` for each metric of probe.metrics); its costs (`params`, `steps`, `target_tokens`,
+    `flops`, seconds, `device_hours`). What a run does not have is missing there.
 
     Args:
       dirs: a workdir or SWEEP@SCALE folder, or several.

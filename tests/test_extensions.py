@@ -1,5 +1,6 @@
 """Components and sweeps from files outside the project; the walk-through of experiments/README.md, as written."""
 
+import csv
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 
 import pytest
 
@@ -280,8 +282,26 @@ def test_a_loss_as_written(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_metric_as_written(tmp_path):
+    launched, compared = walked(section("A metric: a column of the tables"), tmp_path)
+    run = RunDir(tmp_path / "measured/table3@smoke/base/seed1")
+    translations = run.translations("test").read_text().splitlines()
+    unigrams = [Counter(line.split()) for line in translations]
+    repeated = sum(sum(one.values()) - len(one) for one in unigrams)
+    expected = 100 * repeated / max(1, sum(map(Counter.total, unigrams)))
+    metric = run.read_result().metrics["repeats"]
+    assert metric.values == {"test": pytest.approx(expected)}
+    for text in (launched, compared):
+        assert re.search(r"\brepeats\b.* length_ratio\b", text)
+        assert "repeats: per cent of n-grams that their translation has had before; lower is better." in text
+    with (run.path.parents[1] / "table.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["probe.repeats"]) == metric.values["test"]
+
+
+@pytest.mark.slow
 def test_the_walk_through_as_written(tmp_path):
-    walk, _ = chapter("A variant, a sweep", ["warmup.py", "near.py", "signum.py", "poly.py"])
+    walk, _ = chapter("A variant, a sweep", ["warmup.py", "near.py", "signum.py", "poly.py", "repeats.py"])
     printed = walked(walk[: walk.index("### An optimizer")], tmp_path)
     assert "warmup_steps=8000" in printed[0]
     assert re.search(r"near +near .* done", printed[2])

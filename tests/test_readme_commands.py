@@ -24,6 +24,7 @@ PLACES = {
 
 WALK = "test_extensions.py::test_the_walk_through_as_written"
 SWEPT = "test_extensions.py::test_an_optimizer_with_a_field_swept_as_written"
+MEASURED = "test_extensions.py::test_a_metric_as_written"
 WHOLE = "test_end_to_end.py::"  # a sweep from text to table
 
 OWN_TEXT = "test_extensions.py::test_the_walk_through_of_own_text_as_written"
@@ -45,6 +46,8 @@ ELSEWHERE = {  # by their beginning
     "python -m launch.local table3/base@smoke --import signum.py": SWEPT,
     "python -m experiments report swept": SWEPT,
     "python -m launch.local table3/base@smoke --import poly.py": "test_extensions.py::test_a_loss_as_written",
+    "python -m launch.local table3/base@smoke --import repeats.py": MEASURED,
+    "python -m experiments compare measured": MEASURED,
     "python -m tx.evaluate runs/near@smoke": WALK,
     "python -m tx.train --config=experiments/config.py:table3/A": WHOLE + "test_another_decoding_takes",
     "python -m tx.train RUN_DIR": WHOLE + "test_a_sweep_leaves_results_and_a_table",

@@ -61,10 +61,10 @@ def _one_seeds(pairs: Pairs) -> list[str]:
 def notes(found: Mapping[str, Mapping[str, Interval]], pairs: Pairs) -> Iterable[str]:
     """Yields what a difference in parentheses is, for a table that has them."""
     if any(found.values()):
-        others = "".join(f", {name}" for name in found if name not in SCORES)
+        what = " or ".join(("log PPL", *(name for name in found if name != "PPL")))
         yield (
-            f"(Δ): inside the noise: the {LEVEL:.0%} interval of B less A, of log PPL or BLEU{others}, holds zero; over "
-            "the seeds (Welch), for all rows together (Bonferroni)."
+            f"(Δ): inside the noise: the {LEVEL:.0%} interval of B less A, of {what}, holds zero; over the "
+            "seeds (Welch), for all rows together (Bonferroni)."
         )
     if any(name in found["BLEU"] for name in _one_seeds(pairs)):
         yield (

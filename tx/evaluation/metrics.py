@@ -94,8 +94,8 @@ class Metrics:
 
         Raises ValueError where these do not do.
         """
-        what = f"{self._registry.field} {name!r}"
-        if not re.fullmatch(r"[A-Za-z]\w*", name) or name.lower() in _TAKEN or f"{self._registry.group}.{name}" in FIELDS:
+        what, taken = f"{self._registry.field} {name!r}", f"{self._registry.group}.{name}" in FIELDS
+        if taken or not re.fullmatch(r"[A-Za-z]\w*", name) or name.lower() in _TAKEN:
             raise ValueError(f"{what}: a metric's name has letters, digits and _, and is no other score's or field's")
         if better not in BETTER:
             raise ValueError(f"{what}: what is better is one of {', '.join(BETTER)}; got {better!r}")
@@ -171,6 +171,5 @@ def _check(name, split, value):
     if value is None or (isinstance(value, numbers.Real) and math.isfinite(value)):
         return
     raise UserError(
-        f"probe.metrics={name} gave {value!r} for split {split}: a metric gives a finite number, or None where there is "
-        "none"
+        f"probe.metrics={name} gave {value!r} for split {split}: a metric gives a finite number, or None for no number"
     )
