@@ -10,6 +10,7 @@ import tiny
 from tx.runs.run_dir import RunDir
 from tx.runtime.signals import Interrupted, Interruption
 from tx.training import loop
+from tx.training.drawn import Drawn
 from tx.training.hooks import Hook, StepEnd
 from tx.training.loss_monitor import LossMonitor
 from tx.training.run_group import Log
@@ -22,7 +23,8 @@ def test_a_hook_is_due_every_so_many_steps_at_the_last_and_perhaps_when_asked_to
     hook, state = Hook(lambda end: None, every=4, when_asked=when_asked), TrainState(0, {}, {})
 
     def due(asked):
-        return [step for step in range(1, 11) if hook.due(StepEnd(step, state, {}, {}, last=step == 10, asked=asked))]
+        ends = [StepEnd(n, state, {}, Drawn({}, [], {}), last=n == 10, asked=asked) for n in range(1, 11)]
+        return [end.step for end in ends if hook.due(end)]
 
     assert due(asked=False) == [4, 8, 10]
     assert due(asked=True) == (list(range(1, 11)) if when_asked else [4, 8, 10])

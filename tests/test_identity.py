@@ -18,6 +18,7 @@ from tx.runs.run_config import Request
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
 from tx.training import experiment, loop
+from tx.training.drawn import Drawn
 from tx.training.hooks import StepEnd
 from tx.training.run_group import RunGroup
 from tx.training.step import TrainState
@@ -233,7 +234,7 @@ def test_members_of_a_group_do_not_begin_anew_because_of_one(tmp_path, monkeypat
         assert programs == [len(members)] * len(members)
         if first == 0:
             with group.recording(first, state.params):
-                group.save(StepEnd(4, state, {}, {}, last=False, asked=False))
+                group.save(StepEnd(4, state, {}, Drawn({}, [], {}), last=False, asked=False))
         raise Stopped(f"from {first}")
 
     monkeypatch.setattr(experiment, "train", train)

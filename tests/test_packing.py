@@ -209,6 +209,49 @@ def test_a_saved_position_continues_exactly(lengths, shape, pool, seed, stop):
             assert straight.position == after.position
 
 
+class Watched(np.ndarray):
+    """Token ids that keep what is read of them in `read`."""
+
+    def __getitem__(self, key):
+        found = np.asarray(self)[key]
+        self.read += found.tolist()
+        return found
+
+
+def watched(split):
+    """A split whose ids are `Watched`."""
+    ids = [side.view(Watched) for side in (split.src_ids, split.tgt_ids)]
+    for side in ids:
+        side.read = []
+    return TokenizedSplit(ids[0], split.src_offsets, ids[1], split.tgt_offsets)
+
+
+@settings(max_examples=25)
+@given(some_usable, st.integers(8, 30), st.integers(1, 4), st.integers(1, 4), pools, seeds)
+def test_each_process_makes_its_own_rows_of_the_whole_batch_and_no_others(
+    lengths, row_length, processes, rows, pool, seed
+):
+    split, sizes = split_of(lengths), {"seed": seed, "row_length": row_length, "batch_rows": processes * rows}
+    splits = [watched(split) for _ in range(processes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader, "POOL", pool)
+        whole = TrainBatches(split, **sizes)
+        streams = [TrainBatches(each, **sizes, share=(k, processes)) for k, each in enumerate(splits)]
+        for _ in range(4):
+            want, parts = next(whole), [next(one) for one in streams]
+            assert equal(want, {field: np.concatenate([one[field] for one in parts]) for field in FIELDS})
+            tokens = {"source": np.count_nonzero(want["src"]), "target": np.count_nonzero(want["tgt"])}
+            for own, stream, part in zip(splits, streams, parts, strict=True):
+                assert {len(part[field]) for field in FIELDS} == {rows}
+                for side, ids in (("src", own.src_ids), ("tgt", own.tgt_ids)):
+                    assert sorted(ids.read) == sorted(part[side][part[side] != 0])  # not a token of others' rows
+                    ids.read = []
+                # What they know of the whole batch, they know from its sentences' lengths.
+                assert stream.position == whole.position
+                assert stream.sentences.tolist() == whole.sentences.tolist()
+                assert own.count_tokens(stream.sentences) == tokens
+
+
 def test_epochs_count_passes():
     batches = stream()
     assert batches.epochs() == 0

@@ -23,6 +23,7 @@ from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime import distributed
 from tx.training import experiment, loop
+from tx.training.run_group import RunGroup
 from tx.training.sharding import Layout
 from tx.training.step import init_state
 from tx.training.training_run import TrainingRun
@@ -203,6 +204,36 @@ def test_by_default_a_run_has_one_device_however_many_there_are():
 
 
 # Two processes
+
+
+@pytest.mark.parametrize(("runs", "updates", "micro"), [(1, 1, 1), (1, 1, 2), (3, 1, 1), (1, 3, 1), (2, 3, 2)])
+def test_what_processes_draw_together_is_what_one_draws(tmp_path, monkeypatch, runs, updates, micro):
+    def drawn(share):
+        monkeypatch.setattr(distributed, "share", lambda: share)
+        members = []
+        for seed in range(1, runs + 1):
+            settings = SETTINGS | {"train__steps_per_dispatch": updates, "train__micro_batches": micro}
+            settings |= {f"train__{name}": 6 for name in ("steps", "log_every", "eval_every", "checkpoint_every")}
+            config = tiny.config(**settings | {"train__seed": seed})
+            members.append(TrainingRun(config, RunDir(tmp_path), handful.prepared(copies=2)))
+        group = RunGroup(members)
+        return [group.draw() for _ in range(5)], [m.progress.padding for m in members]
+
+    whole, padding = drawn((0, 1))
+    processes = [drawn((k, 2)) for k in (0, 1)]
+    for want, *parts in zip(whole, *(drawn for drawn, _ in processes), strict=True):
+        for field, rows in want.batch.items():
+            assert rows.shape[-2:] == (4, 32)
+            np.testing.assert_array_equal(np.concatenate([one.batch[field] for one in parts], axis=-2), rows)
+        counted = np.count_nonzero(want.batch["tgt"].reshape(runs, -1), axis=1)
+        for one in parts:
+            assert [np.concatenate(run).tolist() for run in one.sentences] == [
+                np.concatenate(run).tolist() for run in want.sentences
+            ]
+            np.testing.assert_array_equal(one.tokens["target"], counted)
+    sides = [sum(np.sum(one.batch[side] == 0) for one in whole) for side in ("src", "tgt")]
+    assert sum(empty for empty, _ in padding) == sum(sides)
+    assert [those for _, those in processes] == [padding, padding]
 
 
 def port():

@@ -17,7 +17,6 @@ from tx.model.loss import batch_loss
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime.backend import LAG
-from tx.runtime.trees import stack
 from tx.training import experiment, loop
 from tx.training.loss_monitor import LossMonitor
 from tx.training.step import init_state, layers, make_train_step
@@ -115,11 +114,11 @@ def test_divergence_itself_is_found(tmp_path):
         loop.train([member(tmp_path, optim__lr_factor=1e30)])
 
 
-def observed(monitor, losses, batch, start=1):
+def observed(monitor, losses, start=1):
     """What is found of steps with these losses."""
     found = []
     for step, loss in enumerate(losses, start):
-        found += monitor.observe(step, tiny.metrics(loss), batch)
+        found += monitor.observe(step, tiny.metrics(loss), [[np.array([0, 3])]])
     return found
 
 
@@ -131,7 +130,7 @@ def test_a_spike_stands_out_from_the_losses_before_it(tmp_path):
     rng = np.random.default_rng(0)
     usual = 3.0 + 0.1 * rng.standard_normal(60)
     losses = [*usual, 3.3, 4.0, 3.0]
-    [(who, step, spike)] = observed(a_monitor(tmp_path), losses, {})
+    [(who, step, spike)] = observed(a_monitor(tmp_path), losses)
     assert (who, step) == (0, 62)
     assert spike["spike"] == 4.0
     assert spike["usual"] == pytest.approx(np.mean([*np.float32(usual), 3.3]), rel=1e-4)
@@ -139,40 +138,41 @@ def test_a_spike_stands_out_from_the_losses_before_it(tmp_path):
 
 @pytest.mark.parametrize("losses", [[9.0, 1.0, 9.0, 1.0, 9.0], list(np.linspace(9, 1, 200)), [2.0] * 10 + [50.0]])
 def test_falling_noisy_and_first_losses_are_no_spikes(tmp_path, losses):
-    assert observed(a_monitor(tmp_path), losses, {}) == []
+    assert observed(a_monitor(tmp_path), losses) == []
 
 
 def test_what_is_usual_outlives_a_restart(tmp_path):
     first = a_monitor(tmp_path)
-    observed(first, np.linspace(3.0, 3.1, 50), {})
+    observed(first, np.linspace(3.0, 3.1, 50))
     [before] = first._members
     before.save(2, init_state(before.config), {"source": 0, "target": 0}, {}, 0.0)
     before.checkpoints.close()
     again = member(tmp_path / "0")
     again.start(2)
     assert again.progress.recent == before.progress.recent
-    assert len(observed(LossMonitor([again], {"embedding": 0}), [5.0], {})) == 1
+    assert len(observed(LossMonitor([again], {"embedding": 0}), [5.0])) == 1
 
 
 def test_an_accelerators_steps_are_looked_at_later_but_all_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monitor, batch = a_monitor(tmp_path), next(batches())
-    assert observed(monitor, [1.0, np.inf, *[1.0] * (LAG - 1)], batch) == []
-    [(_, step, error)] = observed(monitor, [1.0], batch, start=LAG + 2)
+    monitor = a_monitor(tmp_path)
+    assert observed(monitor, [1.0, np.inf, *[1.0] * (LAG - 1)]) == []
+    [(_, step, error)] = observed(monitor, [1.0], start=LAG + 2)
     assert step == 2
     assert error.report["loss"] == "inf"
+    assert error.report["sentences"] == [list(handful.TRAIN[0]), list(handful.TRAIN[3])]
     assert error.report["gradient_norms"] == {"embedding": 1.0}
     assert list(monitor.flush()) == []
-    assert observed(monitor, [np.nan], batch) == []
+    assert observed(monitor, [np.nan]) == []
     assert len(list(monitor.flush())) == 1
 
 
 def test_of_many_members_and_steps_a_dispatch_the_right_ones_are_named(tmp_path):
-    monitor, rows = a_monitor(tmp_path, members=2), [next(batches()) for _ in range(6)]
-    batch = stack([stack(rows[:3], np.stack), stack(rows[3:], np.stack)], np.stack)
+    monitor, drawn = a_monitor(tmp_path, members=2), batches()
+    rows, sentences = zip(*((next(drawn), drawn.sentences) for _ in range(6)), strict=True)
     losses = np.float32([[1.0, 1.0, 1.0], [1.0, np.nan, np.nan]])
     metrics = {"loss": losses, "layer_grad_norms": np.ones((2, 3, 1), np.float32)}
-    [(who, step, error)] = monitor.observe(9, metrics, batch)
+    [(who, step, error)] = monitor.observe(9, metrics, [sentences[:3], sentences[3:]])
     assert (who, step) == (1, 8)
     assert len(error.report["sentences"]) == rows[4]["tgt_segments"].max(axis=1).sum()
     assert json.loads(json.dumps(error.report)) == error.report

@@ -1,9 +1,10 @@
 """Batches of packed sentences: an endless shuffled stream for training, one pass for evaluation.
 
 Sentences are taken in pools. Which sentences make which row is a function of (seed, epoch, pool) alone, so a position
-in the data is three numbers.
+in the data is three numbers. Of several processes each plans all rows, from the sentences' lengths, and makes its own.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,11 +61,13 @@ class TrainBatches(Iterator[Batch]):
       max_length_quantile: of the others those are kept that are no longer, on either side, than this quantile of
         their lengths (1: all).
       ahead: whether another process plans the pools to come, which `close` ends.
+      share: (k, n): of every batch the k-th of n equal parts is made, as many rows one after the other.
 
     Attributes:
       num_skipped: how many sentences are longer than row_length.
       num_empty: how many, of the others, are empty on a side: they hold no token but the end of sentence.
       longest: tokens of the longest sentence that is kept, on either side.
+      sentences: those of the last batch, in the order of its rows: of the whole one, whatever this makes of it.
       position: {"epoch", "pool", "row"} of the next row; setting it continues from there.
 
     Raises:
@@ -80,8 +83,11 @@ class TrainBatches(Iterator[Batch]):
         batch_rows: int,
         max_length_quantile: float = 1.0,
         ahead: bool = False,
+        share: tuple[int, int] = (0, 1),
     ):
         self.split, self.row_length, self.batch_rows = split, row_length, batch_rows
+        own = batch_rows // share[1]
+        self._own, self.sentences = slice(share[0] * own, (share[0] + 1) * own), np.zeros(0, np.int64)
         lengths = split.src_lengths, split.tgt_lengths
         longest, filled = np.maximum(*lengths), np.minimum(*lengths) > 1
         self.num_skipped = int(np.count_nonzero(longest > row_length))
@@ -110,7 +116,9 @@ class TrainBatches(Iterator[Batch]):
             if row == len(self._rows):
                 (epoch, pool), row = self._plan.after(epoch, pool), 0
             self.position = {"epoch": epoch, "pool": pool, "row": row}
-        return pack_batch(self.split, rows, self.batch_rows, self.row_length)
+        self.sentences = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
+        own = rows[self._own]
+        return pack_batch(self.split, own, len(own), self.row_length)
 
     def epochs(self) -> float:
         """Returns the number of passes through the training text so far."""

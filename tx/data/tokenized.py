@@ -50,6 +50,11 @@ class TokenizedSplit:
         """Returns the target tokens of sentence i."""
         return self.tgt_ids[self.tgt_offsets[i] : self.tgt_offsets[i + 1]]
 
+    def count_tokens(self, sentences: np.ndarray) -> dict[str, int]:
+        """Returns {"source", "target"}: how many tokens some sentences have, EOS included."""
+        sides = {"source": self.src_offsets, "target": self.tgt_offsets}
+        return {side: int((offsets[sentences + 1] - offsets[sentences]).sum()) for side, offsets in sides.items()}
+
     @property
     def src_lengths(self) -> np.ndarray:
         """Tokens of each source sentence: int64 (n,), EOS included."""

@@ -8,8 +8,9 @@ HOST is where process 0 runs and K counts from 0. TX_COORDINATOR=auto alone leav
 under Slurm, Open MPI, Kubernetes and on TPU pods. Without these variables a process is on its own, and everything here
 does nothing.
 
-All processes read the same data and compute the same things. Process 0 alone reads and writes the run's folder, so no
-file system need be shared. SIGTERM to any of them has all save the same step and end (`asked_to_end`).
+All processes read the same data, plan the same batches, of which each makes its own rows (`share`), and compute the
+same things. Process 0 alone reads and writes the run's folder, so no file system need be shared. SIGTERM to any of them
+has all save the same step and end (`asked_to_end`).
 """
 
 import contextlib
@@ -70,6 +71,11 @@ def _settings(given):
 def is_primary() -> bool:
     """Returns whether this is process 0, the one that reads and writes the run's folder."""
     return jax.process_index() == 0
+
+
+def share() -> tuple[int, int]:
+    """Returns (this process's number, from 0; how many there are), for what each makes a part of."""
+    return jax.process_index(), jax.process_count()
 
 
 @contextlib.contextmanager

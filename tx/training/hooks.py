@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from tx.data.packing import Batch
+from tx.training.drawn import Drawn
 from tx.training.step import TrainState
 
 
@@ -15,7 +15,8 @@ class StepEnd:
     Attributes:
       step: the number of the last update.
       state: after it; the next call of the step takes its memory.
-      metrics, batch: what the call gave and was given, with axes for runs and updates where there are several.
+      metrics: what the call gave, with axes for runs and updates where there are several.
+      drawn: what it was given.
       last: whether no step comes after it.
       asked: whether the process was asked to end.
     """
@@ -23,7 +24,7 @@ class StepEnd:
     step: int
     state: TrainState
     metrics: dict[str, Any]
-    batch: Batch
+    drawn: Drawn
     last: bool
     asked: bool
 

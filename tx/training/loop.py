@@ -45,10 +45,10 @@ def train(
     with group.recording(first, state.params), interruption.held(), named_training(group.config):
         group.set_status(f"training after step {first}")
         for step in range(first + recipe.steps_per_dispatch, recipe.steps + 1, recipe.steps_per_dispatch):
-            batch = group.draw()
-            state, metrics = train_step(state, batch)
+            drawn = group.draw()
+            state, metrics = train_step(state, drawn.batch)
             asked = interruption.asked or distributed.asked_to_end(step)
-            end = StepEnd(step, state, metrics, batch, last=step == recipe.steps, asked=asked)
+            end = StepEnd(step, state, metrics, drawn, last=step == recipe.steps, asked=asked)
             for hook in hooks:
                 if hook.due(end):
                     hook.act(end)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tx.data.packing import Batch
 from tx.errors import Diverged
 from tx.runtime.backend import dispatches_ahead
 from tx.runtime.liveness import show_progress
@@ -29,14 +28,17 @@ class LossMonitor:
         self._lag = dispatches_ahead()
         self._waiting = collections.deque()
 
-    def observe(self, step: int, metrics: dict, batch: Batch) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
+    def observe(
+        self, step: int, metrics: dict, sentences: Sequence[Sequence[np.ndarray]]
+    ) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
         """Takes a dispatch; yields what was found in those that have come far enough, as `flush` does.
 
         Args:
           step: the number of its last update.
-          metrics, batch: what it gave and was given, with axes for members and updates where there are several.
+          metrics: what it gave, with axes for members and updates where there are several.
+          sentences: of each member, of each update, those of its batch.
         """
-        self._waiting.append((step, metrics, batch))
+        self._waiting.append((step, metrics, sentences))
         return self.flush(self._lag)
 
     def flush(self, lag: int = 0) -> Iterator[tuple[int, int, Diverged | dict[str, float]]]:
@@ -46,7 +48,7 @@ class LossMonitor:
           lag: how many dispatches may wait for the next call.
         """
         while len(self._waiting) > lag:
-            step, metrics, batch = self._waiting.popleft()
+            step, metrics, sentences = self._waiting.popleft()
             losses = np.reshape(metrics["loss"], (len(self._members), -1))
             norms = np.reshape(metrics["layer_grad_norms"], (*losses.shape, -1))
             show_progress()  # they are computed
@@ -54,21 +56,20 @@ class LossMonitor:
             for i, member in enumerate(self._members):
                 for k, loss in enumerate(losses[i].tolist()):
                     if not (np.isfinite(loss) and np.isfinite(norms[i, k]).all()):
-                        rows = {
-                            name: side.reshape(*losses.shape, *side.shape[-2:])[i, k] for name, side in batch.items()
-                        }
-                        yield i, first + k, Diverged(self._report(member, first + k, loss, norms[i, k], rows))
+                        report = self._report(member, first + k, loss, norms[i, k], sentences[i][k])
+                        yield i, first + k, Diverged(report)
                         break
                     if spike := _spike(member.progress.recent, loss):
                         yield i, first + k, spike
                     member.progress.recent.append(loss)
 
-    def _report(self, member, step, loss, norms, rows):
+    def _report(self, member, step, loss, norms, sentences):
+        split, decode = member.batches.split, member.data.vocabulary.decode
         return {
             "step": step,
             "loss": _number(loss),
             "gradient_norms": dict(zip(self._layers, map(_number, norms.tolist()), strict=True)),
-            "sentences": list(_sentences(rows, member.data.vocabulary)),
+            "sentences": [[decode(split.source(i)), decode(split.target(i))] for i in sentences.tolist()],
             "checkpoint": max(member.checkpoints.steps(), default=None),
         }
 
@@ -82,10 +83,3 @@ def _spike(recent, loss):
 
 def _number(value: float) -> float | str:
     return value if np.isfinite(value) else str(value)  # JSON has no NaN
-
-
-def _sentences(rows, vocabulary):
-    """Yields the pairs of a batch, in its order."""
-    for r in range(len(rows["src"])):
-        for segment in range(1, int(rows["src_segments"][r].max()) + 1):
-            yield [vocabulary.decode(rows[side][r][rows[f"{side}_segments"][r] == segment]) for side in ("src", "tgt")]

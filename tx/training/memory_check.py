@@ -9,6 +9,7 @@ from tx.data.loader import TrainBatches, eval_batches
 from tx.decoding.translator import Translator
 from tx.evaluation.perplexity import make_eval
 from tx.evaluation.translation import split_names
+from tx.runtime import distributed
 from tx.runtime.memory import named_decoding, named_training
 from tx.runtime.trees import stack
 from tx.training.sharding import Layout, gather, make_step_over_devices
@@ -22,7 +23,7 @@ def check_memory(*configs: ConfigDict) -> None:
     config = configs[0]
     shape = {"row_length": config.data.row_length, "batch_rows": config.data.batch_rows}
     with named_training(config):
-        batches = TrainBatches(data.splits["train"], seed=config.train.seed, **shape)
+        batches = TrainBatches(data.splits["train"], seed=config.train.seed, **shape, share=distributed.share())
         drawn = stack([next(batches) for _ in range(config.train.steps_per_dispatch)], np.stack)
         state = Layout(config).shard_state(stack([init_state(each) for each in configs]))
         state, metrics = make_step_over_devices(*configs)(state, stack([drawn] * len(configs), np.stack))

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from tx.data.packing import Batch
-
-SIDES = {"source": "src", "target": "tgt"}
+SIDES = ("source", "target")
 LOGGED = ("loss", "nll", "grad_norm")
 
 
@@ -25,11 +23,11 @@ class Window:
         self.earlier = earlier or [{}] * members
         self.tokens = {side: np.zeros(members, int) for side in SIDES}
 
-    def add(self, metrics: dict, batch: Batch) -> None:
-        """Adds the metrics and the batch of a step, for one member or for a stack of all."""
+    def add(self, metrics: dict, tokens: dict[str, np.ndarray]) -> None:
+        """Adds the metrics of a dispatch, for one member or for a stack of all, and the tokens of each on each side."""
         self.metrics.append({key: metrics[key] for key in LOGGED})
-        for side, name in SIDES.items():
-            self.tokens[side] += np.count_nonzero(batch[name].reshape(self.members, -1), axis=1)
+        for side in SIDES:
+            self.tokens[side] += tokens[side]
 
     def losses(self) -> list[dict[str, list[float]]]:
         """Returns each member's {"loss", "nll", "grad_norm"} by step; waits for the last step."""

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
-import numpy as np
 
-from tx.data.packing import Batch
 from tx.errors import Diverged
 from tx.runs.metrics_log import Log, progress_bar
 from tx.runs.state import record
 from tx.runtime.backend import fetches_stacks
 from tx.runtime.trees import member, stack
 from tx.training.common_start import newest_common
+from tx.training.drawn import Drawn, side_by_side
 from tx.training.hooks import StepEnd
 from tx.training.loss_monitor import LossMonitor
 from tx.training.metrics import SIDES, Window
@@ -92,22 +91,22 @@ class RunGroup:
         for m in self.members:
             m.set_status(doing)
 
-    def draw(self) -> Batch:
+    def draw(self) -> Drawn:
         """Returns the batches of one dispatch."""
-        return stack([m.draw() for m in self.members], np.stack)
+        return side_by_side([m.draw() for m in self.members])
 
     # What hooks do.
 
     def add(self, end: StepEnd) -> None:
         """Adds losses and tokens to the next line of the log."""
-        self._window.add(end.metrics, end.batch)
+        self._window.add(end.metrics, end.drawn.tokens)
 
     def observe_loss(self, end: StepEnd) -> None:
         """Hands a step to the loss monitor, which reads those that are computed by now.
 
         Raises Diverged where every member is lost.
         """
-        self._note(self._monitor.observe(end.step, end.metrics, end.batch))
+        self._note(self._monitor.observe(end.step, end.metrics, end.drawn.sentences))
 
     def flush_loss(self, end: StepEnd) -> None:
         """Has the loss monitor read all steps that are left; Diverged, as `observe_loss`."""

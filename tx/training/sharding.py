@@ -112,12 +112,10 @@ class Layout:
         return jax.tree.map(_shard, state, self.shardings(state))
 
     def shard_batch(self, batch: Batch) -> dict[str, Any]:
-        """Returns the rows of a batch laid out as the step takes them; every process gives the same, whole one."""
-        if not self.mapped:
-            return {field: _shard(rows, self._rows) for field, rows in batch.items()}
-        first = jax.process_index() * len(self._mine)
-        parts = {field: rows.reshape(len(self.devices), -1, rows.shape[1]) for field, rows in batch.items()}
-        return {field: rows[first : first + len(self._mine)] for field, rows in parts.items()}
+        """Returns the rows of a batch laid out as the step takes them; every process gives those of its own devices."""
+        if self.mapped:
+            return {field: rows.reshape(len(self._mine), -1, rows.shape[1]) for field, rows in batch.items()}
+        return {field: jax.make_array_from_process_local_data(self._rows, rows) for field, rows in batch.items()}
 
     def compile(
         self, config: ConfigDict
@@ -151,9 +149,9 @@ class Layout:
 def make_step_over_devices(*configs: ConfigDict) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Returns the step over the configuration's devices: (state, batch) -> (state after one update, its metrics).
 
-    The state is one that `Layout.shard_state` or a step returned; it is donated. The batch is the whole one, in
-    memory. With many processes every one makes each step, with the same batch. Several configurations, or several steps
-    a dispatch, are for one device (`tx.training.step.make_train_step`).
+    The state is one that `Layout.shard_state` or a step returned; it is donated. The batch is in memory. With many
+    processes every one makes each step, with its own rows of the batch (`tx.runtime.distributed.share`). Several
+    configurations, or several steps a dispatch, are for one device (`tx.training.step.make_train_step`).
     """
     config, layout = configs[0], Layout(configs[0])
     if layout.one:

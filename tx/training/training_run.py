@@ -8,15 +8,15 @@ from ml_collections import ConfigDict
 
 from tx.data import tokenized
 from tx.data.loader import TrainBatches
-from tx.data.packing import Batch
 from tx.model.flops import training_flops
 from tx.runs.checkpoints import Checkpoint, Checkpoints
 from tx.runs.identity import Identity
 from tx.runs.lease import Lease
 from tx.runs.run_dir import RunDir
+from tx.runtime import distributed
 from tx.runtime.backend import plans_ahead
 from tx.runtime.trees import stack
-from tx.training.metrics import SIDES
+from tx.training.drawn import Drawn
 from tx.training.optimizer import schedule
 from tx.training.progress import Progress
 from tx.training.step import TrainState, init_state
@@ -53,6 +53,7 @@ class TrainingRun:
             batch_rows=config.data.batch_rows,
             max_length_quantile=config.data.max_length_quantile,
             ahead=plans_ahead(),
+            share=distributed.share(),
         )
         self.rate = schedule(config)
         self.checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints, config.train.checkpoint_every)
@@ -88,14 +89,17 @@ class TrainingRun:
         updates = jax.device_put(np.int32(step), jax.local_devices()[0])  # where the others lie: one more compilation
         return TrainState(updates, found.params, found.opt_state, found.ema)
 
-    def draw(self) -> Batch:
+    def draw(self) -> Drawn:
         """Returns the batches of one dispatch."""
-        drawn = [next(self.batches) for _ in range(self.config.train.steps_per_dispatch)]
-        for batch in drawn:
-            for side in SIDES.values():
-                self.progress.padding[0] += int(np.count_nonzero(batch[side] == 0))
-                self.progress.padding[1] += batch[side].size
-        return stack(drawn, np.stack)
+        batches, sentences = [], []
+        for _ in range(self.config.train.steps_per_dispatch):
+            batches.append(next(self.batches))
+            sentences.append(self.batches.sentences)
+        tokens = self.batches.split.count_tokens(np.concatenate(sentences))
+        positions = len(batches) * self.config.data.batch_rows * self.config.data.row_length
+        self.progress.padding[0] += sum(positions - count for count in tokens.values())
+        self.progress.padding[1] += positions * len(tokens)
+        return Drawn(stack(batches, np.stack), [sentences], {side: np.array([n]) for side, n in tokens.items()})
 
     def save(
         self, step: int, state: TrainState, tokens: dict[str, int], unread: dict[str, list[float]], share: float
