@@ -75,7 +75,9 @@ def test_kernels_that_give_equal_bits_are_for_those_who_ask(monkeypatch):
 
 
 def test_nothing_else_asks_on_which_backend_it_is():
-    asked = re.compile(r"default_backend\(|os\.environ.*JAX_PLATFORMS|/dev/nvidia|/dev/accel")
+    names = r"default_backend|get_backend|platform_dependent|\]\.platform\b|\]\.device_kind\b"
+    asked = re.compile(names + r"|os\.environ.*JAX_PLATFORMS|/dev/nvidia|/dev/accel")
     files = [path for package in ("tx", "launch") for path in (ROOT / package).rglob("*.py")]
     found = {path.relative_to(ROOT).as_posix() for path in files if asked.search(path.read_text(encoding="utf-8"))}
-    assert found == {"tx/runtime/backend.py", "launch/gpu/session.py"}  # the latter starts others, and says where
+    # The second starts others, and says where; the third records on what a run is computed, and chooses nothing.
+    assert found == {"tx/runtime/backend.py", "launch/gpu/session.py", "tx/runs/provenance.py"}
