@@ -62,7 +62,7 @@ def fields(config: ml_collections.ConfigDict | dict, prefix: str = "") -> dict[s
     """Returns {dotted name: value} of every leaf, e.g. {"model.d_model": 512, ...}; also of nested dicts."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict | dict):
+        if isinstance(value, (ml_collections.ConfigDict, dict)):  # noqa: UP038 - a union is made anew at every call
             flat |= fields(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
@@ -94,10 +94,13 @@ def differences(before: dict, after: dict, absent: str = "(absent)") -> dict[str
     field any more.
     """
     before, after = fields(before), fields(after)
+    unlike = {name for name, value in before.items() if name not in after or value != after[name]}
+    unlike |= after.keys() - before.keys()
+    if not unlike:  # as mostly: it is asked of every run of a sweep
+        return {}
     default = {name: field.default for name, field in components.known_fields().items()}
     pairs = {
-        name: tuple(one.get(name, default.get(name, absent)) for one in (before, after))
-        for name in sorted(before.keys() | after.keys())
+        name: tuple(one.get(name, default.get(name, absent)) for one in (before, after)) for name in sorted(unlike)
     }
     return {
         name: pair

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -108,13 +109,13 @@ def from_json(text: str) -> object:
         depth += 1
         if depth > DEEPEST:  # what recurses over a configuration or a result need not look
             raise ValueError("nested too deeply")
-        level = [child for one in level for child in _containers(one.values() if type(one) is dict else one)]
+        level = _containers(itertools.chain.from_iterable(one.values() if type(one) is dict else one for one in level))
     return value
 
 
 def _containers(values):
     """Returns the lists and dicts among parsed values; most of the time there are none, in lists of a thousand."""
-    kinds = {list, dict}
+    kinds, values = {list, dict}, list(values)
     return [] if kinds.isdisjoint(map(type, values)) else [one for one in values if type(one) in kinds]
 
 

@@ -116,27 +116,32 @@ def read_metrics(run: RunDir) -> list[dict]:
 
 def newest(folder: RunDir) -> dict[str, float]:
     """Returns the newest "step", "loss" and "target_tokens_per_s" in metrics.jsonl, those that are there."""
-    found = {}
-    for line in newest_lines(folder):
-        found |= {name: line[name] for name in ("step", "loss", "target_tokens_per_s") if name in line}
+    names, found = ("step", "loss", "target_tokens_per_s"), {}
+    for line in _newest_first(folder):
+        found = {name: line[name] for name in names if name in line} | found
+        if len(found) == len(names):
+            break
     return found
 
 
 def newest_lines(folder: RunDir) -> list[dict[str, float]]:
     """Returns the numbers of the newest whole lines of metrics.jsonl, those of "timing" among them."""
+    return [*_newest_first(folder)][::-1]
+
+
+def _newest_first(folder):
+    """Yields what `newest_lines` returns, from the end: of ten thousand runs, what is not asked for is not parsed."""
     try:
         lines = read_tail(folder.metrics, _TAIL).decode("utf-8", errors="replace").split("\n")
     except OSError:  # there is none yet, or it is no file, which the run itself will say
-        return []
-    found = []
-    for line in lines:
+        return
+    for line in reversed(lines):
         try:
             record = from_json(line)
             flat = record | record.get("timing", {})
         except (ValueError, TypeError, AttributeError):
             continue  # cut at the start of the tail, or still being written; or no record at all
-        found.append({name: value for name, value in flat.items() if _is_number(value)})
-    return found
+        yield {name: value for name, value in flat.items() if _is_number(value)}
 
 
 def _is_number(value: object) -> bool:

@@ -1,5 +1,6 @@
 """Dataclasses for objects of JSON files: read and checked by the types of their fields, written as they were."""
 
+import collections.abc
 import dataclasses
 import functools
 import types
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tx.errors import UserError
+from tx.runs.int_rows import IntRows
 
 _LARGEST = 10**300  # a greater whole number is none that can be computed with: a float may not hold it
 _WANTED = {int: "a whole number", float: "a number", str: "text"}
@@ -19,7 +21,8 @@ class Record:
     """Base of dataclasses whose fields are those of a JSON object.
 
     A field whose type has None in it need not be in the file: None says that it is not known. Types are int, float,
-    str, object, Literal, other records, tuple[T, ...] for lists and dict[str, T] for open keys.
+    str, object, Literal, other records, tuple[T, ...] for lists, Sequence[Sequence[int]] for long ones of short ones,
+    and dict[str, T] for open keys.
 
     Attributes:
       others: what else the file says, as it stands there: fields of other versions of this code, and those that need
@@ -77,6 +80,8 @@ def _reader(hint: Any) -> Callable[[object, str], Any]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return functools.partial(_read_choice, arguments)
+    if origin is collections.abc.Sequence:
+        return functools.partial(_read_rows, _reader(tuple[tuple[int, ...], ...]))
     if origin is tuple:
         return functools.partial(_read_list, _reader(arguments[0]))
     if origin is dict:
@@ -98,6 +103,11 @@ def _read_list(read, value, where):
     if _are_numbers(read, value):
         return tuple(value)
     return tuple([read(one, where) for one in value])
+
+
+def _read_rows(read, value, where):
+    rows = IntRows.of(value)
+    return read(value, where) if rows is None else rows
 
 
 def _read_map(read, value, where):
@@ -135,6 +145,8 @@ def _wrong(value, wanted, where):
 def _plain(value):
     if isinstance(value, Record):
         return value.to_dict()
+    if isinstance(value, IntRows):
+        return value.tolist()
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     return {key: _plain(one) for key, one in value.items()} if isinstance(value, dict) else value

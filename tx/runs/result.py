@@ -7,6 +7,7 @@ Fields that are None are not known: they were added after a result was written, 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from tx import config as config_lib
@@ -140,7 +141,7 @@ class Scores(Record):
     exact_match: float
     sentences: int | None = None
     matches: tuple[int, ...] | None = None
-    stats: tuple[tuple[int, ...], ...] | None = None
+    stats: Sequence[Sequence[int]] | None = None
     lengths: tuple[int, ...] | None = None
 
 
