@@ -4,6 +4,7 @@ import collections
 import operator
 from collections.abc import Sequence
 
+from launch import dispatch, resources
 from launch.plan import PlannedRun
 from tx.files import to_json
 from tx.runs.common_steps import split_by_steps
@@ -17,15 +18,24 @@ def groups(runs: Sequence[PlannedRun], most: int | None = None) -> list[list[Pla
 
     Args:
       runs: any; what is finished is left out.
-      most: the largest group; None for any size.
+      most: the largest group; None for any size, `dispatch.CHOSEN` for what suits an accelerator.
     """
+    left = sum(not run.state.finished for run in runs)
     alike = collections.defaultdict(list)  # by compile key
     alone = [[run] for run in runs if run.trained_in and not run.state.finished]
     for run in (run for run in runs if not run.state.finished and not run.trained_in):
         alike[to_json(_compile_key(run, most))].append(run)
     steps_of = operator.attrgetter("checkpoints")
-    made = alone + [group for same in alike.values() for group in split_by_steps(same, steps_of, most)]
+    made = alone + [
+        group for same in alike.values() for group in split_by_steps(same, steps_of, _most(most, same[0], left))
+    ]
     return sorted(made, key=lambda group: -sum(run.flops for run in group))
+
+
+def _most(asked, run, left):
+    if asked != dispatch.CHOSEN:
+        return asked
+    return dispatch.together(run.config, left, len(resources.gpus()))
 
 
 def _compile_key(run, most):

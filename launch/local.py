@@ -26,11 +26,11 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compilation_cache, display, grouping, plan, power, status, tuning, worker
+from launch import compilation_cache, dispatch, display, grouping, plan, power, status, tuning, worker
 from launch.display import plan_table, say
 from launch.plan import PlannedRun
 from launch.pool import Command, Pool, train_command
-from launch.preparation import make_ready, memory, prepare, say_differences
+from launch.preparation import make_ready, memory, prepare, say_differences, say_dispatch
 from launch.resources import default_jobs
 from launch.text import with_text
 from launch.tuning import Stage
@@ -39,6 +39,7 @@ from launch.worker import ALONE, Place, Tally
 from tx import cli, plugins
 from tx.errors import INTERRUPTED_STATUS, UserError, one_line_errors
 from tx.runs import imports
+from tx.runtime import backend
 from tx.runtime.signals import taken
 
 RETRIES = 1
@@ -121,9 +122,10 @@ def parser_of(
         type=_stack,
         nargs="?",
         const=None,
-        default=1,
+        default=dispatch.CHOSEN,
         metavar="N",
-        help="train runs of one program side by side in one process, at most N (default: all of them)",
+        help="train runs of one program side by side in one process, at most N (default: all of them; without --stack "
+        f"one by one, but up to {dispatch.TOGETHER} small ones on an accelerator of this machine)",
     )
     parser.add_argument(
         "--retries",
@@ -179,7 +181,8 @@ def main(
     argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
     if show_status(argv, console):
         return 0
-    args = checked(parser_of().parse_args(argv))
+    accelerated = not backend.computes_on_cpu() if place.accelerated is None else place.accelerated
+    args = checked(parser_of().parse_args(argv), accelerated, alone=place.number is None and not place.pool)
     stages = tuning.stages(args)
     if args.dry_run:
         show_plan(stages, args, console)
@@ -215,8 +218,17 @@ def show_status(argv: Sequence[str], console: Console) -> bool:
     return True
 
 
-def checked(args: argparse.Namespace) -> argparse.Namespace:
-    """Returns parsed arguments; UserError for a number that is none of its kind."""
+def checked(args: argparse.Namespace, accelerated: bool, alone: bool = True) -> argparse.Namespace:
+    """Returns parsed arguments; UserError for a number that is none of its kind.
+
+    Args:
+      args: as parsed.
+      accelerated: whether the runs are made on accelerators.
+      alone: whether no other machine makes runs of the sweep, to which a stack of them would leave nothing.
+    """
+    args.accelerated = accelerated
+    if args.stack == dispatch.CHOSEN and not (accelerated and alone):
+        args.stack = 1
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1; got {args.jobs}")
     if not args.stalled > 0:
@@ -241,8 +253,10 @@ def _shown(stage: Stage, args: argparse.Namespace, console: Console) -> list[Pla
     if stage.title:
         say(console, f"{stage.title}:")
     runs = with_text(stage.preview())
-    console.print(plan_table(runs, grouping.groups(runs, args.stack) if args.stack != 1 else ()))
+    groups = grouping.groups(runs, args.stack)
+    console.print(plan_table(runs, groups if args.stack != 1 else ()))
     say_differences(runs, args, console)
+    say_dispatch(groups, args, console)
     return runs
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import grouping, plan, request
+from launch import dispatch, grouping, plan, request
 from launch.display import say
 from launch.plan import PlannedRun
 from launch.pool import Command, describe_signal, train_command
@@ -145,6 +145,7 @@ def make_ready(
     if stage.title:
         say(console, f"{stage.title}: {len(runs)} runs")
     say_differences(runs, args, console)
+    say_dispatch(groups, args, console)
     return runs, groups
 
 
@@ -185,3 +186,14 @@ def say_differences(runs: Sequence[PlannedRun], args: argparse.Namespace, consol
     if args.grid and (note := request.differences(runs)):
         mend = "" if args.match or "parameters" not in note else "; --match=params lets d_ff take up the slack"
         say(console, note + mend)
+
+
+def say_dispatch(groups: Sequence[Sequence[PlannedRun]], args: argparse.Namespace, console: Console) -> None:
+    """Says how many updates an accelerator makes in one call, and how many runs side by side, where that was chosen."""
+    if not args.accelerated:
+        return
+    largest = max(map(len, groups), default=1)
+    if found := dispatch.describe(run.config for group in groups for run in group):
+        say(console, f"on an accelerator: updates in one call of it: {found}; --set {dispatch.FIELD}=1 makes one")
+    if largest > 1 and args.stack == dispatch.CHOSEN:
+        say(console, f"on an accelerator: up to {largest} runs side by side; --stack=1 makes them one by one")

@@ -51,8 +51,14 @@ def main(
     if not (args.cpus > 0 and args.gpus >= 0):
         raise UserError(f"--cpus must be above 0, --gpus at least 0; got {args.cpus:g} and {args.gpus:g}")
     rest = [*_own_parser().parse_known_args(argv)[1], "--no_rehearsal"]  # the memory here is not that of a node
+
+    def pool(*asked):
+        ray_pool.join(args.address)  # once everything is prepared, and something is to do
+        return ray_pool.RayPool(*asked, cpus=args.cpus, gpus=args.gpus)
+
+    place = Place(pool=pool, accelerated=args.gpus > 0)
     if args.dry_run:
-        return local.main(rest)
+        return local.main(rest, place=place)
     try:
         import ray
 
@@ -60,12 +66,8 @@ def main(
     except ImportError:
         raise UserError("Ray is missing; pip install 'tx[ray]'") from None
 
-    def pool(*asked):
-        ray_pool.join(args.address)  # once everything is prepared, and something is to do
-        return ray_pool.RayPool(*asked, cpus=args.cpus, gpus=args.gpus)
-
     try:
-        return local.main(rest, prepare=prepare, report=report, place=Place(pool=pool))
+        return local.main(rest, prepare=prepare, report=report, place=place)
     finally:
         ray.shutdown()
 

@@ -95,7 +95,8 @@ def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[Plann
     if local.show_status(argv, console):
         return 0
     parser = local.parser_of("python -m launch.slurm", __doc__.splitlines()[0], [_own_parser()])
-    args = local.checked(parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    local.checked(args, accelerated=args.gpus > 0, alone=False)
     _check(args)
     rest = _own_parser().parse_known_args(argv)[1]
     stages = tuning.stages(args)

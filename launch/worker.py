@@ -52,6 +52,7 @@ class Place(NamedTuple):
       grace: seconds that a process has to save and end when the worker is to end.
       pool: makes a pool of jobs elsewhere, of (jobs or None, command, defaults, threads, stalled),
         the last four as `launch.pool.Pool` takes them; None for processes here.
+      accelerated: whether its jobs have accelerators; None for what this machine has.
     """
 
     number: int | None = None
@@ -59,6 +60,7 @@ class Place(NamedTuple):
     since: float | None = None
     grace: float = GRACE
     pool: Callable[[int | None, Command, dict[str, str], int, float], JobPool] | None = None
+    accelerated: bool | None = None
 
 
 ALONE = Place()

@@ -17,7 +17,7 @@ import ml_collections
 import tx.config
 from experiments import points, registry
 from experiments.scales import PAPER
-from launch import assignments, matching
+from launch import assignments, dispatch, matching
 from tx import cli, components, plugins
 from tx.errors import UserError
 from tx.model import flops
@@ -85,7 +85,11 @@ class PlannedRun:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which runs; they are the same wherever the runs happen."""
+    """Adds the arguments that say which runs; they are the same wherever the runs happen.
+
+    An engine whose runs are made on accelerators sets `accelerated`, for `launch.dispatch` to choose.
+    """
+    parser.set_defaults(accelerated=False)
     parser.add_argument("selector", nargs="+", help="table3@smoke, 'table3/A/*@smoke' or table3/A/h=1@smoke")
     parser.add_argument("--workdir", type=_folder, default="runs", help="folder for all runs (default: %(default)s)")
     parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
@@ -233,7 +237,13 @@ def runs_of(rows: Iterable[Row], seeds: Sequence[int], args: argparse.Namespace)
       seeds: of each.
       args: what else is asked for: --set and --workdir.
     """
-    plan = functools.partial(_runs_of_row, seeds=seeds, settings=assignments.given(args).settings, workdir=args.workdir)
+    plan = functools.partial(
+        _runs_of_row,
+        seeds=seeds,
+        settings=assignments.given(args).settings,
+        workdir=args.workdir,
+        accelerated=args.accelerated,
+    )
     runs = [run for row in rows for run in plan(row)]
     for folder, count in collections.Counter(run.folder.path for run in runs).items():
         if count > 1:
@@ -294,20 +304,22 @@ def _training(run):
     return tx.config.training_fields(run.config) | {"train.seed": 0}
 
 
-def _runs_of_row(row, seeds, settings, workdir) -> list[PlannedRun]:
+def _runs_of_row(row, seeds, settings, workdir, accelerated) -> list[PlannedRun]:
     run = registry.parse(row.name)
     variant = dataclasses.replace(run.variant, name=points.name(run.variant.name, row.point))
     full, sweep = run._replace(variant=variant).name, f"{run.sweep.name}@{run.scale.label}"
     row_config = registry.resolve(run.sweep, variant, run.scale, settings | row.point | {"train.seed": seeds[0]})
     planned = []
     for seed in seeds:
-        config = _of_seed(row_config, seed)
-        folder = RunDir(workdir / sweep / variant.name / f"seed{seed}")
+        folder, each = RunDir(workdir / sweep / variant.name / f"seed{seed}"), row_config.train.steps_per_dispatch
+        if accelerated:
+            each = dispatch.updates(row_config, settings.keys() | row.point.keys(), folder)
+        config = _of_seed(row_config, seed, each)
         planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, _state(folder, config), point=row.point))
     return planned
 
 
-def _of_seed(row: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
+def _of_seed(row: ml_collections.ConfigDict, seed: int, updates: int) -> ml_collections.ConfigDict:
     """Returns the configuration of a seed of a row, which is resolved once: thousands of runs are seeds of few rows.
 
     All sections but the one that differs are the row's own; nobody changes those of a run that is planned.
@@ -315,7 +327,7 @@ def _of_seed(row: ml_collections.ConfigDict, seed: int) -> ml_collections.Config
     config = ml_collections.ConfigDict(row)  # its sections are not copied
     with config.unlocked():
         config.train = row.train.copy_and_resolve_references()
-    config.train.seed = seed
+    config.train.seed, config.train.steps_per_dispatch = seed, updates
     return config.lock()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from launch import devices, display, forecast, plan, tuning
+from launch import devices, dispatch, display, forecast, plan, tuning
 from launch.devices import Device
 from launch.display import say
 from launch.forecast import Forecast
@@ -27,6 +27,7 @@ HEADS = ("row", "runs", "FLOPs", "tokens a side", "hours", "memory", "fits")
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m launch.plan", description="Plans a sweep for devices; starts nothing.")
     plan.add_arguments(parser)
+    parser.set_defaults(accelerated=True)
     parser.add_argument(
         "--device", required=True, help=f"one of {', '.join(devices.DEVICES)}; v5e-8 is eight of that kind"
     )
@@ -78,6 +79,8 @@ def notes(rows: Sequence[Forecast], device: Device, per_run: int) -> list[str]:
     for dtype, wanted in sorted({(row.config.model.dtype, row.measured.dtype) for row in rows}):
         if wanted not in ("", dtype):
             found.append(f"measured in {wanted}; {dtype} takes longer: --set model.dtype={wanted}")
+    if chosen := dispatch.describe(row.config for row in rows for _ in range(row.runs)):
+        found.append(f"updates in one call of the device: {chosen}")
     if small := sum(row.small for row in rows):
         found.append(f"{small} rows have steps far smaller than what was measured: they take longer than this says")
     found.append("hours are of training alone; memory is an estimate")
