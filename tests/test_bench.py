@@ -18,7 +18,7 @@ import tiny
 
 from experiments import __main__ as experiments_command
 from experiments.bench import __main__ as command
-from experiments.bench import decoding, guards, seeds, table, training
+from experiments.bench import decoding, guards, packing, seeds, table, training
 from experiments.bench.contestants import bundle, weights
 from experiments.bench.contestants.length_batches import LengthBatches
 from experiments.bench.harness import contestant, rounds, sentences
@@ -453,6 +453,27 @@ def test_the_loop_trains_with_its_guards_and_without():
     assert 4 * 48 < guarded["target_tokens"] <= 4 * 2 * 48
     assert set(result["ratios"]) == {guards.UNCHECKED, guards.BARE}
     assert guarded["start_s"] > 0 < unchecked["start_s"]
+
+
+# Packing
+
+
+@pytest.mark.slow  # three processes
+def test_batches_are_packed_ahead_and_by_one_thread(tmp_path, capsys):
+    out = tmp_path / "packing.json"
+    given = ["--size=smoke", "--set=train.steps_per_dispatch=5", "--sentences=500", "--rounds=2", "--threads=1"]
+    assert command.main(["packing", *given, f"--out={out}"]) == 0
+    result = json.loads(out.read_text())
+    ahead, alone = (result["contestants"][label]["rounds"] for label in ("tx", packing.ALONE))
+    assert [one["target_tokens"] for one in ahead] == [one["target_tokens"] for one in alone]  # the same batches
+    config = sentences.config_of("smoke", {"train.steps_per_dispatch": "5"})
+    positions = packing.DISPATCHES * 5 * config.data.batch_rows * config.data.row_length
+    for one in (*ahead, *alone):
+        assert 0.5 * positions < one["target_tokens"] <= positions
+        assert one["target_tokens_per_s"] == pytest.approx(one["target_tokens"] / one["seconds"])
+        assert one["target_tokens_per_cpu_s"] == pytest.approx(one["target_tokens"] / one["cpu_seconds"])
+    table.build(table.read([out]))
+    assert "packing ahead of a device, target tokens/s" in capsys.readouterr().out
 
 
 # The table

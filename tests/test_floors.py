@@ -22,7 +22,7 @@ FLOORS = {
     ],
     "experiments": [
         ["__main__", "bench.__main__"],
-        ["export", "readme", "bench.compiling bench.decoding bench.guards bench.seeds bench.table bench.training"],
+        ["export", "readme", "bench.compiling bench.decoding bench.guards bench.packing bench.seeds bench.table bench.training"],
         ["analysis", "frames", "listing", "page", "bench.contestants"],
         ["bench.harness", "report"],
         ["claims", "config", "launches", "tuning", "sweeps"],
@@ -42,7 +42,7 @@ FLOORS = {
         ["time_left"],
         ["pool"],
         ["devices", "failures", "plan", "resources", "compilation_cache", "watchdog"],
-        ["assignments", "completion", "matching"],
+        ["assignments", "completion", "dispatch", "matching"],
     ],
 }
 PACKAGES = ["tx", "experiments", "launch"]  # each may import from those before it

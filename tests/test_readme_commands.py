@@ -65,6 +65,7 @@ ELSEWHERE = {  # by their beginning
     "python -m experiments.bench decode": "test_bench.py::test_ctranslate2_translates_as_ours_does",
     "python -m experiments.bench seeds --size=smoke": "test_bench.py::test_seeds_are_run_stacked_one_by_one",
     "python -m experiments.bench guards": "test_bench.py::test_the_loop_trains_with_its_guards",
+    "python -m experiments.bench packing": "test_bench.py::test_batches_are_packed_ahead_and_by_one_thread",
     "python -m launch.slurm": "engines/test_slurm.py::test_an_array_makes_each_run_once",
     "python -m launch.ray": "engines/test_ray.py::test_a_cluster_is_started_where_there_is_none",
     "make compile-venv": "test_compiled.py::test_a_step_stays_within_its_bounds",

@@ -1,4 +1,4 @@
-"""`python -m experiments.bench train|decode|memory|seeds|guards|table`: speed and memory, beside other programs.
+"""`python -m experiments.bench train|decode|memory|seeds|guards|packing|table`: speed, memory, beside other programs.
 
 `compile` says what a compiler makes of a step for an accelerator that is not there.
 """
@@ -63,6 +63,13 @@ figures of guards:
                        next, in turns of 10
   start_s              seconds from the folder of a run that was stopped to the state that training goes on with: with
                        the checks of whose its files are and of its text, and without
+
+figures of packing:
+  target_tokens_per_s  of batches made for an accelerator that is not there, train.steps_per_dispatch at a time, from
+                       text that is tokenized: by one thread, and with rows that another process plans ahead, as the
+                       training loop has them for an accelerator
+  target_tokens_per_cpu_s   the same per second of processor time of the process that makes the batches: what others
+                       on the machine take does not count, nor does the process that plans
 
 figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
@@ -129,12 +136,7 @@ def _parser():
     one.add_argument("--sentences", type=_positive, help="a round passes over so many (default: 4096; paper: 600)")
     add_common(one, rounds=True)
     one = add("decode", "speed of beam search with one trained model")
-    one.add_argument("run", type=cli.path, help="folder of a trained run, e.g. runs/table3@multi30k/base/seed1")
-    one.set_defaults(platform="cpu")
-    one.add_argument("--split", help="whose sentences (default: the first of the run's decode.splits)")
-    one.add_argument("--beam", type=_positive, default=4)
-    one.add_argument("--peers", default="ctranslate2", help="ctranslate2, ctranslate2-int8, marian; or none")
-    one.add_argument("--sentences", type=_positive, default=0, help="only so many, from the first")
+    _add_decoding(one)
     add_common(one, rounds=True)
     one = add("memory", "peak memory of a training step, ours and PyTorch's")
     add_size(one, "paper")
@@ -148,13 +150,14 @@ def _parser():
     one = add("guards", "what checkpoints, logs, leases, checks and the loss monitor cost a training run")
     add_size(one, "multi30k", peer=False)
     add_common(one, rounds=True)
+    one = add("packing", "batches that the host makes, without a device that takes them")
+    add_size(one, "multi30k", peer=False)
+    one.add_argument("--sentences", type=_positive, default=20000, help="packed (default: 20000)")
+    add_common(one, rounds=True)
     one = add("compile", "kernels, bytes and roofline of a step compiled for an accelerator that is not there")
     _add_compiled(one)
     add_common(one, rounds=False)
-    one = add("table", "a table of ratios from results")
-    one.add_argument("files", nargs="+", type=cli.path, metavar="FILE.json", help="a result, or a folder of them")
-    one.add_argument("--readme", type=cli.path, help="instead, renew the table in this file's markers")
-    one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if it is stale")
+    _add_table(add("table", "a table of ratios from results"))
     return parser
 
 
@@ -167,6 +170,21 @@ def _add_compiled(one):
     one.add_argument("--length", type=_positive, default=32, help="with --decode: tokens of a source (default: 32)")
     one.add_argument("--beside", type=cli.path, metavar="FILE.json", help="show an earlier result beside this one")
     one.add_argument("--hlo", type=cli.path, metavar="FILE.txt", help="write the compiled program there")
+
+
+def _add_decoding(one):
+    one.add_argument("run", type=cli.path, help="folder of a trained run, e.g. runs/table3@multi30k/base/seed1")
+    one.set_defaults(platform="cpu")
+    one.add_argument("--split", help="whose sentences (default: the first of the run's decode.splits)")
+    one.add_argument("--beam", type=_positive, default=4)
+    one.add_argument("--peers", default="ctranslate2", help="ctranslate2, ctranslate2-int8, marian; or none")
+    one.add_argument("--sentences", type=_positive, default=0, help="only so many, from the first")
+
+
+def _add_table(one):
+    one.add_argument("files", nargs="+", type=cli.path, metavar="FILE.json", help="a result, or a folder of them")
+    one.add_argument("--readme", type=cli.path, help="instead, renew the table in this file's markers")
+    one.add_argument("--check", action="store_true", help="with --readme: only exit 1 if it is stale")
 
 
 def _positive(text):
@@ -217,6 +235,10 @@ def _measure(args, threads):
         from experiments.bench.guards import measure_guards
 
         return measure_guards(config, turns=args.rounds, threads=threads)
+    if args.command == "packing":
+        from experiments.bench.packing import measure_packing
+
+        return measure_packing(config, count=args.sentences, turns=args.rounds, threads=threads)
     from experiments.bench.training import measure_memory, measure_training
 
     shared |= {"peer": args.peer, "modes": _modes(args)}

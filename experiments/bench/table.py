@@ -37,6 +37,7 @@ FIGURES = {
     "decode": (Figure("sentences_per_s", "translating, sentences/s", True, "{:,.1f}"),),
     "seeds": (Figure("runs_per_hour", "whole runs an hour, tx stacked", True, "{:,.1f}"),),
     "guards": (Figure("target_tokens_per_s", "training with all guards, target tokens/s", True, "{:,.0f}"),),
+    "packing": (Figure("target_tokens_per_s", "packing ahead of a device, target tokens/s", True, "{:,.0f}"),),
     "memory": (Figure("peak_mib", "training, peak memory in MiB", False, "{:,.0f}"),),
 }
 _COLUMNS = (
@@ -202,6 +203,11 @@ def _notes(result, name):
         if starts := [figures["start_s"] for figures in medians if "start_s" in figures]:
             seconds = "{:.2f} s with all checks, {:.2f} s without".format(*starts)
             yield f"{name}: a start from its checkpoints takes {seconds}."
+    if result["kind"] == "packing":
+        yield f"{name}: {result['sentences']}."
+        rates = ((label, one["median"]["target_tokens_per_cpu_s"]) for label, one in result["contestants"].items())
+        each = ", ".join(f"{label} {rate:,.0f}" for label, rate in rates)
+        yield f"{name}: target tokens a second of the packing process's own processor time: {each}."
     if result["kind"] == "seeds":
         yield f"{name}: {result['seeds']} seeds, evaluation and translation included, compiled before."
     if result["kind"] == "decode":
