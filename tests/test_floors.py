@@ -22,7 +22,11 @@ FLOORS = {
     ],
     "experiments": [
         ["__main__", "bench.__main__"],
-        ["export", "readme", "bench.compiling bench.decoding bench.guards bench.packing bench.seeds bench.table bench.training"],
+        [
+            "export",
+            "readme",
+            "bench.compiling bench.decoding bench.guards bench.packing bench.seeds bench.table bench.training",
+        ],
         ["analysis", "frames", "listing", "page", "bench.contestants"],
         ["bench.harness", "report"],
         ["claims", "config", "launches", "tuning", "sweeps"],

@@ -1,5 +1,6 @@
 """Verdicts on claims: two hand-made folders of results, what is unfinished, and what pages say."""
 
+import dataclasses
 import math
 import pathlib
 import re
@@ -83,6 +84,11 @@ def test_what_is_claimed_of_tuned_rows_is_judged_by_these_alone(tmp_path, monkey
     monkeypatch.setattr(tuned_table, "read", lambda _: tuned)
     assert words(found)["lion", "adam"] == ("contradicted", "")  # the claim is that they are equal
     assert words(found)["muon", "adam"] == ("undecided", "not tuned")
+    alone = dataclasses.replace(found, rows=tuple(dataclasses.replace(row, runs=()) for row in found.rows))
+    assert ("seeds", "1, 2, 3") in claims_table.build(alone).caption  # a table of rows that have no runs but tuned ones
+    assert claims_table.build(alone).rows == claims_table.build(found).rows
+    monkeypatch.setattr(tuned_table, "read", lambda _: [])
+    assert not claims_table.build(alone).rows
 
 
 def test_nothing_is_judged_by_rows_that_are_unfinished(tmp_path):

@@ -1,5 +1,6 @@
 """Table of claims: what was expected of a sweep, and whether its runs support it, contradict it or leave it open."""
 
+import dataclasses
 from collections import Counter
 
 from experiments.report import power
@@ -18,6 +19,7 @@ from experiments.report.verdicts import (
     Verdict,
     judge,
     measure_of,
+    rows_of,
 )
 
 _HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
@@ -49,15 +51,22 @@ def build(found: Results) -> Table:
         ),
         rows=tuple(map(_cells, verdicts)),
         groups=tuple(one.claim.statement if one.claim.printed is None else "printed" for one in verdicts),
-        caption=caption(found, _HOW),
+        caption=caption(_claimed(found, verdicts), _HOW),
         notes=_notes(verdicts),
         records=tuple(map(_record, verdicts)),
     )
 
 
+def _claimed(found, verdicts):
+    """Returns results whose rows are those that claims may be judged by."""
+    rows = [row for named in rows_of(found, [one.claim for one in verdicts]).values() for row in named.values()]
+    return dataclasses.replace(found, rows=tuple(rows), tunings=(), points=())
+
+
 def judged(found: Results) -> list[Verdict]:
     """Returns the verdicts on a sweep's claims; none where no claim's rows both have results."""
-    done, verdicts = {row.variant.name for row in found.rows if row.results}, judge(found)
+    verdicts = judge(found)
+    done = {row.variant.name for row in _claimed(found, verdicts).rows if row.results}
     return verdicts if any({one.claim.row, one.claim.against} <= done for one in verdicts) else []
 
 
