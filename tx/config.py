@@ -62,7 +62,7 @@ def fields(config: ml_collections.ConfigDict | dict, prefix: str = "") -> dict[s
     """Returns {dotted name: value} of every leaf, e.g. {"model.d_model": 512, ...}; also of nested dicts."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, (ml_collections.ConfigDict, dict)):  # noqa: UP038 - a union is made anew at every call
+        if isinstance(value, (ml_collections.ConfigDict, dict)):  # a union is made anew at every call
             flat |= fields(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
