@@ -302,6 +302,11 @@ def test_exported_parameters_are_read_back_equal(sweep, no_text, tmp_path, capsy
         said = opened.metadata()
     assert json.loads(said["config"])["model"] == model.config.model.to_dict()
     assert (said["name"], said["step"]) == ("table3/C/N=2@smoke", str(model.step))
+    export.main([str(run.path)])
+    beside = run.path / export.NAME
+    assert capsys.readouterr().out == f"Written: {beside}\n"
+    assert beside.read_bytes() == file.read_bytes()
+    beside.unlink()
     fails(lambda: export.main([str(run.path), f"--out={tmp_path}/none/x"]), capsys, "--out: there is no folder")
     fails(lambda: export.main([str(run.path), f"--out={tmp_path}"]), capsys, "cannot write")
 

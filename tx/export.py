@@ -1,6 +1,6 @@
 """Exports a trained run's parameters to one safetensors file.
 
-    python -m tx.export RUN --out FILE [--average_last=1]
+    python -m tx.export RUN [--out FILE] [--average_last=1]
 
 A tensor's name is the path of a parameter with points, "encoder_0.self_attention.query.kernel", in the parameters' own
 shapes and types. The metadata hold "name", "step", "parameters" (last, best or an average), "config" (JSON) and
@@ -21,24 +21,27 @@ from tx.runs import imports
 from tx.runs.run_dir import RunDir
 from tx.runtime import backend, environment
 
+NAME = "parameters.safetensors"
+
 
 @one_line_errors
 def main(argv: list[str]) -> None:
     parser = cli.Parser(prog="python -m tx.export", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=cli.path, help="folder of a trained run, e.g. runs/table3@smoke/base/seed1")
-    parser.add_argument("--out", type=cli.path, required=True, metavar="FILE", help="e.g. base.safetensors")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help=f"by default {NAME} in the run's folder")
     parser.add_argument("--average_last", help="instead of the run's own decode.average_last")
     parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
     arguments = parser.parse_args(plugins.take(argv))
-    if not arguments.out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {arguments.out.parent}")
+    out = arguments.out or arguments.run / NAME
+    if arguments.out and not out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {out.parent}")
     imports.recall([arguments.run])
     environment.refuse_other_numbers()
     backend.start()
     model = open_model(RunDir(arguments.run), {"average_last": arguments.average_last})
-    with writing(arguments.out):
-        write_atomically(arguments.out, to_safetensors(model))
-    print(f"Written: {printable(str(arguments.out))}")
+    with writing(out):
+        write_atomically(out, to_safetensors(model))
+    print(f"Written: {printable(str(out))}")
 
 
 def to_safetensors(model: OpenedModel) -> bytes:

@@ -5,15 +5,18 @@ from collections.abc import Iterable, Iterator
 
 from experiments.report.metrics import Measure
 from experiments.report.results import Row
+from tx import components
 from tx.runs.result import Metric, RunResult
 
 
 def known(results: Iterable[RunResult]) -> dict[str, Metric]:
-    """Returns {name: what the first result says that has it} of the metrics of results."""
+    """Returns {name: what the first result says that has it} of metrics, in the order of probe.metrics."""
     found: dict[str, Metric] = {}
     for result in results:
-        found = {**(result.metrics or {}), **found}
-    return dict(sorted(found.items()))
+        there, probe = result.metrics or {}, result.config.get("probe")
+        asked = components.chosen("probe.metrics", str(probe.get("metrics"))) if isinstance(probe, dict) else []
+        found |= {name: there[name] for name in [*asked, *there] if name in there and name not in found}
+    return found
 
 
 def measures(results: Iterable[RunResult]) -> dict[str, Measure]:
