@@ -164,6 +164,18 @@ def check_name(choosing: str, value: str) -> None:
             raise no_component(choosing, name, names(choosing))
 
 
+def absent(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Returns (field, name) of the components that some fields, {dotted name: value}, choose and that are not here."""
+    fields = [choosing for choosing in _BUILT_IN if isinstance(values.get(choosing), str)]
+    pairs = [(choosing, name) for choosing in fields for name in chosen(choosing, values[choosing])]
+    return [(choosing, name) for choosing, name in pairs if name not in _declared[choosing]]
+
+
+def may_have(choosing: str, name: str, field: str) -> bool:
+    """Returns whether a field is, or may be, one of a component."""
+    return field in fields_of(choosing, name) or field.startswith(f"{choosing.partition('.')[0]}.{name}.")
+
+
 def no_component(choosing: str, name: str, known: list[str]) -> UserError:
     """Returns the error for a name that no component has."""
     more = f" (there are: {', '.join(known)}; one of your own needs --import FILE.py)"

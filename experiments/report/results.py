@@ -258,15 +258,16 @@ def _results(name: str, folders: list[pathlib.Path]) -> Results:
     tunings = _tunings(folders)
     of_base = meaning.asked_of_base(sweep, launched, bool(paths[sweep.variants[0].name]))
     base = meaning.meaning(sweep, scale, sweep.variants[0], of_base) or registry.base_config(sweep, scale)
+    before = meaning.fields(base, of_base)
     registered = [variant.name for variant in sweep.variants]
     tried = sorted({point for asked in tunings for point in asked.points}.difference(registered))
 
     def extra(name):
-        return _extra_row(sweep, scale, name, paths.get(name, {}), base, launched.rows.get(name))
+        return _extra_row(sweep, scale, name, paths.get(name, {}), before, launched.rows.get(name))
 
     rows = [_row(sweep, scale, one, paths[one.name], base, launched.rows.get(one.name)) for one in sweep.variants]
     if not rows[0].asked:  # what the others are held against, though nobody asked for it
-        rows[0] = dataclasses.replace(rows[0], now=tx.config.fields(base))
+        rows[0] = dataclasses.replace(rows[0], now=before)
     names = dict.fromkeys([*launched.rows, *sorted(paths)])
     rows += [extra(name) for name in names if name not in {*registered, *tried}]
     tables = tuple(folders), tuple(tunings), tuple(map(extra, tried))
@@ -298,15 +299,16 @@ def _run_folders(
 
 
 def _row(sweep, scale, variant, paths, base, asked):
-    config = meaning.meaning(sweep, scale, variant, asked) or registry.resolve(sweep, variant, scale)
-    now = tx.config.fields(config)
+    launched = meaning.meaning(sweep, scale, variant, asked)
+    config = launched or registry.resolve(sweep, variant, scale)
+    now = meaning.fields(config, asked if launched else None)
     runs = tuple(read_run(path, seed, now) for seed, path in sorted(paths.items()))
     misplaced = functools.partial(placement.of_other_row, f"{sweep.name}/{variant.name}@{scale.label}")
     runs = tuple(_in_place(run, misplaced) for run in runs)
     return Row(variant, registry.diff(config, base), runs, now, asked=asked)
 
 
-def _extra_row(sweep, scale, name, paths, base, asked):
+def _extra_row(sweep, scale, name, paths, before, asked):
     """Returns the row of a variant that is not registered: "base+num_heads=2" is `base` but for the fields it names.
 
     Where a launch says what it is, it is that. What another name means only its runs know, so that none is stale.
@@ -317,14 +319,13 @@ def _extra_row(sweep, scale, name, paths, base, asked):
     registered = next((variant for variant in sweep.variants if variant.name == start), None)
     launched = meaning.meaning(sweep, scale, registered, asked) if registered and asked else None
     config = launched or (registry.resolve(sweep, registered, scale) if registered else None)
-    now = tx.config.fields(config) if config else None
+    now = meaning.fields(config, asked if launched else None) if config else None
     known = {*now, *components.known_fields()} if now else ()  # a point may choose components that the variant does not
     of_name = frozenset(field for field in known if any(named & {f, short(f)} for f in names_of(field)))
     free = frozenset() if launched else of_name
     runs = tuple(read_run(path, seed, now, free) for seed, path in sorted(paths.items()))
     runs = tuple(_in_place(run, functools.partial(placement.of_other_point, name, of_name)) for run in runs)
-    before = tx.config.fields(base)
-    config = tx.config.fields(launched) if launched else next(filter(None, map(_configuration, runs)), before)
+    config = now if launched else next(filter(None, map(_configuration, runs)), before)
     changed = tx.config.differences(config, before, "absent")
     there = {field for field in changed if field in before or field.count(".") > 1}  # else it is a field no more
     diff = {field: changed[field][0] for field in changed if field in there - NOT_COMPARED}
@@ -344,7 +345,10 @@ def _in_place(run: SeedRun, misplaced: Callable[[RunResult], RunState | None]) -
 
 
 def _changes(config: dict, now: dict[str, object] | None, free: Iterable[str]) -> tuple[str, ...]:
-    return () if now is None else tuple(tx.config.describe_differences(config, now, apart=NOT_COMPARED.union(free)))
+    if now is None:
+        return ()
+    apart = NOT_COMPARED.union(free, meaning.unjudged(config, now))
+    return tuple(tx.config.describe_differences(config, now, apart=apart))
 
 
 def loss_of(run: SeedRun | None) -> float | None:
