@@ -8,6 +8,7 @@ newer counts. Without the file, every variant of the sweep is expected, as its n
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +42,7 @@ class AskedRow:
     settings: Mapping[str, object]
     seeds: tuple[int, ...]
 
-    @property
+    @functools.cached_property
     def label(self) -> str:
         """The name for people, the point in the order of its axes."""
         return points.label(self.variant, self.point)
@@ -104,16 +105,17 @@ def record(folder: pathlib.Path, rows: Sequence[AskedRow], launch: Mapping[str, 
 
 def _union(older: Iterable[AskedRow], newer: Iterable[AskedRow]) -> dict[str, AskedRow]:
     """Returns all rows by name, the seeds of both; what only `newer` has stands behind what precedes it there."""
-    found, before = {row.name: row for row in older}, None
+    found, behind, before = {row.name: row for row in older}, {}, None
+    there = list(found)
     for row in newer:
         seeds = {*row.seeds, *(found[row.name].seeds if row.name in found else ())}
-        if row.name not in found and before is not None:
-            names = list(found)
-            names.insert(names.index(before) + 1, row.name)
-            found = {name: found.get(name) for name in names}
+        if row.name not in found:
+            behind.setdefault(before, []).append(row.name)
+        else:
+            before = row.name
         found[row.name] = dataclasses.replace(row, seeds=tuple(sorted(seeds)))
-        before = row.name
-    return found
+    names = [name for place in (*there, None) for name in ([place] if place else []) + behind.get(place, [])]
+    return {name: found[name] for name in names}
 
 
 def _read(folder):

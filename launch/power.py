@@ -13,7 +13,7 @@ def lines(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> Iterator[str]:
         return
     from experiments.report import power, results  # scipy is slow to import, and without results there is no spread
 
-    for found in results.read([workdir / sweep for sweep in begun]):
+    for found in results.read([workdir / sweep for sweep in begun], abridged=True):
         seeds = len({run.seed for run in runs if run.sweep == found.name})
         if said := power.sentence(found, seeds):
             yield f"{found.name}: {said}"

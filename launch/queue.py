@@ -26,7 +26,6 @@ class Queue:
         would all take the same one.
 
     Attributes:
-      held: {run's label: its holder} of those that others were found to make.
       left_to_others: whether at the last look all that wait were others' or waited for theirs.
     """
 
@@ -39,7 +38,7 @@ class Queue:
         self._looked = -PATIENCE
         self._elsewhere: list[tuple[PlannedRun, Outcome]] = []
         self._open = {run.folder.path for group in groups for run in group}  # neither done nor given up
-        self.held: dict[str, lease.Holder] = {}
+        self._held: dict[str, lease.Holder] = {}
         self.left_to_others = False
 
     def __len__(self) -> int:
@@ -65,7 +64,7 @@ class Queue:
                 free.append(group)
                 if len(free) > self._first:
                     break
-            self.held |= holders
+            self._held |= holders
         if free:
             group = free[self._first % len(free)]
             self._first = 0
@@ -78,6 +77,11 @@ class Queue:
     def ended_elsewhere(self) -> list[tuple[PlannedRun, Outcome]]:
         """Returns the runs that were found done, or given up, by another launch since the last call."""
         found, self._elsewhere = self._elsewhere, []
+        return found
+
+    def held(self) -> dict[str, lease.Holder]:
+        """Returns {run's label: its holder} of those that others were found to make since the last call."""
+        found, self._held = self._held, {}
         return found
 
     def put_back(self, run: PlannedRun) -> None:

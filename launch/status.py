@@ -41,7 +41,7 @@ def find(folder: pathlib.Path, left_out: list[UserError] | None = None) -> Itera
     What was asked for and has no folder is pending; where no launch said what it asked for, that is every registered
     variant, in every seed that another variant has. UserError where there is no sweep; `left_out` as of `results.read`.
     """
-    for sweep in results.read([folder], left_out=left_out):
+    for sweep in results.read([folder], left_out=left_out, abridged=True):
         for row in sweep.all_rows:
             name = f"{sweep.sweep.name}/{row.variant.name}@{sweep.scale.label}"
             there = {run.seed: run for run in row.runs}

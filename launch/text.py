@@ -22,17 +22,18 @@ def with_text(runs: Sequence[PlannedRun], known: dict[str, str] | None = None) -
       runs: any.
       known: what is found out of text, for the next call: it is read once.
     """
-    known, found = {} if known is None else known, []
+    known, found, texts = {} if known is None else known, [], {}
     for run in runs:
         if run.state.name == "done":
-            key = to_json(run.config.data.to_dict())
-            if key not in known:
-                known[key] = _fingerprint(run.config.data)
-            made = _made_of(run)
-            if known[key] and made != known[key]:
-                why = (
-                    f"the text of {run.config.data.corpus} is another: its fingerprint was {made}, is now {known[key]}"
-                )
+            data = run.config.data
+            if id(data) not in texts:  # the seeds of a row have one section
+                key = to_json(data.to_dict())
+                if key not in known:
+                    known[key] = _fingerprint(data)
+                texts[id(data)] = known[key]
+            now = texts[id(data)]
+            if now and (made := _made_of(run)) != now:
+                why = f"the text of {data.corpus} is another: its fingerprint was {made}, is now {now}"
                 run = dataclasses.replace(run, state=RunState("stale", why, True, numerics=run.state.numerics))
         found.append(run)
     return found

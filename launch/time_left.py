@@ -7,6 +7,7 @@ of its own and one for its FLOPs: at scale smoke, big's have four times those of
 
 import collections
 import dataclasses
+import functools
 import heapq
 import time
 from collections.abc import Iterable, Sequence
@@ -81,11 +82,15 @@ class Clock:
         if (True in kinds and not prices) or (False in kinds and not self._seen[False]):
             return None
 
-        def seconds(label):
-            size, whole = self._waiting[label], self._steps[label]
+        @functools.cache  # of ten thousand runs that wait, few differ
+        def whole_run(size, whole):
             train = [price * amount for price, amount in zip(prices, (whole, size), strict=True)] if size else []
+            return sum(train), others[size > 0]
+
+        def seconds(label):
+            train, other = whole_run(self._waiting[label], self._steps[label])
             spent = paces[label].others if label in now else 0.0
-            return sum(train) * (1 - steps.get(label, 0) / whole) + max(0.0, others[size > 0] - spent)
+            return train * (1 - steps.get(label, 0) / self._steps[label]) + max(0.0, other - spent)
 
         ends = [sum(seconds(run.label) for run in job.runs if run.label in now) for job in running]
         ends += [0.0] * (self._at_once - len(ends))

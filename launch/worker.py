@@ -104,7 +104,7 @@ def work(
             for run, became in queue.ended_elsewhere():
                 failed += became.name != "done"
                 view.elsewhere(run, became)
-            view.held(queue.held)
+            view.held(queue.held())
             over = pool.finished()
             view.noted([*over, *pool.running])
             for job in over:

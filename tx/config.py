@@ -20,6 +20,7 @@ from tx.fields import FIELDS
 from tx.files import expanded
 from tx.renamed_fields import NEW_NAMES
 
+_NESTED = (ml_collections.ConfigDict, dict)  # written out, it would be a new union for every value of every run
 FOLDER = "files:"  # what data.corpus begins with where the text lies in a folder of the user's own: files:DIR
 
 
@@ -62,7 +63,7 @@ def fields(config: ml_collections.ConfigDict | dict, prefix: str = "") -> dict[s
     """Returns {dotted name: value} of every leaf, e.g. {"model.d_model": 512, ...}; also of nested dicts."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, (ml_collections.ConfigDict, dict)):  # a union is made anew at every call
+        if isinstance(value, _NESTED):
             flat |= fields(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

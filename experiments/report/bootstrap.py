@@ -1,6 +1,7 @@
 """Bootstrap of BLEU over test sentences and seeds, from the statistics of each sentence that results hold."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,38 +45,48 @@ def bleu_intervals(found: Results) -> dict[str, Resampled]:
     Sentences are the same for all rows, so that a resample has the same for each (paired bootstrap, Koehn 2004); seeds
     are drawn for each row by itself. Rows without statistics of the sentences of base have none.
     """
-    return _against_first(list(found.rows))
+    if bleu_intervals not in found.known:
+        found.known[bleu_intervals] = _against(found.rows[0], found.rows[1:])
+    return found.known[bleu_intervals]
 
 
 def bleu_interval(one: Row, other: Row) -> Resampled | None:
     """Returns the same of two rows: the second less the first; None where they have not the same sentences."""
-    return next(iter(_against_first([one, other]).values()), None)
+    return bleu_intervals_of_each(one, [other]).get(other.variant.name)
 
 
-def _against_first(rows):
-    known = {}
-    for row in rows:
-        stats = _statistics(row)
-        if stats is not None and (not known or _same_text(stats, next(iter(known.values())))):
-            known[row.variant.name, row is rows[0]] = stats
-    base = known.pop((rows[0].variant.name, True), None)
+def bleu_intervals_of_each(one: Row, others: Sequence[Row]) -> dict[str, Resampled]:
+    """Returns {row's name: its difference from one row, resampled}, each as if there were no other."""
+    return _against(one, others, anew=True)
+
+
+def _against(one, others, anew=False):
+    """Resamples row after row, so that memory is that of one; `anew` with the same random numbers for each."""
+    base = _statistics(one)
     if base is None:
         return {}
     rng = np.random.default_rng(SEED)
     sentences = base.shape[1]
     counts = rng.multinomial(sentences, np.full(sentences, 1 / sentences), size=SAMPLES).astype(np.float32)
-    runs = np.concatenate([base, *known.values()]).astype(np.float32)  # whole numbers, far below 2^24
-    sums = counts @ runs.transpose(1, 0, 2).reshape(sentences, -1)
-    scores = corpus_bleu(sums.reshape(SAMPLES, len(runs), -1).astype(float))
-    of_base, scores = _draws(scores[:, : len(base)], rng), scores[:, len(base) :]
-    found = {}
-    for (name, _), stats in known.items():
-        draws, scores = _draws(scores[:, : len(stats)], rng) - of_base, scores[:, len(stats) :]
+    of_base, mean = _draws(_resampled(counts, base), rng), corpus_bleu(base.sum(axis=1)).mean()
+    found, state = {}, rng.bit_generator.state
+    for row in others:
+        stats = _statistics(row)
+        if stats is None or not _same_text(stats, base):
+            continue
+        if anew:
+            rng.bit_generator.state = state
+        draws = _draws(_resampled(counts, stats), rng) - of_base
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        difference = corpus_bleu(stats.sum(axis=1)).mean() - corpus_bleu(base.sum(axis=1)).mean()
-        interval = Interval(float(difference), float(low), float(high))
-        found[name] = Resampled(interval, min(len(stats), len(base)) > 1)
+        interval = Interval(float(corpus_bleu(stats.sum(axis=1)).mean() - mean), float(low), float(high))
+        found[row.variant.name] = Resampled(interval, min(len(stats), len(base)) > 1)
     return found
+
+
+def _resampled(counts, stats):
+    """Returns the BLEU of (resamples of the sentences, seeds)."""
+    sums = counts @ stats.astype(np.float32).transpose(1, 0, 2).reshape(counts.shape[1], -1)  # whole, far below 2^24
+    return corpus_bleu(sums.reshape(len(counts), len(stats), -1).astype(float))
 
 
 def _statistics(row):

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
-from experiments.report import budget, meaning
+from experiments.report import budget
 from experiments.report.results import NOT_COMPARED, Results, Row
 from experiments.report.symbols import show
 from experiments.scales import PAPER
@@ -103,10 +103,8 @@ def _size_note(found):
     """Returns a note where points of a grid differ in size."""
     grids: dict[str, list] = {}
     for row in found.shown:
-        if row.asked and row.asked.point and row.asked.variant in {one.name for one in found.sweep.variants}:
-            variant = found.sweep.variant(row.asked.variant)
-            if config := meaning.meaning(found.sweep, found.scale, variant, row.asked):
-                grids.setdefault(variant.name, []).append((row.asked.point, config))
+        if row.asked and row.asked.point and row.launched:
+            grids.setdefault(row.asked.variant, []).append((row.asked.point, row.launched))
     note = budget.differences(grids)
     return (f"{note}.",) if note else ()
 

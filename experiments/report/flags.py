@@ -6,7 +6,6 @@ loss is held against is its standard deviation between seeds: the row's own, or 
 
 import math
 
-from experiments import tuning
 from experiments.report.metrics import NLL, Measure
 from experiments.report.results import Results, Row
 from experiments.scales import PAPER
@@ -85,12 +84,16 @@ def on_plateau(row: Row, sweep: Results) -> bool:
 
 def at_edge(row: Row, sweep: Results) -> bool:
     """Returns whether a row is one tuned, at the least or greatest value of its grid: a better may lie beyond."""
-    for asked in sweep.tunings:
-        choice = tuning.choose(asked, sweep.losses(asked))
-        runs = [run for point in sweep.points if point.variant.name == choice.point for run in point.runs]
-        if choice.edges and row.runs and all(run in runs for run in row.runs):
-            return True
-    return False
+    paths = {run.path for run in row.runs}
+    return bool(paths) and any(paths <= runs for runs in _runs_at_edges(sweep))
+
+
+def _runs_at_edges(sweep):
+    """Returns the folders of the runs of each point that a tuning has chosen at the edge of its grid."""
+    if _runs_at_edges not in sweep.known:
+        paths = {point.variant.name: {run.path for run in point.runs} for point in sweep.points}
+        sweep.known[_runs_at_edges] = [paths.get(choice.point, set()) for _, choice in sweep.choices if choice.edges]
+    return sweep.known[_runs_at_edges]
 
 
 def noise(row: Row, sweep: Results) -> float | None:
@@ -98,6 +101,12 @@ def noise(row: Row, sweep: Results) -> float | None:
     own = NLL.sd(row)
     if own is not None:
         return own
+    if noise not in sweep.known:
+        sweep.known[noise] = _pooled(sweep)
+    return sweep.known[noise]
+
+
+def _pooled(sweep):
     rows = [(NLL.sd(other), len(other.results) - 1) for other in sweep.rows]
     known = [(sd, freedom) for sd, freedom in rows if sd is not None and math.isfinite(sd)]
     if not known:
@@ -142,8 +151,11 @@ def _stuck(row, sweep):
     What is left without the source is another thing for one stack, which is lost without it, than for a decoder whose
     encoder gives zeros: rows are compared with those of their architecture.
     """
-    alike = [other for other in sweep.rows if _architecture(other) == _architecture(row)]
-    most = max((mean for other in alike if (mean := _EXPLAINED.mean(other)) is not None), default=0.0)
+    if _stuck not in sweep.known:
+        means = [(_architecture(other), mean) for other in sweep.rows if (mean := _EXPLAINED.mean(other)) is not None]
+        means.sort(key=lambda pair: pair[1])
+        sweep.known[_stuck] = dict(means)  # the last of an architecture is its most
+    most = sweep.known[_stuck].get(_architecture(row), 0.0)
     shares = map(_explained, row.results)
     return [most >= USED and share is not None and share < PLATEAU * most for share in shares]
 

@@ -7,11 +7,12 @@ that holds zero (Dunnett's, two-sided, so that at least LEVEL of all such sets h
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from experiments.report import bootstrap, noise
+from experiments.report import bootstrap, noise, power
 from experiments.report.metrics import BLEU, PPL
 from experiments.report.noise import LEVEL, SCORES, Interval
 from experiments.report.results import Results, Row
@@ -76,6 +77,15 @@ class Grid:
 
     def best(self, head: str) -> Best | None:
         """Returns the best point by a score of `noise.SCORES`; None where no point has a finite one."""
+        if head not in self._known:
+            self._known[head] = self._best(head)
+        return self._known[head]
+
+    @functools.cached_property
+    def _known(self):
+        return {}
+
+    def _best(self, head):
         measure = SCORES[head]
         samples = {row.variant.name: noise.finite(row, measure) for row in self.points.values()}
         means = {name: sum(values) / len(values) for name, values in samples.items() if values}
@@ -92,14 +102,20 @@ class Grid:
         found = dict(noise.compare(samples[best], others).intervals)
         if measure is BLEU:
             rows = {row.variant.name: row for row in self.points.values()}
-            for name in others.keys() - found.keys():
-                if drawn := bootstrap.bleu_interval(rows[best], rows[name]):
-                    found[name] = drawn.interval
+            rest = [row for name, row in rows.items() if name in others and name not in found]
+            drawn = bootstrap.bleu_intervals_of_each(rows[best], rest) if rest else {}
+            found |= {name: one.interval for name, one in drawn.items()}
         return found
 
 
 def of(found: Results) -> list[Grid]:
     """Returns the grids among the rows that a table shows, those that launches asked for, each with every axis."""
+    if of not in found.known:
+        found.known[of] = _grids(found)
+    return found.known[of]
+
+
+def _grids(found):
     points: dict[tuple, list[Row]] = {}
     for row in found.shown:
         if row.asked and row.asked.point:
@@ -179,5 +195,5 @@ def told(grid: Grid, head: str) -> str:
         return f"{text}; nothing tells the noise: that needs two seeds of the points or more."
     close = [label for name, label in labels.items() if best.is_close(name)]
     untold = [label for name, label in labels.items() if name != best.row and name not in best.differences]
-    rest = f" Nothing tells the noise of {'; '.join(untold)}." if untold else ""
-    return f"{text}; inside its noise: {'; '.join(close) if close else 'no other point'}.{rest}"
+    rest = f" Nothing tells the noise of {'; '.join(power.shortened(untold))}." if untold else ""
+    return f"{text}; inside its noise: {'; '.join(power.shortened(close)) if close else 'no other point'}.{rest}"

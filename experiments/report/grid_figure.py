@@ -9,6 +9,8 @@ from experiments.report.grid import SHOWN, Axis, Grid, shown
 from experiments.report.noise import LEVEL, SCORES
 from experiments.report.results import Results
 
+_WRITTEN = 400  # cells of a heat map up to which each has its score written in it; of more nobody could read them
+_TICKS = 40  # values written along an axis
 _SPREAD = 8  # the largest number over the least from which an axis of numbers is logarithmic
 
 
@@ -25,7 +27,7 @@ def draw(found: Results):
     made = drawable(found)
     heads = _heads(made)
     with matplotlib.rc_context(pictures.STYLE):
-        tall = sum(2.6 if len(grid.axes) == 1 else 1.2 + 0.4 * len(grid.axes[0].values) for grid in made)
+        tall = sum(map(_height, made))
         figure = Figure(figsize=(0.8 + 4.1 * len(heads), 0.6 + tall), layout="constrained")
         panels = figure.subplots(len(made), len(heads), squeeze=False)
         for line, grid in zip(panels, made, strict=True):
@@ -36,6 +38,14 @@ def draw(found: Results):
             f"{found.name}. Ring or frame: best; hollow or in parentheses: inside its noise ({LEVEL:.0%})", fontsize=9
         )
     return figure
+
+
+def _height(grid):
+    """Returns the inches of a line of panels: lower rows where nothing is written in them."""
+    if len(grid.axes) == 1:
+        return 2.6
+    down, across = (len(axis.values) for axis in grid.axes)
+    return 1.2 + (0.4 if down * across <= _WRITTEN else 0.15) * down
 
 
 def _heads(made: Sequence[Grid]) -> list[str]:
@@ -86,8 +96,14 @@ def _numbers(axis: Axis) -> list[float]:
 def _scale(panel, axis: Axis, numbers: Sequence[float]) -> None:
     if min(numbers) > 0 and max(numbers) >= _SPREAD * min(numbers):
         panel.set_xscale("log")
-    panel.set_xticks(numbers, [shown(value) for value in axis.values])
+    panel.set_xticks(*_ticks(numbers, axis))
     panel.minorticks_off()
+
+
+def _ticks(numbers: Sequence[float], axis: Axis) -> tuple[list[float], list[str]]:
+    """Returns places on an axis and what is written there: every one, or as many as can be read."""
+    every = -(-len(numbers) // _TICKS)
+    return list(numbers)[::every], [shown(value) for value in axis.values[::every]]
 
 
 def _heat(panel, grid: Grid, head: str) -> None:
@@ -107,13 +123,15 @@ def _heat(panel, grid: Grid, head: str) -> None:
             colours[i, j] = mean
             close = best is not None and best.is_close(row.variant.name)
             text = f"{measure.mean(row):{measure.form}}"
-            written.append((j, i, f"({text})" if close else text))
+            written += [(j, i, f"({text})" if close else text)] if colours.size <= _WRITTEN else []
             if best is not None and row.variant.name == best.row:
                 panel.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="C3", linewidth=2))
-    panel.imshow(colours, aspect="auto", cmap="viridis_r" if head == "PPL" else "viridis", alpha=0.55)
+    shade = panel.imshow(colours, aspect="auto", cmap="viridis_r" if head == "PPL" else "viridis", alpha=0.55)
+    if colours.size > _WRITTEN:
+        panel.figure.colorbar(shade, ax=panel, label=f"log {head}" if head == "PPL" else head)
     for x, y, text in written:
         panel.text(x, y, text, ha="center", va="center")
-    panel.set_xticks(range(len(across.values)), [shown(value) for value in across.values])
-    panel.set_yticks(range(len(down.values)), [shown(value) for value in down.values])
+    panel.set_xticks(*_ticks(range(len(across.values)), across))
+    panel.set_yticks(*_ticks(range(len(down.values)), down))
     panel.set_xlabel(across.title)
     panel.set_ylabel(down.title)

@@ -1,6 +1,7 @@
 """Measures of runs over the seeds of a row: mean, standard deviation, and how they are printed."""
 
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -33,15 +34,20 @@ class Measure:
             row.measured[self] = [float(value) for value in map(self.of, row.results) if value is not None]
         return row.measured[self]
 
+    def _known(self, row, statistic, least):
+        """Returns a statistic of a row's numbers, computed once; None of fewer than `least`."""
+        if (key := (self, statistic)) not in row.measured:
+            values = self.values(row)
+            row.measured[key] = _of(statistic, values) if len(values) >= least else None
+        return row.measured[key]
+
     def mean(self, row: Row) -> float | None:
         """Returns the mean over the seeds; None of no run."""
-        values = self.values(row)
-        return _of(statistics.fmean, values) if values else None
+        return self._known(row, statistics.fmean, 1)
 
     def sd(self, row: Row) -> float | None:
         """Returns the standard deviation over the seeds (n - 1); None of fewer than two."""
-        values = self.values(row)
-        return _of(statistics.stdev, values) if len(values) > 1 else None
+        return self._known(row, statistics.stdev, 2)
 
     def cell(self, row: Row) -> str:
         """Returns mean and standard deviation as text; the number alone of one seed; blank of none."""
@@ -116,12 +122,15 @@ def by_length(chosen: Callable[[int, int], bool], of_sentences: Callable) -> Cal
       of_sentences: of the scores of a split and the indices of sentences.
     """
 
+    @functools.lru_cache(maxsize=16)  # the runs of a sweep have the same sentences
+    def select(lengths, longest):
+        return [i for i, length in enumerate(lengths) if chosen(length, longest)]
+
     def of(result):
         if not says_lengths(result):
             return None
-        scores, longest = result.scores, result.train.longest
-        some = [i for i, length in enumerate(scores.lengths) if chosen(length, longest)]
-        return of_sentences(scores, some) if some else None
+        some = select(result.scores.lengths, result.train.longest)
+        return of_sentences(result.scores, some) if some else None
 
     return of
 

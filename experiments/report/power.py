@@ -1,5 +1,6 @@
 """Power of so many seeds: which differences they tell from noise, and how many seeds would tell a given one."""
 
+import functools
 import math
 import statistics
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from experiments.report.results import Results
 
 POWER = 0.8  # how often a difference of that size is told from none
 MOST = 30  # seeds: of more nobody would think
+LISTED = 50  # rows that a note names
 
 
 def resolution(spread: float, seeds: int, comparisons: int = 1) -> float:
@@ -25,6 +27,7 @@ def resolution(spread: float, seeds: int, comparisons: int = 1) -> float:
     return _resolved(spread, seeds, freedom, (1 - LEVEL) / (2 * comparisons))
 
 
+@functools.lru_cache(maxsize=256)  # of the rows of a table all but the difference is the same
 def _resolved(spread, seeds, freedom, tail):
     from scipy.special import nctdtrinc, stdtrit  # slow to import
 
@@ -81,6 +84,7 @@ def sentence(found: Results, seeds: int | None = None) -> str:
         inside = [(name, one.difference) for name, one in known.intervals.items() if not one.sign]
         needed = {name: seeds_to_tell(known.spread, difference, rows) for name, difference in inside}
         listed = [f"{name} {number}" for name, number in needed.items() if number]
+        listed = shortened(listed)
         listed += [f"{'others ' if listed else ''}over {MOST}"] * (None in needed.values())
         if listed:
             needs.append(f"in {title} {', '.join(listed)}")
@@ -89,6 +93,12 @@ def sentence(found: Results, seeds: int | None = None) -> str:
     start = f"{seeds} seeds resolve {' or '.join(told)}" if told else "One seed resolves nothing"
     more = f" Inside the noise, and the seeds that would tell them: {'; '.join(needs)}." if needs else ""
     return f"Power: {start} in {POWER:.0%} of all cases, from the spread seen so far.{more}"
+
+
+def shortened(names: list[str]) -> list[str]:
+    """Returns names for a note, and how many more there are where a note could not hold all."""
+    more = len(names) - LISTED
+    return names if more <= 0 else [*names[:LISTED], f"and {more:,} more"]
 
 
 def _size(title, difference):

@@ -6,6 +6,8 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from ml_collections import ConfigDict
+
 import tx.config
 from experiments import launches, points, registry, tuning
 from experiments.launches import AskedRow
@@ -63,6 +65,7 @@ class Row:
       now: what its name means today, {dotted field: value}; None where only its runs know.
       free: the fields of it that a run may have otherwise.
       asked: what launches asked for, where they say; then `now` is that.
+      launched: the configuration of a point of a grid that was launched; None of other rows.
     """
 
     variant: Variant
@@ -71,6 +74,7 @@ class Row:
     now: dict[str, object] | None = None
     free: frozenset[str] = frozenset()
     asked: AskedRow | None = None
+    launched: ConfigDict | None = None
 
     @property
     def label(self) -> str:
@@ -83,7 +87,7 @@ class Row:
         return self.variant.name.partition("/")[0]
 
     @functools.cached_property
-    def measured(self) -> dict[object, list[float]]:
+    def measured(self) -> dict[object, object]:
         """What was measured of its runs so far, by measure: tables ask for the same again and again."""
         return {}
 
@@ -118,7 +122,12 @@ class Results:
     complete: bool = False
     only: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
+    def known(self) -> dict[object, object]:
+        """What was found of all rows together so far, by what it is: what is asked for each row is not made anew."""
+        return {}
+
+    @functools.cached_property
     def shown(self) -> tuple[Row, ...]:
         """The rows that a table shows: those that were asked for or begun, and that `only` means.
 
@@ -127,7 +136,7 @@ class Results:
         rows = (row for row in self.rows if row.asked or row.runs or not self.complete)
         return tuple(row for row in rows if self.means(row.variant.name, row.asked))
 
-    @property
+    @functools.cached_property
     def axes(self) -> tuple[str, ...]:
         """The fields of the grids that the rows shown are points of, in the order given."""
         return tuple(dict.fromkeys(field for row in self.shown if row.asked for field in row.asked.point))
@@ -156,38 +165,55 @@ class Results:
 
         A point of a tuning should have the seed of the grid, and the fresh ones if it is chosen.
         """
-        if row.variant.name in {point.variant.name for point in self.points}:
-            return sorted(self._seeds_of_point(row.variant.name))
+        if row.variant.name in self._runs_of_points:
+            chosen = [asked for asked, choice in self.choices if choice.point == row.variant.name]
+            return sorted({tuning.SEED, *(seed for asked in chosen for seed in asked.seeds)})
         if row.asked:
             return sorted({*row.asked.seeds, *(run.seed for run in row.runs)})
-        registered = {variant.name for variant in self.sweep.variants}
-        alike = [r for r in self.rows if (r.variant.name in registered) == (row.variant.name in registered)]
-        alike = [r for r in alike if not r.asked]
-        return sorted({run.seed for other in alike for run in other.runs})
+        return self._seeds_by_kind[row.variant.name in self._registered]
 
-    def _seeds_of_point(self, point):
-        of = [asked for asked in self.tunings if point in asked.points]
-        chosen = [asked for asked in of if tuning.choose(asked, self.losses(asked)).point == point]
-        return {tuning.SEED, *(seed for asked in chosen for seed in asked.seeds)}
+    @functools.cached_property
+    def _registered(self):
+        return frozenset(variant.name for variant in self.sweep.variants)
+
+    @functools.cached_property
+    def _seeds_by_kind(self):
+        """{whether registered: the seeds that any row of the kind has, of those that nobody asked for}."""
+        seeds = {True: set(), False: set()}
+        for row in self.rows:
+            if not row.asked:
+                seeds[row.variant.name in self._registered].update(run.seed for run in row.runs)
+        return {kind: sorted(found) for kind, found in seeds.items()}
+
+    @functools.cached_property
+    def choices(self) -> list[tuple[Asked, tuning.Choice]]:
+        """What each tuning has chosen."""
+        return [(asked, tuning.choose(asked, self.losses(asked))) for asked in self.tunings]
 
     def losses(self, asked: Asked) -> dict[str, float | None]:
         """Returns {point of a tuning's grid: dev loss}, as `tuning.choose` takes it."""
-        runs = {row.variant.name: {run.seed: run for run in row.runs} for row in self.points}
-        return {point: loss_of(runs.get(point, {}).get(tuning.SEED)) for point in asked.points}
+        return {point: loss_of(self._runs_of_points.get(point, {}).get(tuning.SEED)) for point in asked.points}
+
+    @functools.cached_property
+    def _runs_of_points(self):
+        return {row.variant.name: {run.seed: run for run in row.runs} for row in self.points}
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
         """Rows that a table shows, then the points of tunings: without `only`, every run of the folders is in one."""
         return (*self.shown, *self.points)
 
-    @property
+    @functools.cached_property
     def done(self) -> list[RunResult]:
         """Every result of every row of the table."""
         return [result for row in self.shown for result in row.results]
 
 
 def read(
-    dirs: Iterable[pathlib.Path], only: Sequence[str] = (), left_out: list[UserError] | None = None
+    dirs: Iterable[pathlib.Path],
+    only: Sequence[str] = (),
+    left_out: list[UserError] | None = None,
+    abridged: bool = False,
 ) -> list[Results]:
     """Reads every SWEEP@SCALE folder that is, or lies in, one of `dirs`; folders of one name make one table.
 
@@ -195,6 +221,7 @@ def read(
       dirs: workdirs or SWEEP@SCALE folders.
       only: globs of the rows to show; [] for all.
       left_out: gets the errors of sweeps that cannot be read, so that the others are; none where no sweep can be.
+      abridged: leave out what results say of each sentence, step and head (`RunResult.abridged`).
 
     Raises UserError for a folder that is missing or holds no sweep, and a glob of `only` that means no row; and,
     without `left_out`, for an unknown sweep or scale, and a run found twice.
@@ -208,7 +235,7 @@ def read(
     read, errors = [], []
     for name, found in sorted(folders.items()):
         try:
-            read.append(dataclasses.replace(_results(name, found), only=tuple(only)))
+            read.append(dataclasses.replace(_results(name, found, abridged), only=tuple(only)))
         except UserError as error:
             errors.append(UserError(f"{', '.join(map(str, found))}: {error}" if len(folders) > 1 else str(error)))
     if errors and (left_out is None or not read):
@@ -246,8 +273,9 @@ def _sweep_folders(directory: pathlib.Path) -> list[pathlib.Path]:
     return found
 
 
-def _results(name: str, folders: list[pathlib.Path]) -> Results:
+def _results(name: str, folders: list[pathlib.Path], abridged: bool) -> Results:
     sweep, scale = registry.parse_sweep(name)
+    read_one = functools.partial(read_run, abridged=abridged)
     launched = launches.read(folders)
     paths: dict[str, dict[int, pathlib.Path]] = {variant.name: {} for variant in sweep.variants}
     for folder in folders:
@@ -263,13 +291,16 @@ def _results(name: str, folders: list[pathlib.Path]) -> Results:
     tried = sorted({point for asked in tunings for point in asked.points}.difference(registered))
 
     def extra(name):
-        return _extra_row(sweep, scale, name, paths.get(name, {}), before, launched.rows.get(name))
+        return _extra_row(sweep, scale, name, paths.get(name, {}), before, launched.rows.get(name), read_one)
 
-    rows = [_row(sweep, scale, one, paths[one.name], base, launched.rows.get(one.name)) for one in sweep.variants]
+    rows = [
+        _row(sweep, scale, one, paths[one.name], base, launched.rows.get(one.name), read_one) for one in sweep.variants
+    ]
     if not rows[0].asked:  # what the others are held against, though nobody asked for it
         rows[0] = dataclasses.replace(rows[0], now=before)
     names = dict.fromkeys([*launched.rows, *sorted(paths)])
-    rows += [extra(name) for name in names if name not in {*registered, *tried}]
+    elsewhere = {*registered, *tried}
+    rows += [extra(name) for name in names if name not in elsewhere]
     tables = tuple(folders), tuple(tunings), tuple(map(extra, tried))
     return Results(sweep, scale, tuple(rows), *tables, complete=launched.complete)
 
@@ -298,17 +329,17 @@ def _run_folders(
             yield from _run_folders(child, f"{variant}/{child.name}".removeprefix("/"), above)
 
 
-def _row(sweep, scale, variant, paths, base, asked):
+def _row(sweep, scale, variant, paths, base, asked, read_one):
     launched = meaning.meaning(sweep, scale, variant, asked)
     config = launched or registry.resolve(sweep, variant, scale)
     now = meaning.fields(config, asked if launched else None)
-    runs = tuple(read_run(path, seed, now) for seed, path in sorted(paths.items()))
+    runs = tuple(read_one(path, seed, now) for seed, path in sorted(paths.items()))
     misplaced = functools.partial(placement.of_other_row, f"{sweep.name}/{variant.name}@{scale.label}")
     runs = tuple(_in_place(run, misplaced) for run in runs)
     return Row(variant, registry.diff(config, base), runs, now, asked=asked)
 
 
-def _extra_row(sweep, scale, name, paths, before, asked):
+def _extra_row(sweep, scale, name, paths, before, asked, read_one):
     """Returns the row of a variant that is not registered: "base+num_heads=2" is `base` but for the fields it names.
 
     Where a launch says what it is, it is that. What another name means only its runs know, so that none is stale.
@@ -323,18 +354,25 @@ def _extra_row(sweep, scale, name, paths, before, asked):
     known = {*now, *components.known_fields()} if now else ()  # a point may choose components that the variant does not
     of_name = frozenset(field for field in known if any(named & {f, short(f)} for f in names_of(field)))
     free = frozenset() if launched else of_name
-    runs = tuple(read_run(path, seed, now, free) for seed, path in sorted(paths.items()))
+    runs = tuple(read_one(path, seed, now, free) for seed, path in sorted(paths.items()))
     runs = tuple(_in_place(run, functools.partial(placement.of_other_point, name, of_name)) for run in runs)
     config = now if launched else next(filter(None, map(_configuration, runs)), before)
     changed = tx.config.differences(config, before, "absent")
     there = {field for field in changed if field in before or field.count(".") > 1}  # else it is a field no more
     diff = {field: changed[field][0] for field in changed if field in there - NOT_COMPARED}
-    return Row(Variant(name), diff, runs, now, free, asked)
+    return Row(Variant(name), diff, runs, now, free, asked, launched)
 
 
-def read_run(path: pathlib.Path, seed: int, now: dict[str, object] | None = None, free: Iterable[str] = ()) -> SeedRun:
+def read_run(
+    path: pathlib.Path,
+    seed: int,
+    now: dict[str, object] | None = None,
+    free: Iterable[str] = (),
+    abridged: bool = False,
+) -> SeedRun:
     """Reads one run; `now` is what its name means today ({dotted field: value}), the fields `free` aside."""
     found, result = state.read(RunDir(path))
+    result = result.abridged() if result and abridged else result
     return SeedRun(path, seed, found, result, _changes(result.config, now, free) if result else ())
 
 

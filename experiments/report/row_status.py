@@ -15,15 +15,13 @@ class Footnotes:
     """Footnotes of a table, each said once."""
 
     def __init__(self):
-        self._texts: list[str] = []
+        self._texts: dict[str, int] = {}
 
     def mark(self, text: str) -> str:
         """Adds a note and returns its mark, " [1]"; nothing for no text."""
         if not text:
             return ""
-        if text not in self._texts:
-            self._texts.append(text)
-        return f" [{self._texts.index(text) + 1}]"
+        return f" [{self._texts.setdefault(text, len(self._texts) + 1)}]"
 
     def marks(self, texts) -> str:
         """Adds notes and returns their marks, each once."""
@@ -32,7 +30,7 @@ class Footnotes:
     @property
     def lines(self) -> tuple[str, ...]:
         """The notes, numbered."""
-        return tuple(f"[{number}] {text}" for number, text in enumerate(self._texts, 1))
+        return tuple(f"[{number}] {text}" for text, number in self._texts.items())
 
 
 def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple[str, str]] = ()) -> str:

@@ -55,7 +55,7 @@ class PlannedRun:
 
     def read_again(self) -> "PlannedRun":
         """Returns it with the state that its folder has now."""
-        return dataclasses.replace(self, state=_state(self.folder, self.config))
+        return dataclasses.replace(self, state=_state(self.folder, self.config.to_dict()))
 
     @property
     def label(self) -> str:
@@ -309,13 +309,14 @@ def _runs_of_row(row, seeds, settings, workdir, accelerated) -> list[PlannedRun]
     variant = dataclasses.replace(run.variant, name=points.name(run.variant.name, row.point))
     full, sweep = run._replace(variant=variant).name, f"{run.sweep.name}@{run.scale.label}"
     row_config = registry.resolve(run.sweep, variant, run.scale, settings | row.point | {"train.seed": seeds[0]})
-    planned = []
+    fields, planned = tx.config.fields(row_config), []
     for seed in seeds:
         folder, each = RunDir(workdir / sweep / variant.name / f"seed{seed}"), row_config.train.steps_per_dispatch
         if accelerated:
             each = dispatch.updates(row_config, settings.keys() | row.point.keys(), folder)
         config = _of_seed(row_config, seed, each)
-        planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, _state(folder, config), point=row.point))
+        found = _state(folder, fields | {"train.seed": seed, "train.steps_per_dispatch": each})
+        planned.append(PlannedRun(full, row.name, sweep, seed, config, folder, found, point=row.point))
     return planned
 
 
@@ -341,9 +342,7 @@ def arguments(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def _describe_changes(wanted, found):
-    return ", ".join(
-        tx.config.describe_differences(found, wanted.to_dict(), "{field} {stored} -> {current}", "(absent)")
-    )
+    return ", ".join(tx.config.describe_differences(found, wanted, "{field} {stored} -> {current}", "(absent)"))
 
 
 def refuse_clashes(runs: Sequence[PlannedRun]) -> None:

@@ -291,6 +291,12 @@ class RunResult(Record):
         """Returns the text of result.json."""
         return to_json(self.to_dict())
 
+    def abridged(self) -> "RunResult":
+        """Returns it without what it says of each sentence, step and head, as it takes most of the memory."""
+        apart = dict.fromkeys(("matches", "stats", "lengths"))
+        tests = {split: dataclasses.replace(scores, **apart) for split, scores in self.tests.items()}
+        return dataclasses.replace(self, tests=tests, curve=None, attention=None)
+
     @property
     def split(self) -> str:
         """The name of the split that tables show: the first of decode.splits."""
