@@ -131,7 +131,7 @@ def test_a_launch_names_it_and_outlives_its_failure(tmp_path, capsys, monkeypatc
 
 def test_what_numbers_are_sorted_by():
     texts = {"(+0.04)": "+0.04", "5.00 ± 0.10": "5.00", "300,000 [1]": "300000", "1.0e+05": "1.0e+05", "": "", "x": "x"}
-    assert {text: cells._order(text) for text in texts} == texts
+    assert {text: cells.order(text) for text in texts} == texts
 
 
 def test_bars_have_their_length_and_end_at_the_edge():

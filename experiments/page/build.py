@@ -10,7 +10,18 @@ from collections.abc import Sequence
 
 import jinja2
 
-from experiments.page import bundles, cells, charts, curves, differences, pictures, run_list, sentences
+from experiments.page import (
+    bundles,
+    cells,
+    charts,
+    claim_list,
+    curves,
+    differences,
+    grids,
+    pictures,
+    run_list,
+    sentences,
+)
 from experiments.report.noise import LEVEL
 from experiments.report.results import Results
 from tx.runs import state
@@ -42,7 +53,9 @@ def html(found: Results, link: run_list.Link, is_live: bool = False) -> str:
     return _template().render(
         found=found,
         shown_table=cells.of(found, known),
-        row_id=run_list.id_of,
+        claims=claim_list.of(found),
+        pivots=grids.tables(found),
+        grids={name: name.split(" ", 2)[2] for name in drawn if name.startswith(grids.PREFIX)},
         listed=listed,
         counts=_counts(listed),
         charts=list(drawn),
@@ -53,6 +66,7 @@ def html(found: Results, link: run_list.Link, is_live: bool = False) -> str:
         choices=_choices(data),
         examples=sentences.of(found),
         bar=cells.BAR,
+        wide=cells.WIDE,
         level=f"{LEVEL:.0%}",
         data=_json(page_data),
         scripts=scripts,

@@ -3,15 +3,18 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from experiments.page import run_list
 from experiments.page.differences import Difference
 from experiments.report import main_table
 from experiments.report.main_table import FIELDS
 from experiments.report.results import Results
 from experiments.report.tables import Table
 
+CHANGES = "changes"  # the column of what rows change of the base
+WIDE = ("runs", CHANGES)  # columns whose width the style sheet has
 BAR = 90  # units that a bar's picture is wide
 _NUMBER = re.compile(r"^\(?([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)", re.IGNORECASE)
 
@@ -37,70 +40,86 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Cell: its text, what it is sorted by (blank last in its column), and its bar."""
+    """Cell: its text, what it is sorted by (blank last in its column), its bar, a class to be drawn by, a remark."""
 
     text: str
     order: str
     bar: Bar | None = None
+    kind: str = ""
+    remark: str = ""
 
 
 class Shown(NamedTuple):
-    """Main table as a page shows it: what rows change stands in one column, since those of all fields fill a screen.
+    """Table as a page shows it.
 
     Attributes:
       table: the report's.
       columns: title and whether it is text, for each.
       rows: the cells.
+      ids: of the element that each row's cells lead to, or "".
     """
 
     table: Table
     columns: tuple[tuple[str, bool], ...]
     rows: tuple[tuple[Cell, ...], ...]
+    ids: tuple[str, ...]
 
 
 def of(found: Results, known: Mapping[str, Mapping[str, Difference]]) -> Shown:
     """Returns the main table of a sweep.
+
+    What became of the runs stands before the scores, where it is seen without scrolling, and what rows change in one
+    column at the end, since the columns of all fields fill a screen.
 
     Args:
       found: the results.
       known: the differences from base (`differences.of`).
     """
     table = main_table.build(found)
-    kept = [i for i, column in enumerate(table.columns) if column.drop < FIELDS]
+    kept = [i for i, column in enumerate(table.columns[:-1]) if column.drop < FIELDS]
+    kept.insert(1 + len(found.axes), len(table.columns) - 1)
     fields = [(i, column.title) for i, column in enumerate(table.columns) if column.drop >= FIELDS]
     whose = "ours" if found.beside_paper else ""
     heads = {f"Δ{head} {whose}".strip(): head for head in known}
-    reach = {head: _reach(of_rows) for head, of_rows in known.items()}
+    reach = {head: reach_of(one.ours for one in of_rows.values()) for head, of_rows in known.items()}
 
     def cell(row, i, text):
         column = table.columns[i]
         head = heads.get(column.title)
         difference = known[head].get(row.variant.name) if head else None
         drawn = bar(difference, reach[head]) if difference and difference.ours is not None else None
-        return Cell(text, text if column.text else _order(text), drawn)
+        return Cell(text, text if column.text else order(text), drawn)
 
     rows = []
     for row, texts in zip(found.shown, table.rows, strict=True):
         cells = [cell(row, i, texts[i]) for i in kept]
         if fields:
             changes = " ".join(f"{title}={texts[i]}" for i, title in fields if texts[i])
-            cells.insert(1, Cell(changes, changes))
+            cells.append(Cell(changes, changes))
         rows.append(tuple(cells))
     columns = [(table.columns[i].title, table.columns[i].text) for i in kept]
     if fields:
-        columns.insert(1, ("changes", True))
-    return Shown(table, tuple(columns), tuple(rows))
+        columns.append((CHANGES, True))
+    ids = tuple(run_list.id_of(place) for place in range(len(rows)))
+    return Shown(table, tuple(columns), tuple(rows), ids)
 
 
-def _order(text: str) -> str:
+def plain(table: Table, row: Sequence[str]) -> tuple[Cell, ...]:
+    """Returns the cells of a row of a table as they are."""
+    return tuple(
+        Cell(text, text if column.text else order(text)) for column, text in zip(table.columns, row, strict=True)
+    )
+
+
+def order(text: str) -> str:
     """Returns the number that a cell begins with; its text where that is none."""
     match = _NUMBER.match(text)
     return match[1].replace(",", "") if match else text
 
 
-def _reach(of_rows: Mapping[str, Difference]) -> float:
-    """Returns the difference that the edge of a bar's picture stands for: nine rows of ten are within it."""
-    sizes = sorted(abs(one.ours) for one in of_rows.values() if one.ours is not None)
+def reach_of(differences: Iterable[float | None]) -> float:
+    """Returns the difference that the edge of a bar's picture stands for: nine of ten are within it."""
+    sizes = sorted(abs(one) for one in differences if one is not None)
     return 1.3 * sizes[_tenth(sizes)] or 1.0 if sizes else 1.0
 
 

@@ -13,11 +13,13 @@ DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))  # a row's colour and dash repea
 OURS, PAPER = "#4c78a8", "#f58518"
 _ROW_HEIGHT = 17
 _HEIGHT = 300
+_AXIS = alt.Axis(format=".3~s", labelSeparation=4)
 
 
 def style(row: int) -> tuple[str, tuple[int, ...]]:
     """Returns colour and dash of the line of a row, by its place."""
-    return COLOURS[row % len(COLOURS)], DASHES[row // len(COLOURS) % len(DASHES)]
+    dash = row + row // len(COLOURS)  # neighbours differ in it too: printed in grey, colours hardly do
+    return COLOURS[row % len(COLOURS)], DASHES[dash % len(DASHES)]
 
 
 def forest(head: str, title: str, rows: Sequence[str]) -> dict[str, object]:
@@ -57,7 +59,7 @@ def curves(kind: str, rows: Sequence[str]) -> dict[str, object]:
     title = {"train": "training loss", "dev": "dev loss"}[kind]
     scale = {"scale": alt.Scale(type="log", nice=False), "title": f"{title}, nats a target subword"}
     base = alt.Chart().encode(
-        x=alt.X("x:Q", title=None, axis=alt.Axis(format="~s")),
+        x=alt.X("x:Q", title=None, axis=_AXIS),
         y=alt.Y("mean:Q", **scale),
         color=alt.Color("row:N", scale=colours, legend=None),
     )
@@ -86,12 +88,12 @@ def scatter(costs: Sequence[str], qualities: Sequence[str], groups: Sequence[str
     Points are named whose "COST QUALITY" is true. Parameters: "cost" and "quality", fields of `costs` and `qualities`.
     """
     base = alt.Chart().encode(
-        x=alt.X("x:Q", title=None, scale=alt.Scale(type="log", nice=False, padding=20), axis=alt.Axis(format="~s")),
+        x=alt.X("x:Q", title=None, scale=alt.Scale(type="log", nice=False, padding=20), axis=_AXIS),
         y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, padding=12)),
     )
     fields = [alt.Tooltip(f"{one}:Q", format=".4~g") for one in (*costs, *qualities)]
     points = base.mark_point(size=70, filled=True, opacity=0.9, color=OURS).encode(tooltip=["row:N", *fields])
-    if 1 < len(groups) <= len(COLOURS):
+    if 1 < len(groups) <= len(COLOURS):  # else a legend says nothing, or no two can be told apart
         colours = alt.Scale(domain=list(groups), range=list(COLOURS[: len(groups)]))
         legend = alt.Legend(title=None, orient="bottom")
         points = points.encode(
@@ -99,7 +101,7 @@ def scatter(costs: Sequence[str], qualities: Sequence[str], groups: Sequence[str
             shape=alt.Shape("group:N", scale=alt.Scale(domain=list(groups)), legend=legend),
         )
     names = base.mark_text(align="left", dx=7, fontSize=10, color="currentColor").encode(text="row:N")
-    named = names.transform_filter("datum[cost + ' ' + quality]")
+    named = names.transform_filter("width > 500 && datum[cost + ' ' + quality]")  # on a phone they would overlap
     chart = alt.layer(points, named, data=alt.NamedData("rows"))
     chart = chart.transform_calculate(x="datum[cost]", y="datum[quality]")
     chart = chart.transform_filter("isValid(datum.x) && isValid(datum.y) && datum.x > 0")
@@ -146,6 +148,63 @@ def attention(measures: Mapping[str, str], row: str) -> dict[str, object]:
     )
     parameters = [alt.param(name="row", value=row), alt.param(name="measure", value=next(iter(measures)))]
     return _finished(cells.add_params(*parameters), height=alt.Step(24))
+
+
+def grid_curve(name: str, score: str, field: str, numbers: Sequence[float], is_log: bool) -> dict[str, object]:
+    """Returns the chart of a score along one axis of a grid: means, a band, the best ringed, its rivals hollow.
+
+    Args:
+      name: of the data.
+      score, field: titles.
+      numbers: of the axis; none where its values are words, or of several fields.
+      is_log: whether they are to be read as ratios.
+
+
+    Its data, called `name`, are {"x", "at", "mean", "sd", "seeds", "low", "high", "row", "best", "close"} and the ends
+    of the best's interval, "from" and "to".
+    """
+    scale = alt.Scale(type="log" if is_log else "linear", zero=False, nice=False, padding=15)
+    along = alt.X("x:Q", title=field, scale=scale, axis=alt.Axis(format="~g", values=list(numbers)))
+    if not numbers:
+        along = alt.X("at:O", title=field, sort=None, axis=alt.Axis(labelAngle=0))
+    tips = [alt.Tooltip("row:N"), *(alt.Tooltip(f"{one}:Q", format=".4~g") for one in ("mean", "sd", "seeds"))]
+    tips += [alt.Tooltip("from:Q", format=".4~g"), alt.Tooltip("to:Q", format=".4~g")]
+    base = alt.Chart(alt.NamedData(name)).encode(x=along)
+    up = {"scale": alt.Scale(zero=False), "title": score}
+    band = base.mark_area(opacity=0.18, color=OURS).encode(y=alt.Y("low:Q", **up), y2="high:Q")
+    line = base.mark_line(color=OURS, strokeWidth=1.6).encode(y=alt.Y("mean:Q", **up))
+    points = base.mark_point(size=60, filled=True, color=OURS, stroke=OURS, opacity=1).encode(
+        y=alt.Y("mean:Q", **up), tooltip=tips, fillOpacity=alt.condition("datum.close", alt.value(0), alt.value(1))
+    )
+    best = base.transform_filter("datum.best")
+    interval = best.mark_rule(strokeWidth=2, color=PAPER).encode(y=alt.Y("from:Q", **up), y2="to:Q")
+    ring = best.mark_point(size=190, color=PAPER, strokeWidth=2).encode(y=alt.Y("mean:Q", **up), tooltip=tips)
+    return _finished(alt.layer(band, line, interval, points, ring), height=_HEIGHT)
+
+
+def grid_heat(
+    name: str, fields: Sequence[str], orders: Sequence[Sequence[str]], is_less_better: bool
+) -> dict[str, object]:
+    """Returns the chart of a score over two axes of a grid: a cell a point, the best in a frame.
+
+    Its data, called `name`, are {"down", "across", "value", "text", "mean", "sd", "best", "row", "seeds"}.
+
+    Args:
+      name: of the data.
+      fields: titles of the axes, that down and that across.
+      orders: the places on each.
+      is_less_better: what is better is coloured like what is better of other scores.
+    """
+    axis = alt.Axis(labelAngle=0, grid=False, domain=False, ticks=False)
+    down = alt.Y("down:O", title=fields[0], sort=list(orders[0]), axis=axis)
+    across = alt.X("across:O", title=fields[1], sort=list(orders[1]), axis=axis)
+    tips = [alt.Tooltip("row:N"), *(alt.Tooltip(f"{one}:Q", format=".4~g") for one in ("mean", "sd", "seeds"))]
+    base = alt.Chart(alt.NamedData(name)).encode(x=across, y=down, tooltip=tips)
+    scheme = alt.Scale(scheme="viridis", reverse=is_less_better)
+    cells = base.mark_rect().encode(color=alt.Color("value:Q", scale=scheme, legend=None), opacity=alt.value(0.55))
+    frame = base.transform_filter("datum.best").mark_rect(fillOpacity=0, stroke=PAPER, strokeWidth=3)
+    text = base.mark_text(color="currentColor").encode(text="text:N")
+    return _finished(alt.layer(cells, frame, text), height=alt.Step(30))
 
 
 def _finished(chart, height) -> dict[str, object]:

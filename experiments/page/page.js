@@ -45,31 +45,62 @@ function chosen(name) {
   return values;
 }
 
-function table() {
-  const element = document.getElementById("results");
-  const options = {
+const { jQuery } = window.dataTables;
+const DataTable = jQuery.fn.dataTable;
+// Numbers before text, and blank cells last, whichever way one sorts.
+const order = (sign) => (a, b) => {
+  const [x, y] = [a, b].map((one) => (one === "" ? NaN : Number(one)));
+  if (a === "" || b === "") return (a === "") - (b === "");
+  if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
+  return sign * (Number.isNaN(x) ? a.localeCompare(b, "en", { numeric: true }) : x - y);
+};
+DataTable.ext.type.order["number-or-text-asc"] = order(1);
+DataTable.ext.type.order["number-or-text-desc"] = order(-1);
+
+function table(element) {
+  const before = remembered.tables?.[element.id];
+  const made = new DataTable(element, {
     paging: false,
-    order: remembered.order ?? [],
-    search: { search: remembered.search ?? "" },
+    order: before?.order ?? [],
+    search: { search: before?.search ?? "" },
     columnDefs: [{ targets: "_all", type: "number-or-text" }],
     layout: { topStart: "search", topEnd: "info", bottomStart: null, bottomEnd: null },
     language: { search: "Rows with", info: "_TOTAL_ rows", infoEmpty: "no rows", infoFiltered: "of _MAX_" },
     autoWidth: false,
-  };
-  const { jQuery } = window.dataTables;
-  const DataTable = jQuery.fn.dataTable;
-  // Numbers before text, and blank cells last, whichever way one sorts.
-  const order = (sign) => (a, b) => {
-    const [x, y] = [a, b].map((one) => (one === "" ? NaN : Number(one)));
-    if (a === "" || b === "") return (a === "") - (b === "");
-    if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
-    return sign * (Number.isNaN(x) ? a.localeCompare(b, "en", { numeric: true }) : x - y);
-  };
-  DataTable.ext.type.order["number-or-text-asc"] = order(1);
-  DataTable.ext.type.order["number-or-text-desc"] = order(-1);
-  const made = new DataTable(element, options);
-  made.on("order.dt search.dt", () => remember({ order: made.order(), search: made.search() }));
+  });
+  made.on("order.dt search.dt", () => {
+    const now = { order: made.order(), search: made.search() };
+    remember({ tables: { ...remembered.tables, [element.id]: now } });
+  });
   return made;
+}
+
+// A choice that shows the rows of a table whose cells of one column begin with a word.
+function filter(select, tables) {
+  const column = tables[select.dataset.filter].column(Number(select.dataset.column));
+  const apply = () => column.search(select.value && `^${select.value}`, { regex: true, smart: false }).draw();
+  takeUp(select, "filter", apply);
+}
+
+// A choice of which of several tables stands in the page.
+function pivot(select) {
+  const apply = () => {
+    for (const one of document.querySelectorAll("[data-pivoted]")) one.hidden = one.dataset.pivoted !== select.value;
+  };
+  takeUp(select, "pivot", apply);
+}
+
+function takeUp(select, key, apply) {
+  restore(select, remembered[key]);
+  if (select.value) apply();
+  select.addEventListener("change", () => {
+    remember({ [key]: select.value });
+    apply();
+  });
+}
+
+function restore(select, value) {
+  if ([...select.options].some((one) => one.value === value)) select.value = value;
 }
 
 async function draw(element) {
@@ -107,20 +138,19 @@ function darken() {
 
 async function start() {
   darken();
-  const rows = table();
+  const tables = Object.fromEntries([...document.querySelectorAll("table.sorted")].map((one) => [one.id, table(one)]));
+  for (const select of document.querySelectorAll("select[data-filter]")) filter(select, tables);
+  for (const select of document.querySelectorAll("select[data-pivot]")) pivot(select);
   const shown = new Set(remembered.shown ?? page.shown);
   for (const one of switches) one.checked = shown.has(one.value);
-  for (const select of selects) {
-    const before = remembered[select.dataset.parameter];
-    if ([...select.options].some((one) => one.value === before)) select.value = before;
-  }
+  for (const select of selects) restore(select, remembered[select.dataset.parameter]);
   await Promise.all([...document.querySelectorAll("[data-chart]")].map(draw));
   for (const one of switches) one.addEventListener("change", showRows);
   for (const select of selects) select.addEventListener("change", () => choose(select));
   for (const button of document.querySelectorAll("button[data-show]")) {
     button.addEventListener("click", () => {
       const names = new Set(
-        rows.rows({ search: "applied" }).nodes().toArray().map((row) => row.cells[0].textContent.trim()),
+        tables.results.rows({ search: "applied" }).nodes().toArray().map((row) => row.cells[0].textContent.trim()),
       );
       const kind = button.dataset.show;
       for (const one of switches) one.checked = kind === "all" || (kind === "table" && names.has(one.value));

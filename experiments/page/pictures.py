@@ -5,13 +5,13 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from experiments.page import charts, curves, labels
+from experiments.page import charts, curves, grids, labels
 from experiments.page.differences import Difference
 from experiments.report import tuned_table
 from experiments.report.metrics import BLEU, NLL, Measure
 from experiments.report.results import Results, loss_of
 
-FORESTS = {"PPL": "difference in log-perplexity, nats a subword", "BLEU": "difference in BLEU"}
+FORESTS = {"PPL": "difference in log-perplexity, nats", "BLEU": "difference in BLEU"}
 COSTS = {
     "flops": ("training FLOPs", Measure(lambda r: r.train.flops, "", "")),
     "params": ("parameters", Measure(lambda r: r.params, "", "")),
@@ -40,7 +40,14 @@ def of(found: Results, known: Mapping[str, Mapping[str, Difference]]) -> dict[st
       found: the results.
       known: the differences from base (`differences.of`).
     """
-    made = [_forests(known), _curves(found), _scatter(found), _sensitivity(found), _attention(found)]
+    made = [
+        _forests(known),
+        grids.pictures(found),
+        _curves(found),
+        _scatter(found),
+        _sensitivity(found),
+        _attention(found),
+    ]
     return {name: Picture(*picture) for some in made for name, picture in some.items()}
 
 

@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from experiments.report.metrics import BLEU, PPL, Measure, number
+from experiments.report.metrics import BLEU, PPL, Measure, is_diverged, number
 from experiments.report.results import Results, Row, SeedRun
 from experiments.report.row_status import state_now
 from experiments.report.symbols import changes
@@ -81,6 +81,8 @@ def _runs(found: Results, row: Row, link: Link) -> Iterator[ListedRun]:
 
 def _run(row: Row, run: SeedRun, link: Link) -> ListedRun:
     now, result = run.state if run.result else state_now(row, run), run.result
+    if result and is_diverged(result):
+        now = dataclasses.replace(now, reason="; ".join(filter(None, [now.reason, "diverged"])))
     if run.stale:
         now = dataclasses.replace(now, name="stale", reason="; ".join(run.stale))
     step = result.train.steps if result else newest(RunDir(run.path)).get("step")

@@ -16,7 +16,7 @@ _SPREAD = 8  # the largest number over the least from which an axis of numbers i
 
 def drawable(found: Results) -> list[Grid]:
     """Returns the grids of one or two axes with a result, for which there is a picture."""
-    return [grid for grid in grids.of(found) if len(grid.axes) < 3 and _heads([grid])]
+    return [grid for grid in grids.of(found) if len(grid.axes) < 3 and heads_of([grid])]
 
 
 def draw(found: Results):
@@ -25,7 +25,7 @@ def draw(found: Results):
     from matplotlib.figure import Figure
 
     made = drawable(found)
-    heads = _heads(made)
+    heads = heads_of(made)
     with matplotlib.rc_context(pictures.STYLE):
         tall = sum(map(_height, made))
         figure = Figure(figsize=(0.8 + 4.1 * len(heads), 0.6 + tall), layout="constrained")
@@ -48,7 +48,8 @@ def _height(grid):
     return 1.2 + (0.4 if down * across <= _WRITTEN else 0.15) * down
 
 
-def _heads(made: Sequence[Grid]) -> list[str]:
+def heads_of(made: Sequence[Grid]) -> list[str]:
+    """Returns the scores that any point of grids has, keys of `noise.SCORES`."""
     rows = [row for grid in made for row in grid.points.values()]
     return [head for head, measure in SCORES.items() if any(map(math.isfinite, _all(measure, rows)))]
 
@@ -60,7 +61,7 @@ def _all(measure, rows):
 def _curve(panel, grid: Grid, head: str) -> None:
     """Draws means over the seeds, a band of one standard deviation, the best point and its interval."""
     measure, best, (axis,) = SHOWN[head], grid.best(head), grid.axes
-    numbers = _numbers(axis)
+    numbers = numbers_of(axis)
     known = [(n, grid.points.get((value,))) for n, value in zip(numbers, axis.values, strict=True)]
     known = [(n, row) for n, row in known if row is not None and measure.values(row)]
     known = [(n, row) for n, row in known if math.isfinite(measure.mean(row))]
@@ -86,15 +87,25 @@ def _curve(panel, grid: Grid, head: str) -> None:
     panel.set_xlabel(axis.title)
 
 
-def _numbers(axis: Axis) -> list[float]:
+def numbers_of(axis: Axis) -> list[float]:
     """Returns where the values of an axis lie: at themselves if they are numbers, else side by side."""
+    return [float(value[0]) if is_numeric(axis) else float(i) for i, value in enumerate(axis.values)]
+
+
+def is_numeric(axis: Axis) -> bool:
+    """Returns whether an axis is one field of numbers."""
     plain = [value[0] for value in axis.values]
-    alone = len(axis.fields) == 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in plain)
-    return [float(value) for value in plain] if alone else [float(i) for i in range(len(plain))]
+    return len(axis.fields) == 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in plain)
+
+
+def is_log(axis: Axis) -> bool:
+    """Returns whether the numbers of an axis reach so far that they are to be read as ratios."""
+    numbers = numbers_of(axis)
+    return min(numbers) > 0 and max(numbers) >= _SPREAD * min(numbers)
 
 
 def _scale(panel, axis: Axis, numbers: Sequence[float]) -> None:
-    if min(numbers) > 0 and max(numbers) >= _SPREAD * min(numbers):
+    if is_log(axis):
         panel.set_xscale("log")
     panel.set_xticks(*_ticks(numbers, axis))
     panel.minorticks_off()
