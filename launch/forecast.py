@@ -5,14 +5,19 @@ was measured at: start, compilation, evaluation and translation come on top.
 """
 
 import dataclasses
+import functools
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from experiments.bench.harness.targets import TARGETS
+from experiments.bench.step_memory import step_memory
 from launch import devices
 from launch.devices import Device, Measured
 from launch.plan import PlannedRun
+from tx.errors import UserError
 from tx.model import flops
 
 # Of what `flops.step_bytes` counts a layer to leave for the backward pass, what was there at once on an H100 in
@@ -25,6 +30,22 @@ LOGITS_BYTES = 4 * 2**28  # of a chunk (`tx.runtime.backend.LOSS_LOGITS`)
 SMALL = 1 / 4  # of a measured step's FLOPs: what has fewer waits for its host, and takes longer than this says
 
 
+class Memory(NamedTuple):
+    """Memory that a run takes on each of its devices.
+
+    Attributes:
+      bytes: None where a compiler refuses the program without saying how many.
+      fits: whether a device has as many.
+      compiler: whose analysis it is; "" for an estimate.
+      missing: why it is an estimate.
+    """
+
+    bytes: float | None
+    fits: bool
+    compiler: str = ""
+    missing: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Forecast:
     """Forecast of the runs of a row that are not done.
@@ -34,8 +55,7 @@ class Forecast:
       runs: how many there are to make, and how many are `done`.
       flops, tokens: of one run: its training's FLOPs, and its tokens on each side, padding included.
       hours: of one run on the devices that it takes.
-      memory: bytes on each of its devices.
-      fits: whether a device has as many.
+      memory: what it takes on each of its devices.
       measured: where its hours come from.
       config: of the row.
     """
@@ -46,8 +66,7 @@ class Forecast:
     flops: float
     tokens: float
     hours: float
-    memory: float
-    fits: bool
+    memory: Memory
     measured: Measured
     config: ConfigDict
 
@@ -58,23 +77,31 @@ class Forecast:
         return bool(self.flops and step and self.flops / self.config.train.steps < SMALL * step)
 
 
-def forecasts(runs: Iterable[PlannedRun], device: Device, per_run: int, mfu: float | None = None) -> list[Forecast]:
+def forecasts(
+    runs: Iterable[PlannedRun],
+    device: Device,
+    per_run: int,
+    mfu: float | None = None,
+    memory: Callable[[ConfigDict], Memory] | None = None,
+) -> list[Forecast]:
     """Returns the forecast of every row, in the order of the runs; UserError as `devices.nearest`.
 
     Args:
       per_run: devices that a run takes.
       mfu: share of the peak; None for what was measured.
+      memory: says what a row's run takes; None for estimates.
     """
+    memory = memory or functools.partial(estimated, device=device, per_run=per_run)
     rows: dict[str, list[PlannedRun]] = {}
     for run in runs:
         rows.setdefault(run.name, []).append(run)
-    return [_forecast(name, those, device, per_run, mfu) for name, those in rows.items()]
+    return [_forecast(name, those, device, per_run, mfu, memory) for name, those in rows.items()]
 
 
-def _forecast(name, runs, device, per_run, mfu):
+def _forecast(name, runs, device, per_run, mfu, memory):
     config, operations = runs[0].config, runs[0].flops
     measured = devices.nearest(device, flops.training_flops(config) / config.train.steps, mfu)
-    memory, done = memory_bytes(config, per_run), sum(run.state.finished for run in runs)
+    done = sum(run.state.finished for run in runs)
     return Forecast(
         name,
         len(runs) - done,
@@ -82,8 +109,7 @@ def _forecast(name, runs, device, per_run, mfu):
         operations,
         float(config.train.steps * config.data.batch_rows * config.data.row_length if operations else 0),
         operations / (device.peak * measured.mfu * per_run) / 3600,
-        memory,
-        memory <= device.memory,
+        memory(config),
         measured,
         config,
     )
@@ -95,6 +121,28 @@ def hours(rows: Sequence[Forecast], slots: int) -> float:
     for length in sorted((row.hours for row in rows for _ in range(row.runs)), reverse=True):
         heapq.heapreplace(ends, ends[0] + length)
     return max(ends)
+
+
+def analysed(config: ConfigDict, *, device: Device, per_run: int, tell: Callable[[str], None]) -> Memory:
+    """Returns the memory that a run takes by the analysis of the device's compiler; an estimate where there is none.
+
+    Args:
+      tell: takes a line before something is compiled.
+    """
+    if device.name not in TARGETS:
+        why = f"nothing here compiles for {device.name}, only for {', '.join(TARGETS)}"
+        return estimated(config, device, per_run, why)
+    try:
+        found = step_memory(config, target=device.name, devices=per_run, tell=tell)
+    except UserError as error:
+        return estimated(config, device, per_run, str(error))
+    return Memory(found.bytes, found.fits, found.compiler)
+
+
+def estimated(config: ConfigDict, device: Device, per_run: int, missing: str = "") -> Memory:
+    """Returns the memory that a run takes by `memory_bytes`."""
+    size = memory_bytes(config, per_run)
+    return Memory(size, size <= device.memory, missing=missing)
 
 
 def memory_bytes(config: ConfigDict, per_run: int) -> float:

@@ -12,11 +12,14 @@ import subprocess
 import jax
 import jax.numpy as jnp
 import pytest
+import tiny
 
 from experiments.bench import __main__ as command
 from experiments.bench import compiling
-from experiments.bench.harness import hlo, kernel_costs, targets
+from experiments.bench.harness import compilers, hlo, kernel_costs, targets
+from experiments.bench.harness.contestant import Contestant
 from experiments.bench.harness.kernel_costs import Kernel
+from launch.plan import __main__ as plan
 from tx.files import to_json
 from tx.runtime import backend
 
@@ -317,6 +320,54 @@ def test_a_step_stays_within_its_bounds(tmp_path, name):
     result = json.loads(file.read_text())
     assert result["kernels"] <= most
     assert result["roofline_ms"] <= longest
+
+
+@pytest.fixture
+def for_v5e(monkeypatch):
+    """What is compiled for four chips of a TPU of a small model with these fields: {"text", "arguments_mib", ...}."""
+    python = os.environ.get("TX_COMPILE_PYTHON")
+    if not python or "libtpu" not in compilers.versions(python):
+        pytest.skip("TX_COMPILE_PYTHON names no Python with the compilers of make compile-venv")
+
+    def compiled(method, *, asked, **diff):
+        sizes = {"model__num_layers": 1, "model__d_model": 64, "model__d_ff": 128, "model__vocab_size": 1000}
+        config = tiny.config(**sizes, data__batch_rows=8, **diff).to_dict()
+        arguments = {"target": "v5e", "config": config, "devices": 4}
+        with Contestant("libtpu", "contestants.tx_compiled:Compiled", arguments, 1, python=python) as one:
+            return one(method, **asked)
+
+    return compiled
+
+
+@pytest.mark.slow
+def test_a_step_over_four_chips_of_a_tpu_is_compiled_here(for_v5e):
+    over = {"parallel__devices": 4, "asked": {"members": 1}}
+    shards = for_v5e("train_step", **over, parallel__fsdp_shards=2)
+    mapped = for_v5e("train_step", **over, parallel__mode="pmap")
+    assert "all-gather" in shards["text"]  # of the parameters that are cut
+    assert "all-gather" not in mapped["text"]
+    assert "all-reduce" in mapped["text"]
+    assert mapped["arguments_mib"] / 2 < shards["arguments_mib"] < 0.8 * mapped["arguments_mib"]
+
+
+@pytest.mark.slow
+def test_a_search_is_compiled_for_a_tpu_here(for_v5e):
+    found = for_v5e("search", asked={"rows": 4, "length": 16})
+    assert " while(" in found["text"]
+    assert found["temporaries_mib"] > 0
+
+
+@pytest.mark.slow
+def test_a_plan_has_the_memory_from_the_compiler_once(for_v5e, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TX_CACHE_DIR", str(tmp_path / "cache"))
+    arguments = ["table3/base@smoke", "--device=v5e-4", "--mfu=0.3", f"--workdir={tmp_path}"]
+    assert plan.main(arguments) == 0
+    first = capsys.readouterr().out
+    assert first.startswith("tracing table3/base@smoke for 4 v5e\ncompiling table3/base@smoke for 4 v5e\n")
+    assert "by the compiler's analysis of the training step: libtpu" in first
+    assert "~" not in first
+    assert plan.main(arguments) == 0
+    assert first.endswith(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", BOUNDS)

@@ -1,15 +1,15 @@
 """`python -m experiments.bench compile`: what a compiler makes of our step for an accelerator that is not there."""
 
 import collections
-import importlib.metadata
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from experiments.bench import table
-from experiments.bench.harness import targets
+from experiments.bench.harness import compilers, targets
 from experiments.bench.harness.contestant import Contestant
 from experiments.bench.harness.hlo import parse
 from experiments.bench.harness.kernel_costs import Kernel, kernels
@@ -19,7 +19,6 @@ from tx.errors import UserError
 from tx.model.flops import parameter_count, training_flops
 
 KIND, FORMAT = "compile", 1  # of the JSON
-COMPILERS = ("jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu")
 SHOWN = 20  # groups of kernels that a result keeps, those that take longest first
 
 
@@ -54,20 +53,10 @@ def measure_compiled(
         "target": target,
         "stack": members,
         "decode": None if rows is None else {"rows": rows, "length": length},
-        "compilers": _installed(),
+        "compilers": compilers.versions(sys.executable),
         **found,
         **summarise(kernels(parse(text), scalars=goal.platform == "gpu"), goal, step_flops),
     }, text
-
-
-def _installed():
-    versions = {}
-    for name in COMPILERS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def roofline(kernel: Kernel, target: Target) -> float:

@@ -1,13 +1,15 @@
 """Plans a sweep for devices that need not be there: what each row takes, and all of them; nothing is started.
 
     python -m launch.plan table3@paper --device=h100 --count=8 [--price=2.5] [--mfu=0.3] [--per_run=1]
-        [--seeds=3] [--only='A/*'] [--set model.dtype=bfloat16]
+        [--seeds=3] [--only='A/*'] [--set model.dtype=bfloat16] [--estimate]
 
 The selection is that of `launch.local`; what is done in --workdir is not counted again. Of GPUs each run takes one, of
-TPUs all, unless --per_run says otherwise.
+TPUs all, unless --per_run says otherwise. Where the compiler for the device is installed, it says what memory every
+row's step takes: the first time it compiles for that, for minutes. Else, and with --estimate, memory is estimated.
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +19,7 @@ from rich.table import Table
 from launch import devices, dispatch, display, forecast, plan, tuning
 from launch.devices import Device
 from launch.display import say
-from launch.forecast import Forecast
+from launch.forecast import Forecast, Memory
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
 
@@ -34,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, metavar="N", help="how many devices (default: 1)")
     parser.add_argument("--per_run", type=int, metavar="N", help="devices a run (default: 1, of TPUs all)")
     parser.add_argument("--price", type=float, metavar="P", help="of a device for an hour, in any currency")
+    parser.add_argument("--estimate", action="store_true", help="estimate memory; compile nothing")
     parser.add_argument("--mfu", type=float, metavar="SHARE", help="of the peak, instead of what was measured")
     return parser
 
@@ -62,10 +65,17 @@ def table(rows: Sequence[Forecast], per_run: int, price: float | None) -> Table:
     for row in rows:
         cost = [f"{price * per_run * row.hours * row.runs:,.2f}"] if price is not None else []
         count = f"{row.runs}" + (f" ({row.done} done)" if row.done else "")
-        size = f"{row.memory / 2**30:.1f} GiB"
-        numbers = (count, f"{row.flops:.2e}", f"{row.tokens:.2e}", f"{row.hours:.3g}", size)
-        made.add_row(row.name, *numbers, "yes" if row.fits else "NO", *cost)
+        numbers = (count, f"{row.flops:.2e}", f"{row.tokens:.2e}", f"{row.hours:.3g}", _size(row.memory))
+        made.add_row(row.name, *numbers, "yes" if row.memory.fits else "NO", *cost)
     return made
+
+
+def _size(memory: Memory) -> str:
+    """Returns the cell of a memory: "13.6 GiB", "37 MiB"; of an estimate with ~, "" where it is not known."""
+    if memory.bytes is None:
+        return ""
+    size = f"{memory.bytes / 2**30:.1f} GiB" if memory.bytes >= 2**30 else f"{memory.bytes / 2**20:.0f} MiB"
+    return size if memory.compiler else f"~{size}"
 
 
 def notes(rows: Sequence[Forecast], device: Device, per_run: int) -> list[str]:
@@ -83,7 +93,14 @@ def notes(rows: Sequence[Forecast], device: Device, per_run: int) -> list[str]:
         found.append(f"updates in one call of the device: {chosen}")
     if small := sum(row.small for row in rows):
         found.append(f"{small} rows have steps far smaller than what was measured: they take longer than this says")
-    found.append("hours are of training alone; memory is an estimate")
+    found.append("hours are of training alone")
+    if known := dict.fromkeys(row.memory.compiler for row in rows if row.memory.compiler):
+        found.append(
+            f"memory, and whether it fits, by the compiler's analysis of the training step: {', '.join(known)}"
+        )
+    if any(not row.memory.compiler for row in rows):
+        missing = dict.fromkeys(row.memory.missing for row in rows if row.memory.missing)
+        found.append("memory with ~ is an estimate" + "".join(f"; {why}" for why in missing))
     return found
 
 
@@ -91,7 +108,8 @@ def show(args: argparse.Namespace, console: Console) -> None:
     """Prints the plan that parsed arguments ask for."""
     device, count, per_run = _counts(args)
     runs = [run for stage in tuning.stages(args) for run in stage.preview()]
-    rows = forecast.forecasts(runs, device, per_run, args.mfu)
+    memory = functools.partial(forecast.analysed, device=device, per_run=per_run, tell=functools.partial(say, console))
+    rows = forecast.forecasts(runs, device, per_run, args.mfu, None if args.estimate else memory)
     console.print(table(rows, per_run, args.price))
     total, used = sum(row.flops * row.runs for row in rows), sum(row.hours * row.runs for row in rows) * per_run
     wall = forecast.hours(rows, count // per_run)
@@ -99,7 +117,7 @@ def show(args: argparse.Namespace, console: Console) -> None:
     number = sum(row.runs for row in rows)
     line = f"in all: {number} runs, {total:.2e} FLOPs, {used:.1f} device hours, {wall:.1f} hours"
     say(console, f"{line} on {count} {device.name}{cost}")
-    if too_large := [row.name for row in rows if not row.fits]:
+    if too_large := [row.name for row in rows if not row.memory.fits]:
         say(
             console,
             f"{len(too_large)} rows do not fit {device.name}: more --per_run, train.micro_batches or train.remat",

@@ -12,7 +12,7 @@ Without dropout both give the numbers of one device, up to the order of sums.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +36,8 @@ class Layout:
 
     Args:
       config: a configuration whose `parallel` says which devices.
+      there: the devices to choose from, for a program that is to be compiled for some that this machine has not; None
+        for those of all processes.
 
     Attributes:
       devices: all of them, those of a process side by side.
@@ -44,12 +46,16 @@ class Layout:
     Raises UserError where there are fewer devices, or they cannot share the batch or the parameters evenly.
     """
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, there: Sequence[jax.Device] | None = None):
         wanted, rows, shards = config.parallel.devices, config.data.batch_rows, config.parallel.fsdp_shards
-        processes, there = jax.process_count(), jax.device_count()
-        count = wanted or there
-        if count > there:
-            raise UserError(f"parallel.devices={count}, but there are {there}; set it to {there}, or to 0 for all")
+        own, each = 0, [there]
+        if there is None:
+            own = jax.process_index()
+            each = [jax.local_devices(process_index=i) for i in range(jax.process_count())]
+        processes, number = len(each), sum(map(len, each))
+        count = wanted or number
+        if count > number:
+            raise UserError(f"parallel.devices={count}, but there are {number}; set it to {number}, or to 0 for all")
         if count % processes:
             raise UserError(
                 f"parallel.devices={count} cannot be shared evenly by {processes} processes; "
@@ -59,7 +65,7 @@ class Layout:
             raise UserError(
                 f"parallel.fsdp_shards={shards} does not divide {count} devices; choose a divisor of {count}"
             )
-        here = [jax.local_devices(process_index=i)[: count // processes] for i in range(processes)]
+        here = [devices[: count // processes] for devices in each]
         self.devices = [device for devices in here for device in devices]
         if len(self.devices) < count:
             raise UserError(f"parallel.devices={count}, but not every process has {count // processes} devices")
@@ -70,7 +76,7 @@ class Layout:
                 f"or parallel.devices a divisor of {rows // parts}"
             )
         self.mapped = config.parallel.mode == "pmap"
-        self._mine = here[jax.process_index()]
+        self._mine = here[own]
         self._mesh = Mesh(np.array(self.devices).reshape(-1, shards), ("data", "shard"))
         self._whole = NamedSharding(self._mesh, PartitionSpec())
         self._rows = NamedSharding(self._mesh, PartitionSpec(("data", "shard")))

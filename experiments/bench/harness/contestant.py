@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import tempfile
 from tx.errors import UserError
 
 _THREAD_VARIABLES = ("PJRT_NPROC", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}  # as commands name them: as JAX does
 
 
@@ -31,20 +33,29 @@ class Contestant:
       arguments: of that class; anything that JSON can hold.
       threads: its libraries use so many, and it is bound to so many cores.
       platform: of JAX, "cpu" or "gpu".
+      python: the interpreter; it need not have this project installed.
 
     Raises UserError where its work does so with one, RuntimeError with the end of its log where it breaks off.
     """
 
-    def __init__(self, label: str, served: str, arguments: dict, threads: int, platform: str = "cpu"):
+    def __init__(
+        self,
+        label: str,
+        served: str,
+        arguments: dict,
+        threads: int,
+        platform: str = "cpu",
+        python: str = sys.executable,
+    ):
         self.label = label
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.bench.harness.worker"],
+            [python, "-m", "experiments.bench.harness.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             encoding="utf-8",
-            env=os.environ | variables(threads, platform),
+            env=os.environ | variables(threads, platform) | {"PYTHONPATH": _path()},
         )
         try:
             self._exchange({"served": served, "arguments": arguments, "cores": cores(threads)})
@@ -92,6 +103,11 @@ class Contestant:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _path():
+    """Returns the module path of a contestant: before all others the folder that this project is in."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def cores(threads: int | None = None) -> list[int]:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from tx.errors import UserError
@@ -30,6 +31,7 @@ class Target:
       peak: operations per second of dense bfloat16 products.
       memory: bytes.
       launch: seconds from one kernel to the next at least; a TPU's program is one launch.
+      topologies: {devices: what JAX calls so many of them}.
     """
 
     platform: str
@@ -38,13 +40,17 @@ class Target:
     peak: float
     memory: float
     launch: float
+    topologies: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 _CUDA = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
+_CARDS = {count: f"1x1x{count}" for count in (1, 2, 4, 8)}
+# Of TPUs the least that libtpu describes is a board of four.
+_CHIPS = {4: "v5e:2x2", 8: "v5e:2x4", 16: "v5e:4x4", 32: "v5e:4x8", 64: "v5e:8x8", 128: "v5e:8x16", 256: "v5e:16x16"}
 TARGETS = {
-    "h100": Target("gpu", _CUDA, 3.35e12, 989e12, 80e9, 1.5e-6),
-    "h200": Target("gpu", _CUDA, 4.8e12, 989e12, 141e9, 1.5e-6),
-    "v5e": Target("tpu", ("libtpu",), 0.819e12, 197e12, 16e9, 0.0),
+    "h100": Target("gpu", _CUDA, 3.35e12, 989e12, 80e9, 1.5e-6, _CARDS),
+    "h200": Target("gpu", _CUDA, 4.8e12, 989e12, 141e9, 1.5e-6, _CARDS),
+    "v5e": Target("tpu", ("libtpu",), 0.819e12, 197e12, 16e9, 0.0, _CHIPS),
 }
 
 
@@ -70,16 +76,22 @@ def set_variables() -> None:
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 
 
-def device(name: str) -> Any:
-    """Returns a device that arrays can be said to lie on; nothing can be computed there."""
+def devices(name: str, count: int) -> list[Any]:
+    """Returns so many devices that arrays can be said to lie on; nothing can be computed there.
+
+    Raises UserError where so many are not described.
+    """
     from jax.experimental import topologies
 
     target = TARGETS[name]
+    if not (enough := [size for size in target.topologies if size >= count]):
+        raise UserError(f"{count} {name} are more than the {max(target.topologies)} that can be compiled for")
+    topology = target.topologies[min(enough)]
     if target.platform == "tpu":
-        return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:count]
     import jax._src.cudnn.fused_attention_stablehlo as fused_attention
 
     fused_attention.check_cudnn_version = lambda: _CUDNN  # it would ask the library, which is not there
     described = _HOPPER.format(bandwidth=int(target.bandwidth), memory=int(target.memory))
-    options = {"topology": "1x1x1", "target_config": described}
-    return topologies.get_topology_desc(platform="cuda", topology_name="", **options).devices[0]
+    options = {"topology": topology, "target_config": described}
+    return topologies.get_topology_desc(platform="cuda", topology_name="", **options).devices[:count]
