@@ -13,8 +13,9 @@ from experiments import __main__ as command
 from experiments import launches, registry
 from experiments.report import compare, main_table, results, summary_table, tables
 from launch import assignments, local, plan, request, status, tuning, worker
-from tx import decode, evaluate, plugins
+from tx import components, decode, evaluate, plugins
 from tx.errors import UserError
+from tx.fields import SHARE, Field
 from tx.model import flops
 from tx.runs import imports
 from tx.runs.run_dir import RunDir
@@ -404,6 +405,37 @@ def test_a_file_that_changed_or_is_gone_is_said_and_not_run(mine, capsys, tmp_pa
     (tmp_path / "moved" / "mine.py").write_text(SWEEP.format(name="mine"))
     assert command.main(["report", str(runs), f"--import={tmp_path / 'moved' / 'mine.py'}"]) == 0
     assert capsys.readouterr().err == ""  # that one was meant, and nothing is left to say
+
+
+@pytest.mark.parametrize(
+    ("choosing", "choice", "own", "more"),
+    [
+        ("optim.optimizer", "signum", "optim.signum.momentum", ()),
+        ("probe.metrics", "ter,signum", "probe.signum.momentum", ("--set=probe.ter.normalized=true",)),
+    ],
+)
+def test_nothing_is_stale_because_the_file_of_a_component_is_gone(tmp_path, choosing, choice, own, more):
+    settings = (f"--set={choosing}={choice}", "--set=train.steps=7", *more)
+    components.declare(choosing, "signum", own={"momentum": Field(0.9, "m", SHARE), "other": Field(2, "o")})
+    try:
+        runs = launched(tmp_path, "table3@smoke", "--only=base", *settings)
+        runs += launched(tmp_path, "table3/E@smoke", f"--grid={own}=0.5,0.6", *settings)[1:]
+        here = cells(table_of(tmp_path))
+    finally:
+        components.withdraw(choosing, "signum")
+    gone = main_table.build(results.read([tmp_path])[0])
+    assert {row[-1] for row in gone.rows} == {"done"}
+    assert cells(gone).keys() == here.keys()
+    assert {"0.5", "0.6"} <= {row[cells_of("momentum", gone)] for row in gone.rows}
+    value = runs[-1].folder.read("result")
+    value["config"]["train"]["steps"] = 8
+    runs[-1].folder.result.write_text(json.dumps(value))
+    assert [row[-1] for row in table_of(tmp_path).rows if row[-1] != "done"] == ["done, stale [1]"]
+
+
+def cells_of(word, table):
+    """The index of the column whose head has a word."""
+    return next(i for i, column in enumerate(table.columns) if word in column.head)
 
 
 def test_a_folder_from_elsewhere_runs_nothing(tmp_path, capsys, monkeypatch):
