@@ -275,7 +275,7 @@ def test_layers_computed_again_give_equal_losses_and_gradients(fields):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got[1], want[1])
 
 
-@pytest.mark.parametrize("fields", [{}, ONE_STACK], ids=str)
+@pytest.mark.parametrize("fields", [{}, pytest.param(ONE_STACK, marks=pytest.mark.slow)], ids=str)
 def test_layers_computed_again_keep_their_inputs_alone(fields):
     """What the forward pass leaves for the backward pass, beside the parameters; nothing is compiled."""
     kept = {}

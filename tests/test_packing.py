@@ -149,7 +149,7 @@ def test_evaluation_batches_are_the_plain_ones_and_the_files_order_can_be_restor
     assert in_file_order == list(enumerate(sentences(split, range(len(split)))))
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(some_usable, shapes, pools, seeds)
 def test_training_batches_are_the_plain_ones_epoch_after_epoch(lengths, shape, pool, seed):
     split, row_length = split_of(lengths), shape["row_length"]
@@ -195,7 +195,7 @@ def test_order_is_the_seeds_and_changes_with_the_epoch(monkeypatch):
     assert not any(equal(batches[0], batch) for batch in batches[1:])
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(some_usable, shapes, pools, seeds, st.integers(0, 20))
 def test_a_saved_position_continues_exactly(lengths, shape, pool, seed, stop):
     straight, after = (TrainBatches(split_of(lengths), seed=seed, **shape) for _ in range(2))

@@ -163,11 +163,19 @@ def update(config: ml_collections.ConfigDict, diff: dict[str, object], where: st
             _set(config, name, values.pop(name))
         with config.unlocked():
             _hold_fields_of_components(config)
-    there = fields(config)
     for name, value in values.items():
-        if name not in there:
+        if not _has(config, name):
             raise UserError(f"{where}: {describe_owner(config, name)}")
         _set(config, name, value)
+
+
+def _has(config, name):
+    """Whether a dotted name is one of a configuration's fields."""
+    for key in name.split("."):
+        if not isinstance(config, _NESTED) or key not in config:
+            return False
+        config = config[key]
+    return not isinstance(config, _NESTED)
 
 
 def _whole_path(corpus):
