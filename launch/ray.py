@@ -1,13 +1,14 @@
 """Runs a sweep on a Ray cluster, a task a run.
 
     python -m launch.ray table3@multi30k --workdir=SHARED [--address=HOST:PORT] [--cpus=2] [--gpus=1]
-        [ARGUMENTS OF launch.local ...]
+        [--hosts=N] [ARGUMENTS OF launch.local ...]
 
 Without --address it is the cluster of $RAY_ADDRESS, or one that runs on this machine; where there is none one is
 started here, for as long as the launch lasts. What a task leaves undone because its node died is made on another. This
 process plans, waits and writes the tables; what runs is ended with it, and goes on at the next launch. The folder must
 be shared by all nodes, and the project installed there. With --jobs=N there are N tasks at once, some of them waiting
-for room: a cluster that grows on demand then grows.
+for room: a cluster that grows on demand then grows. With --hosts=N a run is one on many hosts: it takes N nodes, a
+process and so many cores and GPUs on each; --set parallel.devices=0 has it use them all.
 
 Exit status: as of `launch.local`.
 """
@@ -33,6 +34,7 @@ def _own_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--gpus", type=float, default=0.0, metavar="N", help="GPUs a run, or the share of one (default: %(default)g)"
     )
+    group.add_argument("--hosts", type=int, default=1, metavar="N", help="nodes a run (default: %(default)d)")
     return parser
 
 
@@ -50,11 +52,13 @@ def main(
     args = local.parser_of("python -m launch.ray", __doc__.splitlines()[0], [_own_parser()]).parse_args(argv)
     if not (args.cpus > 0 and args.gpus >= 0):
         raise UserError(f"--cpus must be above 0, --gpus at least 0; got {args.cpus:g} and {args.gpus:g}")
+    if args.hosts < 1:
+        raise UserError(f"--hosts must be at least 1; got {args.hosts}")
     rest = [*_own_parser().parse_known_args(argv)[1], "--no_rehearsal"]  # the memory here is not that of a node
 
     def pool(*asked):
         ray_pool.join(args.address)  # once everything is prepared, and something is to do
-        return ray_pool.RayPool(*asked, cpus=args.cpus, gpus=args.gpus)
+        return ray_pool.RayPool(*asked, cpus=args.cpus, gpus=args.gpus, hosts=args.hosts)
 
     place = Place(pool=pool, accelerated=args.gpus > 0)
     if args.dry_run:

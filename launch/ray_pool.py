@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import ray
 from ray import exceptions
+from ray.util.placement_group import PlacementGroup
 
+from launch import ray_hosts
 from launch.plan import PlannedRun
 from launch.pool import GRACE, Command, Job, Outcome, Pool, log_path
+from launch.ray_hosts import Hosts
+from launch.resources import Slot
 from launch.worker import POLL
 from tx.errors import UserError
 from tx.runs import lease
@@ -46,10 +50,12 @@ class RayJob(Job):
 
     Attributes:
       task: the reference to what it returns.
+      group: the nodes that are reserved for it, where it has several.
       outcomes: of its runs, in their order, once it has ended.
     """
 
     task: object = None
+    group: object = None
     outcomes: Sequence[Outcome] = ()
 
     def outcome(self, run: PlannedRun) -> Outcome:
@@ -69,6 +75,7 @@ class RayPool:
       stalled: seconds without progress after which a process is ended.
       cpus: cores of a task.
       gpus: GPUs of a task, or the share of one.
+      hosts: nodes of a run, each with a process, and so much for it.
     """
 
     def __init__(
@@ -81,17 +88,26 @@ class RayPool:
         *,
         cpus: float,
         gpus: float,
+        hosts: int = 1,
     ):
         self.running: list[RayJob] = []
-        self._jobs, self._needs = jobs, {"CPU": cpus, "GPU": gpus}
+        needs = {"CPU": cpus, "GPU": gpus}
+        self._jobs, self._hosts = jobs, Hosts(hosts, needs)
         variables = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         if 0 < gpus < 1:
             variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{MEMORY_SHARE * gpus:.2f}"
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(make_on_node)
-        self._make = lambda runs: task.remote(runs, command, variables, defaults, threads, stalled)
+        asked = command, variables, defaults, threads, stalled
+
+        def make(runs, group):
+            chosen = task if group is None else task.options(scheduling_strategy=ray_hosts.on(group, 0))
+            return chosen.remote(runs, *asked, group)
+
+        self._make = make
         if not jobs and not self._room():
-            needs = " and ".join(f"{number:g} {name}" for name, number in self._needs.items() if number)
-            raise UserError(f"no node of the Ray cluster has {needs}; with --jobs=N runs wait for one that has")
+            each = " and ".join(f"{number:g} {name}" for name, number in needs.items() if number)
+            short = f"no node of the Ray cluster has {each}" if hosts == 1 else f"no {hosts} nodes have {each} each"
+            raise UserError(f"{short}; with --jobs=N runs wait for {'one that has' if hosts == 1 else 'them'}")
 
     @property
     def free(self) -> bool:
@@ -100,7 +116,9 @@ class RayPool:
 
     def start(self, runs: Sequence[PlannedRun]) -> RayJob:
         """Hands runs over to a task."""
-        job = RayJob(runs, None, None, task=self._make(runs))
+        trains = runs[0].trained_in is None  # what translates alone has no use for several
+        group = self._hosts.reserve() if trains else None
+        job = RayJob(runs, None, None, task=self._make(runs, group), group=group)
         with contextlib.suppress(OSError):
             job.noted_until = job.log_start = log_path(runs[0]).stat().st_size
         self.running.append(job)
@@ -115,14 +133,13 @@ class RayPool:
         for job in jobs:
             job.ended = time.monotonic()
             job.outcomes = _outcomes(job)
+            _release(job)
             self.running.remove(job)
         return jobs
 
     def _room(self) -> int:
-        """Returns how many tasks fit on the nodes that are alive."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        needs = {name: number for name, number in self._needs.items() if number}
-        return sum(int(min(node.get(name, 0) // number for name, number in needs.items())) for node in nodes)
+        """Returns how many runs fit on the nodes that are alive."""
+        return self._hosts.room([node["Resources"] for node in ray.nodes() if node["Alive"]])
 
     def __enter__(self):
         return self
@@ -133,7 +150,15 @@ class RayPool:
             ray.cancel(task)  # which ends its process as a launch does that is interrupted
         if tasks:
             ray.wait(tasks, num_returns=len(tasks), timeout=GRACE + 5)
+        for job in self.running:
+            _release(job)
         self.running.clear()
+
+
+def _release(job):
+    """Gives the nodes back that were reserved for a job."""
+    if job.group is not None:
+        ray.util.remove_placement_group(job.group)
 
 
 def make_on_node(
@@ -143,17 +168,25 @@ def make_on_node(
     defaults: dict[str, str],
     threads: int,
     stalled: float,
+    group: PlacementGroup | None,
 ) -> list[Outcome]:
     """Makes runs side by side in a process on this node, and returns what became of each.
 
     Args:
       variables: of the environment, which the process is to have.
+      group: nodes of one run on several, of which this is the first.
     """
     context = ray.get_runtime_context()
     engine = {lease.ENGINE: f"ray job {context.get_job_id()} node {context.get_node_id()[:8]}"}
-    os.environ.update({**variables, **engine})
-    with Pool(1, command, defaults, threads, stalled) as pool:
-        job = pool.start(runs)
+    several = {} if group is None else ray_hosts.first_variables(len(group.bundle_specs))
+    os.environ.update({**variables, **engine, **several})
+    with contextlib.ExitStack() as ending, Pool(1, command, defaults, threads, stalled) as pool:
+        if os.environ.get("CUDA_VISIBLE_DEVICES"):  # Ray has chosen them, all for this task
+            pool.free = [Slot(slot.cores) for slot in pool.free]
+        job = pool.start(runs)  # which hands over what the others read
+        if group is not None:
+            variables = {**defaults, **variables, **engine, **several}
+            ending.enter_context(ray_hosts.others(group, runs, command, variables, threads))
         while not pool.finished():
             time.sleep(POLL)
     return [job.outcome(run) for run in runs]

@@ -39,6 +39,7 @@ FLOORS = {
         ["gpu.session gpu.bundle gpu.take"],
         ["slurm", "ray"],
         ["slurm_worker", "ray_pool"],
+        ["ray_hosts"],
         ["gpu.archives gpu.budget gpu.mps gpu.timed", "local verify"],
         ["preparation"],
         ["worker"],

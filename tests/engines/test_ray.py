@@ -12,6 +12,7 @@ pytest.importorskip("ray", reason="ray missing; pip install 'tx[ray]'")
 import ray
 
 from launch import ray as ray_launch
+from launch import ray_hosts
 
 ROOM = 80 << 20  # bytes of a node's object store, the least that Ray takes
 
@@ -52,6 +53,31 @@ def test_a_cluster_is_started_where_there_is_none(tmp_path, monkeypatch):
     assert (tmp_path / "table3@smoke" / "table.md").exists()
     with pytest.raises(ConnectionError):
         ray.init("auto")  # it ended with the launch
+
+
+def test_one_run_on_two_hosts(tmp_path):
+    arguments = sweep.arguments(tmp_path, sweep.ROWS[:1])
+    with cluster(2) as (made, _):
+        said = sweep.finished(
+            sweep.launched(
+                "launch.ray", *arguments, f"--address={made.address}", "--hosts=2", "--set=parallel.devices=0"
+            )
+        )
+    assert "1 done, 0 failed" in said
+    [folder] = sweep.run_folders(tmp_path)
+    [claim] = sweep.claims(folder)
+    assert claim["engine"].startswith("ray job ")
+    assert "jit over a mesh of 2 devices" in (folder / "log.txt").read_text()
+    assert (folder / "log.1.txt").exists()  # of the process on the other node, which writes nothing else
+
+
+@pytest.mark.parametrize(
+    ("nodes", "hosts", "runs"),
+    [([2, 2], 1, 4), ([2, 2], 2, 2), ([3, 1], 2, 1), ([5], 2, 0), ([1, 1, 1], 2, 1), ([2, 1, 1], 2, 2), ([], 2, 0)],
+)
+def test_how_many_runs_have_room_on_several_nodes_each(nodes, hosts, runs):
+    room = ray_hosts.Hosts(hosts, {"CPU": 2.0, "GPU": 0.0}).room([{"CPU": 2.0 * cores + 1} for cores in nodes])
+    assert room == runs
 
 
 def test_what_a_dead_node_leaves_is_made_on_another(tmp_path):
@@ -104,6 +130,7 @@ def test_what_no_node_has_is_one_line(tmp_path):
     [
         (["--cpus=0"], "--cpus must be above 0"),
         (["--gpus=-1"], "--gpus at least 0"),
+        (["--hosts=0"], "--hosts must be at least 1"),
         (["--address=127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
     ],
 )

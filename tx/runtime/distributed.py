@@ -28,9 +28,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from tx.errors import UserError
+from tx.runtime.environment import COORDINATOR, PROCESS, PROCESSES, VARIABLES
 from tx.runtime.signals import Interrupted
-
-COORDINATOR, PROCESSES, PROCESS = VARIABLES = ("TX_COORDINATOR", "TX_PROCESSES", "TX_PROCESS")
 
 PATIENCE = 30  # seconds that a process which fails waits for the others; then all of them are ended
 

@@ -9,6 +9,9 @@ import os
 from tx.errors import UserError
 from tx.runtime.determinism import DETERMINISTIC
 
+# Of a process that is one of several (`tx.runtime.distributed`).
+COORDINATOR, PROCESSES, PROCESS = VARIABLES = ("TX_COORDINATOR", "TX_PROCESSES", "TX_PROCESS")
+
 _USUAL = {  # settings of JAX, and what every result is made with
     "jax_enable_x64": False,
     "jax_default_matmul_precision": None,
