@@ -54,9 +54,9 @@ class Forecast:
       name: of the row.
       runs: how many there are to make, and how many are `done`.
       flops, tokens: of one run: its training's FLOPs, and its tokens on each side, padding included.
-      hours: of one run on the devices that it takes.
+      hours: of one run on the devices that it takes; None where no training was measured on such.
       memory: what it takes on each of its devices.
-      measured: where its hours come from.
+      measured: where its hours come from, or None.
       config: of the row.
     """
 
@@ -65,15 +65,15 @@ class Forecast:
     done: int
     flops: float
     tokens: float
-    hours: float
+    hours: float | None
     memory: Memory
-    measured: Measured
+    measured: Measured | None
     config: ConfigDict
 
     @property
     def small(self) -> bool:
         """Whether its steps are far smaller than those of what was measured."""
-        step = self.measured.step_flops
+        step = self.measured and self.measured.step_flops
         return bool(self.flops and step and self.flops / self.config.train.steps < SMALL * step)
 
 
@@ -84,7 +84,7 @@ def forecasts(
     mfu: float | None = None,
     memory: Callable[[ConfigDict], Memory] | None = None,
 ) -> list[Forecast]:
-    """Returns the forecast of every row, in the order of the runs; UserError as `devices.nearest`.
+    """Returns the forecast of every row, in the order of the runs.
 
     Args:
       per_run: devices that a run takes.
@@ -100,7 +100,9 @@ def forecasts(
 
 def _forecast(name, runs, device, per_run, mfu, memory):
     config, operations = runs[0].config, runs[0].flops
-    measured = devices.nearest(device, flops.training_flops(config) / config.train.steps, mfu)
+    measured = None
+    if mfu is not None or devices.measured(device):
+        measured = devices.nearest(device, flops.training_flops(config) / config.train.steps, mfu)
     done = sum(run.state.finished for run in runs)
     return Forecast(
         name,
@@ -108,7 +110,7 @@ def _forecast(name, runs, device, per_run, mfu, memory):
         done,
         operations,
         float(config.train.steps * config.data.batch_rows * config.data.row_length if operations else 0),
-        operations / (device.peak * measured.mfu * per_run) / 3600,
+        operations / (device.peak * measured.mfu * per_run) / 3600 if measured else None,
         memory(config),
         measured,
         config,

@@ -76,6 +76,14 @@ def test_a_run_on_all_tpus(capsys, tmp_path):
     assert float(eight[name][3]) == pytest.approx(wanted, rel=0.01)
 
 
+def test_where_nothing_was_measured_it_says_what_fits_all_the_same(capsys, tmp_path):
+    cells, lines = planned(capsys, tmp_path, "table3/b*@paper", "--device=v5e-8")
+    assert [(row[3], row[5]) for row in cells.values()] == [("?", "yes"), ("?", "yes")]
+    assert lines[0] == "in all: 2 runs, 1.06e+19 FLOPs on 8 v5e"
+    assert lines[1].startswith("note: hours are not known: no training was measured on v5e, only on h100; give --mfu")
+    assert "hours are of training" not in " ".join(lines)
+
+
 def test_what_is_done_is_not_made_again(capsys, tmp_path):
     fabricated.put(tmp_path, "table3/big@paper", 1)
     cells, lines = planned(capsys, tmp_path, "table3/b*@paper", "--device=h100", "--seeds=2")
@@ -99,7 +107,7 @@ def test_hours_are_those_of_the_longest_first():
     [
         (["--device=h1000"], "unknown device"),
         (["--device=v5e-0", "--mfu=0.3"], "unknown device"),
-        (["--device=v5e-8"], "no training was measured on v5e, only on h100; give --mfu"),
+        (["--device=v5e-8", "--price=2"], "no training was measured on v5e, only on h100; give --mfu"),
         (["--device=v5e-8", "--count=4", "--mfu=0.3"], "leave one out"),
         (["--device=h100", "--count=0"], "--per_run must be from 1 to the 0"),
         (["--device=h100", "--per_run=2"], "--per_run must be from 1 to the 1"),

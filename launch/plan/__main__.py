@@ -65,7 +65,8 @@ def table(rows: Sequence[Forecast], per_run: int, price: float | None) -> Table:
     for row in rows:
         cost = [f"{price * per_run * row.hours * row.runs:,.2f}"] if price is not None else []
         count = f"{row.runs}" + (f" ({row.done} done)" if row.done else "")
-        numbers = (count, f"{row.flops:.2e}", f"{row.tokens:.2e}", f"{row.hours:.3g}", _size(row.memory))
+        hours = "?" if row.hours is None else f"{row.hours:.3g}"
+        numbers = (count, f"{row.flops:.2e}", f"{row.tokens:.2e}", hours, _size(row.memory))
         made.add_row(row.name, *numbers, "yes" if row.memory.fits else "NO", *cost)
     return made
 
@@ -82,18 +83,19 @@ def notes(rows: Sequence[Forecast], device: Device, per_run: int) -> list[str]:
     """Returns where the numbers come from, and where they are not to be trusted, in lines."""
     found = [
         f"{one.mfu:.1%} of {device.peak / 1e12:g} TFLOP/s (MFU), from {one.source}: {one.what}"
-        for one in dict.fromkeys(row.measured for row in rows)
+        for one in dict.fromkeys(row.measured for row in rows if row.measured)
     ]
-    if per_run > 1:
+    if per_run > 1 and found:
         found.append(f"what {per_run} devices lose by waiting for one another is not in it")
-    for dtype, wanted in sorted({(row.config.model.dtype, row.measured.dtype) for row in rows}):
+    for dtype, wanted in sorted({(row.config.model.dtype, row.measured.dtype) for row in rows if row.measured}):
         if wanted not in ("", dtype):
             found.append(f"measured in {wanted}; {dtype} takes longer: --set model.dtype={wanted}")
     if chosen := dispatch.describe(row.config for row in rows for _ in range(row.runs)):
         found.append(f"updates in one call of the device: {chosen}")
     if small := sum(row.small for row in rows):
         found.append(f"{small} rows have steps far smaller than what was measured: they take longer than this says")
-    found.append("hours are of training alone")
+    if any(row.measured for row in rows):
+        found.append("hours are of training alone")
     if known := dict.fromkeys(row.memory.compiler for row in rows if row.memory.compiler):
         found.append(
             f"memory, and whether it fits, by the compiler's analysis of the training step: {', '.join(known)}"
@@ -104,25 +106,42 @@ def notes(rows: Sequence[Forecast], device: Device, per_run: int) -> list[str]:
     return found
 
 
+def _why_no_hours(args, device):
+    """Returns a line where hours cannot be told; UserError where a price was given for them."""
+    try:
+        devices.nearest(device, 1.0, args.mfu)
+    except UserError as error:
+        if args.price is not None:
+            raise
+        return [f"hours are not known: {error}"]
+    return []
+
+
+def _in_all(rows, device, count, per_run, price):
+    number, total = sum(row.runs for row in rows), sum(row.flops * row.runs for row in rows)
+    line, where = f"in all: {number} runs, {total:.2e} FLOPs", f" on {count} {device.name}"
+    if any(row.hours is None for row in rows):
+        return line + where
+    used, wall = sum(row.hours * row.runs for row in rows) * per_run, forecast.hours(rows, count // per_run)
+    cost = "" if price is None else f", {price * count * wall:,.2f} for all devices as long as that"
+    return f"{line}, {used:.1f} device hours, {wall:.1f} hours{where}{cost}"
+
+
 def show(args: argparse.Namespace, console: Console) -> None:
     """Prints the plan that parsed arguments ask for."""
     device, count, per_run = _counts(args)
     runs = [run for stage in tuning.stages(args) for run in stage.preview()]
     memory = functools.partial(forecast.analysed, device=device, per_run=per_run, tell=functools.partial(say, console))
+    unknown = _why_no_hours(args, device)
     rows = forecast.forecasts(runs, device, per_run, args.mfu, None if args.estimate else memory)
     console.print(table(rows, per_run, args.price))
-    total, used = sum(row.flops * row.runs for row in rows), sum(row.hours * row.runs for row in rows) * per_run
-    wall = forecast.hours(rows, count // per_run)
-    cost = "" if args.price is None else f", {args.price * count * wall:,.2f} for all devices as long as that"
-    number = sum(row.runs for row in rows)
-    line = f"in all: {number} runs, {total:.2e} FLOPs, {used:.1f} device hours, {wall:.1f} hours"
-    say(console, f"{line} on {count} {device.name}{cost}")
+    say(console, _in_all(rows, device, count, per_run, args.price))
     if too_large := [row.name for row in rows if not row.memory.fits]:
         say(
             console,
             f"{len(too_large)} rows do not fit {device.name}: more --per_run, train.micro_batches or train.remat",
         )
-    for line in notes(rows, device, per_run):
+    for line in [*unknown, *notes(rows, device, per_run)]:
         say(console, f"note: {line}")
 
 
