@@ -290,8 +290,12 @@ def _results(name: str, folders: list[pathlib.Path], abridged: bool) -> Results:
     registered = [variant.name for variant in sweep.variants]
     tried = sorted({point for asked in tunings for point in asked.points}.difference(registered))
 
+    @functools.cache
+    def resolved(place):  # of the points of a grid, which may be hundreds, all ask for one variant
+        return registry.resolve(sweep, sweep.variants[place], scale)
+
     def extra(name):
-        return _extra_row(sweep, scale, name, paths.get(name, {}), before, launched.rows.get(name), read_one)
+        return _extra_row(sweep, scale, name, paths.get(name, {}), before, launched.rows.get(name), read_one, resolved)
 
     rows = [
         _row(sweep, scale, one, paths[one.name], base, launched.rows.get(one.name), read_one) for one in sweep.variants
@@ -339,7 +343,7 @@ def _row(sweep, scale, variant, paths, base, asked, read_one):
     return Row(variant, registry.diff(config, base), runs, now, asked=asked)
 
 
-def _extra_row(sweep, scale, name, paths, before, asked, read_one):
+def _extra_row(sweep, scale, name, paths, before, asked, read_one, resolved):
     """Returns the row of a variant that is not registered: "base+num_heads=2" is `base` but for the fields it names.
 
     Where a launch says what it is, it is that. What another name means only its runs know, so that none is stale.
@@ -347,9 +351,9 @@ def _extra_row(sweep, scale, name, paths, before, asked, read_one):
     start, _, named_points = name.partition("+")
     start = asked.variant if asked else start
     named = {point.partition("=")[0] for point in named_points.split(",")}
-    registered = next((variant for variant in sweep.variants if variant.name == start), None)
-    launched = meaning.meaning(sweep, scale, registered, asked) if registered and asked else None
-    config = launched or (registry.resolve(sweep, registered, scale) if registered else None)
+    place = next((i for i, variant in enumerate(sweep.variants) if variant.name == start), None)
+    launched = meaning.meaning(sweep, scale, sweep.variants[place], asked) if place is not None and asked else None
+    config = launched or (resolved(place) if place is not None else None)
     now = meaning.fields(config, asked if launched else None) if config else None
     known = {*now, *components.known_fields()} if now else ()  # a point may choose components that the variant does not
     of_name = frozenset(field for field in known if any(named & {f, short(f)} for f in names_of(field)))
