@@ -79,6 +79,12 @@ def test_a_grid_of_one_field_is_an_axis_in_order(tmp_path):
     assert (records[8]["ppl_inside_noise_of_best"], records[1]["ppl_inside_noise_of_best"]) == (True, False)
 
 
+def test_the_points_of_a_grid_are_one_group(tmp_path):
+    table = fabricated.build(one_axis(tmp_path))
+    assert set(table.groups) == {"base"}
+    assert tables.to_latex(table).count("midrule") == 1
+
+
 def test_the_interval_of_the_best_is_students(tmp_path):
     """By hand: seeds spread by 0.02 nats in every point, so that the pooled spread is that, of 2 * 3 degrees."""
     found = launched(

@@ -11,12 +11,13 @@ import re
 import threading
 
 import pytest
+import test_grid
 from fabricated import fail, put, result_of
 
 from experiments import __main__ as command
 from experiments import registry, tuning
 from experiments.page import bundles, cells, curves, differences, labels, sentences, serve, write
-from experiments.report import results
+from experiments.report import results, verdicts
 from experiments.report.noise import Interval
 from launch import local
 
@@ -127,6 +128,72 @@ def test_a_launch_names_it_and_outlives_its_failure(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(bundles, "vega", broken)
     local.report([tmp_path / "table3@smoke"])
     assert capsys.readouterr().out.splitlines()[-1].startswith("note: no page: ValueError: no")
+
+
+def cells_of(text, table, column):
+    """The text of the cells of one column of a table of the page."""
+    one = text[text.index(f'<table id="{table}"') :]
+    rows = re.findall(r"<tr>(.*?)</tr>", one[: one.index("</table>")], re.DOTALL)
+    heads = re.findall(r"<th[^>]*>(.*?)</th>", rows[0])
+    lines = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows[1:]]
+    return [html.unescape(re.sub(r"<svg.*?</svg>|<[^>]*>", "", line[heads.index(column)])) for line in lines]
+
+
+def test_it_has_every_claim_with_its_verdict(tmp_path):
+    for seed in (1, 2, 3):
+        put(tmp_path, "table3/base@smoke", seed, ppl=5 + seed / 1000, bleu=30 + seed / 100)
+        put(tmp_path, "table3/A/h=1@smoke", seed, ppl=6 + seed / 1000, bleu=31 + seed / 100)
+    _, text = page_of(tmp_path)
+    (found,) = results.read([tmp_path])
+    judged = verdicts.judge(found)
+    told = dict(zip(cells_of(text, "claims-table", "claim"), cells_of(text, "claims-table", "verdict"), strict=True))
+    assert len(told) == len(judged) == 38
+    by_row = {claim: word for claim, word in told.items() if claim.startswith("A/h=1 ")}
+    assert list(by_row.values()) == ["supported", "contradicted"]  # a higher perplexity, as the paper's; a higher BLEU
+    assert all(claim.endswith("Table 3") for claim in told)
+    assert cells_of(text, "claims-table", "row")[:2] == ["A/h=1 > base", "A/h=1 < base"]
+    assert cells_of(text, "claims-table", "seeds")[0] == "3, 3"
+    assert [one["value"] for one in Elements(text).of("option")][:4] == ["", "supported", "contradicted", "undecided"]
+    assert "38 claims: 1 supported, 1 contradicted, 36 undecided." in text
+
+
+def test_a_sweep_without_claims_to_judge_has_no_table_of_them(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1)
+    assert "claims-table" not in [one.get("id") for one in Elements(page_of(tmp_path)[1]).of("table")]
+
+
+def test_a_grid_of_one_field_is_a_curve_with_its_best_point(tmp_path):
+    test_grid.one_axis(tmp_path)
+    _, text = page_of(tmp_path)
+    points = data_of(text)["grid 0 base: PPL"]
+    assert [(one["x"], one["best"], one["close"]) for one in points] == [
+        *((1, False, False), (2, False, False), (4, True, False), (8, False, True), (16, False, False))
+    ]
+    assert points[2]["mean"] - points[2]["low"] == pytest.approx(0.02, abs=1e-3)  # a standard deviation
+    assert points[2]["from"] < 5.0 < points[2]["to"]
+    assert cells_of(text, "grid-0", "h") == ["1", "2", "4", "8", "16"]
+    assert 'id="grid-1"' not in text
+
+
+def test_a_grid_of_two_fields_is_a_heat_map_and_a_table_either_way(tmp_path):
+    test_grid.two_axes(tmp_path)
+    _, text = page_of(tmp_path)
+    cells = {(one["down"], one["across"]): one for one in data_of(text)["grid 0 base: PPL"]}
+    assert len(cells) == 6
+    assert [place for place, one in cells.items() if one["best"]] == [("4", "0.0")]
+    assert cells["4", "0.0"]["value"] == pytest.approx(math.log(4.0), abs=1e-3)
+    assert cells_of(text, "grid-0", "N") == ["2", "3", "4"]
+    assert cells_of(text, "grid-1", "P_drop") == ["0.0", "0.1"]
+    hidden = [one["data-pivoted"] for one in Elements(text).of("div") if "hidden" in one]
+    assert hidden == ["N"]  # P_drop, of the fewest values, stands across till another is chosen
+
+
+def test_what_became_of_the_runs_is_seen_before_the_scores(tmp_path):
+    put(tmp_path, "table3/base@smoke", 1, ppl=math.inf)
+    _, text = page_of(tmp_path)
+    titles = re.findall(r"<th[^>]*>(.*?)</th>", text[text.index('id="results"') :])
+    assert titles.index("runs") < titles.index("PPL paper")
+    assert re.search(r'class="state done">done</span> <small>diverged</small>', text)
 
 
 def test_what_numbers_are_sorted_by():

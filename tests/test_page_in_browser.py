@@ -7,6 +7,7 @@ import threading
 
 import browser
 import pytest
+import test_grid
 from fabricated import put, result_of
 
 from experiments import registry
@@ -117,6 +118,54 @@ def test_rows_are_filtered_and_the_curves_follow(opened):
     opened.until(f"{LINES} === 2")
 
 
+@pytest.mark.parametrize("text", ["row-", "tabindex", "noise"])
+def test_what_cells_are_made_of_is_no_text_of_theirs(opened, text):
+    opened.run("document.querySelector('input[type=search]').focus()")
+    opened.type(text)
+    opened.until("document.querySelector('#results tbody').textContent === 'No matching records found'")
+
+
+def test_claims_are_filtered_by_verdict_and_by_what_they_say(opened):
+    lines = "[...document.querySelectorAll('#claims-table tbody tr')].filter(one => one.querySelector('.verdict'))"
+    every = opened.run(f"{lines}.length")
+    words = opened.run("[...document.querySelectorAll('[data-filter] option')].map(one => one.value)")
+    counts = []
+    for word in words[1:]:
+        opened.run("document.querySelector('[data-filter]').focus()")
+        opened.run(
+            f"{{const s = document.querySelector('[data-filter]'); s.value = '{word}';"
+            "s.dispatchEvent(new Event('change'))}"
+        )
+        opened.until(
+            f"{lines}.length && {lines}.every(one => one.querySelector('.verdict').textContent.startsWith('{word}'))"
+        )
+        counts.append(opened.run(f"{lines}.length"))
+    assert len(counts) > 1
+    assert sum(counts) == every == 38
+    opened.run(
+        "{const s = document.querySelector('[data-filter]'); s.value = ''; s.dispatchEvent(new Event('change'))}"
+    )
+    opened.run("document.querySelector('#claims input[type=search]').focus()")
+    opened.type('"A/h=1 has"')  # in quotes, since words are looked for apart
+    opened.until(f"{lines}.length === 2")
+    assert opened.run(f"{CELLS}.length") == 21  # the other table stays whole
+
+
+def test_a_grid_is_pivoted(page, tmp_path):
+    test_grid.two_axes(tmp_path)
+    (path,) = write.pages([tmp_path])
+    page.complaints.clear()
+    page.open(path.as_uri())
+    assert page.run("document.querySelectorAll('[data-chart^=grid] svg.marks').length") == 2
+    tables = "[...document.querySelectorAll('[data-pivoted]')]"
+    shown = f"{tables}.filter(one => one.offsetHeight).map(one => one.dataset.pivoted).join()"
+    assert page.run(shown) == "P_drop"
+    page.run("document.querySelector('[data-pivot]').focus()")
+    page.key("ArrowDown", 40)
+    page.until(f"{shown} === 'N'")
+    assert page.complaints == []
+
+
 def test_rows_are_switched_by_keyboard(opened):
     assert opened.run(LINES) == 5
     opened.run("document.querySelector('input[name=shown]').focus()")
@@ -167,6 +216,10 @@ def test_it_has_no_width_beyond_a_phone_s_and_prints_in_black(opened):
     assert opened.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert opened.run("getComputedStyle(document.querySelector('.bar rect')).fill") == "rgb(0, 0, 0)"
     assert opened.pdf().startswith(b"%PDF")
+    opened.screen(710, 1000, media="print")  # the width of A4 within its margins
+    opened.run("new Promise(requestAnimationFrame)")
+    ends = "[...document.querySelectorAll('table, .chart svg')].map(one => one.getBoundingClientRect().right)"
+    assert max(opened.run(ends)) <= 711
 
 
 def test_a_served_page_follows_its_runs_and_keeps_what_was_chosen(page, tmp_path):

@@ -56,6 +56,13 @@ const order = (sign) => (a, b) => {
 };
 DataTable.ext.type.order["number-or-text-asc"] = order(1);
 DataTable.ext.type.order["number-or-text-desc"] = order(-1);
+// What a cell says is searched, not the elements that it is made of.
+DataTable.ext.type.search["number-or-text"] = (data) => {
+  const cell = document.createElement("template"); // inert: nothing in it is loaded or run
+  cell.innerHTML = data;
+  for (const one of cell.content.querySelectorAll("svg")) one.remove();
+  return cell.content.textContent.trim();
+};
 
 function table(element) {
   const before = remembered.tables?.[element.id];
