@@ -1,15 +1,21 @@
 """Kernels for accelerators, interpreted, against plain JAX: values, gradients, odd sizes, padding, members."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
-from tx.kernels import cross_entropy, residual_norm
+from tx.kernels import bias, cross_entropy, elementwise, residual_norm
+from tx.kernels.update import update_elements
 from tx.model import prng
 from tx.model.loss import batch_loss
+from tx.training.optimizer import optimizer, optimizers, schedule, treats_elements_alone
 from tx.training.stacking import TracedHyperparameters
+from tx.training.step import init_state, make_train_step
 
 
 def close(found, wanted, tolerance=1e-5):
@@ -58,19 +64,101 @@ def rows_of(rows, width, dtype, kept, seed=0):
 def test_residual_norm(monkeypatch, rows, width, kept, dtype):
     monkeypatch.setattr(residual_norm, "FORWARD", 64)
     monkeypatch.setattr(residual_norm, "BACKWARD", 64)
-    monkeypatch.setattr(residual_norm, "PROGRAMS", 2)  # of several turns, the last of which has rows that are not there
+    monkeypatch.setattr(bias, "PROGRAMS", 2)  # of several turns, the last of which has rows that are not there
     *arrays, draw, upscale = rows_of(rows, width, dtype, kept)
     cotangent = jnp.asarray(np.random.default_rng(1).normal(size=(rows, width)), dtype)
 
-    def both(function):
-        out, pull = jax.vjp(lambda *given: function(*given, draw, upscale, prng.mix_bits, 1e-6), *arrays)
+    def both(function, *parts):
+        out, pull = jax.vjp(lambda *given: function(*given, draw, upscale, prng.mix_bits, 1e-6), *arrays, *parts)
         return out, pull(cotangent)
 
-    close(
-        both(residual_norm.add_and_normalise),
-        both(residual_norm.reference),
-        1e-5 if dtype == jnp.float32 else 2e-2,
+    wanted, tolerance = both(residual_norm.reference), 1e-5 if dtype == jnp.float32 else 2e-2
+    close(both(functools.partial(with_parts, None)), wanted, tolerance)
+    zeros = jnp.zeros((2, width), jnp.float32)
+    out, (*gradients, in_parts) = both(lambda *given: with_parts(given[4], *given[:4], *given[5:]), (zeros, zeros))
+    assert not any(np.asarray(gradient).any() for gradient in gradients[2:])
+    sums = bias.add_parts(in_parts)
+    close((out, (*gradients[:2], *sums)), wanted, tolerance)
+
+
+def with_parts(parts, x, y, scale, bias, *others):
+    return residual_norm.add_and_normalise(x, y, scale, bias, parts, *others)
+
+
+# Biases
+
+
+# Of several turns; and with programs beyond the rows.
+@pytest.mark.parametrize(("rows", "programs"), [(11, 2), pytest.param(3, 4, marks=pytest.mark.slow)])
+def test_biases(monkeypatch, rows, programs):
+    for name, value in {"PROGRAMS": programs, "ELEMENTS": 32, "COLUMNS": 16}.items():
+        monkeypatch.setattr(bias, name, value)
+    rng = np.random.default_rng(0)
+    widths = (24, 16, 5)  # several pieces, one, and a part of one
+    ys, cotangents = (
+        tuple(jnp.asarray(rng.normal(size=(rows, width)), jnp.bfloat16) for width in widths) for _ in "ab"
     )
+    offsets = tuple(jnp.asarray(rng.normal(size=width), jnp.bfloat16) for width in widths)
+    parts = tuple(jnp.zeros((programs, width), jnp.float32) for width in widths)
+
+    out, pull = jax.vjp(bias.add_biases, ys, offsets, parts)
+    d_ys, d_offsets, d_parts = pull(cotangents)
+    close(out, bias.reference_biases(ys, offsets))
+    close(d_ys, cotangents)
+    assert not any(np.asarray(each).any() for each in d_offsets)
+    close(bias.add_parts(d_parts), [d.astype(jnp.float32).sum(0) for d in cotangents])
+
+    out, pull = jax.vjp(bias.add_bias_and_rectify, ys[0], offsets[0], parts[0])
+    d_y, d_offset, d_parts = pull(cotangents[0])
+    wanted, plain = jax.vjp(bias.reference_rectified, ys[0], offsets[0])
+    close((out, d_y), (wanted, plain(cotangents[0])[0]))
+    assert not np.asarray(d_offset).any()
+    close(bias.add_parts([d_parts]), [d_y.astype(jnp.float32).sum(0)])
+
+
+# Updates
+
+
+def tree_of(rng, *shapes):
+    arrays = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    return {f"layer_{number}": {"x": array} for number, array in enumerate(arrays)}
+
+
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("adam", "lion", "sgd")]
+
+
+@pytest.mark.parametrize("name", ["adamw", *OTHERS])
+def test_updates(monkeypatch, name):
+    """Two updates by kernels are those of Optax, whatever decays, with a schedule; so are the gradients' norms."""
+    monkeypatch.setattr(elementwise, "TILE", 64)
+    monkeypatch.setattr(elementwise, "ARRAYS", 16)  # two items a kernel
+    decay = {"adam": {}, "adamw": {"optim__adamw__weight_decay": 0.1}}.get(name, {f"optim__{name}__weight_decay": 0.1})
+    config, rng = tiny.config(optim__optimizer=name, **decay), np.random.default_rng(0)
+    assert treats_elements_alone(config.optim)
+    shapes = ((7, 19), (64,), (3, 4, 5))
+    wanted = found = (params := tree_of(rng, *shapes), optimizer(config).init(params))
+    labels = [0, 1, 1]
+    for _ in range(2):
+        grads = tree_of(rng, *shapes)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer(config).update(grads, wanted[1], wanted[0])
+        wanted = optax.apply_updates(wanted[0], updates), state
+        *found, norms = jax.jit(
+            lambda *given: update_elements(optimizers.of(config.optim), schedule(config), *given, labels)
+        )(found[0], grads, found[1])
+        close(found, list(wanted))
+        of_each = [float(jnp.square(grads[f"layer_{number}"]["x"]).sum()) for number in range(len(shapes))]
+        np.testing.assert_allclose(norms, np.sqrt([of_each[0], of_each[1] + of_each[2]]), rtol=1e-5)
+
+
+def test_what_looks_beyond_an_element_is_left_to_optax():
+    for fields in ({"optim__optimizer": "muon"}, {"optim__optimizer": "adafactor"}, {"optim__clip_norm": 1.0}):
+        assert not treats_elements_alone(tiny.config(**fields).optim)
+
+
+def test_arrays_are_cast():
+    arrays = [jnp.arange(5.0) / 3, jnp.ones((3, 7))]
+    close(elementwise.cast(arrays, jnp.bfloat16), [array.astype(jnp.bfloat16) for array in arrays])
 
 
 # The whole model
@@ -117,3 +205,22 @@ def test_members_side_by_side_have_masks_of_their_own():
     for number in range(2):
         alone = loss_and_gradients(pallas, params, batch, keys[number])
         close(jax.tree.map(lambda leaf, number=number: leaf[number], together), alone, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{}, {"train__micro_batches": 2, "model__norm": "pre"}, {"optim__clip_norm": 1.0}])
+def test_a_step_with_kernels_is_one_without(fields):
+    """State and metrics after two updates, the second with momentum.
+
+    There is no dropout, whose keys differ; and no Adam, whose steps are as long where a gradient is nothing but
+    rounding, as that of the keys' biases is.
+    """
+    shared = {"model__norm": "post", "model__dropout": 0.0, "optim__optimizer": "sgd", "optim__sgd__momentum": 0.9}
+    plain, pallas, _, batch = two_and_a_batch(**shared | fields)
+    found = []
+    for config in (plain, pallas):
+        step, state = make_train_step(config), init_state(config)
+        for _ in range(2):
+            state, metrics = step(state, batch)
+        found.append((state, metrics))
+    close(found[1], found[0], 1e-4)

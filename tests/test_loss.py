@@ -88,7 +88,7 @@ def test_gradient_equals_autodiff_of_the_plain_loss(batch, smooth_over, chunk):
 
 def test_chunks_on_an_accelerator_hold_so_many_logits(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(backend, "LOSS_LOGITS", 1000)
+    monkeypatch.setattr(backend, "LOSS_LOGITS", {"xla": 1000})
     # (tokens, vocabulary): as few chunks as the limit allows, all of nearly one size.
     sizes = {(100, 10): 100, (101, 10): 51, (300, 10): 100, (7, 5000): 1}
     assert {shape: backend.loss_chunk(*shape) for shape in sizes} == sizes

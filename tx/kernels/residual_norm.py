@@ -12,20 +12,22 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, UInt32
 
+from tx.kernels import bias as biases
 from tx.runtime import backend
 
 FORWARD, BACKWARD = 4096, 2048  # elements that a program has in registers at a time, per array
-PROGRAMS = 256  # of the backward pass, at most: each has a sum of its own over its rows
 _WARPS = 4
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
-def add_and_normalise(x, y, scale, bias, draw, upscale, bits, epsilon):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7, 8))
+def add_and_normalise(x, y, scale, bias, parts, draw, upscale, bits, epsilon):
     """Returns LayerNorm(x + Dropout(y)) of rows, computed in float32, as wide as x.
 
     Args:
       x, y: (rows, d).
       scale, bias: (d,), the norm's.
+      parts: two arrays, whose cotangents add up to those of scale and bias, which then have none
+        (`tx.kernels.bias`); or None.
       draw: uint32 (3,): the two words of a key, and how many of 2^24 elements are kept.
       upscale: float32 (1,), what a kept element is multiplied by.
       bits: (index, low, high) -> 32 random bits of the element with that index (`tx.model.prng`).
@@ -33,10 +35,10 @@ def add_and_normalise(x, y, scale, bias, draw, upscale, bits, epsilon):
 
     Off a GPU the kernels are interpreted, for tests.
     """
-    return _forward(x, y, scale, bias, draw, upscale, bits, epsilon)[0]
+    return _forward(x, y, scale, bias, parts, draw, upscale, bits, epsilon)[0]
 
 
-def _forward(x, y, scale, bias, draw, upscale, bits, epsilon):
+def _forward(x, y, scale, bias, parts, draw, upscale, bits, epsilon):
     rows, width = x.shape
     tile = _tile(FORWARD, width)
     row = pl.BlockSpec((tile, width), lambda i: (i, 0))
@@ -50,15 +52,14 @@ def _forward(x, y, scale, bias, draw, upscale, bits, epsilon):
         interpret=backend.on_cpu(),
         name="add_and_normalise",
     )(x, y, scale, bias, draw, upscale)
-    return out, (x, y, scale, draw, upscale)
+    return out, (x, y, scale, parts is not None, draw, upscale)
 
 
 def _backward(bits, epsilon, residuals, d_out):
-    x, y, scale, draw, upscale = residuals
+    x, y, scale, in_parts, draw, upscale = residuals
     rows, width = x.shape
     tile = _tile(BACKWARD, width)
-    turns = pl.cdiv(rows, PROGRAMS * tile)
-    programs = pl.cdiv(rows, turns * tile)
+    turns = pl.cdiv(rows, biases.PROGRAMS * tile)
     row = pl.BlockSpec((turns * tile, width), lambda i: (i, 0))
     of_program = pl.BlockSpec((None, width), lambda i: (i, 0))
     d_x, d_y, *sums = pl.pallas_call(
@@ -66,17 +67,18 @@ def _backward(bits, epsilon, residuals, d_out):
         out_shape=(
             jax.ShapeDtypeStruct(x.shape, x.dtype),
             jax.ShapeDtypeStruct(y.shape, y.dtype),
-            *[jax.ShapeDtypeStruct((programs, width), jnp.float32)] * 2,
+            *[jax.ShapeDtypeStruct((biases.PROGRAMS, width), jnp.float32)] * 2,
         ),
-        grid=(programs,),
+        grid=(biases.PROGRAMS,),
         in_specs=[row, row, row, *_vectors(width, 1), *_drawn()],
         out_specs=(row, row, of_program, of_program),
         compiler_params=triton.CompilerParams(num_warps=_WARPS),
         interpret=backend.on_cpu(),
         name="add_and_normalise_backward",
     )(x, y, d_out, scale, draw, upscale)
-    d_scale, d_bias = (each.sum(0) for each in sums)
-    return d_x, d_y, d_scale, d_bias, None, None
+    if in_parts:
+        return d_x, d_y, None, None, tuple(sums), None, None
+    return d_x, d_y, *(each.sum(0) for each in sums), None, None, None
 
 
 add_and_normalise.defvjp(_forward, _backward)

@@ -40,7 +40,7 @@ class Rectified(FeedForward):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        return self.narrow(nn.relu(self.wide("inner")(x)), train)
+        return self.narrow(self.wide("inner").rectified(x), train)
 
 
 @feed_forwards.register("gelu")

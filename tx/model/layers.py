@@ -9,7 +9,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, UInt32
 
+from tx.kernels.bias import add_bias_and_rectify, add_biases
 from tx.kernels.residual_norm import add_and_normalise
+from tx.model.kernel_params import parts_of
 from tx.model.norms import EPSILON, LayerNorm, norms
 from tx.model.prng import mix_bits, random_bits
 from tx.registry import Configured
@@ -37,9 +39,24 @@ class Dense(nn.Module):
     def setup(self):
         self.kernel = self.param("kernel", unit_scaling, (self.inputs, self.outputs))
         self.offset = self.param("bias", nn.initializers.zeros, (self.outputs,)) if self.bias else None
+        self.parts = parts_of(self, "bias")
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         return dense((self,), x)
+
+    def rectified(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """Returns max(0, x W + b)."""
+        if self.parts is None:
+            return nn.relu(self(x))
+        return add_bias_and_rectify(*self.apart(x), self.parts).reshape(*x.shape[:-1], -1)
+
+    def apart(
+        self, x: Float[Array, "*batch inputs"]
+    ) -> tuple[Float[Array, "tokens outputs"], Float[Array, " outputs"]]:
+        """Returns (x W of rows, b), for kernels that put them together."""
+        dtype = jnp.dtype(self.dtype)
+        rows = x.reshape(-1, x.shape[-1]).astype(dtype)
+        return _product(rows, self.kernel.astype(dtype)), self.offset.astype(dtype)
 
 
 def dense(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
@@ -47,6 +64,8 @@ def dense(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> Float[A
 
     The product is two-dimensional: the backward pass of a three-dimensional one is several times slower on a CPU.
     """
+    if len(parts) == 1 and parts[0].parts is not None:
+        return dense_each(parts, x)[0]
     kernel = jnp.concatenate([part.kernel for part in parts], axis=1) if len(parts) > 1 else parts[0].kernel
     dtype = jnp.dtype(parts[0].dtype)
     y = _product(x.reshape(-1, x.shape[-1]).astype(dtype), kernel.astype(dtype))
@@ -60,6 +79,10 @@ def dense_each(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> li
 
     As one matrix product, whose result is cut, or one by one (`tx.runtime.backend.joins_projections`).
     """
+    if all(part.parts is not None for part in parts):
+        ys, biases = zip(*(part.apart(x) for part in parts), strict=True)
+        ys = add_biases(ys, biases, tuple(part.parts for part in parts))
+        return [y.reshape(*x.shape[:-1], -1) for y in ys]
     if not backend.joins_projections():
         return [dense((part,), x) for part in parts]
     ends = np.cumsum([part.outputs for part in parts])[:-1]
@@ -143,8 +166,10 @@ class Residual(nn.Module):
         if train and self.kernels == "pallas" and self.norm == "post" and self.residual and isinstance(norm, LayerNorm):
             scale, bias = norm.scale_and_bias(x.shape[-1])
             rows = (part.reshape(-1, x.shape[-1]) for part in (x, sublayer(x)))
+            parts = tuple(parts_of(norm, name) for name in ("scale", "bias"))
+            parts = None if None in parts else parts
             drawn = Dropout(self.dropout).draw()
-            return add_and_normalise(*rows, scale, bias, *drawn, mix_bits, EPSILON).reshape(x.shape)
+            return add_and_normalise(*rows, scale, bias, parts, *drawn, mix_bits, EPSILON).reshape(x.shape)
         y = Dropout(self.dropout)(sublayer(norm(x) if self.norm == "pre" else x), train=train)
         y = x + y if self.residual else y
         return norm(y) if self.norm == "post" else y

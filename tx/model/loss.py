@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from tx.kernels.cross_entropy import cross_entropy_with_gradient
+from tx.model.kernel_params import PARTS
 from tx.model.losses import Labels, losses
 from tx.model.transformer import Transformer, projection
 from tx.runtime.backend import loss_chunk
@@ -60,7 +61,7 @@ def cross_entropy(
 
     `kernels` "pallas" makes the loss and its gradient in one kernel (tx/kernels/cross_entropy.py).
     """
-    chunk = chunk or loss_chunk(hidden.shape[0] // parts, table.shape[0])
+    chunk = chunk or loss_chunk(hidden.shape[0] // parts, table.shape[0], kernels)
     low, peak, entropy = smoothing(label_smoothing, table.shape[0], smooth_over)
     count = jnp.maximum((targets != 0).sum(), 1).astype(jnp.float32)
 
@@ -218,6 +219,7 @@ def batch_loss(
     rng: jax.Array | None = None,
     parts: int = 1,
     source: jax.Array | None = None,
+    vectors: dict | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (loss, negative log-likelihood), means over the batch's target tokens.
 
@@ -230,12 +232,13 @@ def batch_loss(
       rng: of the dropout; not used without them.
       parts: how many equal parts of the batch lie on different devices.
       source: what the encoder's output is multiplied by, as in `Transformer.hidden`.
+      vectors: what the gradients of vectors are to come as (`tx.model.kernel_params.prepare`).
     """
     model = dict(config.model)
     if hyperparameters is not None:
         model |= {name: getattr(hyperparameters, name) for name in model if "dropout" in name and model[name] > 0}
     hidden = Transformer(**model).apply(
-        {"params": params},
+        {"params": params} if vectors is None else {"params": params, PARTS: vectors},
         **batch,
         source=source,
         train=hyperparameters is not None,

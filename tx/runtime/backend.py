@@ -164,14 +164,14 @@ def computes_keys_apart() -> bool:
 
 LOSS_CHUNK = 512  # tokens whose logits exist at a time, on a CPU
 # Logits that exist at a time elsewhere: each chunk reads and writes the gradient of the whole table once more.
-LOSS_LOGITS = 2**28
+LOSS_LOGITS = {"xla": 2**28, "pallas": 2**30}  # by model.kernels: those of pallas write them once, in 2 bytes each
 
 
-def loss_chunk(tokens: int, vocabulary: int) -> int:
+def loss_chunk(tokens: int, vocabulary: int, kernels: str = "xla") -> int:
     """Returns how many of the tokens to compute logits of at a time; elsewhere than on a CPU in parts of one size."""
     if on_cpu():
         return LOSS_CHUNK
-    return max(1, -(-tokens // -(-tokens * vocabulary // LOSS_LOGITS)))
+    return max(1, -(-tokens // -(-tokens * vocabulary // LOSS_LOGITS[kernels])))
 
 
 # Training.

@@ -163,6 +163,14 @@ def _hidden_or_other(params):
     return jax.tree_util.tree_map_with_path(label, params)
 
 
+_OF_ELEMENTS = ("adam", "adamw", "lion", "sgd")
+
+
+def treats_elements_alone(optim: ConfigDict) -> bool:
+    """Returns whether the optimizer does to each element what depends on no other (`tx.kernels.update`)."""
+    return optim.optimizer in _OF_ELEMENTS and not optim.clip_norm
+
+
 def optimizer(config: ConfigDict, lr_factor: Any = None, warmup_steps: Any = None) -> optax.GradientTransformation:
     """Returns the optimizer that `config.optim` chooses under `schedule`, whose arguments these are.
 

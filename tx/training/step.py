@@ -12,13 +12,14 @@ import optax
 from ml_collections import ConfigDict
 
 from tx.data.packing import Batch
-from tx.model import prng
+from tx.kernels.update import update_elements
+from tx.model import kernel_params, prng
 from tx.model.loss import batch_loss, count_targets
 from tx.model.transformer import init_params
 from tx.runtime import backend
 from tx.runtime.trees import stack
 from tx.training.averaging import update_average
-from tx.training.optimizer import optimizer
+from tx.training.optimizer import optimizer, optimizers, schedule, treats_elements_alone
 from tx.training.stacking import TracedHyperparameters
 
 
@@ -83,43 +84,56 @@ def train_step(
         tokens = jax.lax.psum(tokens, axis)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def weighted_loss(params, rows, rng):
+    def weighted_loss(given, rows, rng):
         """The rows' mean loss times their share of the batch's target tokens: these add up to the batch's mean."""
-        means = batch_loss(config, params, rows, hyperparameters, rng, parts)
+        params, vectors = given
+        means = batch_loss(config, params, rows, hyperparameters, rng, parts, vectors=vectors)
         loss, nll = (count_targets(rows) / jnp.maximum(tokens, 1.0) * mean for mean in means)
         return loss, nll
 
-    count = config.train.micro_batches
+    by_kernels, count = config.model.kernels == "pallas", config.train.micro_batches
+    given = kernel_params.prepare(state.params, config.model.dtype) if by_kernels else (state.params, None)
     if count == 1:
-        sums = weighted_loss(state.params, batch, rng)
+        sums = weighted_loss(given, batch, rng)
     else:
         # Every count-th row: so each device keeps the rows that it has.
         rows = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def add(sums, piece):
             rows, index = piece
-            return jax.tree.map(jnp.add, sums, weighted_loss(state.params, rows, jax.random.fold_in(rng, index))), None
+            more = weighted_loss(given, rows, jax.random.fold_in(rng, index))
+            return jax.tree.map(lambda total, part: total + part.astype(total.dtype), sums, more), None
 
         zero = jnp.zeros((), jnp.float32)
-        start = ((zero, zero), jax.tree.map(jnp.zeros_like, state.params))
+        start = ((zero, zero), jax.tree.map(jnp.zeros_like, (state.params, given[1])))
         sums, _ = jax.lax.scan(add, start, (rows, jnp.arange(count)))
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
-    (value, nll), grads = sums
-    after = _updated(config, state, grads, hyperparameters)
-    norms = jnp.stack([optax.tree.norm(grads[layer]) for layer in layers(grads)])
+    (value, nll), (grads, vectors) = sums
+    if by_kernels:
+        grads = kernel_params.gather(grads, vectors)
+    after, norms = _updated(config, state, grads, hyperparameters)
     metrics = {"loss": value, "nll": nll, "grad_norm": jnp.linalg.norm(norms), "layer_grad_norms": norms}
     return after, metrics
 
 
-def _updated(config, state, grads, hyperparameters) -> TrainState:
-    """Returns the state after an update along gradients, and a step of the average."""
-    chosen = optimizer(config, hyperparameters.lr_factor, hyperparameters.warmup_steps)
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
-        updates, opt_state = chosen.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+def _updated(config, state, grads, hyperparameters) -> tuple[TrainState, jax.Array]:
+    """Returns the state after an update along gradients and a step of the average, and the norms of `layers`."""
+    varied = (config, hyperparameters.lr_factor, hyperparameters.warmup_steps)
+    if config.model.kernels == "pallas" and treats_elements_alone(config.optim):
+        names = layers(state.params)
+        labels = [names.index(path[0].key) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
+        params, opt_state, norms = update_elements(
+            optimizers.of(config.optim), schedule(*varied), state.params, grads, state.opt_state, labels
+        )
+    else:
+        grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
+            updates, opt_state = optimizer(*varied).update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        norms = jnp.stack([optax.tree.norm(grads[layer]) for layer in layers(grads)])
     ema = update_average(state.ema, params, config.train.ema, state.step + 1) if config.train.ema else None
-    return TrainState(state.step + 1, params, opt_state, ema)
+    return TrainState(state.step + 1, params, opt_state, ema), norms
 
 
 def _key(config, seed):
