@@ -9,10 +9,11 @@ import optax
 import pytest
 import tiny
 
-from tx.kernels import bias, cross_entropy, elementwise, residual_norm
+from tx.kernels import bias, cross_entropy, elementwise, norm, residual_norm
 from tx.kernels.update import update_elements
 from tx.model import prng
 from tx.model.loss import batch_loss
+from tx.runtime.trees import stack
 from tx.training.optimizer import optimizer, optimizers, schedule, treats_elements_alone
 from tx.training.stacking import TracedHyperparameters
 from tx.training.step import init_state, make_train_step
@@ -79,6 +80,19 @@ def test_residual_norm(monkeypatch, rows, width, kept, dtype):
     assert not any(np.asarray(gradient).any() for gradient in gradients[2:])
     sums = bias.add_parts(in_parts)
     close((out, (*gradients[:2], *sums)), wanted, tolerance)
+
+
+def test_norm(monkeypatch):
+    monkeypatch.setattr(norm, "FORWARD", 64)
+    monkeypatch.setattr(norm, "BACKWARD", 64)
+    monkeypatch.setattr(bias, "PROGRAMS", 2)
+    x, cotangent, scale, offset, *_ = rows_of(11, 24, jnp.float32, 1.0)
+    zeros = jnp.zeros((2, 24), jnp.float32)
+    out, pull = jax.vjp(lambda *given: norm.normalise(*given, 1e-6), x, scale, offset, (zeros, zeros))
+    wanted, plain = jax.vjp(lambda *given: norm.reference(*given, 1e-6), x, scale, offset)
+    d_x, *nothing, in_parts = pull(cotangent)
+    assert not any(np.asarray(gradient).any() for gradient in nothing)
+    close((out, (d_x, *bias.add_parts(in_parts))), (wanted, plain(cotangent)))
 
 
 def with_parts(parts, x, y, scale, bias, *others):
@@ -224,3 +238,15 @@ def test_a_step_with_kernels_is_one_without(fields):
             state, metrics = step(state, batch)
         found.append((state, metrics))
     close(found[1], found[0], 1e-4)
+
+
+@pytest.mark.slow
+def test_members_side_by_side_are_updated_as_alone():
+    fields = {"model__norm": "pre", "model__dropout": 0.3, "optim__optimizer": "sgd"}
+    *_, batch = two_and_a_batch(**fields)
+    configs = [tiny.config(model__num_layers=1, model__kernels="pallas", train__seed=seed, **fields) for seed in (1, 2)]
+    states = [init_state(config) for config in configs]
+    together = make_train_step(*configs)(stack(states), stack([batch, batch]))
+    for number, config in enumerate(configs):
+        alone = make_train_step(config)(init_state(config), batch)
+        close(jax.tree.map(lambda leaf, number=number: leaf[number], together), alone, 1e-4)

@@ -40,13 +40,13 @@ def add_and_normalise(x, y, scale, bias, parts, draw, upscale, bits, epsilon):
 
 def _forward(x, y, scale, bias, parts, draw, upscale, bits, epsilon):
     rows, width = x.shape
-    tile = _tile(FORWARD, width)
+    tile = tile_of(FORWARD, width)
     row = pl.BlockSpec((tile, width), lambda i: (i, 0))
     out = pl.pallas_call(
-        functools.partial(_forward_kernel, _Tile(tile, rows, width, bits, epsilon)),
+        functools.partial(_forward_kernel, Tile(tile, rows, width, bits, epsilon)),
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
         grid=(pl.cdiv(rows, tile),),
-        in_specs=[row, row, *_vectors(width, 2), *_drawn()],
+        in_specs=[row, row, *vectors(width, 2), *_drawn()],
         out_specs=row,
         compiler_params=triton.CompilerParams(num_warps=_WARPS),
         interpret=backend.on_cpu(),
@@ -58,19 +58,19 @@ def _forward(x, y, scale, bias, parts, draw, upscale, bits, epsilon):
 def _backward(bits, epsilon, residuals, d_out):
     x, y, scale, in_parts, draw, upscale = residuals
     rows, width = x.shape
-    tile = _tile(BACKWARD, width)
+    tile = tile_of(BACKWARD, width)
     turns = pl.cdiv(rows, biases.PROGRAMS * tile)
     row = pl.BlockSpec((turns * tile, width), lambda i: (i, 0))
     of_program = pl.BlockSpec((None, width), lambda i: (i, 0))
     d_x, d_y, *sums = pl.pallas_call(
-        functools.partial(_backward_kernel, _Tile(tile, rows, width, bits, epsilon), turns),
+        functools.partial(_backward_kernel, Tile(tile, rows, width, bits, epsilon), turns),
         out_shape=(
             jax.ShapeDtypeStruct(x.shape, x.dtype),
             jax.ShapeDtypeStruct(y.shape, y.dtype),
             *[jax.ShapeDtypeStruct((biases.PROGRAMS, width), jnp.float32)] * 2,
         ),
         grid=(biases.PROGRAMS,),
-        in_specs=[row, row, row, *_vectors(width, 1), *_drawn()],
+        in_specs=[row, row, row, *vectors(width, 1), *_drawn()],
         out_specs=(row, row, of_program, of_program),
         compiler_params=triton.CompilerParams(num_warps=_WARPS),
         interpret=backend.on_cpu(),
@@ -84,11 +84,13 @@ def _backward(bits, epsilon, residuals, d_out):
 add_and_normalise.defvjp(_forward, _backward)
 
 
-def _tile(elements, width):
+def tile_of(elements: int, width: int) -> int:
+    """Returns how many rows hold so many elements, each of them padded to a power of two."""
     return max(1, elements // pl.next_power_of_2(width))
 
 
-def _vectors(width, count):
+def vectors(width: int, count: int) -> list[pl.BlockSpec]:
+    """Returns the specifications of so many vectors, of which every program sees all."""
     return [pl.BlockSpec((width,), lambda i: (0,))] * count
 
 
@@ -96,7 +98,7 @@ def _drawn():
     return [pl.BlockSpec((3,), lambda i: (0,)), pl.BlockSpec((1,), lambda i: (0,))]
 
 
-class _Tile:
+class Tile:
     """Some rows of the arrays, padded to a power of two: what is beyond them is masked."""
 
     def __init__(self, tile, rows, width, bits, epsilon):
@@ -112,17 +114,21 @@ class _Tile:
         return self
 
     def read(self, ref, first):
+        """Returns the rows from `first` on of what the program sees, float32; zeros beyond them."""
         read = triton.load(ref.at[self._place(first)], mask=self._there, other=jnp.zeros((), ref.dtype))
         return read.astype(jnp.float32)
 
     def write(self, ref, first, values):
+        """Writes rows to where `read` would find them."""
         triton.store(ref.at[self._place(first)], values.astype(ref.dtype), mask=self._there)
 
     def vector(self, ref):
+        """Returns a vector of the width, as a row; zeros beyond it."""
         columns = jax.lax.broadcasted_iota(jnp.int32, (self._padded,), 0)
         return triton.load(ref.at[pl.ds(0, self._padded)], mask=columns < self.width, other=jnp.float32(0.0))[None, :]
 
     def write_vector(self, ref, values):
+        """Writes a vector of the width."""
         columns = jax.lax.broadcasted_iota(jnp.int32, (self._padded,), 0)
         triton.store(ref.at[pl.ds(0, self._padded)], values, mask=columns < self.width)
 
@@ -140,7 +146,12 @@ class _Tile:
         spread = jax.lax.rsqrt(self.mean(centred * centred) + self._epsilon)
         return centred * spread, spread
 
+    def gradient(self, normalised, spread, d):
+        """Returns the gradient by what was normalised; of what was, d."""
+        return spread * (d - self.mean(d) - normalised * self.mean(d * normalised))
+
     def mean(self, values):
+        """Returns the mean of each row; beyond the width are zeros."""
         return values.sum(-1, keepdims=True) / self.width
 
 
@@ -160,8 +171,7 @@ def _backward_kernel(tile, turns, x, y, d_out, scale, draw, upscale, d_x, d_y, d
         keep, d = rows.keep(draw), rows.read(d_out, first)
         total = rows.read(x, first) + jnp.where(keep, rows.read(y, first) * upscale[0], 0.0)
         normalised, spread = rows.normalised(total)
-        by_scale = d * rows.vector(scale)
-        d_total = spread * (by_scale - rows.mean(by_scale) - normalised * rows.mean(by_scale * normalised))
+        d_total = rows.gradient(normalised, spread, d * rows.vector(scale))
         rows.write(d_x, first, d_total)
         rows.write(d_y, first, jnp.where(keep, d_total * upscale[0], 0.0))
         return so_far[0] + (d * normalised).sum(0), so_far[1] + d.sum(0)

@@ -4,6 +4,7 @@ Each kernel runs Optax's own transformation on a tile of a parameter, its gradie
 and moments where they lay. State, checkpoints and everything else keep seeing trees.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,42 +36,13 @@ def update_elements(
       labels: of each parameter, in the tree's order, from 0.
     """
     leaves, structure = jax.tree.flatten(params)
-    parts, whole = jax.tree.flatten(opt_state, is_leaf=lambda part: jax.tree.structure(part) == structure)
-    is_tree = [jax.tree.structure(part) == structure for part in parts]
-    moments = [jax.tree.leaves(part) for part, tree in zip(parts, is_tree, strict=True) if tree]
-    numbers = [part for part, tree in zip(parts, is_tree, strict=True) if not tree]
-
-    def joined(of_trees, of_numbers):
-        """The state, of which each tree and each number is the next of these."""
-        trees, single = iter(of_trees), iter(of_numbers)
-        return jax.tree.unflatten(whole, [next(trees if tree else single) for tree in is_tree])
-
-    # Of no parameters at all: that leaves the new numbers, and the rates that the schedule gave.
-    rates = []
-
-    def recorded(count):
-        rates.append(jnp.asarray(rate(count), jnp.float32))
-        return rates[-1]
-
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
-        _, after = make(recorded).update({}, joined([{}] * len(moments), numbers), {})
-    new_numbers = jax.tree.leaves(after)
-
-    def of_elements(param, grad, *others):
-        """New parameter and moments, from all that there is of one tile."""
-        trees, shared = [{"": each} for each in others[: len(moments)]], others[len(moments) :]
-        given = iter(shared[len(numbers) :])
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = make(lambda count: next(given)).update(
-                {"": grad}, joined(trees, shared[: len(numbers)]), {"": param}
-            )
-            made = optax.apply_updates({"": param}, updates)[""]
-        kept = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, dict))
-        return made, *(part[""] for part in kept if isinstance(part, dict))
+    split = _Split(opt_state, structure)
+    moments, (rates, new_numbers) = split.moments, _after(make, rate, split)
+    of_elements = functools.partial(_of_elements, make, split)
 
     def traced(dimensions):
         tile = jax.ShapeDtypeStruct((1,) * (dimensions - 1) + (elementwise.TILE,), jnp.float32)
-        return jax.make_jaxpr(of_elements)(*[tile] * (2 + len(moments)), *numbers, *rates)
+        return jax.make_jaxpr(of_elements)(*[tile] * (2 + len(moments)), *split.numbers, *rates)
 
     programs = {dimensions: traced(dimensions) for dimensions in {leaf.ndim for leaf in leaves}}
 
@@ -82,18 +54,59 @@ def update_elements(
         made = _run(program, *arrays, *others[len(moments) :])
         return tuple(each.reshape(param.shape) for each in made), (grad * grad).sum()
 
-    items = list(zip(leaves, jax.tree.leaves(grads), *moments, strict=True))
     made, squares = elementwise.map_elements(
         of_tile,
-        items,
-        [*numbers, *rates],
+        list(zip(leaves, jax.tree.leaves(grads), *moments, strict=True)),
+        [*split.numbers, *rates],
         dtypes=[each.dtype for each in (leaves[0], *(moment[0] for moment in moments))],
         in_place={0: 0} | {2 + number: 1 + number for number in range(len(moments))},
         name="update",
     )
-    new, *new_moments = ([each[place] for each in made] for place in range(1 + len(moments)))
-    trees = [jax.tree.unflatten(structure, moment) for moment in new_moments]
-    return jax.tree.unflatten(structure, new), joined(trees, new_numbers), _norms(squares, labels)
+    new, *new_moments = (jax.tree.unflatten(structure, arrays) for arrays in zip(*made, strict=True))
+    return new, split.joined(new_moments, new_numbers), _norms(squares, labels)
+
+
+class _Split:
+    """The state of an optimizer, taken apart: its trees of the parameters' structure, as leaves, and its numbers."""
+
+    def __init__(self, opt_state, structure):
+        def is_tree(part):
+            return jax.tree.structure(part) == structure
+
+        parts, self._whole = jax.tree.flatten(opt_state, is_leaf=is_tree)
+        self._are_trees = [is_tree(part) for part in parts]
+        self.moments = [jax.tree.leaves(part) for part in parts if is_tree(part)]
+        self.numbers = [part for part in parts if not is_tree(part)]
+
+    def joined(self, trees, numbers):
+        """Returns the state with these instead, in this order."""
+        trees, numbers = iter(trees), iter(numbers)
+        return jax.tree.unflatten(self._whole, [next(trees if is_tree else numbers) for is_tree in self._are_trees])
+
+
+def _after(make, rate, split):
+    """Returns the rates that the schedule gives in an update, and the state's numbers after it."""
+    rates = []
+
+    def recorded(count):
+        rates.append(jnp.asarray(rate(count), jnp.float32))
+        return rates[-1]
+
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 in its bias correction
+        _, after = make(recorded).update({}, split.joined([{}] * len(split.moments), split.numbers), {})
+    return rates, jax.tree.leaves(after)
+
+
+def _of_elements(make, split, param, grad, *others):
+    """Returns new parameter and moments, from those of some elements, the state's numbers and the rates."""
+    moments, numbers = others[: len(split.moments)], others[len(split.moments) :]
+    state = split.joined([{"": each} for each in moments], numbers)
+    rates = iter(numbers[len(split.numbers) :])
+    with jax.numpy_dtype_promotion("standard"):
+        updates, state = make(lambda count: next(rates)).update({"": grad}, state, {"": param})
+        made = optax.apply_updates({"": param}, updates)[""]
+    kept = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, dict))
+    return made, *(part[""] for part in kept if isinstance(part, dict))
 
 
 def _run(program, *arguments):

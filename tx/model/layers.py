@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, UInt32
 
 from tx.kernels.bias import add_bias_and_rectify, add_biases
+from tx.kernels.norm import normalise
 from tx.kernels.residual_norm import add_and_normalise
 from tx.model.kernel_params import parts_of
 from tx.model.norms import EPSILON, LayerNorm, norms
@@ -149,7 +150,8 @@ class Residual(nn.Module):
 
     norm: "post" for Norm(x + Dropout(f(x))), the paper's; "pre" for x + Dropout(f(Norm(x))); "none" for
     x + Dropout(f(x)). Without `residual` there is no x in the sum. With `kernels` "pallas" post-norm's LayerNorm is one
-    kernel with the sum and the dropout before it while training (tx/kernels/residual_norm.py).
+    kernel with the sum and the dropout before it while training (tx/kernels/residual_norm.py), pre-norm's one by itself
+    (tx/kernels/norm.py).
     """
 
     norm: str
@@ -163,13 +165,21 @@ class Residual(nn.Module):
         self, x: Float[Array, "b n d"], sublayer: Callable[[Array], Array], *, train: bool
     ) -> Float[Array, "b n d"]:
         norm = (lambda y: y) if self.norm == "none" else norms[self.normalization](name="norm")
-        if train and self.kernels == "pallas" and self.norm == "post" and self.residual and isinstance(norm, LayerNorm):
-            scale, bias = norm.scale_and_bias(x.shape[-1])
+        by_kernel = train and self.kernels == "pallas" and isinstance(norm, LayerNorm)
+        if by_kernel and self.norm == "post" and self.residual:
             rows = (part.reshape(-1, x.shape[-1]) for part in (x, sublayer(x)))
-            parts = tuple(parts_of(norm, name) for name in ("scale", "bias"))
-            parts = None if None in parts else parts
             drawn = Dropout(self.dropout).draw()
-            return add_and_normalise(*rows, scale, bias, parts, *drawn, mix_bits, EPSILON).reshape(x.shape)
-        y = Dropout(self.dropout)(sublayer(norm(x) if self.norm == "pre" else x), train=train)
+            return add_and_normalise(*rows, *_of_norm(norm, x), *drawn, mix_bits, EPSILON).reshape(x.shape)
+        if by_kernel and self.norm == "pre" and parts_of(norm, "scale") is not None:
+            normalised = normalise(x.reshape(-1, x.shape[-1]), *_of_norm(norm, x), EPSILON).reshape(x.shape)
+        else:
+            normalised = norm(x) if self.norm == "pre" else x
+        y = Dropout(self.dropout)(sublayer(normalised), train=train)
         y = x + y if self.residual else y
         return norm(y) if self.norm == "post" else y
+
+
+def _of_norm(norm, x):
+    """Returns a norm's scale and bias, and the parts of their gradients, or None."""
+    parts = tuple(parts_of(norm, name) for name in ("scale", "bias"))
+    return *norm.scale_and_bias(x.shape[-1]), None if None in parts else parts

@@ -83,30 +83,9 @@ def train_step(
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
         tokens = jax.lax.psum(tokens, axis)
 
-    @functools.partial(jax.value_and_grad, has_aux=True)
-    def weighted_loss(given, rows, rng):
-        """The rows' mean loss times their share of the batch's target tokens: these add up to the batch's mean."""
-        params, vectors = given
-        means = batch_loss(config, params, rows, hyperparameters, rng, parts, vectors=vectors)
-        loss, nll = (count_targets(rows) / jnp.maximum(tokens, 1.0) * mean for mean in means)
-        return loss, nll
-
-    by_kernels, count = config.model.kernels == "pallas", config.train.micro_batches
+    by_kernels = config.model.kernels == "pallas"
     given = kernel_params.prepare(state.params, config.model.dtype) if by_kernels else (state.params, None)
-    if count == 1:
-        sums = weighted_loss(given, batch, rng)
-    else:
-        # Every count-th row: so each device keeps the rows that it has.
-        rows = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
-
-        def add(sums, piece):
-            rows, index = piece
-            more = weighted_loss(given, rows, jax.random.fold_in(rng, index))
-            return jax.tree.map(lambda total, part: total + part.astype(total.dtype), sums, more), None
-
-        zero = jnp.zeros((), jnp.float32)
-        start = ((zero, zero), jax.tree.map(jnp.zeros_like, (state.params, given[1])))
-        sums, _ = jax.lax.scan(add, start, (rows, jnp.arange(count)))
+    sums = _sums_and_gradients(config, given, batch, hyperparameters, rng, tokens, parts)
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
     (value, nll), (grads, vectors) = sums
@@ -115,6 +94,37 @@ def train_step(
     after, norms = _updated(config, state, grads, hyperparameters)
     metrics = {"loss": value, "nll": nll, "grad_norm": jnp.linalg.norm(norms), "layer_grad_norms": norms}
     return after, metrics
+
+
+def _sums_and_gradients(config, given, batch, hyperparameters, rng, tokens, parts):
+    """Returns (the batch's sums, gradients of the first), added over micro-batches.
+
+    The sums are of loss and nll, each token's share of `tokens`; `given` is (parameters, what the gradients of vectors
+    come as: see `tx.model.kernel_params`, or None).
+    """
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def weighted_loss(given, rows, rng):
+        """The rows' mean loss times their share of the batch's target tokens: these add up to the batch's mean."""
+        params, vectors = given
+        means = batch_loss(config, params, rows, hyperparameters, rng, parts, vectors=vectors)
+        loss, nll = (count_targets(rows) / jnp.maximum(tokens, 1.0) * mean for mean in means)
+        return loss, nll
+
+    count = config.train.micro_batches
+    if count == 1:
+        return weighted_loss(given, batch, rng)
+    # Every count-th row: so each device keeps the rows that it has.
+    rows = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(sums, piece):
+        rows, index = piece
+        more = weighted_loss(given, rows, jax.random.fold_in(rng, index))
+        return jax.tree.map(lambda total, part: total + part.astype(total.dtype), sums, more), None
+
+    zero = jnp.zeros((), jnp.float32)
+    start = ((zero, zero), jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), given))
+    return jax.lax.scan(add, start, (rows, jnp.arange(count)))[0]
 
 
 def _updated(config, state, grads, hyperparameters) -> tuple[TrainState, jax.Array]:
