@@ -80,6 +80,7 @@ def search(
     nbest: int | None = None,
     eos_rank: int | None = None,
     halvings: int = 0,
+    cache_axis: int = 0,
     eos: int = 1,
     pad: int = 0,
 ) -> Hypotheses:
@@ -93,8 +94,8 @@ def search(
         previous output tokens (`pad` at index 0: the start symbol), index () int32 is the position of the one to
         come, logits are (batch, beam, vocab). Nothing in the cache moves when a hypothesis grows out of another: at
         position t <= index hypothesis j of sentence b had beam index ancestry[b, j, t].
-      cache: a pytree of what `step` keeps; leaves have the batch as their leading axis, or belong to no sentence.
-      context: a pytree of what `step` knows of the sentences; leaves likewise.
+      cache: a pytree of what `step` keeps; leaves have the batch as axis `cache_axis`, or belong to no sentence.
+      context: a pytree of what `step` knows of the sentences; leaves likewise, with the batch as their leading axis.
       limits: maximum output length of each sentence, EOS included, cut to max_length; 0 marks an empty row.
       beam: alive hypotheses a sentence.
       alpha: exponent of the length penalty, at least 0 (`tx.config.validate`): else stopping early would not be exact.
@@ -106,6 +107,7 @@ def search(
         as in tensor2tensor; `beam`: as in Marian, CTranslate2 and Hugging Face's library.
       halvings: how often the batch is cut to half, the sentences that are over left out, once half of it is over.
         Each costs another compilation of `step`.
+      cache_axis: see `cache`.
     """
     nbest = beam if nbest is None else nbest
     if not 1 <= nbest <= beam:
@@ -124,8 +126,10 @@ def search(
         best = _best_hypotheses(settings, state, limits)
         found = jax.tree.map(functools.partial(_set_rows, rows), found, best)
         kept = jnp.argsort(state.done, stable=True)[:next_size]  # what is not done comes first
-        keep = functools.partial(_keep_rows, size, kept)
-        state, context, limits, rows = (jax.tree.map(keep, x) for x in (state, context, limits, rows))
+        keep, keep_cached = (functools.partial(_keep_rows, size, kept, axis) for axis in (0, cache_axis))
+        cache = jax.tree.map(keep_cached, state.cache)
+        state, context, limits, rows = jax.tree.map(keep, (state._replace(cache=()), context, limits, rows))
+        state = state._replace(cache=cache)
     return found
 
 
@@ -245,9 +249,9 @@ def _set_rows(rows: Int32[Array, " some"], x: Array, values: Array) -> Array:
     return x.at[rows].set(values)
 
 
-def _keep_rows(batch: int, rows: Int32[Array, " some"], x: Array) -> Array:
-    """Returns the rows of these numbers of a leaf x (batch, ...); all of one that belongs to no sentence."""
-    return x[rows] if x.ndim and x.shape[0] == batch else x
+def _keep_rows(batch: int, rows: Int32[Array, " some"], axis: int, x: Array) -> Array:
+    """Returns the rows of these numbers of a leaf x, whose batch is `axis`; all of one that belongs to no sentence."""
+    return jnp.take(x, rows, axis=axis) if x.ndim > axis and x.shape[axis] == batch else x
 
 
 def _align(flags: Bool[Array, " batch"], x: Array) -> Array:

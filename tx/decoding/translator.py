@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx.data.vocabulary import EOS
 from tx.decoding import beam_search
-from tx.model.attention import BLOCK
+from tx.model.attention import BLOCK, CACHE_AXIS
 from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import Transformer
 from tx.runtime import backend, determinism
@@ -141,5 +141,6 @@ def _search(config, eos_rank, params, src, *, length, halvings):
         nbest=1,
         eos_rank=eos_rank,
         halvings=halvings,
+        cache_axis=CACHE_AXIS,
     )
     return found.tokens[:, 0]

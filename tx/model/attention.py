@@ -16,6 +16,7 @@ from tx.registry import Configured
 from tx.runtime import backend
 
 BLOCK = 8  # positions of the decoding cache that a CPU attends to at a time; a cache holds whole blocks
+CACHE_AXIS = 1  # of the batch in the leaves of that cache
 
 
 class PositionContext(NamedTuple):
@@ -242,8 +243,9 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "b beam d"]:
         """Applies causal self-attention at position `index` alone; earlier keys and values are in "cache".
 
-        This collection holds every beam index of every position, (b, length / block, kv_heads, block, beam, d_k), and
-        nothing in it ever moves: at position t <= index hypothesis j attends to beam index ancestry[b, j, t], where its
+        This collection holds every beam index of every position, (length / block, b, kv_heads, block * beam, d_k): a
+        block of it lies in one piece, else a CPU would take twice as long to bring it to its products. Nothing in it
+        ever moves: at position t <= index hypothesis j attends to beam index ancestry[b, j, t], where its
         beginning stood. A sentence's hypotheses are so the queries of one matrix product; to copy a cache after each
         step to where its hypothesis went costs more than the products with the others' keys. Blocks that lie ahead cost
         nothing; an accelerator attends to all positions as one block (`tx.runtime.backend.decoding_block`). A
@@ -259,12 +261,7 @@ class MultiHeadAttention(nn.Module):
         kept = [self._cached(name, part, index, length, size) for name, part in parts.items()]
 
         def attend_block(block, sums):
-            key, value = (
-                self._repeat_kv(
-                    jax.lax.dynamic_index_in_dim(x, block, 1).reshape(batch, self.kv_heads, size * beam, -1)
-                )
-                for x in kept
-            )
+            key, value = (self._repeat_kv(jax.lax.dynamic_index_in_dim(x, block, keepdims=False)) for x in kept)
             origin = jax.lax.dynamic_slice_in_dim(ancestry, block * size, size, axis=2)
             mine = origin[..., None] == jnp.arange(beam)[None, None, None, :]
             position = block * size + jnp.arange(size)
@@ -315,10 +312,10 @@ class MultiHeadAttention(nn.Module):
     def _cached(self, name, part, index, length, size):
         """Keeps keys or values (b, beam, kv_heads, d) of position `index`, and returns all, in blocks of a size."""
         batch, beam = part.shape[:2]
-        shape = (batch, length // size, self.kv_heads, size, beam, part.shape[-1])
+        shape = (length // size, batch, self.kv_heads, size * beam, part.shape[-1])
         earlier = self.get_variable("cache", name, jnp.zeros(shape, part.dtype))
-        start = (0, index // size, 0, index % size, 0, 0)
-        every = jax.lax.dynamic_update_slice(earlier, part.transpose(0, 2, 1, 3)[:, None, :, None], start)
+        start = (index // size, 0, 0, index % size * beam, 0)
+        every = jax.lax.dynamic_update_slice(earlier, part.transpose(0, 2, 1, 3)[None], start)
         self.put_variable("cache", name, every)
         return every
 
