@@ -196,6 +196,13 @@ def test_what_became_of_the_runs_is_seen_before_the_scores(tmp_path):
     assert re.search(r'class="state done">done</span> <small>diverged</small>', text)
 
 
+def test_what_became_of_the_runs_is_said_once_where_it_is_the_same(tmp_path):
+    test_grid.one_axis(tmp_path)
+    _, text = page_of(tmp_path)
+    assert "<p>runs (of every row): 3 done.</p>" in text
+    assert "runs" not in re.findall(r"<th[^>]*>(.*?)</th>", text[text.index('id="results"') :])[:8]
+
+
 def test_what_numbers_are_sorted_by():
     texts = {"(+0.04)": "+0.04", "5.00 ± 0.10": "5.00", "300,000 [1]": "300000", "1.0e+05": "1.0e+05", "": "", "x": "x"}
     assert {text: cells.order(text) for text in texts} == texts

@@ -151,6 +151,19 @@ def test_claims_are_filtered_by_verdict_and_by_what_they_say(opened):
     assert opened.run(f"{CELLS}.length") == 21  # the other table stays whole
 
 
+def test_runs_are_listed_by_their_state(opened):
+    shown = "[...document.querySelectorAll('tr[data-state]')].filter(one => one.offsetHeight)"
+    lines = f"{shown}.map(one => one.dataset.state)"
+    every = opened.run(lines)
+    opened.run("document.querySelector('[data-list]').focus()")
+    opened.key("d", 68, "d")  # as one types into a choice
+    opened.until(f"{lines}.length === {every.count('done')}")
+    assert set(opened.run(lines)) == {"done"} < set(every)
+    assert opened.run("[...document.querySelectorAll('.runs tbody')].filter(one => one.offsetHeight).length") == 5
+    opened.run("location.hash = '#row-3'")  # of A/h=16, which has none
+    opened.until(f"{lines}.length === {len(every)}")
+
+
 def test_a_grid_is_pivoted(page, tmp_path):
     test_grid.two_axes(tmp_path)
     (path,) = write.pages([tmp_path])

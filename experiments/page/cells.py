@@ -11,10 +11,11 @@ from experiments.page.differences import Difference
 from experiments.report import main_table
 from experiments.report.main_table import FIELDS
 from experiments.report.results import Results
-from experiments.report.tables import Table
+from experiments.report.tables import Table, said_once
 
 CHANGES = "changes"  # the column of what rows change of the base
-WIDE = ("runs", CHANGES)  # columns whose width the style sheet has
+RUNS = "runs"
+WIDE = (RUNS, CHANGES)  # columns whose width the style sheet has
 BAR = 90  # units that a bar's picture is wide
 _NUMBER = re.compile(r"^\(?([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)", re.IGNORECASE)
 
@@ -57,27 +58,30 @@ class Shown(NamedTuple):
       columns: title and whether it is text, for each.
       rows: the cells.
       ids: of the element that each row's cells lead to, or "".
+      once: lines on what is the same of every row.
     """
 
     table: Table
     columns: tuple[tuple[str, bool], ...]
     rows: tuple[tuple[Cell, ...], ...]
     ids: tuple[str, ...]
+    once: tuple[str, ...] = ()
 
 
 def of(found: Results, known: Mapping[str, Mapping[str, Difference]]) -> Shown:
     """Returns the main table of a sweep.
 
-    What became of the runs stands before the scores, where it is seen without scrolling, and what rows change in one
-    column at the end, since the columns of all fields fill a screen.
+    What became of the runs stands before the scores, where it is seen without scrolling, or above all if it is the same
+    of every row; what rows change, in one column at the end, since the columns of all fields fill a screen.
 
     Args:
       found: the results.
       known: the differences from base (`differences.of`).
     """
-    table = main_table.build(found)
-    kept = [i for i, column in enumerate(table.columns[:-1]) if column.drop < FIELDS]
-    kept.insert(1 + len(found.axes), len(table.columns) - 1)
+    table, once = said_once(main_table.build(found))
+    kept = [i for i, column in enumerate(table.columns) if column.drop < FIELDS]
+    if table.columns[-1].title == RUNS:
+        kept.insert(1 + len(found.axes), kept.pop())
     fields = [(i, column.title) for i, column in enumerate(table.columns) if column.drop >= FIELDS]
     whose = "ours" if found.beside_paper else ""
     heads = {f"Δ{head} {whose}".strip(): head for head in known}
@@ -101,7 +105,7 @@ def of(found: Results, known: Mapping[str, Mapping[str, Difference]]) -> Shown:
     if fields:
         columns.append((CHANGES, True))
     ids = tuple(run_list.id_of(place) for place in range(len(rows)))
-    return Shown(table, tuple(columns), tuple(rows), ids)
+    return Shown(table, tuple(columns), tuple(rows), ids, once)
 
 
 def plain(table: Table, row: Sequence[str]) -> tuple[Cell, ...]:

@@ -97,6 +97,25 @@ function pivot(select) {
   takeUp(select, "pivot", apply);
 }
 
+// A choice of the runs that are listed, by their state; rows without any of it go too.
+function list(select) {
+  const apply = () => {
+    for (const row of document.querySelectorAll("table.runs tbody")) {
+      const runs = [...row.querySelectorAll("tr[data-state]")];
+      for (const one of runs) one.hidden = select.value !== "" && one.dataset.state !== select.value;
+      row.hidden = runs.every((one) => one.hidden);
+    }
+  };
+  takeUp(select, "state", apply);
+  addEventListener("hashchange", () => {
+    const target = document.getElementById(location.hash.slice(1));
+    if (!target?.hidden) return; // a number that leads to its runs finds them whatever was chosen
+    select.value = "";
+    select.dispatchEvent(new Event("change"));
+    target.scrollIntoView();
+  });
+}
+
 function takeUp(select, key, apply) {
   restore(select, remembered[key]);
   if (select.value) apply();
@@ -148,6 +167,7 @@ async function start() {
   const tables = Object.fromEntries([...document.querySelectorAll("table.sorted")].map((one) => [one.id, table(one)]));
   for (const select of document.querySelectorAll("select[data-filter]")) filter(select, tables);
   for (const select of document.querySelectorAll("select[data-pivot]")) pivot(select);
+  for (const select of document.querySelectorAll("select[data-list]")) list(select);
   const shown = new Set(remembered.shown ?? page.shown);
   for (const one of switches) one.checked = shown.has(one.value);
   for (const select of selects) restore(select, remembered[select.dataset.parameter]);

@@ -250,7 +250,7 @@ def print_table(table: Table, console: rich.console.Console) -> None:
     """Prints to a terminal; columns that do not fit are left out and named."""
     once = ()
     if len(fitting(table.columns, table.rows, console.width)) < len(table.columns):
-        table, once = _said_once(table)
+        table, once = said_once(table)
     kept = fitting(table.columns, table.rows, console.width)
     shown = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i in kept:
@@ -273,7 +273,7 @@ def print_table(table: Table, console: rich.console.Console) -> None:
         console.print(rich.text.Text(textwrap.fill(_line(note), width, break_on_hyphens=False)))
 
 
-def _said_once(table):
+def said_once(table: Table) -> tuple[Table, tuple[str, ...]]:
     """Returns a table without the columns of text that say the same of every row, and a line that says it of each."""
     columns = range(1, len(table.columns) if len(table.rows) > 1 else 1)
     same = [i for i in columns if table.columns[i].text and table.rows[0][i] and len({r[i] for r in table.rows}) == 1]
