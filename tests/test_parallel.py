@@ -203,6 +203,14 @@ def test_by_default_a_run_has_one_device_however_many_there_are():
     assert layout.shard_state(state) is state
 
 
+def test_a_layout_on_given_devices_asks_for_no_others():
+    layout = Layout(tiny.config(parallel__devices=0), jax.devices()[1:])
+    assert layout.one
+    assert layout.devices == jax.devices()[1:]
+    with pytest.raises(UserError, match=r"^parallel.devices=2, but there are 1"):
+        Layout(tiny.config(parallel__devices=2), jax.devices()[1:])
+
+
 # Two processes
 
 
