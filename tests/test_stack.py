@@ -27,6 +27,7 @@ from tx.runs.state import refuse_other_configuration
 from tx.runtime.trees import stack
 from tx.training import experiment, loop, outcome, run_group
 from tx.training.common_start import split_by_start
+from tx.training.drawn import Drawn
 from tx.training.experiment import Chosen
 from tx.training.run_group import RunGroup
 from tx.training.stacking import compile_key
@@ -283,7 +284,7 @@ def test_a_group_starts_where_all_have_been(tmp_path, monkeypatch, plain, other,
 
     def draw(self):
         positions.append(self.batches.position["epoch"])
-        return {"src": np.zeros(1)}
+        return Drawn({"src": np.zeros(1)}, [[]], {})
 
     monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
     monkeypatch.setattr(TrainingRun, "draw", draw)
