@@ -300,6 +300,7 @@ BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
     "base-pallas-h100": (550, 19.5, ("table3/base@paper", "--target=h100", *PAPER, "--set=model.kernels=pallas")),
     "multi30k-h100": (900, 1.8, ("table3/base@multi30k", "--target=h100", *BFLOAT)),
     "multi30k-8-h100": (705, 4.65, ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT)),
+    "multi30k-decode-h100": (216, 0.78, ("table3/base@multi30k", "--target=h100", "--decode", *BFLOAT)),
     "smoke-v5e": (3800, 0.3, ("table3/base@smoke", "--target=v5e", *BFLOAT)),
 }
 

@@ -11,11 +11,11 @@ from tx.data.packing import FIELDS
 from tx.errors import UserError
 from tx.model import flops, layers
 from tx.model.attention_kernels import dot_product_attention
-from tx.model.layers import Dense, Dropout
+from tx.model.layers import CAST, Dense, Dropout
 from tx.model.norms import norms
 from tx.model.positions import alibi_slopes, bucket, positions
 from tx.model.similarity import similarities
-from tx.model.transformer import Transformer
+from tx.model.transformer import Transformer, cast_once
 from tx.runtime import backend
 
 VARIANTS = {
@@ -150,6 +150,22 @@ def test_cached_steps_equal_teacher_forcing(variant, whole, monkeypatch):
         cache = updated["cache"]
         expected = np.take_along_axis(want, moved[:, t, :, None, None], axis=1)[:, :, t]
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("tying", ["three", "none"])
+def test_matrices_that_are_cast_once_give_the_same_bits(tying):
+    config = tiny.config(model__dtype="bfloat16", model__tying=tying)
+    model, params = tiny.init(config)
+    variables = cast_once(params, "bfloat16")
+    kernels = [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "kernel"]
+    cast = jax.tree.leaves(variables[CAST])
+    assert sorted(leaf.size for leaf in cast) == sorted([*(k.size for k in kernels), params["embedding"].size])
+    assert {leaf.dtype.name for leaf in cast} == {"bfloat16"}
+    src, tgt = (jnp.asarray(tiny.sentences(np.random.default_rng(2), [7, 4])) for _ in range(2))
+    wanted, got = (model.apply(given, src, tgt) for given in ({"params": params}, variables))
+    np.testing.assert_array_equal(got, wanted)
+    emptied = variables | {CAST: jax.tree.map(jnp.zeros_like, variables[CAST])}
+    assert not np.asarray(model.apply(emptied, src, tgt)).any()  # those, and not the others, are multiplied with
 
 
 def test_gradient_of_attention_equals_autodiff_of_the_formula():

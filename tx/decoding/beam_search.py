@@ -37,7 +37,7 @@ class BeamState(NamedTuple):
     alive: Int32[Array, "batch beam max_length"]  # tokens of the unfinished hypotheses, best first, then padding
     alive_log_probs: Float32[Array, "batch beam"]  # falling; -inf where there is no hypothesis
     last: Int32[Array, "batch beam"]  # last token of the alive hypotheses
-    ancestry: Int32[Array, "batch beam max_length"]  # beam index that a hypothesis had at each position
+    ancestry: Int32[Array, "batch beam max_length"]  # beam index of a hypothesis at each position; ahead its own
     finished: Hypotheses
     done: Bool[Array, " batch"]
     cache: Any
@@ -143,11 +143,15 @@ def _initial_state(settings: _Settings, cache: Any, limits: Int32[Array, " batch
         # All hypotheses start alike: only the first one may be continued.
         alive_log_probs=nothing.scores.at[:, 0].set(0.0),
         last=jnp.full((batch, beam), settings.pad, jnp.int32),
-        ancestry=jnp.zeros((batch, beam, settings.max_length), jnp.int32),
+        ancestry=jnp.broadcast_to(_beam_indices(settings), (batch, beam, settings.max_length)),
         finished=_no_hypotheses(settings, batch, settings.nbest),
         done=limits <= 0,
         cache=cache,
     )
+
+
+def _beam_indices(settings: _Settings) -> Int32[Array, "1 beam 1"]:
+    return jnp.arange(settings.beam, dtype=jnp.int32)[None, :, None]
 
 
 def _no_hypotheses(settings: _Settings, batch: int, count: int) -> Hypotheses:
@@ -172,10 +176,9 @@ def _advance_until(
 
 def _advance(settings: _Settings, state: BeamState, context: Any, limits: Int32[Array, " batch"]) -> BeamState:
     """Returns the state after one more token of every sentence that is not done."""
-    here = (jnp.arange(settings.max_length) == state.index)[None, None, :]
-    state = state._replace(ancestry=jnp.where(here, jnp.arange(settings.beam)[None, :, None], state.ancestry))
+    position = jnp.arange(settings.max_length)[None, None, :]
     candidates, cache = _grow(settings, state, context)
-    tokens = jnp.where(here, candidates.tokens[:, :, None], _gather(state.alive, candidates.parents))
+    tokens = jnp.where(position == state.index, candidates.tokens[:, :, None], _gather(state.alive, candidates.parents))
     length = state.index + 1
     is_eos = candidates.tokens == settings.eos
     finished = _update_finished(settings, state.finished, candidates, tokens, is_eos, length)
@@ -192,7 +195,11 @@ def _advance(settings: _Settings, state: BeamState, context: Any, limits: Int32[
         alive=unless_done(state.alive, _gather(tokens, chosen)),
         alive_log_probs=unless_done(state.alive_log_probs, alive_log_probs),
         last=_gather(candidates.tokens, chosen),
-        ancestry=_gather(state.ancestry, _gather(candidates.parents, chosen)),
+        ancestry=jnp.where(
+            position > state.index,
+            _beam_indices(settings),
+            _gather(state.ancestry, _gather(candidates.parents, chosen)),
+        ),
         finished=jax.tree.map(unless_done, state.finished, finished),
         done=done,
         cache=cache,
@@ -261,4 +268,5 @@ def _align(flags: Bool[Array, " batch"], x: Array) -> Array:
 
 def _gather(x: Shaped[Array, "batch n *rest"], indices: Int32[Array, "batch m"]) -> Shaped[Array, "batch m *rest"]:
     """Returns the entries of x at each sentence's own indices, such as beam indices."""
-    return jnp.take_along_axis(x, indices.reshape(indices.shape + (1,) * (x.ndim - 2)), axis=1)
+    indices = indices.reshape(indices.shape + (1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, indices, axis=1, mode="promise_in_bounds")  # to look costs an accelerator a kernel

@@ -36,8 +36,12 @@ def top_k(
     scores = (log_probs[:, :, None] + (maxima - normaliser[:, :, None])).reshape(batch, -1)
     best = jnp.sort(lax.top_k(scores, k)[1], axis=-1)  # so that of equal values the first wins
     row = best // chunks
-    less, plus = (jnp.take_along_axis(x, row, axis=1)[:, :, None] for x in (normaliser, log_probs))
-    every = plus + (jnp.take_along_axis(chunked, best[:, :, None], axis=1) - less)
+    less, plus = (_gather(x, row)[:, :, None] for x in (normaliser, log_probs))
+    every = plus + (_gather(chunked, best[:, :, None]) - less)
     values, chosen = lax.top_k(every.reshape(batch, -1), k)
-    chunk = jnp.take_along_axis(best, chosen // _CHUNK, axis=1)
+    chunk = _gather(best, chosen // _CHUNK)
     return values, chunk // chunks, chunk % chunks * _CHUNK + chosen % _CHUNK
+
+
+def _gather(x, indices):
+    return jnp.take_along_axis(x, indices, axis=1, mode="promise_in_bounds")  # as in tx.decoding.beam_search

@@ -13,7 +13,7 @@ from tx.data.vocabulary import EOS
 from tx.decoding import beam_search
 from tx.model.attention import BLOCK, CACHE_AXIS
 from tx.model.positions import check_length, positions_needed
-from tx.model.transformer import Transformer
+from tx.model.transformer import Transformer, cast_once
 from tx.runtime import backend, determinism
 from tx.runtime.liveness import show_progress
 
@@ -116,11 +116,12 @@ def blocks(length: int) -> int:
 def _search(config, eos_rank, params, src, *, length, halvings):
     """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
     model, width = Transformer(**config.model), config.decode.beam
-    context = (model.apply({"params": params}, src, method="precompute_kv"), src != 0)
+    variables = cast_once(params, config.model.dtype)
+    context = (model.apply(variables, src, method="precompute_kv"), src != 0)
 
     def step(token, index, ancestry, cache, context):
         inputs = (token, index, ancestry, *context)
-        logits, new = model.apply({"params": params, "cache": cache}, *inputs, method="decode_step", mutable=["cache"])
+        logits, new = model.apply(variables | {"cache": cache}, *inputs, method="decode_step", mutable=["cache"])
         return logits, new["cache"]
 
     token = jnp.zeros((src.shape[0], width), jnp.int32)

@@ -20,6 +20,7 @@ from tx.runtime import backend
 
 # Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
 unit_scaling = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+CAST = "cast"  # the collection of matrices in the dtype of products, where `tx.model.transformer.cast_once` made it
 
 
 class Dense(nn.Module):
@@ -38,7 +39,10 @@ class Dense(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        self.kernel = self.param("kernel", unit_scaling, (self.inputs, self.outputs))
+        if self.has_variable(CAST, "kernel"):
+            self.kernel = self.get_variable(CAST, "kernel")
+        else:
+            self.kernel = self.param("kernel", unit_scaling, (self.inputs, self.outputs))
         self.offset = self.param("bias", nn.initializers.zeros, (self.outputs,)) if self.bias else None
         self.parts = parts_of(self, "bias")
 

@@ -17,7 +17,7 @@ from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.component_fields import TakesComponentFields
 from tx.model.feed_forward import feed_forwards
 from tx.model.flops import stack_depths
-from tx.model.layers import Dropout, Residual
+from tx.model.layers import CAST, Dropout, Residual
 from tx.model.mixers import mixers
 from tx.model.norms import norms
 from tx.model.positions import check_length, positions, positions_needed
@@ -370,6 +370,8 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
         dtype = jnp.dtype(self.dtype)
         flat = hidden.reshape(-1, self.d_model).astype(dtype)
         matrix = self.projection if self.tying == "none" else self.embedding
+        if self.has_variable(CAST, "projection"):
+            matrix = self.get_variable(CAST, "projection")
         scores = jax.lax.dot_general(
             flat, matrix.astype(dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
         )
@@ -410,6 +412,20 @@ def _previous(tgt, position):
 
 def _count(tokens):
     return jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+
+
+def cast_once(params: dict, dtype: str) -> dict[str, dict]:
+    """Returns {"params", CAST: their matrices in the dtype of products}, the variables of a model that a loop applies.
+
+    What a step of a loop casts, the compiler casts at every step. The numbers are the same.
+    """
+
+    def matrices(tree):
+        parts = {name: matrices(part) for name, part in tree.items() if isinstance(part, Mapping)}
+        own = {"kernel": tree["kernel"].astype(jnp.dtype(dtype))} if "kernel" in tree else {}
+        return {name: part for name, part in parts.items() if part} | own
+
+    return {"params": params, CAST: matrices(params) | {"projection": projection(params).astype(jnp.dtype(dtype))}}
 
 
 def check_components(model: ConfigDict) -> None:
