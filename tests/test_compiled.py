@@ -385,3 +385,6 @@ def test_the_page_says_what_the_results_do():
         result = compiling.read(RESULTS / f"{name}.json")
         figures = f"{result['kernels']:,} kernels, {result['gb']:.1f} GB and {result['roofline_ms']:.1f} ms"
         assert figures in page
+    token = compiling.read(RESULTS / "multi30k-decode-h100.json")["per_token"]
+    assert f"{token['kernels']} kernels and one condition a token" in page
+    assert token["conditions"] == 1

@@ -86,8 +86,7 @@ def search(
 ) -> Hypotheses:
     """Searches for the best outputs of a batch of sentences; to be called under `jax.jit`.
 
-    A sentence's result depends on nothing else in the batch. With beam 1 it is greedy search: the most
-    probable token at every step, until EOS or the limit.
+    A sentence's result depends on nothing else in the batch. With beam 1 it is greedy search.
 
     Args:
       step: `step(tokens, index, ancestry, cache, context) -> (logits, cache)`. tokens (batch, beam) int32 are the
@@ -107,7 +106,6 @@ def search(
         as in tensor2tensor; `beam`: as in Marian, CTranslate2 and Hugging Face's library.
       halvings: how often the batch is cut to half, the sentences that are over left out, once half of it is over.
         Each costs another compilation of `step`.
-      cache_axis: see `cache`.
     """
     nbest = beam if nbest is None else nbest
     if not 1 <= nbest <= beam:
@@ -123,12 +121,10 @@ def search(
     # Search until at most next_size sentences are left, note what all have found, go on with a batch of the others.
     for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
         state = _advance_until(settings, state, context, limits, next_size)
-        best = _best_hypotheses(settings, state, limits)
-        found = jax.tree.map(functools.partial(_set_rows, rows), found, best)
+        found = jax.tree.map(functools.partial(_set_rows, rows), found, _best_hypotheses(settings, state, limits))
         kept = jnp.argsort(state.done, stable=True)[:next_size]  # what is not done comes first
-        keep, keep_cached = (functools.partial(_keep_rows, size, kept, axis) for axis in (0, cache_axis))
-        cache = jax.tree.map(keep_cached, state.cache)
-        state, context, limits, rows = jax.tree.map(keep, (state._replace(cache=()), context, limits, rows))
+        cache = _keep_rows(size, kept, cache_axis, state.cache)
+        state, context, limits, rows = _keep_rows(size, kept, 0, (state._replace(cache=None), context, limits, rows))
         state = state._replace(cache=cache)
     return found
 
@@ -256,9 +252,13 @@ def _set_rows(rows: Int32[Array, " some"], x: Array, values: Array) -> Array:
     return x.at[rows].set(values)
 
 
-def _keep_rows(batch: int, rows: Int32[Array, " some"], axis: int, x: Array) -> Array:
-    """Returns the rows of these numbers of a leaf x, whose batch is `axis`; all of one that belongs to no sentence."""
-    return jnp.take(x, rows, axis=axis) if x.ndim > axis and x.shape[axis] == batch else x
+def _keep_rows(batch: int, rows: Int32[Array, " some"], axis: int, tree: Any) -> Any:
+    """Returns the rows of these numbers of each leaf, whose batch is `axis`; all of one that belongs to no sentence."""
+
+    def keep(x):
+        return jnp.take(x, rows, axis=axis) if x.ndim > axis and x.shape[axis] == batch else x
+
+    return jax.tree.map(keep, tree)
 
 
 def _align(flags: Bool[Array, " batch"], x: Array) -> Array:
