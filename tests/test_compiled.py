@@ -295,12 +295,23 @@ def test_choices_are_those_of_what_is_compiled_for(monkeypatch):
 
 BFLOAT = ("--set=model.dtype=bfloat16",)
 PAPER = (*BFLOAT, "--set=model.attention_backend=cudnn", "--set=data.batch_rows=96")
+PALLAS = "--set=model.kernels=pallas"
+ROWS_OF_128 = ("--set=data.batch_rows=16", "--set=data.row_length=128", "--set=model.attention_backend=cudnn")
 BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
     "base-h100": (1580, 24.4, ("table3/base@paper", "--target=h100", *PAPER)),
-    "base-pallas-h100": (550, 19.5, ("table3/base@paper", "--target=h100", *PAPER, "--set=model.kernels=pallas")),
+    "base-pallas-h100": (550, 19.5, ("table3/base@paper", "--target=h100", *PAPER, PALLAS)),
+    "big-h100": (1600, 56, ("table3/big@paper", "--target=h100", *PAPER)),
+    "big-pallas-h100": (560, 50, ("table3/big@paper", "--target=h100", *PAPER, PALLAS)),
     "multi30k-h100": (900, 1.8, ("table3/base@multi30k", "--target=h100", *BFLOAT)),
     "multi30k-8-h100": (705, 4.65, ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT)),
     "multi30k-decode-h100": (216, 0.78, ("table3/base@multi30k", "--target=h100", "--decode", *BFLOAT)),
+    "multi30k-pallas-h100": (480, 1.2, ("table3/base@multi30k", "--target=h100", *BFLOAT, PALLAS)),
+    "multi30k-8-pallas-h100": (520, 4.4, ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT, PALLAS)),
+    "multi30k-128-pallas-h100": (
+        320,
+        0.74,
+        ("table3/base@multi30k", "--target=h100", *BFLOAT, PALLAS, *ROWS_OF_128),
+    ),
     "smoke-v5e": (3800, 0.3, ("table3/base@smoke", "--target=v5e", *BFLOAT)),
 }
 
@@ -379,12 +390,20 @@ def test_committed_results_stay_within_the_bounds(name):
     assert result["roofline_ms"] <= longest < 1.1 * result["roofline_ms"]
 
 
+def test_stacked_runs_are_launched_together():
+    alone, stacked = (compiling.read(RESULTS / f"multi30k-{name}pallas-h100.json") for name in ("", "8-"))
+    assert stacked["kernels"] <= 1.15 * alone["kernels"]
+
+
 def test_the_page_says_what_the_results_do():
-    page = " ".join((RESULTS.parent.parent / "README.md").read_text().split())
-    for name in ("base-h100", "base-pallas-h100"):
-        result = compiling.read(RESULTS / f"{name}.json")
-        figures = f"{result['kernels']:,} kernels, {result['gb']:.1f} GB and {result['roofline_ms']:.1f} ms"
-        assert figures in page
-    token = compiling.read(RESULTS / "multi30k-decode-h100.json")["per_token"]
-    assert f"{token['kernels']} kernels and one condition a token" in page
+    page = (RESULTS.parent.parent / "README.md").read_text()
+    steps = {path.stem: compiling.read(path) for path in sorted(RESULTS.glob("*-h100.json"))}
+    token = steps.pop("multi30k-decode-h100")["per_token"]
+    assert f"{token['kernels']} kernels and one condition a token" in " ".join(page.split())
     assert token["conditions"] == 1
+    for result in steps.values():
+        model, data = result["config"]["model"], result["config"]["data"]
+        run = f"{result['what'].removeprefix('table3/')}, {data['batch_rows']} x {data['row_length']}"
+        run += f" x {result['stack']} stacked" if result["stack"] > 1 else ""
+        figures = f"{result['kernels']:,} | {result['gb']:.1f} | {result['roofline_ms']:.2f} | {result['mfu']:.0%}"
+        assert f"| {run} | {model['attention_backend']} | {model.get('kernels', 'xla')} | {figures} |" in page

@@ -120,7 +120,7 @@ _MODEL = {
     ),
     "kernels": Field(
         "xla",
-        "what trains losses and norms; or pallas: kernels for one NVIDIA GPU, which no device has run yet",
+        "what trains beside products and attention; or pallas: kernels for one NVIDIA GPU, which no device has run yet",
         ("xla", "pallas"),
     ),
     "dtype": Field(

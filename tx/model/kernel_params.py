@@ -33,7 +33,7 @@ def prepare(params: dict, dtype: str) -> tuple[dict, dict]:
         params = jax.tree.unflatten(structure, [next(made) if path in narrow else leaf for path, leaf in leaves])
     parts = {}
     for path, leaf in leaves:
-        if path in biases or (leaf.ndim == 1 and path[-2].key == "norm"):
+        if path in biases or (leaf.ndim == 1 and len(path) > 1 and path[-2].key.endswith("norm")):
             _put(parts, path, jnp.zeros((PROGRAMS, *leaf.shape), jnp.float32))
     return params, parts
 

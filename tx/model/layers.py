@@ -85,7 +85,10 @@ def dense_each(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> li
     As one matrix product, whose result is cut, or one by one (`tx.runtime.backend.joins_projections`).
     """
     if all(part.parts is not None for part in parts):
-        ys, biases = zip(*(part.apart(x) for part in parts), strict=True)
+        rows = x.reshape(
+            -1, x.shape[-1]
+        )  # once: what comes back to it is then added up before it takes its shape again
+        ys, biases = zip(*(part.apart(rows) for part in parts), strict=True)
         ys = add_biases(ys, biases, tuple(part.parts for part in parts))
         return [y.reshape(*x.shape[:-1], -1) for y in ys]
     if not backend.joins_projections():
@@ -169,18 +172,21 @@ class Residual(nn.Module):
         self, x: Float[Array, "b n d"], sublayer: Callable[[Array], Array], *, train: bool
     ) -> Float[Array, "b n d"]:
         norm = (lambda y: y) if self.norm == "none" else norms[self.normalization](name="norm")
-        by_kernel = train and self.kernels == "pallas" and isinstance(norm, LayerNorm)
-        if by_kernel and self.norm == "post" and self.residual:
+        if train and self.kernels == "pallas" and self.norm == "post" and self.residual and isinstance(norm, LayerNorm):
             rows = (part.reshape(-1, x.shape[-1]) for part in (x, sublayer(x)))
             drawn = Dropout(self.dropout).draw()
             return add_and_normalise(*rows, *_of_norm(norm, x), *drawn, mix_bits, EPSILON).reshape(x.shape)
-        if by_kernel and self.norm == "pre" and parts_of(norm, "scale") is not None:
-            normalised = normalise(x.reshape(-1, x.shape[-1]), *_of_norm(norm, x), EPSILON).reshape(x.shape)
-        else:
-            normalised = norm(x) if self.norm == "pre" else x
+        normalised = apply_norm(norm, x, train and self.kernels == "pallas") if self.norm == "pre" else x
         y = Dropout(self.dropout)(sublayer(normalised), train=train)
         y = x + y if self.residual else y
         return norm(y) if self.norm == "post" else y
+
+
+def apply_norm(norm: nn.Module, x: Float[Array, "b n d"], by_kernel: bool) -> Float[Array, "b n d"]:
+    """Returns what a norm makes of x, by a kernel where that is asked for and there is one (tx/kernels/norm.py)."""
+    if not (by_kernel and isinstance(norm, LayerNorm)) or parts_of(norm, "scale") is None:
+        return norm(x)
+    return normalise(x.reshape(-1, x.shape[-1]), *_of_norm(norm, x), EPSILON).reshape(x.shape)
 
 
 def _of_norm(norm, x):

@@ -17,7 +17,7 @@ from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.component_fields import TakesComponentFields
 from tx.model.feed_forward import feed_forwards
 from tx.model.flops import stack_depths
-from tx.model.layers import CAST, Dropout, Residual
+from tx.model.layers import CAST, Dropout, Residual, apply_norm
 from tx.model.mixers import mixers
 from tx.model.norms import norms
 from tx.model.positions import check_length, positions, positions_needed
@@ -273,7 +273,7 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
             return m.decoder[i](x, memory, packed, cross, context, train)
 
         x = self._layers(layer, len(self.decoder), x, remat)
-        return self.decoder_norm(x) if self.norm == "pre" else x
+        return self._last_norm("decoder_norm", x, train)
 
     def encode(
         self,
@@ -293,7 +293,7 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
             return m.encoder[i](x, packed, PositionContext(m.source_position, i, position), train)
 
         x = self._layers(layer, len(self.encoder), x, remat)
-        return self.encoder_norm(x) if self.norm == "pre" else x
+        return self._last_norm("encoder_norm", x, train)
 
     def _hidden_joined(self, rows, tokens, packed, train, remat):
         x = self._embed_joined(tokens, rows.position, rows.of_source, train)
@@ -302,7 +302,11 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
             return m.decoder[i](x, packed, PositionContext(m.position, i, rows.position), train)
 
         x = rows.target(self._layers(layer, len(self.decoder), x, remat))
-        return self.decoder_norm(x) if self.norm == "pre" else x
+        return self._last_norm("decoder_norm", x, train)
+
+    def _last_norm(self, name, x, train):
+        """Returns a stack's output, which pre-norm leaves as it is."""
+        return apply_norm(getattr(self, name), x, train and self.kernels == "pallas") if self.norm == "pre" else x
 
     def _layers(self, layer, count, x, remat):
         """Returns what `layer` (of a model, a number and x) makes of x, one after the other."""
