@@ -19,6 +19,7 @@ from launch.devices import Device, Measured
 from launch.plan import PlannedRun
 from tx.errors import UserError
 from tx.model import flops
+from tx.runtime.backend import LOSS_LOGITS
 
 # Of what `flops.step_bytes` counts a layer to leave for the backward pass, what was there at once on an H100 in
 # bfloat16 with cuDNN's attention, beside parameters, gradients, moments and a chunk of logits: base at 96 x 256 took
@@ -26,7 +27,7 @@ from tx.model import flops
 KEPT = 0.57
 PARAMETER_BYTES = 16  # parameter, gradient and two moments, in float32
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-LOGITS_BYTES = 4 * 2**28  # of a chunk (`tx.runtime.backend.LOSS_LOGITS`)
+LOGIT_BYTES = {"xla": 4, "pallas": 2}  # by model.kernels
 SMALL = 1 / 4  # of a measured step's FLOPs: what has fewer waits for its host, and takes longer than this says
 
 
@@ -161,5 +162,5 @@ def memory_bytes(config: ConfigDict, per_run: int) -> float:
     if config.train.remat:
         kept = model.d_model + kept / layers  # each layer's input, and the whole of the one that is computed again
     parameters = PARAMETER_BYTES * flops.parameter_count(model) / config.parallel.fsdp_shards
-    logits = min(LOGITS_BYTES, 4 * positions * model.vocab_size)
+    logits = LOGIT_BYTES[model.kernels] * min(LOSS_LOGITS[model.kernels], positions * model.vocab_size)  # of a chunk
     return parameters + logits + BYTES[model.dtype] * positions * layers * kept
