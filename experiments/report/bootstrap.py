@@ -45,9 +45,11 @@ def bleu_intervals(found: Results) -> dict[str, Resampled]:
     Sentences are the same for all rows, so that a resample has the same for each (paired bootstrap, Koehn 2004); seeds
     are drawn for each row by itself. Rows without statistics of the sentences of base have none.
     """
-    if bleu_intervals not in found.known:
-        found.known[bleu_intervals] = _against(found.rows[0], found.rows[1:])
-    return found.known[bleu_intervals]
+    return found.once(_against_base)
+
+
+def _against_base(found):
+    return _against(found.rows[0], found.rows[1:])
 
 
 def bleu_interval(one: Row, other: Row) -> Resampled | None:

@@ -65,7 +65,7 @@ def _claimed(found, verdicts):
 
 def judged(found: Results) -> list[Verdict]:
     """Returns the verdicts on a sweep's claims; none where no claim's rows both have results."""
-    verdicts = judge(found)
+    verdicts = found.once(judge)
     done = {row.variant.name for row in _claimed(found, verdicts).rows if row.results}
     return verdicts if any({one.claim.row, one.claim.against} <= done for one in verdicts) else []
 

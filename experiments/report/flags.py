@@ -85,28 +85,23 @@ def on_plateau(row: Row, sweep: Results) -> bool:
 def at_edge(row: Row, sweep: Results) -> bool:
     """Returns whether a row is one tuned, at the least or greatest value of its grid: a better may lie beyond."""
     paths = {run.path for run in row.runs}
-    return bool(paths) and any(paths <= runs for runs in _runs_at_edges(sweep))
+    return bool(paths) and any(paths <= runs for runs in sweep.once(_runs_at_edges))
 
 
 def _runs_at_edges(sweep):
     """Returns the folders of the runs of each point that a tuning has chosen at the edge of its grid."""
-    if _runs_at_edges not in sweep.known:
-        paths = {point.variant.name: {run.path for run in point.runs} for point in sweep.points}
-        sweep.known[_runs_at_edges] = [paths.get(choice.point, set()) for _, choice in sweep.choices if choice.edges]
-    return sweep.known[_runs_at_edges]
+    paths = {point.variant.name: {run.path for run in point.runs} for point in sweep.points}
+    return [paths.get(choice.point, set()) for _, choice in sweep.choices if choice.edges]
 
 
 def noise(row: Row, sweep: Results) -> float | None:
     """Returns the standard deviation of dev loss between seeds, in nats: the row's or pooled; None where unknown."""
     own = NLL.sd(row)
-    if own is not None:
-        return own
-    if noise not in sweep.known:
-        sweep.known[noise] = _pooled(sweep)
-    return sweep.known[noise]
+    return own if own is not None else sweep.once(_pooled)
 
 
-def _pooled(sweep):
+def _pooled(sweep: Results) -> float | None:
+    """Returns the standard deviation between seeds that all rows have in common; None where unknown."""
     rows = [(NLL.sd(other), len(other.results) - 1) for other in sweep.rows]
     known = [(sd, freedom) for sd, freedom in rows if sd is not None and math.isfinite(sd)]
     if not known:
@@ -151,13 +146,19 @@ def _stuck(row, sweep):
     What is left without the source is another thing for one stack, which is lost without it, than for a decoder whose
     encoder gives zeros: rows are compared with those of their architecture.
     """
-    if _stuck not in sweep.known:
-        means = [(_architecture(other), mean) for other in sweep.rows if (mean := _EXPLAINED.mean(other)) is not None]
-        means.sort(key=lambda pair: pair[1])
-        sweep.known[_stuck] = dict(means)  # the last of an architecture is its most
-    most = sweep.known[_stuck].get(_architecture(row), 0.0)
+    most = sweep.once(_most_explained).get(_architecture(row), 0.0)
     shares = map(_explained, row.results)
     return [most >= USED and share is not None and share < PLATEAU * most for share in shares]
+
+
+def _most_explained(sweep: Results) -> dict[str | None, float]:
+    """Returns {architecture: the largest share that the source takes off in a row of it}."""
+    most: dict[str | None, float] = {}
+    for row in sweep.rows:
+        share, architecture = _EXPLAINED.mean(row), _architecture(row)
+        if share is not None:
+            most[architecture] = max(most.get(architecture, share), share)
+    return most
 
 
 def _architecture(row):

@@ -110,9 +110,7 @@ class Grid:
 
 def of(found: Results) -> list[Grid]:
     """Returns the grids among the rows that a table shows, those that launches asked for, each with every axis."""
-    if of not in found.known:
-        found.known[of] = _grids(found)
-    return found.known[of]
+    return found.once(_grids)
 
 
 def _grids(found):

@@ -5,6 +5,7 @@ import functools
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 
@@ -23,6 +24,7 @@ from tx.runs.result import RunResult
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
 
+Computed = TypeVar("Computed")
 # What a run is called and which of the seeds it is do not make it another experiment.
 NOT_COMPARED = frozenset({"name", "train.seed"})
 # The scores of a test split (tx/evaluation/scores.py) that tables show, and their titles.
@@ -83,8 +85,8 @@ class Row:
 
     @property
     def group(self) -> str:
-        """Part of the name before the first slash: "A" of "A/h=1"."""
-        return self.variant.name.partition("/")[0]
+        """Part of the name before the first slash: "A" of "A/h=1"; of a grid's point, that of the variant around it."""
+        return self.label.partition("+")[0].partition("/")[0]
 
     @functools.cached_property
     def measured(self) -> dict[object, object]:
@@ -123,9 +125,14 @@ class Results:
     only: tuple[str, ...] = ()
 
     @functools.cached_property
-    def known(self) -> dict[object, object]:
-        """What was found of all rows together so far, by what it is: what is asked for each row is not made anew."""
+    def _computed(self) -> dict[Callable, object]:
         return {}
+
+    def once(self, compute: Callable[["Results"], Computed]) -> Computed:
+        """Returns what a function makes of it, computed at the first call: every row's cells may ask for the same."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        return self._computed[compute]
 
     @functools.cached_property
     def shown(self) -> tuple[Row, ...]:
