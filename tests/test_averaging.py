@@ -48,7 +48,9 @@ def test_a_step_averages_the_parameters_that_it_leaves(monkeypatch):
     """Of a loss that compiles at once; with the model's, tests/many_devices.py holds the average to one device's."""
     start = {"layer": {"w": np.linspace(-1, 2, 6, dtype=np.float32).reshape(3, 2)}}
     monkeypatch.setattr(training_step, "init_params", lambda *_: jax.tree.map(jnp.array, start))
-    monkeypatch.setattr(training_step, "batch_loss", lambda c, params, *_: (jnp.sum(params["layer"]["w"] ** 2),) * 2)
+    monkeypatch.setattr(
+        training_step, "batch_loss", lambda c, params, *_, **__: (jnp.sum(params["layer"]["w"] ** 2),) * 2
+    )
     config, batch = tiny.config(train__ema=0.8), {"tgt": np.ones((4, 9), np.int32)}
     step, state, history = make_train_step(config), init_state(config), []
     for _ in range(4):

@@ -36,7 +36,7 @@ def little_model(monkeypatch):
         "second": {"kernel": rng.normal(0, 0.2, (16, 16)).astype(np.float32), "bias": np.zeros(16, np.float32)},
     }
 
-    def loss(config, params, batch, *_):
+    def loss(config, params, batch, *_, **__):
         dtype = config.model.dtype
         leaves = (params["first"]["kernel"], params["second"]["kernel"], params["second"]["bias"])
         first, kernel, bias = (leaf.astype(dtype) for leaf in leaves)
@@ -56,8 +56,8 @@ def little_model(monkeypatch):
 def scaled(loss, factor, chosen):
     """The loss, its gradient scaled by a factor in the ways that are chosen by a configuration's field."""
 
-    def planted(config, *arguments):
-        value, nll = loss(config, *arguments)
+    def planted(config, *arguments, **named):
+        value, nll = loss(config, *arguments, **named)
         factored = factor * value + jax.lax.stop_gradient((1 - factor) * value) if chosen(config) else value
         return factored, nll
 
@@ -102,8 +102,8 @@ def test_a_gradient_scaled_in_one_way_is_found(little_model, monkeypatch, factor
 
 
 def test_a_loss_that_is_another_is_found(little_model, monkeypatch):
-    def other(config, *arguments):
-        loss, nll = little_model(config, *arguments)
+    def other(config, *arguments, **named):
+        loss, nll = little_model(config, *arguments, **named)
         return loss + 0.001 * config.train.remat, nll
 
     monkeypatch.setattr(training_step, "batch_loss", other)
@@ -165,8 +165,8 @@ from tx.training import step
 
 sound = step.batch_loss
 
-def batch_loss(config, *arguments):
-    loss, nll = sound(config, *arguments)
+def batch_loss(config, *arguments, **named):
+    loss, nll = sound(config, *arguments, **named)
     return (1.001 * loss if config.parallel.mode == "pmap" else loss), nll
 
 step.batch_loss = batch_loss

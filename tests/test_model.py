@@ -152,9 +152,9 @@ def test_cached_steps_equal_teacher_forcing(variant, whole, monkeypatch):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("tying", ["three", "none"])
-def test_matrices_that_are_cast_once_give_the_same_bits(tying):
-    config = tiny.config(model__dtype="bfloat16", model__tying=tying)
+@pytest.mark.parametrize(("tying", "mixer"), [("three", "attention"), ("none", "attention"), ("three", "convolution")])
+def test_matrices_that_are_cast_once_give_the_same_bits(tying, mixer):
+    config = tiny.config(model__dtype="bfloat16", model__tying=tying, model__mixer=mixer)
     model, params = tiny.init(config)
     variables = cast_once(params, "bfloat16")
     kernels = [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "kernel"]

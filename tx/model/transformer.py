@@ -426,7 +426,7 @@ def cast_once(params: dict, dtype: str) -> dict[str, dict]:
 
     def matrices(tree):
         parts = {name: matrices(part) for name, part in tree.items() if isinstance(part, Mapping)}
-        own = {"kernel": tree["kernel"].astype(jnp.dtype(dtype))} if "kernel" in tree else {}
+        own = {name: leaf.astype(jnp.dtype(dtype)) for name, leaf in tree.items() if name == "kernel" not in parts}
         return {name: part for name, part in parts.items() if part} | own
 
     return {"params": params, CAST: matrices(params) | {"projection": projection(params).astype(jnp.dtype(dtype))}}
