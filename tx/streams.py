@@ -30,6 +30,8 @@ def prepare() -> None:
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _interrupt_again
     for name, number in _NUMBERS.items():
         stream = getattr(sys, name)
         if stream is None:  # whoever started the command closed it; the next file opened would take its number
@@ -37,6 +39,15 @@ def prepare() -> None:
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))
         elif name == "stdout" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def _interrupt_again(unraisable):
+    """Repeats a Ctrl-C that came within a finalizer or a callback of the garbage collector, where it ends nothing."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        return sys.__unraisablehook__(unraisable)
+    with contextlib.suppress(RuntimeError):  # Python is ending
+        again = signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
+        threading.Timer(0.01, *again).start()  # once this has returned
 
 
 def write_utf8() -> None:

@@ -29,7 +29,6 @@ HEADS = ("row", "runs", "FLOPs", "tokens a side", "hours", "memory", "fits")
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m launch.plan", description="Plans a sweep for devices; starts nothing.")
     plan.add_arguments(parser)
-    parser.set_defaults(accelerated=True)
     parser.add_argument(
         "--device", required=True, help=f"one of {', '.join(devices.DEVICES)}; v5e-8 is eight of that kind"
     )
@@ -130,6 +129,7 @@ def _in_all(rows, device, count, per_run, price):
 def show(args: argparse.Namespace, console: Console) -> None:
     """Prints the plan that parsed arguments ask for."""
     device, count, per_run = _counts(args)
+    args.accelerated = per_run == 1  # `launch.dispatch` chooses for one device
     runs = [run for stage in tuning.stages(args) for run in stage.preview()]
     memory = functools.partial(forecast.analysed, device=device, per_run=per_run, tell=functools.partial(say, console))
     unknown = _why_no_hours(args, device)

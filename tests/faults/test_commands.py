@@ -508,3 +508,28 @@ def test_ctrl_c_at_any_time(command, seconds, tmp_path):
     if seconds > 0.2 or not command.startswith("experiments"):  # Python itself is starting
         assert "Traceback" not in err
     assert process.returncode in (-signal.SIGINT, 130, 2, 1)
+
+
+def test_ctrl_c_within_a_callback_of_the_garbage_collector_ends_the_command():
+    """Python says that it ignores what such a callback raises."""
+    script = """
+import gc, signal, sys, time
+from tx.errors import one_line_errors
+
+def interrupted(phase, info):
+    gc.callbacks.remove(interrupted)
+    signal.raise_signal(signal.SIGINT)
+
+@one_line_errors
+def main():
+    gc.callbacks.append(interrupted)
+    gc.collect()
+    time.sleep(60)
+
+sys.exit(main())
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
