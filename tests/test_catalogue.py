@@ -102,7 +102,9 @@ def diff_of(components):
     return {f"{'optim' if field == 'schedule' else 'model'}.{field}": value for field, value in pairs}
 
 
-@pytest.mark.parametrize("components", TOGETHER)
+@pytest.mark.parametrize(
+    "components", [*TOGETHER[:2], *(pytest.param(one, marks=pytest.mark.slow) for one in TOGETHER[2:])]
+)
 def test_every_component_trains_and_translates(components):
     trains_and_translates(small("table3/base@paper", diff_of(components)))
 

@@ -320,7 +320,7 @@ def updated_by(diff):
     return config
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(any_typed_diff)
 def test_what_is_printed_parses_back(diff):
     wanted = config_lib.fields(updated_by(diff))
@@ -333,7 +333,7 @@ def test_what_is_printed_parses_back(diff):
         assert config_lib.fields(updated_by(parsed)) == wanted
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(any_typed_diff, any_typed_diff)
 def test_differences_are_those_of_the_leaves_whichever_comes_first(one, other):
     before, after = updated_by(one), updated_by(other)

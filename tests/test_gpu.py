@@ -268,6 +268,7 @@ def test_rows_without_time_are_not_started(machine, capsys):
     assert "rows not done: base, A/h=1, C/N=2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_runs_at_the_end_is_ended_and_what_was_done_is_packed(machine, monkeypatch, capsys):
     monkeypatch.setenv("FAKE_SLOW", "A/h=1")
     began = time.monotonic()

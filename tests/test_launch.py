@@ -196,7 +196,7 @@ FIELDS = {
 
 
 @given(st.data())
-@settings(max_examples=30)
+@settings(max_examples=12)
 def test_a_point_has_one_folder_however_it_is_asked_for(data):
     fields = data.draw(st.lists(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=3, unique=True))
     grid = {f: data.draw(st.lists(FIELDS[f], min_size=1, max_size=3, unique=True)) for f in fields}

@@ -58,6 +58,7 @@ def in_memory(monkeypatch):
     monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared(copies=2))
 
 
+@pytest.mark.slow
 def test_a_rehearsal_runs_everything_and_leaves_nothing(in_memory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     called = []

@@ -82,7 +82,7 @@ LATER = {
     *("no bias, no table", "interleaved", "none, unscaled", "relative", "alibi, rms", "unscaled, gelu"),
     "cosine, swiglu",
     *("additive, no feed-forward", "grouped, rotary", "tied two ways, pre-rms", "untied", "local", "convolution"),
-    "deep encoder, relative",
+    *("deep encoder, relative", "pre", "t5", "rotary, no norm", "dilated"),
 }
 
 

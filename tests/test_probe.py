@@ -75,7 +75,9 @@ def test_entropy_distance_and_variance_are_those_of_the_weights(measured):
         np.testing.assert_allclose(got, total / queries, rtol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("place", [("encoder", 0, "self", 1), ("decoder", 0, "cross", 0)])
+@pytest.mark.parametrize(
+    "place", [pytest.param(("encoder", 0, "self", 1), marks=pytest.mark.slow), ("decoder", 0, "cross", 0)]
+)
 def test_the_loss_without_a_head_is_that_of_a_model_whose_output_ignores_it(measured, place):
     config, params, batches, found = measured
     stack, layer, kind, head = place

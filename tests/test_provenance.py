@@ -104,6 +104,7 @@ def test_what_the_project_sets_itself_is_not_recorded(monkeypatch):
     assert environment.recorded() == {"XLA_FLAGS": determinism.DETERMINISTIC}  # then it was somebody else
 
 
+@pytest.mark.slow
 def test_a_result_says_what_was_set_and_how_many_devices_it_used(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared())
     config = tiny.config(**{name.replace(".", "__"): value for name, value in SETTINGS.items()})

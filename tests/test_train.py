@@ -219,6 +219,7 @@ def test_resuming_equals_training_straight(made):
     assert [again[key] for key in ("target_tokens", "dev")] == [told[key] for key in ("target_tokens", "dev")]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(made, capsys):
     data, run = handful.prepared(copies=2), made("run")
     each = {"train__checkpoint_every": 2, "train__eval_every": 2}

@@ -96,6 +96,7 @@ def test_what_is_whole_is_called_so(work, capsys):
     assert NAME in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_byte_or_an_end_that_is_lost_of_any_file_of_a_checkpoint_is_found(work):
     run = run_of(work)
     sealed = [path for path in contents(run.checkpoints) if path.name not in APART]
