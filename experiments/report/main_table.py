@@ -98,7 +98,7 @@ def _shown(found):
         paper=found.beside_paper,
         scores=tuple(head for head, measure in _SCORES.items() if some(measure) or not found.done),
         exact=any(value > 0 for row in found.shown for value in EXACT.values(row)),
-        measures=own_metrics.measures(found.done)
+        measures=own_metrics.of_sweep(found)
         | {name: NAMED[name] for name in found.sweep.measures if some(NAMED[name])},
     )
 
@@ -155,7 +155,7 @@ def _record(found, row, settings, params, state, known):
         "params": " ".join(map(str, params)),
     }
     shown = {name: NAMED[name] for name in found.sweep.measures}
-    shown |= {own_metrics.column(name): measure for name, measure in own_metrics.measures(found.done).items()}
+    shown |= {own_metrics.column(name): measure for name, measure in own_metrics.of_sweep(found).items()}
     for name, measure in {"ppl": PPL, "bleu": BLEU, "exact_percent": EXACT, **_OTHERS, **shown}.items():
         record |= {name: measure.mean(row), f"{name}_sd": measure.sd(row)}
     for head, of_rows in known.items():

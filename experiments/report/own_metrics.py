@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterable, Iterator
 
 from experiments.report.metrics import Measure
-from experiments.report.results import Row
+from experiments.report.results import Results, Row
 from tx import components
 from tx.runs.result import Metric, RunResult
 
@@ -22,6 +22,15 @@ def known(results: Iterable[RunResult]) -> dict[str, Metric]:
 def measures(results: Iterable[RunResult]) -> dict[str, Measure]:
     """Returns {name: measure} of the metrics of results."""
     return {name: _measure(name, metric.digits) for name, metric in known(results).items()}
+
+
+def of_sweep(found: Results) -> dict[str, Measure]:
+    """Returns {name: measure} of the metrics of all rows of a table."""
+    return found.once(_of_done)
+
+
+def _of_done(found):
+    return measures(found.done)
 
 
 @functools.cache
