@@ -16,7 +16,7 @@ from scipy.stats import multivariate_t
 
 from experiments import launches, points, registry
 from experiments.launches import AskedRow
-from experiments.report import bootstrap, noise, results
+from experiments.report import bootstrap, noise, own_metrics, results
 from experiments.report.write import TABLES
 from launch import local, plan, status
 from launch.queue import Queue
@@ -136,6 +136,18 @@ def test_the_tables_of_four_times_as_many_rows_take_four_times_the_calls(tmp_pat
     calls(tmp_path / "few")  # imports, caches
     few, many = calls(tmp_path / "few"), calls(tmp_path / "many")
     assert many < 4.4 * few
+
+
+def test_metrics_are_looked_for_as_often_in_a_table_of_many_rows(tmp_path, monkeypatch):
+    looked, known = [], own_metrics.known
+    monkeypatch.setattr(own_metrics, "known", lambda results: looked.append(1) or known(results))
+    counts = []
+    for name, size in {"few": 3, "many": 6}.items():
+        grid(tmp_path / name, size)
+        looked.clear()
+        calls(tmp_path / name)
+        counts.append(len(looked))
+    assert counts[0] == counts[1] > 0
 
 
 def test_of_many_rows_the_critical_value_is_that_of_the_distribution(monkeypatch):
