@@ -51,22 +51,22 @@ def build(found: Results) -> Table:
         ),
         rows=tuple(map(_cells, verdicts)),
         groups=tuple(one.claim.statement if one.claim.printed is None else "printed" for one in verdicts),
-        caption=caption(_claimed(found, verdicts), _HOW),
+        caption=caption(_claimed(found), _HOW),
         notes=_notes(verdicts),
         records=tuple(map(_record, verdicts)),
     )
 
 
-def _claimed(found, verdicts):
+def _claimed(found):
     """Returns results whose rows are those that claims may be judged by."""
-    rows = [row for named in rows_of(found, [one.claim for one in verdicts]).values() for row in named.values()]
+    rows = [row for named in rows_of(found).values() for row in named.values()]
     return dataclasses.replace(found, rows=tuple(rows), tunings=(), points=())
 
 
 def judged(found: Results) -> list[Verdict]:
     """Returns the verdicts on a sweep's claims; none where no claim's rows both have results."""
     verdicts = found.once(judge)
-    done = {row.variant.name for row in _claimed(found, verdicts).rows if row.results}
+    done = {row.variant.name for row in _claimed(found).rows if row.results}
     return verdicts if any({one.claim.row, one.claim.against} <= done for one in verdicts) else []
 
 

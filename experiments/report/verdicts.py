@@ -1,6 +1,5 @@
 """Verdicts on claims: what the runs of a sweep say of each expectation that experiments/claims.py has of it."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from experiments import claims
@@ -52,7 +51,7 @@ def judge(found: Results) -> list[Verdict]:
     runs are unfinished (`flags.unfinished`) is undecided.
     """
     said = claims.of_sweep(found.sweep.name, found.scale.name)
-    rows = rows_of(found, said)
+    rows = rows_of(found)
     named = {(claim.tuned, name) for claim in said for name in (claim.row, claim.against)}
     unfinished = {
         (tuned, name) for tuned, name in named if name in rows[tuned] and _unfinished(rows[tuned][name], found)
@@ -61,8 +60,9 @@ def judge(found: Results) -> list[Verdict]:
     return [_judge(one, rows[one.tuned], _family(one, said, rows, families, found), unfinished) for one in said]
 
 
-def rows_of(found: Results, said: Iterable[Claim]) -> dict[bool, dict[str, Row]]:
+def rows_of(found: Results) -> dict[bool, dict[str, Row]]:
     """Returns {whether tuned: {name: row}} of the rows that claims about a sweep may be judged by."""
+    said = claims.of_sweep(found.sweep.name, found.scale.name)
     tuned = tuned_table.read(found) if any(claim.tuned for claim in said) else ()
     return {False: {row.variant.name: row for row in found.rows}, True: {one.asked.row: one.fresh for one in tuned}}
 

@@ -426,7 +426,8 @@ def cast_once(params: dict, dtype: str) -> dict[str, dict]:
 
     def matrices(tree):
         parts = {name: matrices(part) for name, part in tree.items() if isinstance(part, Mapping)}
-        own = {name: leaf.astype(jnp.dtype(dtype)) for name, leaf in tree.items() if name == "kernel" not in parts}
+        matrix = None if "kernel" in parts else tree.get("kernel")  # a part may be called so, too
+        own = {} if matrix is None else {"kernel": matrix.astype(jnp.dtype(dtype))}
         return {name: part for name, part in parts.items() if part} | own
 
     return {"params": params, CAST: matrices(params) | {"projection": projection(params).astype(jnp.dtype(dtype))}}
