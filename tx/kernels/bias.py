@@ -122,7 +122,7 @@ def add_parts(every: Sequence[Float[Array, "programs _"]]) -> list[Float[Array, 
 
 
 def _add_some(every):
-    columns = min(32, COLUMNS)  # so few that the sums of small models are shared by many programs, too
+    columns = 32  # so few that the sums of small models are shared by many programs, too
     tiles = [pl.cdiv(each.shape[1], columns) for each in every]
     starts = [sum(tiles[:number]) for number in range(len(tiles) + 1)]
     whole = [pl.BlockSpec(each.shape, lambda i: (0, 0)) for each in every]
