@@ -28,7 +28,7 @@ from rich.console import Console
 
 from launch import compilation_cache, dispatch, display, grouping, plan, power, status, tuning, worker
 from launch.display import plan_table, say
-from launch.plan import PlannedRun
+from launch.plan import PlannedRun, selection
 from launch.pool import Command, Pool, train_command
 from launch.preparation import make_ready, memory, prepare, say_differences, say_dispatch
 from launch.resources import default_jobs
@@ -115,7 +115,7 @@ def parser_of(
 ) -> argparse.ArgumentParser:
     """Returns the parser of a launch's arguments, and those of `parents`, which an engine has besides."""
     parser = cli.Parser(prog=prog, description=description, parents=[_status_parser(), *parents])
-    plan.add_arguments(parser)
+    selection.add_arguments(parser)
     parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (default: by cores and memory)")
     parser.add_argument(
         "--stack",
@@ -187,7 +187,7 @@ def main(
     if args.dry_run:
         show_plan(stages, args, console)
         return 0
-    for line in plan.left_out(args):
+    for line in selection.left_out(args):
         say(console, line)
     if place.since is None:
         place = place._replace(since=time.time())
@@ -240,7 +240,7 @@ def checked(args: argparse.Namespace, accelerated: bool, alone: bool = True) -> 
 
 def show_plan(stages: Sequence[Stage], args: argparse.Namespace, console: Console) -> None:
     """Prints what a launch would run; UserError where a folder holds another configuration."""
-    for line in plan.left_out(args):
+    for line in selection.left_out(args):
         say(console, line)
     runs = [run for stage in stages for run in _shown(stage, args, console)]
     plan.refuse_clashes(runs)

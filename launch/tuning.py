@@ -13,7 +13,8 @@ from experiments.report import results
 from experiments.report.symbols import show
 from experiments.tuning import Asked
 from launch import assignments, plan
-from launch.plan import PlannedRun, Row
+from launch.plan import PlannedRun, selection
+from launch.plan.selection import Row
 from tx.errors import UserError
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
@@ -65,7 +66,7 @@ class Tuning:
         if tuning.SEED in self._seeds:
             raise UserError(f"--seeds={args.seeds}: with --tune, seed {tuning.SEED} is of the grid; give fresh ones")
         self._rows = []
-        for row in plan.select(args):
+        for row in selection.select(args):
             run = registry.parse(row.name)
             asked = Asked(run.variant.name, row.point, grid, self._seeds)
             self._rows.append(_Tuned(row, asked, args.workdir / f"{run.sweep.name}@{run.scale.label}"))

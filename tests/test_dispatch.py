@@ -9,6 +9,7 @@ from experiments import registry
 from launch import dispatch, grouping, local, plan
 from launch import ray as ray_command
 from launch.plan import __main__ as plan_command
+from launch.plan import selection
 from tx.files import to_json
 from tx.runs import identity, run_config
 from tx.runs.run_dir import RunDir
@@ -34,7 +35,7 @@ def devices(monkeypatch):
 
 def planned(*arguments, accelerated=True):
     parser = argparse.ArgumentParser()
-    plan.add_arguments(parser)
+    selection.add_arguments(parser)
     parser.set_defaults(accelerated=accelerated)
     return plan.make(parser.parse_intermixed_args(arguments))
 

@@ -13,13 +13,14 @@ from fabricated import cells
 from experiments import __main__ as command
 from experiments.report import grid, grid_figure, grid_table, noise, results, tables
 from launch import plan, request
+from launch.plan import selection
 from tx.errors import UserError
 
 
 def launched(workdir, *argv, ppl, seeds=3, bleu=lambda point, seed: 30.0):
     """A launch with results made up by a function of each run's configuration and seed; None leaves one out."""
     parser = argparse.ArgumentParser()
-    plan.add_arguments(parser)
+    selection.add_arguments(parser)
     given = ("table3@smoke", "--only=base", f"--seeds={seeds}", f"--workdir={workdir}", *argv)
     args = parser.parse_intermixed_args(given)
     runs = plan.make(args)

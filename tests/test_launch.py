@@ -21,6 +21,7 @@ from rich.console import Console
 
 from experiments import points, registry
 from launch import display, grouping, local, plan, pool, preparation, queue, resources, worker
+from launch.plan import selection
 from tx.data import cache, corpora
 from tx.errors import UserError
 from tx.files import to_json
@@ -106,7 +107,7 @@ def launcher(tmp_path, monkeypatch):
 
 def planned(*arguments):
     parser = argparse.ArgumentParser()
-    plan.add_arguments(parser)
+    selection.add_arguments(parser)
     return plan.make(parser.parse_intermixed_args(arguments))
 
 

@@ -13,6 +13,7 @@ from experiments import __main__ as command
 from experiments import launches, registry
 from experiments.report import compare, main_table, results, summary_table, tables
 from launch import assignments, local, plan, request, status, tuning, worker
+from launch.plan import selection
 from tx import components, decode, evaluate, plugins
 from tx.errors import UserError
 from tx.fields import SHARE, Field
@@ -36,7 +37,7 @@ def _nothing_imported(monkeypatch, tmp_path):
 
 def arguments(*argv):
     parser = argparse.ArgumentParser()
-    plan.add_arguments(parser)
+    selection.add_arguments(parser)
     return parser.parse_intermixed_args(argv)
 
 

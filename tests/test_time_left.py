@@ -8,6 +8,7 @@ import types
 import pytest
 
 from launch import plan, pool, resources, time_left
+from launch.plan import selection
 from tx.runs import metrics_log
 
 RATE = 8e10  # FLOPs a second
@@ -21,7 +22,7 @@ class Simulated:
 
     def __init__(self, monkeypatch, tmp_path, selector, *settings, slots):
         parser = argparse.ArgumentParser()
-        plan.add_arguments(parser)
+        selection.add_arguments(parser)
         arguments = [selector, f"--workdir={tmp_path}", *(f"--set={one}" for one in settings)]
         runs = plan.make(parser.parse_intermixed_args(arguments))
         self.runs = sorted(runs, key=lambda run: -run.flops)

@@ -20,6 +20,7 @@ from experiments.bench import table as bench_table
 from experiments.bench.contestants import weights
 from experiments.bench.harness import sentences
 from launch import plan
+from launch.plan import selection
 from tx import config as config_lib
 from tx import decode, files
 from tx.data import builders, corpora, downloads, text_files
@@ -252,7 +253,7 @@ def test_damaged_measurements_are_named(tmp_path):
 @pytest.mark.parametrize("value", ["..", "../../x", "/etc/passwd", ".", "a/../..", "~", "a\nb", "\x1b[2J", "$HOME;x"])
 def test_a_grids_values_stay_in_the_workdir(tmp_path, value):
     parser = argparse.ArgumentParser()
-    plan.add_arguments(parser)
+    selection.add_arguments(parser)
     only = "--only=base+*"  # not the base, which no grid changes
     (run,) = plan.make(
         parser.parse_args(["table3/base@smoke", f"--workdir={tmp_path}/runs", f"--grid=data.corpus={value}", only])

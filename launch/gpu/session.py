@@ -28,7 +28,7 @@ from launch import plan
 from launch.gpu import archives, mps
 from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
-from launch.plan import PlannedRun
+from launch.plan import PlannedRun, selection
 from tx import cli
 from tx.errors import UserError, one_line_errors
 
@@ -161,7 +161,7 @@ class Session:
 def planned(sweep: str, seeds: int, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
     """Returns the runs of a sweep, with their states as they are now; UserError as `launch.plan.make`."""
     parser = cli.Parser(allow_abbrev=False)
-    plan.add_arguments(parser)
+    selection.add_arguments(parser)
     args, _ = parser.parse_known_args([sweep, f"--workdir={workdir}", f"--seeds={seeds}", *rest])
     if args.tune:
         raise UserError("--tune cannot be estimated beforehand; tune with launch.local, or --set what was found")

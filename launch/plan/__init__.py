@@ -7,18 +7,16 @@ import argparse
 import collections
 import dataclasses
 import functools
-import os
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import ml_collections
 
 import tx.config
 from experiments import points, registry
 from experiments.scales import PAPER
-from launch import assignments, dispatch, matching
-from tx import cli, components, plugins
+from launch import assignments, dispatch
+from launch.plan import selection
+from launch.plan.selection import Row
 from tx.errors import UserError
 from tx.model import flops
 from tx.runs import run_config, state
@@ -84,149 +82,12 @@ class PlannedRun:
         run_config.hand_over(Request(self.config, self.folder, self.trained_in))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which runs; they are the same wherever the runs happen.
-
-    An engine whose runs are made on accelerators sets `accelerated`, for `launch.dispatch` to choose.
-    """
-    parser.set_defaults(accelerated=False)
-    parser.add_argument("selector", nargs="+", help="table3@smoke, 'table3/A/*@smoke' or table3/A/h=1@smoke")
-    parser.add_argument("--workdir", type=_folder, default="runs", help="folder for all runs (default: %(default)s)")
-    parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
-    parser.add_argument(
-        "--seeds",
-        default="1",
-        metavar="K|K,L",
-        help="seeds 1 to K of every variant; with --tune, the K fresh seeds 2 to K+1 (default: 1). With a comma, "
-        "exactly those: --seeds=3,4, or --seeds=7, for seed 7 alone",
-    )
-    parser.add_argument(
-        "--only",
-        action="extend",
-        type=lambda globs: globs.split(","),  # no name of a variant has a comma
-        metavar="GLOB[,GLOB]",
-        help="only these variants, e.g. 'A/*,big'; repeatable",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="for every run; repeatable",
-        dest="settings",
-    )
-    parser.add_argument(
-        "--grid",
-        action="append",
-        default=[],
-        metavar="FIELD=V1,V2",
-        help="the product of all --grid around every variant selected, each point a variant of its own, and, without "
-        "--only, the base once; values are taken as they are, whatever the scale; repeatable. Fields that go together "
-        "make one axis: --grid model.num_heads,model.d_k=1:64,2:32,4:16",
-    )
-    parser.add_argument(
-        "--match",
-        choices=("params",),
-        help="give every point of --grid the d_ff with which it has as many parameters as its variant, within "
-        f"{100 * matching.TOLERANCE:g} per cent",
-    )
-    parser.add_argument(
-        "--tune",
-        action="append",
-        default=[],
-        metavar="FIELD=V1,V2",
-        help="run every variant selected, the base too, at each of these values with seed 1, then at the one of the "
-        "lowest dev loss with fresh seeds; repeatable, for the product",
-    )
-
-
-def _folder(path: str) -> pathlib.Path:
-    return pathlib.Path(os.path.abspath(cli.path(path)))
-
-
-class Row(NamedTuple):
-    """A registered variant (SWEEP/VARIANT@SCALE), or a point around it ({dotted field: value})."""
-
-    name: str
-    point: Mapping[str, object]
-
-
 def make(args: argparse.Namespace) -> list[PlannedRun]:
     """Returns the runs that parsed arguments ask for, --tune aside; variants as in their table, seeds together.
 
     Raises UserError for an unknown or empty selection, an impossible configuration, two runs in one folder.
     """
-    return runs_of(_with_base(select(args), args), assignments.seeds(args), args)
-
-
-def _with_base(rows: Sequence[Row], args: argparse.Namespace) -> list[Row]:
-    """Returns the rows, those of each sweep after its base where they are a grid: differences are from that.
-
-    With --only there is what was named, and no more.
-    """
-    found, sweeps = [], set()
-    for row in rows:
-        run = registry.parse(row.name)
-        base = run._replace(variant=run.sweep.variants[0])
-        if args.grid and not args.only and (run.sweep.name, run.scale.label) not in sweeps:
-            sweeps.add((run.sweep.name, run.scale.label))
-            found.append(Row(base.name, {}))
-        found.append(row)
-    return found
-
-
-def select(args: argparse.Namespace) -> list[Row]:
-    """Returns the variants that parsed arguments select, each at every point of --grid; UserError as `make`."""
-    assignments.seeds(args)
-    names = list(dict.fromkeys(name for pattern in args.selector for name in registry.select(pattern)))
-    asked = assignments.given(args)
-    globs, around = args.only or [], points.combine(asked.axes)
-    if args.match and not asked.axes:
-        raise UserError(f"--match={args.match} is for the points of a grid; give --grid, or leave it out")
-    selected, missed = [], set(globs)
-    for name in names:
-        variant = registry.parse(name).variant.name
-        for point in _that_belong(name, around, asked.settings):
-            met = {glob for glob in globs if points.matches(variant, points.name(variant, point), glob)}
-            missed -= met
-            if met or not globs:
-                selected.append(
-                    Row(name, matching.match_parameters(name, point, asked.settings) if args.match else point)
-                )
-    if missed:
-        known = ", ".join(dict.fromkeys(registry.parse(name).variant.name for name in names))
-        raise UserError(f"--only={min(missed, key=globs.index)} is none of: {known}")
-    return selected
-
-
-def left_out(args: argparse.Namespace) -> list[str]:
-    """Returns a line for each field of --grid that variants selected leave out, since their components have none such.
-
-    Raises UserError as `make`.
-    """
-    grid, notes = {field for axis in assignments.given(args).axes for field in axis[0]}, []
-    owned = {field: owners for field in sorted(grid) if (owners := components.owners(field))}
-    rows = select(args) if owned else []
-    for field, (choosing, those) in owned.items():
-        without = [row for row in rows if field not in row.point]
-        if without:
-            names = dict.fromkeys(points.name(registry.parse(row.name).variant.name, row.point) for row in without)
-            whose = f"it belongs to {choosing}={' or '.join(those)}"
-            notes.append(f"note: --grid {field} is left out of {', '.join(names)}: {whose}")
-    return notes
-
-
-def _that_belong(name, around, settings):
-    """Returns the points of a grid around a variant, each once, without the fields of components that it has not."""
-    if not any(components.owners(field) for point in around for field in point):
-        return around
-    run, found = registry.parse(name), []
-    for point in around:
-        choices = {f: v for f, v in (settings | point).items() if f in components.choosing_fields()}
-        config = registry.assemble(*run, choices)
-        if (whole := {f: v for f, v in point.items() if not tx.config.is_missing(config, f)}) not in found:
-            found.append(whole)
-    return found
+    return runs_of(selection.with_base(selection.select(args), args), assignments.seeds(args), args)
 
 
 def runs_of(rows: Iterable[Row], seeds: Sequence[int], args: argparse.Namespace) -> list[PlannedRun]:

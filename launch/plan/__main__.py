@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from launch import devices, dispatch, display, forecast, plan, tuning
+from launch import devices, dispatch, display, forecast, tuning
 from launch.devices import Device
 from launch.display import say
 from launch.forecast import Forecast, Memory
+from launch.plan import selection
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
 
@@ -28,7 +29,7 @@ HEADS = ("row", "runs", "FLOPs", "tokens a side", "hours", "memory", "fits")
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m launch.plan", description="Plans a sweep for devices; starts nothing.")
-    plan.add_arguments(parser)
+    selection.add_arguments(parser)
     parser.add_argument(
         "--device", required=True, help=f"one of {', '.join(devices.DEVICES)}; v5e-8 is eight of that kind"
     )
