@@ -147,8 +147,8 @@ def test_several_fields_are_a_product_around_every_point_of_a_grid():
     product = ["--tune=loss.label_smoothing=0.0,0.1", f"--tune={LR}=1,2", "--grid=model.num_heads=1,2"]
     made = stages_of.stages(arguments(BASE, *product, "--workdir=/w"))[0].plan()
     assert [run.folder.path.parent.name for run in made] == [
-        f"base+label_smoothing={smoothing},num_heads={heads},lr_factor={rate}"
-        for heads in (1, 2)
+        f"base+label_smoothing={smoothing},{heads}lr_factor={rate}"
+        for heads in ("", "num_heads=1,", "num_heads=2,")  # the base, which differences are from, is tuned as well
         for smoothing in ("0", "0.1")
         for rate in (1, 2)
     ]

@@ -87,7 +87,7 @@ def make(args: argparse.Namespace) -> list[PlannedRun]:
 
     Raises UserError for an unknown or empty selection, an impossible configuration, two runs in one folder.
     """
-    return runs_of(selection.with_base(selection.select(args), args), assignments.seeds(args), args)
+    return runs_of(selection.select(args), assignments.seeds(args), args)
 
 
 def runs_of(rows: Iterable[Row], seeds: Sequence[int], args: argparse.Namespace) -> list[PlannedRun]:

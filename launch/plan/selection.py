@@ -6,7 +6,7 @@ No text is read, no configuration resolved but where a point of a grid needs to 
 import argparse
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import tx.config
@@ -84,7 +84,23 @@ def _folder(path: str) -> pathlib.Path:
 
 
 def select(args: argparse.Namespace) -> list[Row]:
-    """Returns the variants that parsed arguments select, each at every point of --grid; UserError as `plan.make`."""
+    """Returns the variants that parsed arguments select, each at every point of --grid, a grid's after its base.
+
+    Differences are from the base. With --only there is what was named, and no more. Raises UserError as `plan.make`.
+    """
+    found, sweeps = [], set()
+    for row in _named(args):
+        run = registry.parse(row.name)
+        base = run._replace(variant=run.sweep.variants[0])
+        if args.grid and not args.only and (run.sweep.name, run.scale.label) not in sweeps:
+            sweeps.add((run.sweep.name, run.scale.label))
+            found.append(Row(base.name, {}))
+        found.append(row)
+    return found
+
+
+def _named(args):
+    """Returns the variants that parsed arguments name, each at every point of --grid."""
     assignments.seeds(args)
     names = list(dict.fromkeys(name for pattern in args.selector for name in registry.select(pattern)))
     asked = assignments.given(args)
@@ -114,7 +130,7 @@ def left_out(args: argparse.Namespace) -> list[str]:
     """
     grid, notes = {field for axis in assignments.given(args).axes for field in axis[0]}, []
     owned = {field: owners for field in sorted(grid) if (owners := components.owners(field))}
-    rows = select(args) if owned else []
+    rows = _named(args) if owned else []
     for field, (choosing, those) in owned.items():
         without = [row for row in rows if field not in row.point]
         if without:
@@ -137,17 +153,14 @@ def _that_belong(name, around, settings):
     return found
 
 
-def with_base(rows: Sequence[Row], args: argparse.Namespace) -> list[Row]:
-    """Returns the rows, those of each sweep after its base where they are a grid: differences are from that.
-
-    With --only there is what was named, and no more.
-    """
-    found, sweeps = [], set()
-    for row in rows:
-        run = registry.parse(row.name)
-        base = run._replace(variant=run.sweep.variants[0])
-        if args.grid and not args.only and (run.sweep.name, run.scale.label) not in sweeps:
-            sweeps.add((run.sweep.name, run.scale.label))
-            found.append(Row(base.name, {}))
-        found.append(row)
+def _that_belong(name, around, settings):
+    """Returns the points of a grid around a variant, each once, without the fields of components that it has not."""
+    if not any(components.owners(field) for point in around for field in point):
+        return around
+    run, found = registry.parse(name), []
+    for point in around:
+        choices = {f: v for f, v in (settings | point).items() if f in components.choosing_fields()}
+        config = registry.assemble(*run, choices)
+        if (whole := {f: v for f, v in point.items() if not tx.config.is_missing(config, f)}) not in found:
+            found.append(whole)
     return found
