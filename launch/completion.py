@@ -64,8 +64,21 @@ def _default(prefix: str, action: argparse.Action, **others) -> Iterable[str]:
             given, comma, _ = prefix.rpartition(",")
             return [given + comma + name for name in _variants()]
         case "settings" | "grid" | "tune":
-            return [f"{name}=" for name in components.known_fields() if name not in ("name", "version")]
+            name, assigned, given = prefix.partition("=")
+            return _values(name, given) if assigned else _fields()
     return FilesCompleter()(prefix, action=action, **others)
+
+
+def _fields():
+    return [f"{name}=" for name in components.known_fields() if name not in ("name", "version")]
+
+
+def _values(name, given):
+    """Returns FIELD=VALUE, or FIELD=V1,VALUE behind others, for each value of a field that takes one of a few."""
+    field = components.known_fields().get(name)
+    few = components.names(name) or (field.choices if field else ())
+    before = "".join(given.rpartition(",")[:2])
+    return [f"{name}={before}{value}" for value in few]
 
 
 def _sweeps(prefix):

@@ -43,6 +43,13 @@ class Field:
             raise ValueError(str(error)) from None
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that it takes, as a command line gives them, if they are few; else ()."""
+        if isinstance(self.default, bool):
+            return "false", "true"
+        return self.takes if isinstance(self.takes, tuple) else ()
+
+    @property
     def described(self) -> str:
         """What values it takes, in words; "" for any of its type."""
         if type(self.default) in (int, float):
