@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from launch import compilation_cache, dispatch, display, grouping, plan, power, status, tuning, worker
+from launch import command_line, compilation_cache, display, grouping, plan, power, status, tuning, worker
 from launch.display import plan_table, say
 from launch.plan import PlannedRun, selection
 from launch.pool import Command, Pool, train_command
@@ -36,14 +36,11 @@ from launch.text import with_text
 from launch.tuning import Stage
 from launch.watchdog import watched
 from launch.worker import ALONE, Place, Tally
-from tx import cli, plugins
-from tx.errors import INTERRUPTED_STATUS, UserError, one_line_errors
+from tx import plugins
+from tx.errors import INTERRUPTED_STATUS, one_line_errors
 from tx.runs import imports
 from tx.runtime import backend
 from tx.runtime.signals import taken
-
-RETRIES = 1
-STALLED = 30.0  # minutes
 
 
 def report(folders: Sequence[pathlib.Path]) -> None:
@@ -70,7 +67,7 @@ def launch(
     jobs: int | None,
     console: Console,
     command: Command = train_command,
-    retries: int = RETRIES,
+    retries: int = command_line.RETRIES,
     stalled: float = math.inf,
     place: Place = ALONE,
 ) -> Tally:
@@ -97,72 +94,6 @@ def launch(
     )
 
 
-def _status_parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(add_help=False)
-    parser.add_argument(
-        "--status",
-        type=cli.path,
-        metavar="DIR",
-        help="print the state of every run in a work folder; start nothing",
-    )
-    return parser
-
-
-def parser_of(
-    prog: str = "python -m launch.local",
-    description: str = "Runs a sweep on this machine.",
-    parents: Sequence[argparse.ArgumentParser] = (),
-) -> argparse.ArgumentParser:
-    """Returns the parser of a launch's arguments, and those of `parents`, which an engine has besides."""
-    parser = cli.Parser(prog=prog, description=description, parents=[_status_parser(), *parents])
-    selection.add_arguments(parser)
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (default: by cores and memory)")
-    parser.add_argument(
-        "--stack",
-        type=_stack,
-        nargs="?",
-        const=None,
-        default=dispatch.CHOSEN,
-        metavar="N",
-        help="train runs of one program side by side in one process, at most N (default: all of them; without --stack "
-        f"one by one, but up to {dispatch.TOGETHER} small ones on an accelerator of this machine)",
-    )
-    parser.add_argument(
-        "--retries",
-        type=int,
-        default=RETRIES,
-        metavar="N",
-        help="how many times a run that fails is started again (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--stalled",
-        type=float,
-        default=STALLED,
-        metavar="MINUTES",
-        help="end a run, with its stacks in log.txt, that shows no progress for so long (default: %(default)g; "
-        "inf: never); what computes meanwhile, as compiling does, is given four times as long",
-    )
-    parser.add_argument(
-        "--rerun_stale", action="store_true", help="make anew what other code has made, or what is done on other text"
-    )
-    parser.add_argument(
-        "--no_rehearsal",
-        action="store_true",
-        help="start at once; without it, the largest shapes are tried first where they are large, which compiles them",
-    )
-    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and start nothing")
-    return parser
-
-
-def _stack(text: str) -> int:
-    try:
-        if (most := int(text)) > 0:
-            return most
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"takes a number from 1, or none where it stands last; got {text!r}")
-
-
 @one_line_errors
 def main(
     argv: Sequence[str] | None = None,
@@ -182,7 +113,8 @@ def main(
     if show_status(argv, console):
         return 0
     accelerated = not backend.computes_on_cpu() if place.accelerated is None else place.accelerated
-    args = checked(parser_of().parse_args(argv), accelerated, alone=place.number is None and not place.pool)
+    args = command_line.parser_of().parse_args(argv)
+    command_line.check(args, accelerated, alone=place.number is None and not place.pool)
     stages = tuning.stages(args)
     if args.dry_run:
         show_plan(stages, args, console)
@@ -211,31 +143,11 @@ def main(
 
 def show_status(argv: Sequence[str], console: Console) -> bool:
     """Prints the state of every run where arguments ask for that with --status; returns whether they do."""
-    if (found := _status_parser().parse_known_args(argv)[0].status) is None:
+    if (found := command_line.status_parser().parse_known_args(argv)[0].status) is None:
         return False
     imports.recall([found])
     status.show(found, console)
     return True
-
-
-def checked(args: argparse.Namespace, accelerated: bool, alone: bool = True) -> argparse.Namespace:
-    """Returns parsed arguments; UserError for a number that is none of its kind.
-
-    Args:
-      args: as parsed.
-      accelerated: whether the runs are made on accelerators.
-      alone: whether no other machine makes runs of the sweep, to which a stack of them would leave nothing.
-    """
-    args.accelerated = accelerated
-    if args.stack == dispatch.CHOSEN and not (accelerated and alone):
-        args.stack = 1
-    if args.jobs is not None and args.jobs < 1:
-        raise UserError(f"--jobs must be at least 1; got {args.jobs}")
-    if not args.stalled > 0:
-        raise UserError(f"--stalled must be above 0 minutes; got {args.stalled:g}")
-    if args.retries < 0:
-        raise UserError(f"--retries must be at least 0; got {args.retries}")
-    return args
 
 
 def show_plan(stages: Sequence[Stage], args: argparse.Namespace, console: Console) -> None:

@@ -18,7 +18,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from launch import display, local, preparation
+from launch import command_line, display, local, preparation
 from launch.plan import PlannedRun
 from launch.worker import Place
 from tx import cli, plugins
@@ -49,7 +49,7 @@ def main(
     argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
     if local.show_status(argv, display.console()):
         return 0
-    args = local.parser_of("python -m launch.ray", __doc__.splitlines()[0], [_own_parser()]).parse_args(argv)
+    args = command_line.parser_of("python -m launch.ray", __doc__.splitlines()[0], [_own_parser()]).parse_args(argv)
     if not (args.cpus > 0 and args.gpus >= 0):
         raise UserError(f"--cpus must be above 0, --gpus at least 0; got {args.cpus:g} and {args.gpus:g}")
     if args.hosts < 1:

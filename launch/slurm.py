@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from launch import display, local, tuning
+from launch import command_line, display, local, tuning
 from launch.display import say
 from launch.plan import PlannedRun
 from launch.preparation import make_ready, prepare
@@ -94,9 +94,9 @@ def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[Plann
     argv = plugins.take(list(sys.argv[1:] if argv is None else argv))
     if local.show_status(argv, console):
         return 0
-    parser = local.parser_of("python -m launch.slurm", __doc__.splitlines()[0], [_own_parser()])
+    parser = command_line.parser_of("python -m launch.slurm", __doc__.splitlines()[0], [_own_parser()])
     args = parser.parse_args(argv)
-    local.checked(args, accelerated=args.gpus > 0, alone=False)
+    command_line.check(args, accelerated=args.gpus > 0, alone=False)
     _check(args)
     rest = _own_parser().parse_known_args(argv)[1]
     stages = tuning.stages(args)

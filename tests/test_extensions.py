@@ -16,7 +16,7 @@ import pytest
 
 from experiments import __main__ as command
 from experiments import listing, registry, scales
-from launch import local, plan, preparation
+from launch import command_line, plan, preparation
 from tx import plugins
 from tx.data import tokenized
 from tx.errors import UserError
@@ -218,7 +218,7 @@ def test_own_text_and_a_scale_as_written_are_what_they_are_called(own_text, monk
     assert command.main(listed) == 0
     assert "Scale mine: my own sentences" in capsys.readouterr().out
     for arguments in (launch, own):
-        args = local.parser_of().parse_intermixed_args(plugins.take(arguments))
+        args = command_line.parser_of().parse_intermixed_args(plugins.take(arguments))
         preparation.prepare(runs := plan.make(args))
         for run in runs:
             c = run.config

@@ -44,7 +44,7 @@ FLOORS = {
         ["preparation"],
         ["worker"],
         ["status", "tuning"],
-        ["display", "forecast", "grouping", "power", "queue", "request", "text"],
+        ["command_line", "display", "forecast", "grouping", "power", "queue", "request", "text"],
         ["time_left"],
         ["pool"],
         ["devices", "failures", "plan", "resources", "compilation_cache", "watchdog"],

@@ -18,7 +18,7 @@ from experiments import launches, points, registry
 from experiments.launches import AskedRow
 from experiments.report import bootstrap, noise, own_metrics, results
 from experiments.report.write import TABLES
-from launch import local, plan, status
+from launch import command_line, plan, status
 from launch.queue import Queue
 from tx import files
 from tx.runs.int_rows import IntRows
@@ -52,7 +52,7 @@ def opened(monkeypatch):
 
 
 def planned(workdir, *more):
-    return plan.make(local.parser_of().parse_args(["table3@smoke", f"--workdir={workdir}", *more]))
+    return plan.make(command_line.parser_of().parse_args(["table3@smoke", f"--workdir={workdir}", *more]))
 
 
 def test_a_plan_resolves_each_variant_once_whatever_the_seeds(resolved, tmp_path):

@@ -9,7 +9,7 @@ from fabricated import cells, put
 
 from experiments import frames, registry
 from experiments.report import compare, regression, results, tables
-from launch import local, plan
+from launch import command_line, plan
 from tx import components
 from tx import config as config_lib
 from tx.errors import UserError
@@ -139,6 +139,6 @@ def test_what_is_worse_by_a_metric_is_a_regression(tmp_path, better, worse):
 
 def test_metrics_alone_train_nothing(tmp_path):
     arguments = ["table3/base@smoke", "--grid=probe.metrics=ter", f"--workdir={tmp_path}"]
-    base, point = plan.make(local.parser_of().parse_intermixed_args(arguments))
+    base, point = plan.make(command_line.parser_of().parse_intermixed_args(arguments))
     assert (base.trained_in, point.trained_in.path) == (None, base.folder.path)
     assert (base.point, point.point) == ({}, {"probe.metrics": "ter"})

@@ -13,7 +13,7 @@ import pytest
 
 import launch
 from experiments.report import tables
-from launch import local, scripted
+from launch import command_line, local, scripted
 from tx import plugins
 from tx.errors import UserError
 
@@ -25,7 +25,7 @@ def parsed(monkeypatch, *selectors, **arguments):
     called = []
     monkeypatch.setattr(local.main, "__wrapped__", lambda argv, report: called.append(argv) or 0)
     launch.sweep(*selectors, **arguments)
-    return local.parser_of().parse_args(called[0])
+    return command_line.parser_of().parse_args(called[0])
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def parsed(monkeypatch, *selectors, **arguments):
     ],
 )
 def test_a_call_is_a_command_line(monkeypatch, arguments, line):
-    assert parsed(monkeypatch, "table3@smoke", **arguments) == local.parser_of().parse_args(
+    assert parsed(monkeypatch, "table3@smoke", **arguments) == command_line.parser_of().parse_args(
         ["table3@smoke", *line.split()]
     )
 

@@ -25,7 +25,7 @@ from experiments import __main__ as experiments
 from experiments import registry, tuning
 from experiments.report import main_table, results, tuned_table
 from experiments.tuning import Asked
-from launch import grouping, local, plan
+from launch import command_line, grouping, local, plan
 from launch import tuning as stages_of
 from tx.errors import UserError
 
@@ -83,7 +83,7 @@ def recorded(workdir):
 
 
 def arguments(*given):
-    return local.parser_of().parse_intermixed_args(given)
+    return command_line.parser_of().parse_intermixed_args(given)
 
 
 def runs(planned):

@@ -9,7 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
-from launch import failures, local, plan, queue, worker
+from launch import command_line, failures, local, plan, queue, worker
 from launch.worker import Place
 from tx.files import to_json
 from tx.runs import lease, state
@@ -28,7 +28,7 @@ MAKE = (
 def runs(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "POLL", 0.01)
     monkeypatch.setattr(queue, "PATIENCE", 0.05)
-    args = local.parser_of().parse_args(["table3@smoke", "--only=base,A/h=1,big", f"--workdir={tmp_path}"])
+    args = command_line.parser_of().parse_args(["table3@smoke", "--only=base,A/h=1,big", f"--workdir={tmp_path}"])
     return plan.make(args)
 
 
