@@ -4,13 +4,14 @@ import pathlib
 from collections.abc import Iterable
 
 from experiments.analysis import layer_costs
-from experiments.report import markers, reproduction, results, summary_table, tables, write
+from experiments.report import findings, markers, reproduction, results, summary_table, tables, transfer, write
 from tx.errors import UserError
 from tx.files import from_json, read_text
 
 TABLES = {**write.TABLES, "short": summary_table.build}
-TEXTS = {"reproduced": reproduction.to_markdown}
+TEXTS = {"reproduced": reproduction.to_markdown, "findings": findings.to_markdown}
 DAMAGED = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)  # what reading another's JSON raises
+EVERY_SCALE = "transfer@"  # before a sweep's name
 MEASURED = "table1@measured"  # between a README's markers: the table of `python -m experiments table1`
 
 
@@ -27,13 +28,22 @@ def _table1(dirs):
     raise UserError(f"no table1.json in {', '.join(map(str, dirs))}; make it with python -m experiments table1")
 
 
+def _transfer(name, read, readme):
+    """Returns the table of a sweep's effects at every scale that it has results at."""
+    found = [one for one in read if one.sweep.name == name.removeprefix(EVERY_SCALE)]
+    if not found:
+        raise UserError(f"{readme}: {name}: no results of such a sweep; a marker is {EVERY_SCALE}SWEEP")
+    return transfer.build(found)
+
+
 def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
     NAME is SWEEP@SCALE, or SWEEP@SCALE/short for nine columns of it, SWEEP@SCALE/claims or another name of TABLES for
-    another of its tables, SWEEP@SCALE/reproduced for what of it reproduces, in sentences, or table1@measured. With
-    `check`, changes nothing. Returns 1 if `check` found a table other than its results give now, else 0. Raises
-    UserError for a marker without its end, for a sweep that is in none of `dirs` and for a table that no sweep has.
+    another of its tables; in sentences, SWEEP@SCALE/reproduced for what of it reproduces and SWEEP@SCALE/findings for
+    what its runs say of each claim; transfer@SWEEP for its effects at every scale; or table1@measured. With `check`,
+    changes nothing. Returns 1 if `check` found a table other than its results give now, else 0. Raises UserError for a
+    marker without its end, for a sweep that is in none of `dirs` and for a table that no sweep has.
     """
 
     def render(names):
@@ -42,6 +52,9 @@ def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool
         for name in names:
             if name == MEASURED:
                 rendered[name] = tables.to_markdown(tables.selected(_table1(dirs)))
+                continue
+            if name.startswith(EVERY_SCALE):
+                rendered[name] = tables.to_markdown(_transfer(name, read.values(), readme))
                 continue
             sweep, _, kind = name.partition("/")
             if sweep not in read:

@@ -255,7 +255,7 @@ def test_a_table_that_some_sweeps_lack_is_printed_of_the_others(tmp_path, capsys
     assert "positions@smoke" not in printed
 
 
-@pytest.mark.parametrize("page", ["README.md", "experiments/results/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "experiments/results/README.md", "experiments/results/FINDINGS.md"])
 def test_this_projects_pages_are_fresh(page):
     root = pathlib.Path(__file__).parent.parent
     arguments = ["report", str(root / "experiments/results"), "--readme", str(root / page), "--check"]
