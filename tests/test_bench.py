@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -367,7 +368,7 @@ def test_seeds_are_run_stacked_one_by_one_and_side_by_side(monkeypatch):
     assert each["runs_per_hour"] == pytest.approx(3 * 3600 / each["seconds"])
     result |= {"format": 1, "machine": {"processor": "A", "cores": 2, "threads": 2}, "versions": {}, "revision": "a"}
     built = table.build([result])
-    assert [row[3] for row in built.rows] == ["tx, one by one", "tx, 2 processes of a thread"]
+    assert [row[4] for row in built.rows] == ["tx, one by one", "tx, 2 processes of a thread"]
 
 
 def test_few_seeds_one_by_one_tell_the_rate_and_a_gpu_has_one_process(monkeypatch):
@@ -522,15 +523,16 @@ def test_the_table_says_where_a_peer_is_faster(tmp_path, capsys):
     results(tmp_path, ratio=3.0, figure="sentences_per_s", kind="decode", beam=4, config=config)
     assert command.main(["table", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    assert rows[0][3:] == ["peer", "tx", "peer's", "tx / peer", "least to greatest", "better"]
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line] for line in lines]
+    assert rows[0][2:] == ["machine", "threads", "peer", "tx", "peer's", "tx / peer", "least to greatest", "better"]
     assert [row[0] for row in rows[2:]] == [
         "training, target tokens/s",
         "translating, sentences/s",
         "training, peak memory in MiB",
     ]
     assert rows[2][2:] == [
-        *("2", "PyTorch eager", "800", "1,000", "0.80", "0.72 to 0.88"),
+        *(r"A\|B", "2", "PyTorch eager", "800", "1,000", "0.80", "0.72 to 0.88"),
         "PyTorch eager is 1.25 times as fast",
     ]
     assert rows[3][-1] == "tx is 3.00 times as fast"
@@ -548,6 +550,20 @@ def test_the_table_says_where_a_peer_is_faster(tmp_path, capsys):
     assert "PyTorch eager: BLEU 34.5, 100.0% of the translations identical to ours" in text
 
 
+def test_each_kind_of_processor_has_its_own_rows(tmp_path):
+    for folder, processor, ratio in (("a", "Intel(R) Xeon(R) Processor", 1.14), ("b", "AMD EPYC", 2.17)):
+        machine = {"processor": processor, "cores": 2, "threads": 2}
+        results(tmp_path / folder, ratio, machine=machine, matmul_peak={"flops": 1e11 * ratio})
+    built = table.build(table.read([tmp_path / "a", tmp_path / "b"]))
+    assert [(row[2], row[7]) for row in built.rows] == [("AMD EPYC", "2.17"), ("Intel Xeon", "1.14")]
+    assert [(one["machine"], one["ratio"]) for one in built.records] == [("AMD EPYC", 2.17), ("Intel Xeon", 1.14)]
+    peaks = [note for note in built.notes if "share of a matrix product" in note]
+    assert [note.partition("share")[0] for note in peaks] == [
+        "table3/base@multi30k (1.9M parameters), AMD EPYC, 2 threads: ",
+        "table3/base@multi30k (1.9M parameters), Intel Xeon, 2 threads: ",
+    ]
+
+
 def test_what_has_no_peer_is_a_row_with_its_share_of_the_device(tmp_path, capsys):
     size = {"num_layers": 6, "d_model": 512, "d_ff": 2048, "num_heads": 8, "d_k": 64, "d_v": 64, "norm": "post"}
     config = {"name": "table3/base@paper", "model": size | {"dtype": "bfloat16"}, "train": {"micro_batches": 1}}
@@ -555,8 +571,8 @@ def test_what_has_no_peer_is_a_row_with_its_share_of_the_device(tmp_path, capsys
     results(tmp_path, ratios={}, config=config, contestants={"tx": {"median": shared}})
     [one] = table.read([tmp_path])
     [row] = table.build([one]).rows
-    assert row[1].endswith("bfloat16, A|B")
-    assert row[3:] == ("none", "650,000", "", "", "", "25.6% of the maker's peak (MFU)")
+    assert row[1].endswith("bfloat16")
+    assert row[2:] == ("A|B", "2", "none", "650,000", "", "", "", "25.6% of the maker's peak (MFU)")
 
 
 def test_a_readme_is_renewed_by_each_command_for_its_own_tables(tmp_path, capsys):

@@ -43,6 +43,7 @@ FIGURES = {
 _COLUMNS = (
     Column("figure", text=True),
     Column("what", text=True),
+    Column("machine", text=True),
     Column("threads"),
     Column("peer", text=True),
     Column("tx"),
@@ -93,7 +94,7 @@ def build(results: Sequence[dict]) -> Table:
 
 def _table(results):
     order = list(FIGURES)
-    results = sorted(results, key=lambda one: (order.index(one["kind"]), one["what"], one["machine"]["threads"]))
+    results = sorted(results, key=lambda one: (order.index(one["kind"]), one["what"], _machine(one), _threads(one)))
     rows, groups, records, notes = [], [], [], []
     for result in results:
         name = f"{result['what']} ({result['parameters'] / 1e6:.1f}M parameters)"
@@ -105,7 +106,8 @@ def _table(results):
                 rows.append(_beside(result, name, figure, peer, one) if peer else _alone(result, name, figure))
                 groups.append(result["kind"])
                 records.append(
-                    {"figure": figure.key, "what": result["what"], "threads": result["machine"]["threads"]}
+                    {"figure": figure.key, "what": result["what"]}
+                    | {"machine": _machine(result), "threads": _threads(result)}
                     | {"peer": peer, "tx": ours[figure.key], "peer_s": theirs, "ratio": one["median"] if peer else None}
                 )
         notes += _notes(result, name)
@@ -127,7 +129,8 @@ def _beside(result, name, figure, peer, ratio):
     return (
         figure.title,
         name,
-        str(result["machine"]["threads"]),
+        _machine(result),
+        str(_threads(result)),
         peer,
         figure.text.format(ours),
         figure.text.format(theirs),
@@ -137,16 +140,25 @@ def _beside(result, name, figure, peer, ratio):
     )
 
 
+def _machine(result):
+    """The processor that computed, as its maker calls it, without the marks of a trademark."""
+    return " ".join(result["machine"]["processor"].replace("(R)", "").replace(" Processor", "").split())
+
+
+def _threads(result):
+    return result["machine"]["threads"]
+
+
 def _alone(result, name, figure):
     """A row of what was measured without a peer: its last cell says what share it is of what the device can do."""
-    ours, machine = result["contestants"]["tx"]["median"], result["machine"]
+    ours = result["contestants"]["tx"]["median"]
     share = f"{ours['mfu']:.1%} of the maker's peak (MFU)" if "mfu" in ours else ""
-    dtype = f"{result['config']['model']['dtype']}, " if "config" in result else ""
-    what = f"{name}, {dtype}{machine['processor']}"
+    dtype = f", {result['config']['model']['dtype']}" if "config" in result else ""
     return (
         figure.title,
-        what,
-        str(machine["threads"]),
+        name + dtype,
+        _machine(result),
+        str(_threads(result)),
         "none",
         figure.text.format(ours[figure.key]),
         "",
@@ -184,17 +196,19 @@ def _caption(results):
 
 def _notes(result, name):
     yield from _size(result)
+    there = f"{name}, {_machine(result)}"
     if result["kind"] == "train":
         peak = result["matmul_peak"]
         shares = ", ".join(
             f"{label} {one['median']['share_of_peak']:.0%}" for label, one in result["contestants"].items()
         )
-        threads = result["machine"]["threads"]
-        yield f"{name}, {threads} threads: share of a matrix product's {peak['flops'] / 1e9:.0f} GFLOP/s: {shares}."
+        best = f"a matrix product's {peak['flops'] / 1e9:.0f} GFLOP/s"
+        yield f"{there}, {_threads(result)} threads: share of {best}: {shares}."
         yield f"{name}: {result['sentences']}."
         if peak.get("dense"):
             shares = ", ".join(f"{label} {one['median']['mfu']:.1%}" for label, one in result["contestants"].items())
-            yield f"{name}: share of the {peak['dense'] / 1e12:.0f} TFLOP/s that the maker prints (MFU): {shares}."
+            best = f"the {peak['dense'] / 1e12:.0f} TFLOP/s that the maker prints (MFU)"
+            yield f"{there}: share of {best}: {shares}."
     if result["kind"] == "memory" and (parts := _micro_batches(result)) > 1:
         yield f"{name}: tx computes an update in {parts} micro-batches, PyTorch in one unless its label says otherwise."
     if result["kind"] == "guards":
@@ -202,18 +216,18 @@ def _notes(result, name):
         medians = [one["median"] for one in result["contestants"].values()]
         if starts := [figures["start_s"] for figures in medians if "start_s" in figures]:
             seconds = "{:.2f} s with all checks, {:.2f} s without".format(*starts)
-            yield f"{name}: a start from its checkpoints takes {seconds}."
+            yield f"{there}: a start from its checkpoints takes {seconds}."
     if result["kind"] == "packing":
         yield f"{name}: {result['sentences']}."
         rates = ((label, one["median"]["target_tokens_per_cpu_s"]) for label, one in result["contestants"].items())
         each = ", ".join(f"{label} {rate:,.0f}" for label, rate in rates)
-        yield f"{name}: target tokens a second of the packing process's own processor time: {each}."
+        yield f"{there}: target tokens a second of the packing process's own processor time: {each}."
     if result["kind"] == "seeds":
         yield f"{name}: {result['seeds']} seeds, evaluation and translation included, compiled before."
     if result["kind"] == "decode":
         for label, one in result["contestants"].items():
             alike = f", {one['identical']:.1%} of the translations identical to ours" if "identical" in one else ""
-            yield f"{name}, beam {result['beam']}, no length penalty, {label}: BLEU {one['bleu']:.1f}{alike}."
+            yield f"{there}, beam {result['beam']}, no length penalty, {label}: BLEU {one['bleu']:.1f}{alike}."
 
 
 def _size(result):
