@@ -48,7 +48,7 @@ def together(config: ConfigDict, runs: int, devices: int) -> int:
       runs: how many are to be made in all; none of the devices is left without one.
       devices: how many there are.
     """
-    if not _is_small(config) or config.model.attention_backend == "cudnn":  # which cannot (`tx.training.experiment`)
+    if not _is_small(config):
         return 1
     return max(1, min(TOGETHER, runs // max(1, devices)))
 

@@ -62,21 +62,26 @@ def rows_of(rows, width, dtype, kept, seed=0):
     ("rows", "width", "kept", "dtype"),
     [(11, 24, 0.7, jnp.float32), (5, 16, 1.0, jnp.float32), (11, 24, 0.7, jnp.bfloat16)],
 )
-def test_residual_norm(monkeypatch, rows, width, kept, dtype):
+@pytest.mark.parametrize("keeps_sum", [False, True])
+def test_residual_norm(monkeypatch, rows, width, kept, dtype, keeps_sum):
     monkeypatch.setattr(residual_norm, "FORWARD", 64)
     monkeypatch.setattr(residual_norm, "BACKWARD", 64)
     monkeypatch.setattr(bias, "PROGRAMS", 2)  # of several turns, the last of which has rows that are not there
     *arrays, draw, upscale = rows_of(rows, width, dtype, kept)
-    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=(rows, width)), dtype)
+    rng = np.random.default_rng(1)
+    arrays.insert(2, jnp.asarray(rng.normal(size=width), jnp.float32))
+    cotangents = [jnp.asarray(rng.normal(size=(rows, width)), dtype) for _ in "ab"]
 
     def both(function, *parts):
         out, pull = jax.vjp(lambda *given: function(*given, draw, upscale, prng.mix_bits, 1e-6), *arrays, *parts)
-        return out, pull(cotangent)
+        return out, pull(tuple(cotangents) if keeps_sum else cotangents[0])
 
-    wanted, tolerance = both(residual_norm.reference), 1e-5 if dtype == jnp.float32 else 2e-2
-    close(both(functools.partial(with_parts, None)), wanted, tolerance)
-    zeros = jnp.zeros((2, width), jnp.float32)
-    out, (*gradients, in_parts) = both(lambda *given: with_parts(given[4], *given[:4], *given[5:]), (zeros, zeros))
+    kernel = residual_norm.add_then_normalise if keeps_sum else residual_norm.add_and_normalise
+    wanted = both(lambda *given: residual_norm.reference(*given, keeps_sum))
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    close(both(functools.partial(with_parts, kernel, None)), wanted, tolerance)
+    zeros = (jnp.zeros((2, width), jnp.float32),) * 3
+    out, (*gradients, in_parts) = both(lambda *given: with_parts(kernel, given[5], *given[:5], *given[6:]), zeros)
     assert not any(np.asarray(gradient).any() for gradient in gradients[2:])
     sums = bias.add_parts(in_parts)
     close((out, (*gradients[:2], *sums)), wanted, tolerance)
@@ -95,8 +100,8 @@ def test_norm(monkeypatch):
     close((out, (d_x, *bias.add_parts(in_parts))), (wanted, plain(cotangent)))
 
 
-def with_parts(parts, x, y, scale, bias, *others):
-    return residual_norm.add_and_normalise(x, y, scale, bias, parts, *others)
+def with_parts(kernel, parts, x, y, offset, scale, bias, *others):
+    return kernel(x, y, offset, scale, bias, parts, *others)
 
 
 # Biases

@@ -16,10 +16,16 @@ from jaxtyping import Array, Float
 from tx.kernels.elementwise import ARRAYS, choose
 from tx.runtime import backend
 
-PROGRAMS = 256  # that share the rows: each has a sum of its own
+PROGRAMS = 256  # that share the rows, at most: each has a sum of its own
+ROWS = 32  # of a program at least, where there are so many
 ELEMENTS = 4096  # that a program has in registers at a time
 COLUMNS = 512  # of these, at most, side by side
 _WARPS = 4
+
+
+def programs_for(rows: int) -> int:
+    """Returns how many programs share so many rows, hence how many parts a sum over them comes in."""
+    return max(1, min(PROGRAMS, rows // ROWS))
 
 
 @jax.custom_vjp
@@ -34,11 +40,12 @@ def add_biases(
 
 
 def _add_forward(ys, biases, parts):
-    return add_biases(ys, biases, parts), None
+    return add_biases(ys, biases, parts), parts
 
 
-def _add_backward(_, cotangents):
-    return cotangents, None, _sum_columns(cotangents)[1]
+def _add_backward(parts, cotangents):
+    programs = parts[0].shape[0]
+    return cotangents, None, _sum_columns(cotangents, programs)[1]
 
 
 add_biases.defvjp(_add_forward, _add_backward)
@@ -55,31 +62,32 @@ def add_bias_and_rectify(
 
 def _rectify_forward(y, bias, parts):
     hidden = add_bias_and_rectify(y, bias, parts)
-    return hidden, hidden
+    return hidden, (hidden, parts)
 
 
-def _rectify_backward(hidden, cotangent):
-    (d_y,), (d_parts,) = _sum_columns((cotangent,), hidden)
+def _rectify_backward(residuals, cotangent):
+    hidden, parts = residuals
+    (d_y,), (d_parts,) = _sum_columns((cotangent,), parts.shape[0], hidden)
     return d_y, None, d_parts
 
 
 add_bias_and_rectify.defvjp(_rectify_forward, _rectify_backward)
 
 
-def _sum_columns(arrays, hidden=None):
+def _sum_columns(arrays, programs, hidden=None):
     """Returns (arrays, the parts of their columns' sums); with `hidden` the one array is zeroed first where that is."""
     rows, widths = arrays[0].shape[0], [array.shape[1] for array in arrays]
     columns = min(COLUMNS, pl.next_power_of_2(max(widths)))
     tile = max(1, ELEMENTS // columns)
-    turns = pl.cdiv(rows, PROGRAMS * tile)
+    turns = pl.cdiv(rows, programs * tile)
     whole = [pl.BlockSpec((turns * tile, width), lambda i, j: (i, 0)) for width in widths]
-    sums = [jax.ShapeDtypeStruct((PROGRAMS, width), jnp.float32) for width in widths]
+    sums = [jax.ShapeDtypeStruct((programs, width), jnp.float32) for width in widths]
     written = () if hidden is None else (jax.ShapeDtypeStruct(hidden.shape, arrays[0].dtype),)
     # A program beyond the rows looks at the last of them, and finds that they are not its own.
     made = pl.pallas_call(
         functools.partial(_sum_kernel, rows, widths, tile, turns, columns, hidden is not None),
         out_shape=(*written, *sums),
-        grid=(PROGRAMS, pl.cdiv(max(widths), columns)),
+        grid=(programs, pl.cdiv(max(widths), columns)),
         in_specs=[*whole, *whole[: len(written)]],
         out_specs=(*whole[: len(written)], *[pl.BlockSpec((None, width), lambda i, j: (i, 0)) for width in widths]),
         compiler_params=triton.CompilerParams(num_warps=_WARPS),

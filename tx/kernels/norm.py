@@ -8,7 +8,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from tx.kernels import bias as biases
 from tx.kernels.residual_norm import BACKWARD, FORWARD, Tile, tile_of, vectors
 from tx.runtime import backend
 
@@ -35,23 +34,23 @@ def _forward(x, scale, bias, parts, epsilon):
         interpret=backend.on_cpu(),
         name="normalise",
     )(x, scale, bias)
-    return out, (x, scale)
+    return out, (x, scale, parts)
 
 
 def _backward(epsilon, residuals, d_out):
-    x, scale = residuals
-    rows, width = x.shape
+    x, scale, parts = residuals
+    (rows, width), programs = x.shape, parts[0].shape[0]
     tile = tile_of(BACKWARD, width)
-    turns = pl.cdiv(rows, biases.PROGRAMS * tile)
+    turns = pl.cdiv(rows, programs * tile)
     row = pl.BlockSpec((turns * tile, width), lambda i: (i, 0))
     of_program = pl.BlockSpec((None, width), lambda i: (i, 0))
     d_x, *sums = pl.pallas_call(
         functools.partial(_backward_kernel, Tile(tile, rows, width, None, epsilon), turns),
         out_shape=(
             jax.ShapeDtypeStruct(x.shape, x.dtype),
-            *[jax.ShapeDtypeStruct((biases.PROGRAMS, width), jnp.float32)] * 2,
+            *[jax.ShapeDtypeStruct((programs, width), jnp.float32)] * 2,
         ),
-        grid=(biases.PROGRAMS,),
+        grid=(programs,),
         in_specs=[row, row, *vectors(width, 1)],
         out_specs=(row, of_program, of_program),
         compiler_params=triton.CompilerParams(num_warps=_WARPS),

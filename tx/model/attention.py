@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from tx.model.attention_kernels import MASKED, attend_heads, dot_product_attention, masked, online_softmax_update
-from tx.model.layers import Dense, Dropout, dense_each
+from tx.model.layers import Dense, Dropout, Unbiased, dense_each
 from tx.model.positions import PositionEncoding
 from tx.model.similarity import Similarity, similarities
 from tx.registry import Configured
@@ -121,7 +121,7 @@ class MultiHeadAttention(nn.Module):
         train: bool,
         context: PositionContext | None = None,
         causal: bool = False,
-    ) -> Float[Array, "b n d"]:
+    ) -> Float[Array, "b n d"] | Unbiased:
         """Attends from x to memory; mask is true where x's row may see memory's column, with `causal` none after it.
 
         Self-attention is `memory is x`: then queries, keys and values come out of one matrix product, and `context`
@@ -148,7 +148,7 @@ class MultiHeadAttention(nn.Module):
 
     def mix(
         self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, *, train: bool
-    ) -> Float[Array, "b n d"]:
+    ) -> Float[Array, "b n d"] | Unbiased:
         """Applies self-attention within each packed sentence (`tx.model.mixers.Mixer`)."""
         if not self.neighbourhood:
             return self(x, x, packed.mask, train=train, context=context, causal=packed.causal)
@@ -331,4 +331,4 @@ class MultiHeadAttention(nn.Module):
         return x if self.kv_heads == self.num_heads else jnp.repeat(x, self.num_heads // self.kv_heads, axis=axis)
 
     def _merge(self, heads):
-        return self.output(heads.reshape(*heads.shape[:-2], -1))
+        return self.output.unbiased(heads.reshape(*heads.shape[:-2], -1))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from tx.errors import UserError
+from tx.kernels.attention import attend
 from tx.runtime import backend
 
 MASKED = -1e9  # finite, so that a row with nothing to attend to stays free of NaN; exp() of it is exactly 0
@@ -29,10 +30,8 @@ def dot_product_attention(
     if kernel == "cudnn":
         if (on := backend.name()) != "gpu":
             raise UserError(f"model.attention_backend=cudnn needs an NVIDIA GPU; on {on} set it to xla")
-        mask |= ~mask.any(-1, keepdims=True)  # it is not known what the kernel makes of nothing
-        return jax.nn.dot_product_attention(
-            query, key, value, mask=mask[:, None], is_causal=causal, implementation="cudnn"
-        )
+        mask = jnp.broadcast_to(mask, (mask.shape[0], query.shape[1], mask.shape[2]))
+        return attend(query, key, value, mask, causal)
     scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     return attend_heads(*(x.transpose(0, 2, 1, 3) for x in (scaled, key, value)), mask).transpose(0, 2, 1, 3)
 

@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from tx.model.layers import Dense, Dropout, dense_each
+from tx.model.layers import Dense, Dropout, Unbiased, dense_each
 from tx.registry import Registry
 
 feed_forwards = Registry("model.feed_forward")
@@ -30,8 +30,17 @@ class FeedForward(nn.Module):
 
     def narrow(self, hidden: Float[Array, "b n f"], train: bool) -> Float[Array, "b n d"]:
         """Applies dropout, and the projection from d_ff to d_model."""
+        outer, hidden = self._outer(hidden, train)
+        return outer(hidden)
+
+    def narrow_last(self, hidden: Float[Array, "b n f"], train: bool) -> Float[Array, "b n d"] | Unbiased:
+        """Returns the same where nothing but the residual connection comes after: the bias may be left to that."""
+        outer, hidden = self._outer(hidden, train)
+        return outer.unbiased(hidden)
+
+    def _outer(self, hidden, train):
         hidden = Dropout(self.relu_dropout)(hidden, train=train)
-        return Dense(self.d_ff, self.d_model, dtype=self.dtype, name="outer")(hidden)
+        return Dense(self.d_ff, self.d_model, dtype=self.dtype, name="outer"), hidden
 
 
 @feed_forwards.register("relu")
@@ -39,8 +48,8 @@ class Rectified(FeedForward):
     """ReLU network: max(0, x W1 + b1) W2 + b2 (equation 2)."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        return self.narrow(self.wide("inner").rectified(x), train)
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"] | Unbiased:
+        return self.narrow_last(self.wide("inner").rectified(x), train)
 
 
 @feed_forwards.register("gelu")
@@ -48,8 +57,8 @@ class Gelu(FeedForward):
     """GELU network: GELU(x W1 + b1) W2 + b2, with the exact GELU (Hendrycks and Gimpel 2016)."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        return self.narrow(nn.gelu(self.wide("inner")(x), approximate=False), train)
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"] | Unbiased:
+        return self.narrow_last(nn.gelu(self.wide("inner")(x), approximate=False), train)
 
 
 @feed_forwards.register("swiglu")
@@ -60,6 +69,6 @@ class SwiGLU(FeedForward):
     """
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"] | Unbiased:
         gate, inner = dense_each((self.wide("gate"), self.wide("inner")), x)
-        return self.narrow(nn.silu(gate) * inner, train)
+        return self.narrow_last(nn.silu(gate) * inner, train)

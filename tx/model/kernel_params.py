@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.tree_util import DictKey, tree_flatten_with_path, tree_leaves_with_path
 from jaxtyping import Array, Float
 
-from tx.kernels.bias import PROGRAMS, add_parts
+from tx.kernels.bias import add_parts, programs_for
 from tx.kernels.elementwise import cast
 
 PARTS = "parts"  # the collection of zeros whose cotangents add up to the gradients of the parameters of these names
@@ -19,10 +19,11 @@ def parts_of(module: nn.Module, name: str) -> Float[Array, "programs d"] | None:
     return module.get_variable(PARTS, name, None)
 
 
-def prepare(params: dict, dtype: str) -> tuple[dict, dict]:
+def prepare(params: dict, dtype: str, rows: int) -> tuple[dict, dict]:
     """Returns the parameters, those of projections cast to the dtype; and zeros for the parts of vectors' gradients.
 
-    Projections are those of `tx.model.layers.Dense`, which are used in the dtype alone.
+    Projections are those of `tx.model.layers.Dense`, which are used in the dtype alone. `rows` is how many tokens of
+    either side there are at a time.
     """
     leaves, structure = tree_flatten_with_path(params)
     kernels = {path for path, leaf in leaves if path[-1].key == "kernel" and leaf.ndim == 2}
@@ -34,7 +35,7 @@ def prepare(params: dict, dtype: str) -> tuple[dict, dict]:
     parts = {}
     for path, leaf in leaves:
         if path in biases or (leaf.ndim == 1 and len(path) > 1 and path[-2].key.endswith("norm")):
-            _put(parts, path, jnp.zeros((PROGRAMS, *leaf.shape), jnp.float32))
+            _put(parts, path, jnp.zeros((programs_for(rows), *leaf.shape), jnp.float32))
     return params, parts
 
 

@@ -1,26 +1,46 @@
 """Building blocks of every sub-layer: projection, dropout, and the residual connection around it."""
 
+import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float
 
 from tx.kernels.bias import add_bias_and_rectify, add_biases
 from tx.kernels.norm import normalise
-from tx.kernels.residual_norm import add_and_normalise
+from tx.kernels.residual_norm import add_and_normalise, add_then_normalise
 from tx.model.kernel_params import parts_of
 from tx.model.norms import EPSILON, LayerNorm, norms
-from tx.model.prng import mix_bits, random_bits
+from tx.model.prng import bits_of, is_key, mix_bits, random_bits
 from tx.registry import Configured
 from tx.runtime import backend
 
 # Uniform with variance 1 / fan_in: tensor2tensor's "uniform unit scaling" at gain 1.
 unit_scaling = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 CAST = "cast"  # the collection of matrices in the dtype of products, where `tx.model.transformer.cast_once` made it
+
+
+class Unbiased(NamedTuple):
+    """Projection whose bias is still to be added, by the kernel that adds it to the residual stream.
+
+    Attributes:
+      y: x W of rows, (tokens, d).
+      bias: in the same dtype, (d,).
+      parts: of its gradient (`tx.kernels.bias`).
+    """
+
+    y: Array
+    bias: Array
+    parts: Array
+
+    def biased(self) -> Float[Array, "tokens d"]:
+        """Returns the projection."""
+        return add_biases((self.y,), (self.bias,), (self.parts,))[0]
 
 
 class Dense(nn.Module):
@@ -55,6 +75,10 @@ class Dense(nn.Module):
             return nn.relu(self(x))
         return add_bias_and_rectify(*self.apart(x), self.parts).reshape(*x.shape[:-1], -1)
 
+    def unbiased(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"] | Unbiased:
+        """Returns x W + b for `Residual`, which adds b by itself where it has a kernel that does."""
+        return self(x) if self.parts is None else Unbiased(*self.apart(x), self.parts)
+
     def apart(
         self, x: Float[Array, "*batch inputs"]
     ) -> tuple[Float[Array, "tokens outputs"], Float[Array, " outputs"]]:
@@ -88,7 +112,9 @@ def dense_each(parts: tuple[Dense, ...], x: Float[Array, "*batch inputs"]) -> li
         rows = x.reshape(
             -1, x.shape[-1]
         )  # once: what comes back to it is then added up before it takes its shape again
-        ys, biases = zip(*(part.apart(rows) for part in parts), strict=True)
+        dtype = jnp.dtype(parts[0].dtype)
+        ys = _products(rows.astype(dtype), tuple(part.kernel.astype(dtype) for part in parts))
+        biases = tuple(part.offset.astype(dtype) for part in parts)
         ys = add_biases(ys, biases, tuple(part.parts for part in parts))
         return [y.reshape(*x.shape[:-1], -1) for y in ys]
     if not backend.joins_projections():
@@ -112,6 +138,41 @@ def _product_backward(residuals, cotangent):
 
 
 _product.defvjp(lambda x, w: (x @ w, (x, w)), _product_backward)
+
+
+@jax.custom_vjp
+def _products(x, ws):
+    """x w for each w, whose gradients by x are added up by the products themselves.
+
+    XLA has the library add to a product what stands right of it, and gives up on a sum that stands left.
+    """
+    return tuple(x @ w for w in ws)
+
+
+def _products_backward(residuals, cotangents):
+    x, ws = residuals
+    d_x = cotangents[0] @ ws[0].T
+    for cotangent, w in zip(cotangents[1:], ws[1:], strict=True):
+        d_x = cotangent @ w.T + d_x
+    return d_x, tuple(x.T @ cotangent for cotangent in cotangents)
+
+
+_products.defvjp(lambda x, ws: (_products(x, ws), (x, ws)), _products_backward)
+
+
+@flax.struct.dataclass
+class Draw:
+    """What a kernel needs to drop.
+
+    Attributes:
+      words: the two words of a key, and how many of 2^24 elements are kept, uint32 (3,).
+      upscale: what these are multiplied by, float32 (1,).
+      bits: (index, low, high) -> 32 random bits of the element with that index.
+    """
+
+    words: Array
+    upscale: Array
+    bits: Callable = flax.struct.field(pytree_node=False)
 
 
 class Dropout(nn.Module):
@@ -140,16 +201,64 @@ class Dropout(nn.Module):
         """Of 2^24 elements."""
         return jnp.round((1.0 - jnp.asarray(self.rate, jnp.float32)) * 2**24)
 
-    def draw(self) -> tuple[UInt32[Array, " 3"], Float[Array, " 1"]]:
-        """Returns what a kernel needs to drop while training what a call would drop.
+    def draw(self) -> Draw:
+        """Returns what a kernel needs to drop while training, with a key of `tx.model.prng` for all modules.
 
-        The two words of the key and how many of 2^24 elements are kept; and what these are multiplied by.
+        Its masks are others than those of a call, which folds the module's place in the model into the key; the kernel
+        does that by itself, rather than wait for a kernel for two numbers. With a key of another generator they are the
+        same.
         """
         if not self.active:
-            return jnp.asarray([0, 0, 2**24], jnp.uint32), jnp.ones((1,), jnp.float32)
-        kept = self._kept()
-        words = jax.random.key_data(self.make_rng("dropout"))
-        return jnp.stack([words[0], words[1], kept.astype(jnp.uint32)]), (2**24 / kept)[None]
+            return Draw(jnp.asarray([0, 0, 2**24], jnp.uint32), jnp.ones((1,), jnp.float32), mix_bits)
+        kept, lazy, bits = self._kept(), self.scope.rngs["dropout"], mix_bits
+        if is_key(lazy.rng):
+            words, bits = jax.random.key_data(lazy.rng), bits_of(zlib.crc32("/".join(map(str, lazy.suffix)).encode()))
+        else:
+            words = jax.random.key_data(self.make_rng("dropout"))
+        return Draw(jnp.stack([words[0], words[1], kept.astype(jnp.uint32)]), (2**24 / kept)[None], bits)
+
+
+class PendingSum(NamedTuple):
+    """Residual stream x + Dropout(y + offset), of rows, that the kernel of the next norm is to add up (pre-norm).
+
+    Attributes:
+      x: as it was, (b, n, d).
+      y, offset, parts: what a sub-layer gave, as `Unbiased`; without a bias that is apart, offset and parts are None.
+      draw: of the dropout.
+    """
+
+    x: Array
+    y: Array
+    offset: Array | None
+    parts: Array | None
+    draw: Draw
+
+    @classmethod
+    def of(cls, x: Float[Array, "b n d"], y: Float[Array, "b n d"] | Unbiased, dropout: Dropout) -> "PendingSum":
+        """Returns that of what a sub-layer gave, to be dropped by `dropout`."""
+        y = y if isinstance(y, Unbiased) else (y.reshape(-1, x.shape[-1]), None, None)
+        return cls(x, *y, dropout.draw())
+
+    def added(self) -> Float[Array, "b n d"]:
+        """Returns the sum, without a kernel."""
+        y = self.y if self.offset is None else Unbiased(self.y, self.offset, self.parts).biased()
+        index = jnp.arange(y.size, dtype=jnp.uint32).reshape(y.shape)
+        low, high, kept = self.draw.words
+        keep = self.draw.bits(index, low, high) >> 8 < kept
+        dropped = jnp.where(keep, y * self.draw.upscale[0].astype(y.dtype), jnp.zeros((), y.dtype))
+        return self.x + dropped.reshape(self.x.shape)
+
+    def by_kernel(self, function: Callable, norm: LayerNorm) -> Any:
+        """Returns what a kernel of tx/kernels/residual_norm.py makes of it and a norm, each of the sum's shape."""
+        rows, width = self.x.reshape(-1, self.x.shape[-1]), self.x.shape[-1]
+        scale, bias, parts = _of_norm(norm, self.x)
+        drawn = (self.draw.words, self.draw.upscale, self.draw.bits)
+        offset, of_offset = self.offset, self.parts
+        if offset is None:
+            offset, of_offset = jnp.zeros((width,), self.y.dtype), None if parts is None else jnp.zeros_like(parts[0])
+        parts = None if parts is None else (of_offset, *parts)
+        made = function(rows, self.y, offset, scale, bias, parts, *drawn, EPSILON)
+        return jax.tree.map(lambda each: each.reshape(self.x.shape), made)
 
 
 class Residual(nn.Module):
@@ -157,8 +266,8 @@ class Residual(nn.Module):
 
     norm: "post" for Norm(x + Dropout(f(x))), the paper's; "pre" for x + Dropout(f(Norm(x))); "none" for
     x + Dropout(f(x)). Without `residual` there is no x in the sum. With `kernels` "pallas" post-norm's LayerNorm is one
-    kernel with the sum and the dropout before it while training (tx/kernels/residual_norm.py), pre-norm's one by itself
-    (tx/kernels/norm.py).
+    kernel with the sum and the dropout before it while training (tx/kernels/residual_norm.py), and so is pre-norm's
+    with those of the sub-layer before: its sum is pending until then.
     """
 
     norm: str
@@ -169,24 +278,55 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], sublayer: Callable[[Array], Array], *, train: bool
-    ) -> Float[Array, "b n d"]:
+        self,
+        x: Float[Array, "b n d"] | PendingSum,
+        sublayer: Callable[[Array], Array | Unbiased],
+        *,
+        train: bool,
+    ) -> Float[Array, "b n d"] | PendingSum:
         norm = (lambda y: y) if self.norm == "none" else norms[self.normalization](name="norm")
-        if train and self.kernels == "pallas" and self.norm == "post" and self.residual and isinstance(norm, LayerNorm):
-            rows = (part.reshape(-1, x.shape[-1]) for part in (x, sublayer(x)))
-            drawn = Dropout(self.dropout).draw()
-            return add_and_normalise(*rows, *_of_norm(norm, x), *drawn, mix_bits, EPSILON).reshape(x.shape)
-        normalised = apply_norm(norm, x, train and self.kernels == "pallas") if self.norm == "pre" else x
-        y = Dropout(self.dropout)(sublayer(normalised), train=train)
+        fuses = train and self.kernels == "pallas" and self.residual
+        if fuses and self.norm == "post" and isinstance(norm, LayerNorm):
+            return PendingSum.of(x, sublayer(x), Dropout(self.dropout)).by_kernel(add_and_normalise, norm)
+        x, normalised = add_and_norm(norm, x, train and self.kernels == "pallas") if self.norm == "pre" else (x, x)
+        y = sublayer(normalised)
+        if fuses and self.norm == "pre":
+            return PendingSum.of(x, y, Dropout(self.dropout))
+        y = y.biased().reshape(x.shape) if isinstance(y, Unbiased) else y
+        y = Dropout(self.dropout)(y, train=train)
         y = x + y if self.residual else y
         return norm(y) if self.norm == "post" else y
 
 
-def apply_norm(norm: nn.Module, x: Float[Array, "b n d"], by_kernel: bool) -> Float[Array, "b n d"]:
+def add_and_norm(
+    norm: nn.Module, x: Float[Array, "b n d"] | PendingSum, by_kernel: bool
+) -> tuple[Float[Array, "b n d"], Float[Array, "b n d"]]:
+    """Returns a residual stream, added up, and what a norm makes of it: by one kernel where that can be."""
+    if isinstance(x, PendingSum):
+        if _has_kernel(norm):
+            return x.by_kernel(add_then_normalise, norm)
+        x = add_up(x)
+    return x, apply_norm(norm, x, by_kernel)
+
+
+def add_up(x: Float[Array, "b n d"] | PendingSum) -> Float[Array, "b n d"]:
+    """Returns a residual stream, added up."""
+    return x.added() if isinstance(x, PendingSum) else x
+
+
+def apply_norm(norm: nn.Module, x: Float[Array, "b n d"] | PendingSum, by_kernel: bool) -> Float[Array, "b n d"]:
     """Returns what a norm makes of x, by a kernel where that is asked for and there is one (tx/kernels/norm.py)."""
-    if not (by_kernel and isinstance(norm, LayerNorm)) or parts_of(norm, "scale") is None:
+    has_kernel = _has_kernel(norm)
+    if isinstance(x, PendingSum) and has_kernel:
+        return x.by_kernel(add_and_normalise, norm)
+    x = add_up(x)
+    if not (by_kernel and has_kernel):
         return norm(x)
     return normalise(x.reshape(-1, x.shape[-1]), *_of_norm(norm, x), EPSILON).reshape(x.shape)
+
+
+def _has_kernel(norm):
+    return isinstance(norm, LayerNorm) and parts_of(norm, "scale") is not None
 
 
 def _of_norm(norm, x):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.feed_forward import feed_forwards
-from tx.model.layers import Residual
+from tx.model.layers import PendingSum, Residual
 
 LAST = jnp.iinfo(jnp.int32).max  # a segment behind all others
 
@@ -81,8 +81,8 @@ class PrefixLayer(nn.Module):
         self.residuals = [Residual(**self.residual, name=f"residual_{i}") for i in range(2 if kind else 1)]
 
     def __call__(
-        self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, train: bool
-    ) -> Float[Array, "b n d"]:
+        self, x: Float[Array, "b n d"] | PendingSum, packed: PackedMask, context: PositionContext, train: bool
+    ) -> Float[Array, "b n d"] | PendingSum:
         x = self.residuals[0](x, lambda y: self.self_attention.mix(y, packed, context, train=train), train=train)
         return self._fed(x, train)
 

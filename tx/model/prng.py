@@ -4,6 +4,9 @@ JAX's own generator (Threefry) loops over whole arrays on a CPU: for dropout it 
 and compiling it for every shape of parameter took longer than anything else before the first step.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +47,24 @@ def mix_bits(index: Array, low: Array, high: Array) -> Array:
     return _mix(_mix(index ^ low) ^ high)
 
 
+@functools.cache
+def bits_of(data: int) -> Callable[[Array, Array, Array], Array]:
+    """Returns `mix_bits` of the key that a key with the two words given becomes when `data` is folded in.
+
+    One function for each number: a kernel that draws by it is given the one key of all, and folds by itself.
+    """
+
+    def bits(index, low, high):
+        return mix_bits(index, *_fold_words(low, high, jnp.uint32(data)))
+
+    return bits
+
+
+def is_key(key: Array) -> bool:
+    """Returns whether a key is of this generator."""
+    return jax.random.key_impl(key) == _GENERATOR
+
+
 def _mix(x):
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
@@ -61,8 +82,12 @@ def _split(words, shape):
 
 def _fold_in(words, data):
     low, high = jax.lax.optimization_barrier(words) if backend.computes_keys_apart() else words
-    mixed = _mix(_mix(data.astype(jnp.uint32) ^ low) ^ high)
-    return jnp.stack([mixed, _mix(mixed ^ low ^ _ODD)])
+    return jnp.stack(_fold_words(low, high, data.astype(jnp.uint32)))
+
+
+def _fold_words(low, high, data):
+    mixed = _mix(_mix(data ^ low) ^ high)
+    return mixed, _mix(mixed ^ low ^ _ODD)
 
 
 _GENERATOR = define_prng_impl(

@@ -17,7 +17,7 @@ from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.component_fields import TakesComponentFields
 from tx.model.feed_forward import feed_forwards
 from tx.model.flops import stack_depths
-from tx.model.layers import CAST, Dropout, Residual, apply_norm
+from tx.model.layers import CAST, Dropout, PendingSum, Residual, add_up, apply_norm
 from tx.model.mixers import mixers
 from tx.model.norms import norms
 from tx.model.positions import check_length, positions, positions_needed
@@ -42,8 +42,8 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], packed: PackedMask, context: PositionContext, train: bool
-    ) -> Float[Array, "b n d"]:
+        self, x: Float[Array, "b n d"] | PendingSum, packed: PackedMask, context: PositionContext, train: bool
+    ) -> Float[Array, "b n d"] | PendingSum:
         mixer = mixers[self.mixer_kind](attention=self.attention, **self.mixer, causal=False, name="self_attention")
         residual = Residual(**self.residual, name="residual_0")
         x = residual(x, lambda y: mixer.mix(y, packed, context, train=train), train=train)
@@ -73,13 +73,13 @@ class DecoderLayer(nn.Module):
 
     def __call__(
         self,
-        x: Float[Array, "b n d"],
+        x: Float[Array, "b n d"] | PendingSum,
         memory: Float[Array, "b m d"],
         packed: PackedMask,
         cross: Bool[Array, "b n m"],
         context: PositionContext,
         train: bool,
-    ) -> Float[Array, "b n d"]:
+    ) -> Float[Array, "b n d"] | PendingSum:
         first, second = self.residuals[:2]
         x = first(x, lambda y: self.mixing.mix(y, packed, context, train=train), train=train)
         x = second(x, lambda y: self.cross_attention(y, memory, cross, train=train), train=train)
@@ -301,7 +301,7 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
         def layer(m, i, x):
             return m.decoder[i](x, packed, PositionContext(m.position, i, rows.position), train)
 
-        x = rows.target(self._layers(layer, len(self.decoder), x, remat))
+        x = rows.target(add_up(self._layers(layer, len(self.decoder), x, remat)))
         return self._last_norm("decoder_norm", x, train)
 
     def _last_norm(self, name, x, train):

@@ -94,10 +94,6 @@ def _refuse_what_cannot_train(runs):
         raise UserError(
             "runs side by side, and several steps a dispatch, need one device: parallel.devices=1, mode jit"
         )
-    if len(runs) > 1 and config.model.attention_backend == "cudnn":  # jax.vmap wants a mask for every head of it
-        raise UserError(
-            "runs side by side cannot use model.attention_backend=cudnn; set it to xla, or train them one by one"
-        )
     if config.model.kernels == "pallas" and not (layout.one and backend.name() == "gpu"):
         raise UserError(
             f"model.kernels=pallas needs one NVIDIA GPU; here are {len(layout.devices)} of {backend.name()}: set it to "

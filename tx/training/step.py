@@ -84,7 +84,10 @@ def train_step(
         tokens = jax.lax.psum(tokens, axis)
 
     by_kernels = config.model.kernels == "pallas"
-    given = kernel_params.prepare(state.params, config.model.dtype) if by_kernels else (state.params, None)
+    given = (state.params, None)
+    if by_kernels:
+        rows = batch["tgt"].size // config.train.micro_batches
+        given = kernel_params.prepare(state.params, config.model.dtype, rows)
     sums = _sums_and_gradients(config, given, batch, hyperparameters, rng, tokens, parts)
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
