@@ -198,8 +198,10 @@ def test_without_a_daemon_processes_take_turns(tmp_path, monkeypatch, daemon):
 
 def test_everything_is_timed_trained_and_packed(machine, capsys):
     assert machine() == 0
-    assert [call[:2] for call in machine.calls()] == [["experiments.bench", "train"], ["launch.local", "table3@smoke"]]
+    measured = [["experiments.bench", command] for command in ("train", "attention")]
+    assert [call[:2] for call in machine.calls()] == [*measured, ["launch.local", "table3@smoke"]]
     assert (machine.out / "bench-multi30k.json").exists()
+    assert (machine.out / "attention.json").exists()
     assert machine.packed() == runs_of(*ROWS)
     assert f"{len(ROWS) * SEEDS} of {len(ROWS) * SEEDS} runs are done" in capsys.readouterr().out
     assert "said by the launcher" in (machine.out / "log.txt").read_text()
@@ -236,7 +238,8 @@ def test_what_came_back_is_not_done_again_on_another_machine(machine):
     put(machine.folder / "runs", "A/h=1", 1)
     (machine.folder / "earlier").mkdir()
     archives.Packer(machine.folder / "runs", machine.folder / "earlier").pack()
-    (machine.folder / "earlier" / "bench-multi30k.json").write_text('{"from": "the first call"}')
+    for name in ("bench-multi30k", "attention"):
+        (machine.folder / "earlier" / f"{name}.json").write_text('{"from": "the first call"}')
     assert machine() == 1  # the fake does not skip what is there
     assert [call[0] for call in machine.calls()] == ["launch.local"]
     assert machine.launched()[0] == "A/h=1,C/N=2"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 import tiny
+from jax._src.cudnn import fused_attention_stablehlo
 
 from tx.data.packing import FIELDS
 from tx.errors import UserError
@@ -283,15 +284,19 @@ def test_the_fused_kernel_is_given_the_same_attention(monkeypatch):
     mask = jnp.asarray(rng.random((2, 3, 5)) < 0.6).at[..., 0].set(True).at[1, 2].set(False)
     with pytest.raises(UserError, match=r"^model.attention_backend=cudnn needs an NVIDIA GPU; on cpu set it to xla$"):
         dot_product_attention(q, k, v, mask, kernel="cudnn")
-    asked, fused = [], jax.nn.dot_product_attention
+    asked = []
 
-    def stand_in(*arrays, mask, is_causal, implementation):
-        assert mask.any(-1).all()
-        asked.append((is_causal, implementation))
-        return fused(*arrays, mask=mask, is_causal=is_causal, implementation="xla")
+    def stand_in(query, key, value, *, bias, scale, mask_type, return_residual):
+        seen = bias == 0
+        assert query.shape[1] == key.shape[1] == 128
+        asked.append(mask_type.name)
+        assert return_residual
+        heads = jax.nn.dot_product_attention(query, key, value, mask=seen, is_causal=mask_type.name == "CAUSAL")
+        heads = jnp.where(seen.any(-1).all(), heads, jnp.nan)
+        return heads, jnp.zeros((query.shape[0], query.shape[2], query.shape[1]))
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    monkeypatch.setattr(fused_attention_stablehlo, "dot_product_attention", stand_in)
     got, want = (dot_product_attention(q, k, v, mask, kernel=kernel) for kernel in ("cudnn", "xla"))
     some = np.asarray(mask.any(-1))
     assert not some.all()
@@ -300,7 +305,7 @@ def test_the_fused_kernel_is_given_the_same_attention(monkeypatch):
     earlier = jnp.asarray(np.tri(5, dtype=bool))[None].repeat(2, 0)
     got, want = (dot_product_attention(k, k, v, earlier, kernel=kernel, causal=True) for kernel in ("cudnn", "xla"))
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-    assert asked == [(False, "cudnn"), (True, "cudnn")]
+    assert asked == ["NO_MASK", "CAUSAL"]
 
 
 @pytest.mark.parametrize("fields", [{}, {"model__feed_forward": "swiglu", "model__num_kv_heads": 1}])

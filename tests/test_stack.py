@@ -372,9 +372,6 @@ def test_what_cannot_train_side_by_side_is_refused(tmp_path):
     assert compile_key(other) != compile_key(config())
     refused("model.norm, model.dropout differ", (config(), "a"), (other, "b"))
     refused("train.steps_per_dispatch differ", (config(), "a"), (config(train__steps_per_dispatch=2), "b"))
-    fused = {"model__attention_backend": "cudnn", "model__dtype": "bfloat16", "model__d_k": 8, "model__d_v": 8}
-    fused |= {"data__row_length": 128, "model__max_positions": 128}
-    refused("set it to xla", (config(**fused), "a"), (config(**fused, train__seed=2), "b"))
     refused("model.kernels=pallas needs one NVIDIA GPU; here", (config(model__kernels="pallas"), "a"))
     refused("one --workdir", (config(), "a"), (config(train__seed=2), "a"))
 

@@ -75,6 +75,13 @@ figures of memory:
   peak_mib, started_mib   greatest resident memory of a process that makes a few updates, and what of it was there
                           when only the libraries were loaded
 
+figures of attention:
+  greatest error       of heads and their gradients by query, key and value, beside plain attention in float32, as a
+                       share of the greatest number; over causal and not, small and large logits, two members at once
+  cells not right      of these, those with something not finite or an error over 0.03. Exit status: 1 where there is
+                       one among rows as training has them, padded to a multiple of 128 tokens; those of other lengths
+                       are also tried as they are. On a CPU plain JAX takes the place of cuDNN
+
 figures of compile:
   kernels              launches in a step: fusions, products, what is written by hand; on a TPU parts of one program
   GB                   memory that they touch: a slice or a gather counts as what it takes, an update in place as the
@@ -154,14 +161,22 @@ def _parser():
     add_size(one, "multi30k", peer=False)
     one.add_argument("--sentences", type=_positive, default=20000, help="packed (default: 20000)")
     add_common(one, rounds=True)
-    one = add("compile", "kernels, bytes and roofline of a step compiled for an accelerator that is not there")
-    _add_compiled(one)
-    add_common(one, rounds=False)
+    add_common(_add_attention(add), rounds=False)
+    add_common(_add_compiled(add), rounds=False)
     _add_table(add("table", "a table of ratios from results"))
     return parser
 
 
-def _add_compiled(one):
+def _add_attention(add):
+    one = add("attention", "where cuDNN's attention is not right, over lengths and widths")
+    one.add_argument("--lengths", type=_numbers, help="of rows (default: 64,128,192,256)")
+    one.add_argument("--widths", type=_numbers, help="of heads (default: 16,32,64)")
+    one.add_argument("--platform", choices=tuple(PLATFORMS), default="cpu")
+    return one
+
+
+def _add_compiled(add):
+    one = add("compile", "kernels, bytes and roofline of a step compiled for an accelerator that is not there")
     one.add_argument("run", help="SWEEP/VARIANT@SCALE, e.g. table3/base@multi30k")
     one.add_argument("--target", choices=tuple(TARGETS), required=True)
     one.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field")
@@ -170,6 +185,7 @@ def _add_compiled(one):
     one.add_argument("--length", type=_positive, default=32, help="with --decode: tokens of a source (default: 32)")
     one.add_argument("--beside", type=cli.path, metavar="FILE.json", help="show an earlier result beside this one")
     one.add_argument("--hlo", type=cli.path, metavar="FILE.txt", help="write the compiled program there")
+    return one
 
 
 def _add_decoding(one):
@@ -192,6 +208,10 @@ def _positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1; got {text}")
     return value
+
+
+def _numbers(text):
+    return tuple(_positive(each) for each in text.split(","))
 
 
 def _config(args):
@@ -269,6 +289,20 @@ def _compile(args, threads, console):
     print_table(compiling.costliest_table(result), console)
 
 
+def _hold_attention(args, threads, console):
+    """Writes the grid of attention's cells where it is wanted, and prints it; returns the exit status."""
+    from experiments.bench import attention_grid
+
+    asked = {name: getattr(args, name) for name in ("lengths", "widths") if getattr(args, name)}
+    result = attention_grid.measure_attention(**asked, threads=threads, platform=args.platform)
+    result |= {"format": table.FORMAT, **machine.describe(threads, args.platform)}
+    if args.out is not None:
+        write_atomically(args.out, to_json(result))
+    print_table(attention_grid.to_table(result), console)
+    padded = [cell for cell in result["cells"] if cell["length"] % 128 == 0 or cell["rows"] == "padded"]
+    return 0 if all(cell["right"] for cell in padded) else 1
+
+
 def _print(result, console):
     for label, one in result["contestants"].items():
         figures = one["median"] | {key: one[key] for key in ("identical", "bleu") if key in one}
@@ -299,6 +333,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "compile":
         _compile(args, threads, console)
         return 0
+    if args.command == "attention":
+        return _hold_attention(args, threads, console)
     result = _measure(args, threads)
     result |= {"format": table.FORMAT, **machine.describe(threads, args.platform)}
     if args.out is not None:

@@ -2,7 +2,8 @@
 
     python -m launch.gpu [--minutes=9] [--out=DIR] [--sweep=SWEEP@SCALE:SEEDS ...] [ARGUMENTS OF launch.local ...]
 
-First the training step of the paper's base and big is timed, then the sweeps are run one after the other, each row's
+First the training step of the paper's base and big is timed, and cuDNN's attention held against plain JAX's, which is
+a failure where it is not right for rows as training has them. Then the sweeps are run one after the other, each row's
 seeds stacked in one process, several processes on the card at once, the longest first. Rows that by the estimate do not
 fit into the time that is left are not started; what still runs when it is over is lost. The same command goes on with
 what is missing, there or, with the archives of the call before in gpu-results/, on another machine. `make gpu-bundle`
@@ -95,17 +96,27 @@ class Session:
             self.diary.write(f"{arguments[0]}: exit status {status}; the end of what it said:", self.diary.tail())
 
     def bench(self) -> None:
-        """Times the training step at every size, so far as --bench_seconds suffice."""
+        """Times the training step at every size, then looks where cuDNN's attention is right: by --bench_seconds."""
+        sizes, settings = BENCH[self.args.platform]
+        asked = {
+            f"bench-{re.sub(r'[^A-Za-z0-9_.-]', '-', size)}.json": [
+                *("train", f"--size={size}", "--peer=none", *settings, *shlex.split(self.args.bench_args))
+            ]
+            for size in self.args.bench or sizes
+        }
+        self._measure(asked | {"attention.json": ["attention"]})
+
+    def _measure(self, asked):
+        """Has experiments.bench write what is asked, {file: its arguments}, so far as --bench_seconds suffice."""
         args, until = self.args, time.monotonic() + self.args.bench_seconds
-        sizes, settings = BENCH[args.platform]
-        for size in args.bench or sizes:
-            name = f"bench-{re.sub(r'[^A-Za-z0-9_.-]', '-', size)}.json"
+        for name, arguments in asked.items():
             if not (args.out / name).exists() and (args.earlier / name).exists():
                 shutil.copyfile(args.earlier / name, args.out / name)
             if (args.out / name).exists() or time.monotonic() >= until:
                 continue
-            fixed = [f"--platform={args.platform}", f"--size={size}", f"--out={args.out / name}", "--peer=none"]
-            self.module(["experiments.bench", "train", *fixed, *settings, *shlex.split(args.bench_args)], until)
+            command, *rest = arguments
+            fixed = [f"--platform={args.platform}", f"--out={args.out / name}"]
+            self.module(["experiments.bench", command, *fixed, *rest], until)
             self.diary.write(f"{name}: {'done' if (args.out / name).exists() else 'not done'}")
 
     def sweep(self, sweep: str, seeds: int) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from tx.runtime import backend
 
 BLOCK = 128  # lengths are padded to its multiples: of 64, with empty rows, gradients on an H100 were not finite
-_NEVER = -float(2 << 40)  # what JAX adds to the logits of what is masked: cuDNN cannot take the difference of infinities
+_NEVER = -float(2 << 40)  # what JAX adds to a logit that is masked: cuDNN cannot subtract infinities
 
 
 def attend(
@@ -23,15 +23,16 @@ def attend(
     value: Float[Array, "b m h k"],
     mask: Bool[Array, "b n m"],
     causal: bool,
+    block: int = BLOCK,
 ) -> Float[Array, "b n h k"]:
     """Returns softmax(Q K^T / sqrt(d_k)) V (equation 1), in bfloat16; `mask` is true where a query may attend.
 
     With `causal` it is false after the query. A query that may attend to nothing gives something finite that means
-    nothing, and so do the gradients by what it gives. Lengths are padded to multiples of BLOCK. Off a GPU plain JAX
+    nothing, and so do the gradients by what it gives. Lengths are padded to multiples of `block`. Off a GPU plain JAX
     computes what cuDNN's calls return, for tests.
     """
     (length, keys), width = mask.shape[1:], query.shape[-1]
-    missing, keys_missing = -length % BLOCK, -keys % BLOCK
+    missing, keys_missing = -length % block, -keys % block
     query = _padded(query, missing)
     key, value = (_padded(each, keys_missing) for each in (key, value))
     mask = jnp.pad(mask, ((0, 0), (0, missing), (0, keys_missing)))
@@ -86,9 +87,7 @@ def _forward(query, key, value, bias, causal, scale):
         return _plain_forward(query, key, value, bias, causal, scale)
     cudnn = _library()
     kind = cudnn.MaskType.CAUSAL if causal else cudnn.MaskType.NO_MASK
-    made = cudnn.dot_product_attention(
-        query, key, value, bias=bias, scale=scale, mask_type=kind, return_residual=True
-    )
+    made = cudnn.dot_product_attention(query, key, value, bias=bias, scale=scale, mask_type=kind, return_residual=True)
     return tuple(made)
 
 
@@ -122,8 +121,8 @@ def _library():
 def _logits(query, key, bias, causal, scale):
     logits = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=jnp.float32) * scale
     logits += bias.astype(jnp.float32)
-    order = jnp.arange(logits.shape[-1])
-    return jnp.where((order[: logits.shape[-2], None] >= order)[None, None], logits, _NEVER) if causal else logits
+    earlier = jnp.tri(*logits.shape[-2:], dtype=bool)[None, None]
+    return jnp.where(earlier, logits, _NEVER) if causal else logits
 
 
 def _plain_forward(query, key, value, bias, causal, scale):
