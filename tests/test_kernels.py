@@ -203,11 +203,20 @@ def two_and_a_batch(**fields):
     return plain, tiny.config(model__num_layers=1, model__kernels="pallas", **fields), tiny.init(plain)[1], batch
 
 
+def test_a_kernel_folds_into_the_key_of_all_modules():
+    key = prng.key(7)
+    wanted = prng.random_bits(jax.random.fold_in(key, 99), (5,))
+    found = prng.bits_of(99)(jnp.arange(5, dtype=jnp.uint32), *jax.random.key_data(key))
+    np.testing.assert_array_equal(found, wanted)
+    assert prng.is_key(key)
+    assert not prng.is_key(jax.random.key(7))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_a_model_with_kernels_has_the_loss_and_gradients_of_one_without(dropout):
+@pytest.mark.parametrize(("norm", "dropout"), [("post", 0.0), ("post", 0.3), ("pre", 0.3)])
+def test_a_model_with_kernels_has_the_loss_and_gradients_of_one_without(norm, dropout):
     """The masks are the same, so everything is, but for rounding."""
-    plain, pallas, params, batch = two_and_a_batch(model__norm="post", model__dropout=dropout)
+    plain, pallas, params, batch = two_and_a_batch(model__norm=norm, model__dropout=dropout)
     key = jax.random.key(5)
     wanted = loss_and_gradients(plain, params, batch, key)
     close(loss_and_gradients(pallas, params, batch, key), wanted, 1e-4)
@@ -226,8 +235,14 @@ def test_members_side_by_side_have_masks_of_their_own():
         close(jax.tree.map(lambda leaf, number=number: leaf[number], together), alone, 1e-4)
 
 
+MICRO = {"train__micro_batches": 2, "model__norm": "pre"}
+REMAT = {"train__remat": True, "model__norm": "pre", "model__feed_forward": "gelu"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [{}, {"train__micro_batches": 2, "model__norm": "pre"}, {"optim__clip_norm": 1.0}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"train__micro_batches": 2, "model__norm": "pre"}, REMAT, {"optim__clip_norm": 1.0}]
+)
 def test_a_step_with_kernels_is_one_without(fields):
     """State and metrics after two updates, the second with momentum.
 

@@ -84,6 +84,7 @@ UNTESTED = {
     "python -m experiments.bench memory": "holds the paper's base several times, for minutes",
     "python -m experiments.bench train --platform=gpu": "needs a GPU",
     "python -m experiments.bench seeds --platform=gpu": "needs a GPU",
+    "python -m experiments.bench attention --platform=gpu": "needs a GPU; on a CPU in test_attention_grid.py",
     "python -m tx.train --config=experiments/config.py:table3/b": "needs eight devices; small in test_parallel.py",
 }
 

@@ -162,7 +162,7 @@ _products.defvjp(lambda x, ws: (_products(x, ws), (x, ws)), _products_backward)
 
 @flax.struct.dataclass
 class Draw:
-    """What a kernel needs to drop.
+    """What a kernel needs to drop; its arrays may be what stands for them.
 
     Attributes:
       words: the two words of a key, and how many of 2^24 elements are kept, uint32 (3,).
@@ -170,8 +170,8 @@ class Draw:
       bits: (index, low, high) -> 32 random bits of the element with that index.
     """
 
-    words: Array
-    upscale: Array
+    words: Any
+    upscale: Any
     bits: Callable = flax.struct.field(pytree_node=False)
 
 
