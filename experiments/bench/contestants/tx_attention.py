@@ -31,12 +31,12 @@ class AttentionCells:
         each = functools.partial(attend, causal=causal, block=block)
         plain = functools.partial(_plain, scale=width**-0.5)
 
-        def both(function, *given):
+        def both(function, mask, d_out, *given):
             out, pull = jax.vjp(lambda *parts: jax.vmap(function)(*parts, mask), *given)
             return out, *pull(d_out.astype(out.dtype))
 
-        found = jax.jit(functools.partial(both, each))(*arrays)
-        wanted = jax.jit(functools.partial(both, plain))(*(part.astype(jnp.float32) for part in arrays))
+        found = jax.jit(functools.partial(both, each))(mask, d_out, *arrays)
+        wanted = jax.jit(functools.partial(both, plain))(mask, d_out, *(part.astype(jnp.float32) for part in arrays))
         live = np.asarray(mask.any(-1))[..., None, None]  # what else there is means nothing, but has to be finite
         result = {}
         for name, one, other in zip(("heads", "d_query", "d_key", "d_value"), found, wanted, strict=True):
