@@ -165,7 +165,7 @@ def test_everything_that_makes_a_number_is_reached():
         model.attention_kernels.attend_heads model.attention_kernels._attend_backward
         model.attention_kernels.dot_product_attention model.attention_kernels.online_softmax_update
         model.attention_kernels.MASKED model.layers.Dense model.layers.Dropout
-        model.layers.Residual model.layers._product_backward model.layers.unit_scaling model.mixers.self_attention
+        model.layers._product_backward model.layers.unit_scaling model.residual.Residual model.mixers.self_attention
         model.similarity.Scaled model.similarity.Similarity model.positions.Sinusoidal
         model.positions.PositionEncoding model.norms.LayerNorm model.norms._normalise_half_backward
         model.norms.EPSILON model.feed_forward.Rectified model.feed_forward.FeedForward data.corpora.load

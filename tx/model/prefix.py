@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.feed_forward import feed_forwards
-from tx.model.layers import PendingSum, Residual
+from tx.model.residual import PendingSum, Residual
 
 LAST = jnp.iinfo(jnp.int32).max  # a segment behind all others
 

@@ -17,11 +17,12 @@ from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
 from tx.model.component_fields import TakesComponentFields
 from tx.model.feed_forward import feed_forwards
 from tx.model.flops import stack_depths
-from tx.model.layers import CAST, Dropout, PendingSum, Residual, add_up, apply_norm
+from tx.model.layers import CAST, Dropout
 from tx.model.mixers import mixers
 from tx.model.norms import norms
 from tx.model.positions import check_length, positions, positions_needed
 from tx.model.prefix import JoinedRows, PrefixLayer, align_right
+from tx.model.residual import PendingSum, Residual, add_up, apply_norm
 from tx.model.similarity import similarities
 from tx.registry import Configured
 
