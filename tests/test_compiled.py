@@ -168,6 +168,27 @@ backend_config={{{cublas},"epilogue":"BIAS"}}
     assert found["fmha"].flops == 2.5 * 2 * (2 * 2 * 3 * 9 * 11 * 8)
 
 
+@pytest.mark.parametrize("positions", [8, 84])
+def test_attention_to_a_cache_counts_what_is_there_of_it(positions):
+    keys, there = 4 * positions, 4 * min(positions, kernel_costs.TOKEN + 1)
+    found = cost(
+        f"""
+  %n = s32[1]{{0}} parameter(0)
+  %q = bf16[2,3,4,8]{{3,2,1,0}} parameter(1)
+  %k = bf16[2,3,{keys},8]{{3,2,1,0}} parameter(2)
+  %v = bf16[2,3,{keys},16]{{3,2,1,0}} parameter(3)
+  %m = s8[2,4,{keys}]{{2,1,0}} parameter(4)
+  %part = bf16[2,3,4,16]{{3,2,1,0}} custom-call(%n, %q, %k, %v, %m), custom_call_target="__gpu$xla.gpu.triton", \
+metadata={{op_name="jit(f)/attend_first/pallas_call"}}
+  ROOT %all = bf16[2,3,4,16]{{3,2,1,0}} custom-call(%n, %q, %k, %v, %m), custom_call_target="__gpu$xla.gpu.triton", \
+metadata={{op_name="jit(f)/attend_all/pallas_call"}}
+"""
+    )
+    others = 4 + 2 * 2 * 3 * 4 * (8 + 16)
+    assert found["part"].bytes == others + there * (2 * 2 * 3 * (8 + 16) + 2 * 4)
+    assert found["all"].bytes == others + keys * (2 * 2 * 3 * (8 + 16) + 2 * 4)
+
+
 def test_products_of_a_tpu_are_convolutions():
     found = cost(
         """

@@ -9,10 +9,12 @@ import optax
 import pytest
 import tiny
 
-from tx.kernels import bias, cross_entropy, elementwise, norm, residual_norm
+from tx.decoding.top_k import top_k
+from tx.kernels import bias, cross_entropy, decoding, elementwise, norm, residual_norm
 from tx.kernels.update import update_elements
 from tx.model import prng
 from tx.model.loss import batch_loss
+from tx.runtime import backend
 from tx.runtime.trees import stack
 from tx.training.optimizer import optimizer, optimizers, schedule, treats_elements_alone
 from tx.training.stacking import TracedHyperparameters
@@ -45,6 +47,58 @@ def test_cross_entropy(monkeypatch, tokens, vocab, dtype):
     found = cross_entropy.cross_entropy_with_gradient(*given)
     close(found, cross_entropy.reference(*given), 1e-5 if dtype == jnp.float32 else 1e-2)
     assert not np.asarray(found[2], np.float32)[::3].any()
+
+
+# Beam search
+
+
+@pytest.mark.parametrize(
+    ("heads", "shared", "queries", "widths", "masks", "count", "prefix", "dtype"),
+    [
+        (2, 2, 3, (12, 20), 3, 3, False, jnp.float32),  # the first position
+        (4, 2, 3, (12, 20), 3, 75, True, jnp.float32),  # the last
+        (2, 2, 4, (16, 16), 4, 40, False, jnp.bfloat16),
+        (2, 1, 5, (16, 16), 1, None, False, jnp.float32),
+    ],
+)
+def test_attention_of_a_search(heads, shared, queries, widths, masks, count, prefix, dtype):
+    rng, keys = np.random.default_rng(0), 75
+
+    def normal(*shape, dtype=dtype):
+        return jnp.asarray(rng.normal(size=shape), dtype)
+
+    query, key = normal(2, heads, queries, widths[0]), normal(2, shared, keys, widths[0])
+    value = normal(2, shared, keys, widths[1])
+    mask = jnp.asarray(rng.random((2, masks, keys)) < 0.5).at[:, :, 0].set(True)
+    start, count = None, None if count is None else jnp.int32(count)
+    if prefix:
+        weights = normal(2, heads, queries, 7, dtype=jnp.float32)
+        start = weights.max(-1, keepdims=True), jnp.exp(weights).sum(-1, keepdims=True)
+        start = (*start, normal(2, heads, queries, widths[1], dtype=jnp.float32))
+    wanted = decoding.reference_attention(query, key, value, mask, count, start)
+    if count is not None:  # what is beyond is not looked at
+        key, value = (x.at[:, :, int(count) :].set(jnp.nan) for x in (key, value))
+    close(decoding.attend_first(query, key, value, mask, count, start), wanted, 1e-5 if dtype == jnp.float32 else 1e-2)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(37, 4096), (300, 64)])
+def test_maxima_of_logits(monkeypatch, columns, width):
+    monkeypatch.setattr(decoding, "COLUMNS", width)
+    logits = logits_and_targets(3, columns, jnp.float32)[0]
+    close(decoding.maxima_and_normaliser(logits, 16), decoding.reference_maxima(logits, 16))
+
+
+@pytest.mark.parametrize("columns", [70, 96])
+def test_best_continuations_by_a_kernel_are_the_same(monkeypatch, columns):
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.integers(0, 4, (2, 2, columns)), jnp.float32)  # many are equal
+    log_probs = jnp.asarray([[0.0, -1.0], [-0.5, -jnp.inf]], jnp.float32)
+    wanted = top_k(logits, log_probs, 1)
+    monkeypatch.setattr(backend, "decodes_by_kernel", lambda kernels: kernels == "pallas")
+    found = top_k(logits, log_probs, 1, "pallas")
+    close(found[0], wanted[0])
+    for one, other in zip(found[1:], wanted[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # Residual, dropout and norm

@@ -121,11 +121,15 @@ def test_parameter_count_is_the_formula(variant):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == flops.parameter_count(config.model)
 
 
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "attends", ["in blocks", *(pytest.param(x, marks=pytest.mark.slow) for x in ("whole", "kernel"))]
+)
 @some_variants
-def test_cached_steps_equal_teacher_forcing(variant, whole, monkeypatch):
-    if whole:  # as an accelerator attends to the cache
+def test_cached_steps_equal_teacher_forcing(variant, attends, monkeypatch):
+    if attends != "in blocks":  # as an accelerator attends to the cache
         monkeypatch.setattr(backend, "decoding_block", lambda _, length: length)
+    if attends == "kernel":  # of a GPU
+        monkeypatch.setattr(backend, "decodes_by_kernel", lambda _: True)
     _, model, params, apply = variant
     rng = np.random.default_rng(1)
     src, tgt = jnp.asarray(tiny.sentences(rng, [7, 4])), tiny.sentences(rng, [6, 6])

@@ -65,6 +65,7 @@ class _Settings:
     max_length: int
     eos: int
     pad: int
+    kernels: str
 
 
 def search(
@@ -83,6 +84,7 @@ def search(
     cache_axis: int = 0,
     eos: int = 1,
     pad: int = 0,
+    kernels: str = "xla",
 ) -> Hypotheses:
     """Searches for the best outputs of a batch of sentences; to be called under `jax.jit`.
 
@@ -98,14 +100,13 @@ def search(
       limits: maximum output length of each sentence, EOS included, cut to max_length; 0 marks an empty row.
       beam: alive hypotheses a sentence.
       alpha: exponent of the length penalty, at least 0 (`tx.config.validate`): else stopping early would not be exact.
-      vocab_size: columns of the logits that stand for tokens.
-      max_length: columns of the result.
+      vocab_size, max_length: columns of the logits that stand for tokens, and columns of the result.
       nbest: finished hypotheses kept, 1 to beam (None: beam). A sentence is over once no alive hypothesis can
         beat the worst of them, so 1 stops soonest; the best hypothesis is the same for every nbest.
       eos_rank: an EOS counts if it is among so many best continuations of a sentence. None: all that are looked at,
         as in tensor2tensor; `beam`: as in Marian, CTranslate2 and Hugging Face's library.
-      halvings: how often the batch is cut to half, the sentences that are over left out, once half of it is over.
-        Each costs another compilation of `step`.
+      halvings: how often half of the batch is left out, once it is over. Each costs another compilation of `step`.
+      kernels: the model's, as `tx.decoding.top_k.top_k` takes it.
     """
     nbest = beam if nbest is None else nbest
     if not 1 <= nbest <= beam:
@@ -113,7 +114,7 @@ def search(
     # Among 2 * beam at least beam are not EOS, and go on. With a beam of 1 nothing may go on once EOS has won.
     candidates = 2 * beam if beam > 1 else 1
     eos_allowed = (jnp.arange(candidates) < (candidates if eos_rank is None else eos_rank))[None, :]
-    settings = _Settings(step, beam, candidates, eos_allowed, nbest, alpha, vocab_size, max_length, eos, pad)
+    settings = _Settings(step, beam, candidates, eos_allowed, nbest, alpha, vocab_size, max_length, eos, pad, kernels)
     limits, batch = jnp.minimum(limits, max_length), limits.shape[0]
     state = _initial_state(settings, cache, limits)
     found, rows = _no_hypotheses(settings, batch, nbest), jnp.arange(batch)
@@ -206,7 +207,7 @@ def _grow(settings: _Settings, state: BeamState, context: Any) -> tuple[Candidat
     """Returns the best continuations of all hypotheses, and the cache with what they stand on."""
     logits, cache = settings.step(state.last, state.index, state.ancestry, state.cache, context)
     logits = logits[..., : settings.vocab_size].astype(jnp.float32)
-    return Candidates(*top_k(logits, state.alive_log_probs, settings.num_candidates)), cache
+    return Candidates(*top_k(logits, state.alive_log_probs, settings.num_candidates, settings.kernels)), cache
 
 
 def _update_finished(

@@ -143,5 +143,6 @@ def _search(config, eos_rank, params, src, *, length, halvings):
         eos_rank=eos_rank,
         halvings=halvings,
         cache_axis=CACHE_AXIS,
+        kernels=config.model.kernels,
     )
     return found.tokens[:, 0]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from tx.kernels.decoding import attend_first
 from tx.model.attention_kernels import MASKED, attend_heads, dot_product_attention, masked, online_softmax_update
 from tx.model.layers import Dense, Dropout, Unbiased, dense_each
 from tx.model.positions import PositionEncoding
@@ -36,6 +37,11 @@ class PositionContext(NamedTuple):
     def has_value_bias(self) -> bool:
         """Whether `value_bias` ever returns anything."""
         return type(self.encoding).value_bias is not PositionEncoding.value_bias
+
+    @property
+    def has_logit_bias(self) -> bool:
+        """Whether `logit_bias` ever returns anything."""
+        return type(self.encoding).logit_bias is not PositionEncoding.logit_bias
 
     def rotate(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
         """Returns queries or keys, rotated by their positions."""
@@ -100,6 +106,7 @@ class MultiHeadAttention(nn.Module):
     kernel: str
     dtype: str
     neighbourhood: int = 0  # how far self-attention reaches to each side; 0: everywhere
+    kernels: str = "xla"  # of decoding; "pallas": on a GPU keys and values are read once, and only what is there
 
     def setup(self):
         def projection(inputs, outputs):
@@ -230,7 +237,10 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "b beam d"]:
         """Attends from a sentence's hypotheses to what `precompute_kv` gave: cross-attention while decoding."""
         query = self.compare.query(self._split_heads(self.query(x), self.d_k)).transpose(0, 2, 1, 3)
-        heads = self._attend_heads(query, self._repeat_kv(key), self._repeat_kv(value), mask, None, train=False)
+        if self._decodes_by_kernel(None):
+            heads = self._kept(attend_first(query, key, value, mask))
+        else:
+            heads = self._attend_heads(query, self._repeat_kv(key), self._repeat_kv(value), mask, None, train=False)
         return self._merge(heads.transpose(0, 2, 1, 3))
 
     def decode_step(
@@ -251,7 +261,7 @@ class MultiHeadAttention(nn.Module):
         nothing; an accelerator attends to all positions as one block (`tx.runtime.backend.decoding_block`). A
         `prefix`, which ends before position 0, is seen too: `mix_prefix`'s keys and values, which are real.
         """
-        batch, beam, length = ancestry.shape
+        beam, length = ancestry.shape[1:]
         size = backend.decoding_block(BLOCK, length)
         query, key, value = self._self_projections(x)  # (b, beam, h, d_k)
         if context is not None:
@@ -259,16 +269,18 @@ class MultiHeadAttention(nn.Module):
         query = self.compare.query(query).transpose(0, 2, 1, 3)
         parts = {"key": self.compare.key(key), "value": value}
         kept = [self._cached(name, part, index, length, size) for name, part in parts.items()]
+        start = self._attend_prefix(query, prefix, index, context)
+        if self._decodes_by_kernel(context):
+            mask = self._ancestors(ancestry, jnp.arange(length), index)
+            every, earlier = (x[0] for x in kept), None if prefix is None else start
+            heads = attend_first(query, *every, mask, (index + 1) * beam, earlier)
+            return self._merge(heads.transpose(0, 2, 1, 3))
 
         def attend_block(block, sums):
             key, value = (self._repeat_kv(jax.lax.dynamic_index_in_dim(x, block, keepdims=False)) for x in kept)
             origin = jax.lax.dynamic_slice_in_dim(ancestry, block * size, size, axis=2)
-            mine = origin[..., None] == jnp.arange(beam)[None, None, None, :]
             position = block * size + jnp.arange(size)
-            seen = position <= index
-            if self.neighbourhood:
-                seen &= position >= index - self.neighbourhood
-            mask = (mine & seen[None, None, :, None]).reshape(batch, beam, size * beam)
+            mask = self._ancestors(origin, position, index)
             logits, offset = self.compare.logits(query, key), jnp.broadcast_to(position - index, (beam, size))
             bias = None if context is None else context.logit_bias(query, offset)
             if bias is not None:  # of each position, for all beam indices
@@ -283,11 +295,26 @@ class MultiHeadAttention(nn.Module):
 
             return online_softmax_update(sums, masked(logits, mask), means)
 
-        start = self._attend_prefix(query, prefix, index, context)
         first = jnp.maximum(index - self.neighbourhood, 0) // size if self.neighbourhood else 0
         in_turn = functools.partial(jax.lax.fori_loop, first, index // size + 1, attend_block)
         _, total, heads = attend_block(0, start) if size == length else in_turn(start)
         return self._merge((heads / total).astype(query.dtype).transpose(0, 2, 1, 3))
+
+    def _ancestors(self, origin, position, index):
+        """Returns which keys of some positions a hypothesis sees (b, beam, n * beam), from `origin`, their ancestry."""
+        batch, beam, size = origin.shape
+        mine = origin[..., None] == jnp.arange(beam)[None, None, None, :]
+        seen = position <= index
+        if self.neighbourhood:
+            seen &= position >= index - self.neighbourhood
+        return (mine & seen[None, None, :, None]).reshape(batch, beam, size * beam)
+
+    def _decodes_by_kernel(self, context):
+        """Returns whether a kernel attends while decoding: nothing but products and a mask are to be in it."""
+        if not backend.decodes_by_kernel(self.kernels) or self.is_mutable_collection("attention"):
+            return False
+        plain = type(self.compare).logits is Similarity.logits
+        return plain and (context is None or not (context.has_logit_bias or context.has_value_bias))
 
     def _attend_prefix(self, query, prefix, index, context):
         """Returns the sums of a softmax (`online_softmax_update`) over the prefix of each sentence, if there is one."""

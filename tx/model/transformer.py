@@ -204,6 +204,7 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
                 "projection_bias": self.projection_bias,
                 "attention_dropout": self.attention_dropout,
                 "kernel": self.attention_backend,
+                "kernels": self.kernels,
                 "dtype": self.dtype,
             },
             "feed_forward": {

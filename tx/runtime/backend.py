@@ -245,6 +245,11 @@ def decoding_block(block: int, length: int) -> int:
     return block if on_cpu() else length
 
 
+def decodes_by_kernel(kernels: str) -> bool:
+    """Returns whether beam search has kernels (tx/kernels/decoding.py), with this `model.kernels`; a CPU has none."""
+    return kernels == "pallas" and name() == "gpu"
+
+
 def decoding_workers(threads: int) -> int:
     """Returns how many batches are translated at once.
 

@@ -2,7 +2,8 @@
 
 What a kernel slices or gathers counts as what it takes, what it updates in place as the update, a loop's body as often
 as the loop turns. Operations are those of matrix products and of cuDNN's attention: all else is bound by memory.
-Convolutions count as the products that they are on a TPU; others have bytes alone.
+Convolutions count as the products that they are on a TPU; others have bytes alone. Our own attention of beam search
+reads what is there of its cache, and counts as at position TOKEN.
 """
 
 import collections
@@ -12,6 +13,7 @@ import math
 
 from experiments.bench.harness.hlo import Program, arrays, count_bytes, count_elements, numbers
 
+TOKEN = 20  # position, from 0, of the token of a search whose costs are counted
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "optimization-barrier"}
 _FREE |= {"partition-id", "replica-id", "copy-done", "async-done"}
 _SLICING = {"slice", "dynamic-slice", "gather"}
@@ -201,7 +203,17 @@ def _library_cost(one, operands, whole):
     if "fmha" in target:  # query and key are (batch, length, heads, width)
         (batch, rows, heads, width), (_, columns, _, _) = (arrays(operand.shape)[0][1] for operand in operands[:2])
         return target, whole, 4.0 * batch * heads * rows * columns * width * (_BACKWARD if "Backward" in target else 1)
-    return target, whole, 0.0
+    return target, whole - _left_unread(one, operands), 0.0
+
+
+def _left_unread(one, operands):
+    """Returns the bytes of keys, values and mask that tx.kernels.decoding.attend_first does not read at TOKEN."""
+    if "/attend_first/" not in one.source:
+        return 0
+    query, key = (arrays(operand.shape)[0][1] for operand in operands[1:3])
+    beam, keys = query[2], key[2]
+    unread = max(0, keys - (TOKEN + 1) * beam)
+    return sum(count_bytes(operand.shape) * unread // keys for operand in operands[2:5])
 
 
 def _product_flops(one, operands):
