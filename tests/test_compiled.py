@@ -326,6 +326,13 @@ BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
     "multi30k-h100": (900, 1.8, ("table3/base@multi30k", "--target=h100", *BFLOAT)),
     "multi30k-8-h100": (705, 4.65, ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT)),
     "multi30k-decode-h100": (216, 0.78, ("table3/base@multi30k", "--target=h100", "--decode", *BFLOAT)),
+    "multi30k-decode-pallas-h100": (
+        197,
+        0.64,
+        ("table3/base@multi30k", "--target=h100", "--decode", *BFLOAT, PALLAS),
+    ),
+    "base-decode-h100": (366, 2.73, ("table3/base@paper", "--target=h100", "--decode", *BFLOAT)),
+    "base-decode-pallas-h100": (331, 2.26, ("table3/base@paper", "--target=h100", "--decode", *BFLOAT, PALLAS)),
     "multi30k-pallas-h100": (430, 1.05, ("table3/base@multi30k", "--target=h100", *BFLOAT, PALLAS)),
     "multi30k-8-pallas-h100": (435, 3.95, ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT, PALLAS)),
     "multi30k-128-pallas-h100": (
@@ -339,6 +346,12 @@ BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
         ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT, PALLAS, *ROWS_OF_128),
     ),
     "smoke-v5e": (3800, 0.3, ("table3/base@smoke", "--target=v5e", *BFLOAT)),
+}
+TOKENS = {  # result of a search: (kernels, GB) a token
+    "multi30k-decode-h100": (109, 0.65),
+    "multi30k-decode-pallas-h100": (90, 0.25),
+    "base-decode-h100": (178, 2.7),
+    "base-decode-pallas-h100": (143, 1.29),
 }
 
 
@@ -358,6 +371,11 @@ def test_a_step_stays_within_its_bounds(tmp_path, name):
     result = json.loads(file.read_text())
     assert result["kernels"] <= most
     assert result["roofline_ms"] <= longest
+    if name in TOKENS:
+        kernels, size = TOKENS[name]
+        assert result["per_token"]["kernels"] <= kernels
+        assert result["per_token"]["gb"] <= size
+        assert result["per_token"]["conditions"] == 1
 
 
 @pytest.fixture
@@ -416,6 +434,14 @@ def test_committed_results_stay_within_the_bounds(name):
     assert result["roofline_ms"] <= longest < 1.1 * result["roofline_ms"]
 
 
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_token_of_a_committed_search_stays_within_its_bounds(name):
+    (kernels, size), token = TOKENS[name], compiling.read(RESULTS / f"{name}.json")["per_token"]
+    assert token["kernels"] <= kernels < 1.1 * token["kernels"]
+    assert token["gb"] <= size < 1.1 * token["gb"]
+    assert token["conditions"] == 1
+
+
 @pytest.mark.parametrize("rows", ["", "128-"])
 def test_stacked_runs_are_launched_together(rows):
     alone, stacked = (compiling.read(RESULTS / f"multi30k-{rows}{name}pallas-h100.json") for name in ("", "8-"))
@@ -425,9 +451,10 @@ def test_stacked_runs_are_launched_together(rows):
 def test_the_page_says_what_the_results_do():
     page = (RESULTS.parent.parent / "README.md").read_text()
     steps = {path.stem: compiling.read(path) for path in sorted(RESULTS.glob("*-h100.json"))}
-    token = steps.pop("multi30k-decode-h100")["per_token"]
-    assert f"{token['kernels']} kernels and one condition a token" in " ".join(page.split())
-    assert token["conditions"] == 1
+    for result in [steps.pop(name) for name in TOKENS]:
+        token, run = result["per_token"], result["what"].removeprefix("table3/")
+        kernels = result["config"]["model"].get("kernels", "xla")
+        assert f"| {run} | {kernels} | {token['kernels']} | {token['gb']:.2f} | {token['roofline_ms']:.2f} |" in page
     for result in steps.values():
         model, data = result["config"]["model"], result["config"]["data"]
         run = f"{result['what'].removeprefix('table3/')}, {data['batch_rows']} x {data['row_length']}"
