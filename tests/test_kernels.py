@@ -67,7 +67,7 @@ def test_attention_of_a_search(heads, shared, queries, widths, masks, count, pre
     def normal(*shape, dtype=dtype):
         return jnp.asarray(rng.normal(size=shape), dtype)
 
-    query, key = normal(2, heads, queries, widths[0]), normal(2, shared, keys, widths[0])
+    query, key = normal(2, queries, heads, widths[0]), normal(2, shared, keys, widths[0])
     value = normal(2, shared, keys, widths[1])
     mask = jnp.asarray(rng.random((2, masks, keys)) < 0.5).at[:, :, 0].set(True)
     start, count = None, None if count is None else jnp.int32(count)

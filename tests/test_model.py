@@ -157,12 +157,18 @@ def test_cached_steps_equal_teacher_forcing(variant, attends, monkeypatch):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize(("tying", "mixer"), [("three", "attention"), ("none", "attention"), ("three", "convolution")])
-def test_matrices_that_are_cast_once_give_the_same_bits(tying, mixer):
+@pytest.mark.parametrize(
+    ("tying", "mixer", "biases"),
+    [("three", "attention", True), ("none", "attention", False), ("three", "convolution", False)],
+)
+def test_matrices_that_are_cast_once_give_the_same_bits(tying, mixer, biases):
     config = tiny.config(model__dtype="bfloat16", model__tying=tying, model__mixer=mixer)
     model, params = tiny.init(config)
-    variables = cast_once(params, "bfloat16")
-    kernels = [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "kernel"]
+    variables = cast_once(params, "bfloat16", biases)
+    leaves = {tuple(step.key for step in path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+    kernels = [leaf for path, leaf in leaves.items() if path[-1] == "kernel"]
+    if biases:
+        kernels += [leaf for path, leaf in leaves.items() if path[-1] == "bias" and (*path[:-1], "kernel") in leaves]
     cast = jax.tree.leaves(variables[CAST])
     assert sorted(leaf.size for leaf in cast) == sorted([*(k.size for k in kernels), params["embedding"].size])
     assert {leaf.dtype.name for leaf in cast} == {"bfloat16"}

@@ -77,7 +77,8 @@ def jit_search(config: ConfigDict, eos_rank: int | None = None) -> Callable:
 def _compiled(program, eos_rank):
     """Returns one function for all translators of equal `program` (frozen: "model" and "decode")."""
     search = functools.partial(_search, program, eos_rank)
-    return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=backend.decoding_options())
+    options = backend.decoding_options(program.model.kernels)
+    return jax.jit(search, static_argnames=("length", "halvings"), compiler_options=options)
 
 
 def length_buckets(
@@ -116,7 +117,7 @@ def blocks(length: int) -> int:
 def _search(config, eos_rank, params, src, *, length, halvings):
     """Returns the best hypothesis of each row of src (batch, m): tokens (batch, length)."""
     model, width = Transformer(**config.model), config.decode.beam
-    variables = cast_once(params, config.model.dtype)
+    variables = cast_once(params, config.model.dtype, biases=backend.decodes_by_kernel(config.model.kernels))
     context = (model.apply(variables, src, method="precompute_kv"), src != 0)
 
     def step(token, index, ancestry, cache, context):

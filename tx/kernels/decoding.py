@@ -20,13 +20,13 @@ Sums = tuple[Float32[Array, "b h n 1"], Float32[Array, "b h n 1"], Float32[Array
 
 
 def attend_first(
-    query: Float[Array, "b h n k"],
+    query: Float[Array, "b n h k"],
     key: Float[Array, "b kv m k"],
     value: Float[Array, "b kv m v"],
     mask: Bool[Array, " b #n m"],
     count: Int[Array, ""] | None = None,
     start: Sums | None = None,
-) -> Float[Array, "b h n v"]:
+) -> Float[Array, "b n h v"]:
     """Returns softmax(query key^T) value, head by head, over the first `count` of the keys (None: over all).
 
     Those beyond are not read. Heads share keys and values where these are fewer. `mask` is true where a query may
@@ -34,12 +34,12 @@ def attend_first(
     over other keys (`tx.model.attention_kernels.online_softmax_update`), to be taken in. Off a GPU the kernel is
     interpreted, for tests.
     """
-    (batch, heads, queries, width), (_, shared, keys, out) = query.shape, value.shape
+    (batch, queries, heads, width), (_, shared, keys, out) = query.shape, value.shape
     group, masks = heads // shared, mask.shape[1]
     bound = jnp.reshape(keys if count is None else count, (1,)).astype(jnp.int32)
 
-    def of_head(rows, columns):
-        return pl.BlockSpec((None, None, rows, columns), lambda i, j: (i, j, 0, 0))
+    def of_head(columns):
+        return pl.BlockSpec((None, queries, None, columns), lambda i, j: (i, 0, j, 0))
 
     def of_group(columns):
         return pl.BlockSpec((None, None, keys, columns), lambda i, j: (i, j // group, 0, 0))
@@ -47,17 +47,17 @@ def attend_first(
     sums = () if start is None else start
     return pl.pallas_call(
         functools.partial(_attend_kernel, (queries, masks)),
-        out_shape=jax.ShapeDtypeStruct((batch, heads, queries, out), query.dtype),
+        out_shape=jax.ShapeDtypeStruct((batch, queries, heads, out), query.dtype),
         grid=(batch, heads),
         in_specs=[
             pl.BlockSpec((1,), lambda i, j: (0,)),
-            of_head(queries, width),
+            of_head(width),
             of_group(width),
             of_group(out),
             pl.BlockSpec((None, masks if masks > 1 else None, keys), lambda i, j: (i, 0, 0)),
-            *[of_head(queries, each.shape[-1]) for each in sums],
+            *[pl.BlockSpec((None, None, *each.shape[2:]), lambda i, j: (i, j, 0, 0)) for each in sums],
         ],
-        out_specs=of_head(queries, out),
+        out_specs=of_head(out),
         compiler_params=triton.CompilerParams(num_warps=_WARPS),
         interpret=backend.on_cpu(),
         name="attend_all" if count is None else "attend_first",
@@ -119,17 +119,17 @@ def _product(x, y, axis):
 
 
 def reference_attention(
-    query: Float[Array, "b h n k"],
+    query: Float[Array, "b n h k"],
     key: Float[Array, "b kv m k"],
     value: Float[Array, "b kv m v"],
     mask: Bool[Array, " b #n m"],
     count: Int[Array, ""] | None = None,
     start: Sums | None = None,
-) -> Float[Array, "b h n v"]:
+) -> Float[Array, "b n h v"]:
     """Returns what `attend_first` has to, in plain JAX."""
-    group = query.shape[1] // key.shape[1]
+    group = query.shape[2] // key.shape[1]
     key, value = (jnp.repeat(x, group, axis=1) for x in (key, value))
-    logits = jnp.einsum("bhnk,bhmk->bhnm", query, key, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bnhk,bhmk->bhnm", query, key, preferred_element_type=jnp.float32)
     logits = jnp.where(mask[:, None], logits, MASKED)
     if count is not None:
         logits = jnp.where(jnp.arange(key.shape[2])[None, None, None, :] < count, logits, -jnp.inf)
@@ -141,7 +141,7 @@ def reference_attention(
     if start is not None:
         shrink = jnp.exp(start[0] - largest)
         total, heads = total + start[1] * shrink, heads + start[2] * shrink
-    return (heads / total).astype(query.dtype)
+    return (heads / total).astype(query.dtype).transpose(0, 2, 1, 3)
 
 
 def maxima_and_normaliser(

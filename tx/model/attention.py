@@ -236,11 +236,11 @@ class MultiHeadAttention(nn.Module):
         self, x: Float[Array, "b beam d"], key: Array, value: Array, mask: Bool[Array, "b 1 m"]
     ) -> Float[Array, "b beam d"]:
         """Attends from a sentence's hypotheses to what `precompute_kv` gave: cross-attention while decoding."""
-        query = self.compare.query(self._split_heads(self.query(x), self.d_k)).transpose(0, 2, 1, 3)
+        query = self.compare.query(self._split_heads(self.query(x), self.d_k))
         if self._decodes_by_kernel(None):
-            heads = self._kept(attend_first(query, key, value, mask))
-        else:
-            heads = self._attend_heads(query, self._repeat_kv(key), self._repeat_kv(value), mask, None, train=False)
+            return self._merge(attend_first(query, key, value, mask))
+        query = query.transpose(0, 2, 1, 3)
+        heads = self._attend_heads(query, self._repeat_kv(key), self._repeat_kv(value), mask, None, train=False)
         return self._merge(heads.transpose(0, 2, 1, 3))
 
     def decode_step(
@@ -266,15 +266,15 @@ class MultiHeadAttention(nn.Module):
         query, key, value = self._self_projections(x)  # (b, beam, h, d_k)
         if context is not None:
             query, key = context.rotate(query), context.rotate(key)
-        query = self.compare.query(query).transpose(0, 2, 1, 3)
+        scaled = self.compare.query(query)
+        query = scaled.transpose(0, 2, 1, 3)
         parts = {"key": self.compare.key(key), "value": value}
         kept = [self._cached(name, part, index, length, size) for name, part in parts.items()]
         start = self._attend_prefix(query, prefix, index, context)
         if self._decodes_by_kernel(context):
             mask = self._ancestors(ancestry, jnp.arange(length), index)
             every, earlier = (x[0] for x in kept), None if prefix is None else start
-            heads = attend_first(query, *every, mask, (index + 1) * beam, earlier)
-            return self._merge(heads.transpose(0, 2, 1, 3))
+            return self._merge(attend_first(scaled, *every, mask, (index + 1) * beam, earlier))
 
         def attend_block(block, sums):
             key, value = (self._repeat_kv(jax.lax.dynamic_index_in_dim(x, block, keepdims=False)) for x in kept)
@@ -311,7 +311,8 @@ class MultiHeadAttention(nn.Module):
 
     def _decodes_by_kernel(self, context):
         """Returns whether a kernel attends while decoding: nothing but products and a mask are to be in it."""
-        if not backend.decodes_by_kernel(self.kernels) or self.is_mutable_collection("attention"):
+        looked_into = self.is_mutable_collection("attention") or self.has_variable("kept", "heads")
+        if looked_into or not backend.decodes_by_kernel(self.kernels):
             return False
         plain = type(self.compare).logits is Similarity.logits
         return plain and (context is None or not (context.has_logit_bias or context.has_value_bias))

@@ -59,7 +59,10 @@ class Dense(nn.Module):
             self.kernel = self.get_variable(CAST, "kernel")
         else:
             self.kernel = self.param("kernel", unit_scaling, (self.inputs, self.outputs))
-        self.offset = self.param("bias", nn.initializers.zeros, (self.outputs,)) if self.bias else None
+        if self.has_variable(CAST, "bias"):
+            self.offset = self.get_variable(CAST, "bias")
+        else:
+            self.offset = self.param("bias", nn.initializers.zeros, (self.outputs,)) if self.bias else None
         self.parts = parts_of(self, "bias")
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:

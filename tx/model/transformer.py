@@ -420,16 +420,18 @@ def _count(tokens):
     return jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
 
 
-def cast_once(params: dict, dtype: str) -> dict[str, dict]:
+def cast_once(params: dict, dtype: str, biases: bool = False) -> dict[str, dict]:
     """Returns {"params", CAST: their matrices in the dtype of products}, the variables of a model that a loop applies.
 
-    What a step of a loop casts, the compiler casts at every step. The numbers are the same.
+    What a step of a loop casts, the compiler casts at every step. With `biases` those of the matrices are cast, too: else
+    each is cast by a kernel where the library that multiplies adds it. The numbers are the same.
     """
 
     def matrices(tree):
         parts = {name: matrices(part) for name, part in tree.items() if isinstance(part, Mapping)}
         matrix = None if "kernel" in parts else tree.get("kernel")  # a part may be called so, too
-        own = {} if matrix is None else {"kernel": matrix.astype(jnp.dtype(dtype))}
+        names = () if matrix is None else ("kernel", "bias") if biases and "bias" in tree else ("kernel",)
+        own = {name: tree[name].astype(jnp.dtype(dtype)) for name in names}
         return {name: part for name, part in parts.items() if part} | own
 
     return {"params": params, CAST: matrices(params) | {"projection": projection(params).astype(jnp.dtype(dtype))}}

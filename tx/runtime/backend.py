@@ -258,6 +258,11 @@ def decoding_workers(threads: int) -> int:
     return min(threads, WORKERS) if on_cpu() else 1
 
 
-def decoding_options() -> dict[str, bool] | None:
-    """Returns the compiler's options: on a CPU a batch keeps to the thread that it is given (`decoding_workers`)."""
+def decoding_options(kernels: str = "xla") -> dict[str, bool | str] | None:
+    """Returns the compiler's options: on a CPU a batch keeps to the thread that it is given (`decoding_workers`).
+
+    With kernels (`decodes_by_kernel`) those of a training step: products add their biases as they go.
+    """
+    if decodes_by_kernel(kernels):
+        return training_options()
     return {"xla_cpu_multi_thread_eigen": False} if on_cpu() else None

@@ -211,7 +211,7 @@ def _left_unread(one, operands):
     if "/attend_first/" not in one.source:
         return 0
     query, key = (arrays(operand.shape)[0][1] for operand in operands[1:3])
-    beam, keys = query[2], key[2]
+    beam, keys = query[1], key[2]
     unread = max(0, keys - (TOKEN + 1) * beam)
     return sum(count_bytes(operand.shape) * unread // keys for operand in operands[2:5])
 
