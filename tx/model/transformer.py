@@ -423,8 +423,8 @@ def _count(tokens):
 def cast_once(params: dict, dtype: str, biases: bool = False) -> dict[str, dict]:
     """Returns {"params", CAST: their matrices in the dtype of products}, the variables of a model that a loop applies.
 
-    What a step of a loop casts, the compiler casts at every step. With `biases` those of the matrices are cast, too: else
-    each is cast by a kernel where the library that multiplies adds it. The numbers are the same.
+    What a step of a loop casts, the compiler casts at every step. With `biases` those of the matrices are cast, too:
+    where the library that multiplies adds them, each would take a kernel for it. The numbers are the same.
     """
 
     def matrices(tree):
