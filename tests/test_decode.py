@@ -165,3 +165,17 @@ def test_learned_positions_refuse_an_input_too_long():
         Translator(config, params)(sources)
     assert "18 tokens is longer than the learned position table of 12 rows" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mixer", ["attention", "recurrent", "convolution"])
+def test_leaving_out_what_is_over_changes_no_translation(model, monkeypatch, mixer):
+    """What a mixer keeps of earlier positions is cut to the sentences that go on, as all else is."""
+    sources = model[3]
+    sizes = {"model__num_layers": 1, "decode__extra_length": EXTRA, "decode__batch_tokens": 128, "decode__beam": 3}
+    config = tiny.config(model__mixer=mixer, **sizes)
+    _, params = tiny.init(config, seed=SEED)
+    found = []
+    for halvings in (0, 2):
+        monkeypatch.setattr(backend, "decoding_halvings", lambda _, halvings=halvings: halvings)
+        found.append([output.tolist() for output in Translator(config, params)(sources)])
+    assert found[0] == found[1]

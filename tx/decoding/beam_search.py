@@ -81,7 +81,7 @@ def search(
     nbest: int | None = None,
     eos_rank: int | None = None,
     halvings: int = 0,
-    cache_axis: int = 0,
+    cache_axes: Any = None,
     eos: int = 1,
     pad: int = 0,
     kernels: str = "xla",
@@ -95,8 +95,8 @@ def search(
         previous output tokens (`pad` at index 0: the start symbol), index () int32 is the position of the one to
         come, logits are (batch, beam, vocab). Nothing in the cache moves when a hypothesis grows out of another: at
         position t <= index hypothesis j of sentence b had beam index ancestry[b, j, t].
-      cache: a pytree of what `step` keeps; leaves have the batch as axis `cache_axis`, or belong to no sentence.
-      context: a pytree of what `step` knows of the sentences; leaves likewise, with the batch as their leading axis.
+      cache: a pytree of what `step` keeps.
+      context: a pytree of what `step` knows of the sentences; leaves have the batch as their leading axis.
       limits: maximum output length of each sentence, EOS included, cut to max_length; 0 marks an empty row.
       beam: alive hypotheses a sentence.
       alpha: exponent of the length penalty, at least 0 (`tx.config.validate`): else stopping early would not be exact.
@@ -106,6 +106,8 @@ def search(
       eos_rank: an EOS counts if it is among so many best continuations of a sentence. None: all that are looked at,
         as in tensor2tensor; `beam`: as in Marian, CTranslate2 and Hugging Face's library.
       halvings: how often half of the batch is left out, once it is over. Each costs another compilation of `step`.
+      cache_axes: a tree like the cache, of each leaf's axis that is the batch, -1 where it belongs to no sentence.
+        None: the leading axis of each leaf that is as long as the batch there.
       kernels: the model's, as `tx.decoding.top_k.top_k` takes it.
     """
     nbest = beam if nbest is None else nbest
@@ -119,14 +121,17 @@ def search(
     state = _initial_state(settings, cache, limits)
     found, rows = _no_hypotheses(settings, batch, nbest), jnp.arange(batch)
     sizes = [batch >> i for i in range(halvings + 1) if batch >> i]
+    if cache_axes is None:
+        cache_axes = jax.tree.map(lambda leaf: 0 if leaf.shape[:1] == (batch,) else -1, cache)
     # Search until at most next_size sentences are left, note what all have found, go on with a batch of the others.
-    for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
+    for next_size in [*sizes[1:], 0]:
         state = _advance_until(settings, state, context, limits, next_size)
         found = jax.tree.map(functools.partial(_set_rows, rows), found, _best_hypotheses(settings, state, limits))
         kept = jnp.argsort(state.done, stable=True)[:next_size]  # what is not done comes first
-        cache = _keep_rows(size, kept, cache_axis, state.cache)
-        state, context, limits, rows = _keep_rows(size, kept, 0, (state._replace(cache=None), context, limits, rows))
-        state = state._replace(cache=cache)
+        cache = jax.tree.map(functools.partial(_keep_rows, kept), cache_axes, state.cache)
+        rest = (state._replace(cache=None, index=None), context, limits, rows)
+        rest = jax.tree.map(lambda x, kept=kept: _keep_rows(kept, 0, x), rest)
+        state, context, limits, rows = rest[0]._replace(cache=cache, index=state.index), *rest[1:]
     return found
 
 
@@ -253,13 +258,9 @@ def _set_rows(rows: Int32[Array, " some"], x: Array, values: Array) -> Array:
     return x.at[rows].set(values)
 
 
-def _keep_rows(batch: int, rows: Int32[Array, " some"], axis: int, tree: Any) -> Any:
-    """Returns the rows of these numbers of each leaf, whose batch is `axis`; all of one that belongs to no sentence."""
-
-    def keep(x):
-        return jnp.take(x, rows, axis=axis) if x.ndim > axis and x.shape[axis] == batch else x
-
-    return jax.tree.map(keep, tree)
+def _keep_rows(rows: Int32[Array, " some"], axis: int, x: Array) -> Array:
+    """Returns the rows of these numbers of x, whose batch is `axis`; all of it where that is -1."""
+    return x if axis < 0 else jnp.take(x, rows, axis=axis)
 
 
 def _align(flags: Bool[Array, " batch"], x: Array) -> Array:

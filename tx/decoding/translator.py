@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx.data.vocabulary import EOS
 from tx.decoding import beam_search
-from tx.model.attention import BLOCK, CACHE_AXIS
+from tx.model.attention import BLOCK
 from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import Transformer, cast_once
 from tx.runtime import backend, determinism
@@ -125,10 +125,15 @@ def _search(config, eos_rank, params, src, *, length, halvings):
         logits, new = model.apply(variables | {"cache": cache}, *inputs, method="decode_step", mutable=["cache"])
         return logits, new["cache"]
 
-    token = jnp.zeros((src.shape[0], width), jnp.int32)
-    ancestry = jnp.zeros((*token.shape, length), jnp.int32)
-    shapes = jax.eval_shape(lambda: step(token, jnp.int32(0), ancestry, {}, context)[1])
+    def first_cache(context):
+        token = jnp.zeros((context[1].shape[0], width), jnp.int32)
+        return step(token, jnp.int32(0), jnp.zeros((*token.shape, length), jnp.int32), {}, context)[1]
+
+    shapes, cache_axes = jax.eval_shape(first_cache, context), None
     cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    if halvings:
+        longer = jax.tree.map(lambda x: jax.ShapeDtypeStruct((x.shape[0] + 1, *x.shape[1:]), x.dtype), context)
+        cache_axes = jax.tree.map(_differing_axis, shapes, jax.eval_shape(first_cache, longer))
     # The source's end of sentence is not counted: the output is at most input + extra_length tokens.
     limits = jnp.maximum((src != 0).sum(1) - 1, 0).astype(jnp.int32) + config.decode.extra_length
     found = beam_search.search(
@@ -143,7 +148,12 @@ def _search(config, eos_rank, params, src, *, length, halvings):
         nbest=1,
         eos_rank=eos_rank,
         halvings=halvings,
-        cache_axis=CACHE_AXIS,
+        cache_axes=cache_axes,
         kernels=config.model.kernels,
     )
     return found.tokens[:, 0]
+
+
+def _differing_axis(one, other):
+    """Returns the axis along which two arrays differ in length, -1 where none does."""
+    return next((axis for axis, (m, n) in enumerate(zip(one.shape, other.shape, strict=True)) if m != n), -1)

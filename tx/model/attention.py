@@ -17,7 +17,6 @@ from tx.registry import Configured
 from tx.runtime import backend
 
 BLOCK = 8  # positions of the decoding cache that a CPU attends to at a time; a cache holds whole blocks
-CACHE_AXIS = 1  # of the batch in the leaves of that cache
 
 
 class PositionContext(NamedTuple):

@@ -348,7 +348,7 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
 
         A sentence has `beam` hypotheses; ancestry[b, j, t] is the beam index that j, or its beginning, had at position
         t <= index. `cross_kv` is what `precompute_kv` gave. Keys and values of all beam indices and positions (at most
-        `length`) are in the collection "cache", whose leaves have b as axis `tx.model.attention.CACHE_AXIS`: apply with
+        `length`) are in the collection "cache", whose leaves have b as an axis: apply with
         `mutable=["cache"]`.
         """
         if self.architecture == "decoder_only":
