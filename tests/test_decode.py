@@ -167,6 +167,7 @@ def test_learned_positions_refuse_an_input_too_long():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", ["attention", "recurrent", "convolution"])
 def test_leaving_out_what_is_over_changes_no_translation(model, monkeypatch, mixer):
     """What a mixer keeps of earlier positions is cut to the sentences that go on, as all else is."""

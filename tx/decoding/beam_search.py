@@ -127,11 +127,7 @@ def search(
     for next_size in [*sizes[1:], 0]:
         state = _advance_until(settings, state, context, limits, next_size)
         found = jax.tree.map(functools.partial(_set_rows, rows), found, _best_hypotheses(settings, state, limits))
-        kept = jnp.argsort(state.done, stable=True)[:next_size]  # what is not done comes first
-        cache = jax.tree.map(functools.partial(_keep_rows, kept), cache_axes, state.cache)
-        rest = (state._replace(cache=None, index=None), context, limits, rows)
-        rest = jax.tree.map(lambda x, kept=kept: _keep_rows(kept, 0, x), rest)
-        state, context, limits, rows = rest[0]._replace(cache=cache, index=state.index), *rest[1:]
+        state, context, limits, rows = _leave_out_done(next_size, cache_axes, state, context, limits, rows)
     return found
 
 
@@ -256,6 +252,15 @@ def _length_penalty(length: Int32[Array, "*shape"], alpha: float) -> Float32[Arr
 def _set_rows(rows: Int32[Array, " some"], x: Array, values: Array) -> Array:
     """Returns x (batch, ...) with its rows of these numbers set to values (some, ...)."""
     return x.at[rows].set(values)
+
+
+def _leave_out_done(size, cache_axes, state, *others):
+    """Returns a state and other trees, whose leaves have the batch first, with so many sentences, the unfinished."""
+    kept = jnp.argsort(state.done, stable=True)[:size]  # what is not done comes first
+    cache = jax.tree.map(functools.partial(_keep_rows, kept), cache_axes, state.cache)
+    batched = (state._replace(cache=None, index=None), *others)
+    rest, *others = jax.tree.map(functools.partial(_keep_rows, kept, 0), batched)
+    return rest._replace(cache=cache, index=state.index), *others
 
 
 def _keep_rows(rows: Int32[Array, " some"], axis: int, x: Array) -> Array:
