@@ -120,11 +120,10 @@ def search(
     limits, batch = jnp.minimum(limits, max_length), limits.shape[0]
     state = _initial_state(settings, cache, limits)
     found, rows = _no_hypotheses(settings, batch, nbest), jnp.arange(batch)
-    sizes = [batch >> i for i in range(halvings + 1) if batch >> i]
     if cache_axes is None:
         cache_axes = jax.tree.map(lambda leaf: 0 if leaf.shape[:1] == (batch,) else -1, cache)
     # Search until at most next_size sentences are left, note what all have found, go on with a batch of the others.
-    for next_size in [*sizes[1:], 0]:
+    for next_size in [*(batch >> i for i in range(1, halvings + 1) if batch >> i), 0]:
         state = _advance_until(settings, state, context, limits, next_size)
         found = jax.tree.map(functools.partial(_set_rows, rows), found, _best_hypotheses(settings, state, limits))
         state, context, limits, rows = _leave_out_done(next_size, cache_axes, state, context, limits, rows)
