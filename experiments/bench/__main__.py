@@ -299,8 +299,7 @@ def _hold_attention(args, threads, console):
     if args.out is not None:
         write_atomically(args.out, to_json(result))
     print_table(attention_grid.to_table(result), console)
-    padded = [cell for cell in result["cells"] if cell["length"] % 128 == 0 or cell["rows"] == "padded"]
-    return 0 if all(cell["right"] for cell in padded) else 1
+    return 0 if all(cell["right"] for cell in result["cells"] if attention_grid.is_trained(cell)) else 1
 
 
 def _print(result, console):

@@ -26,7 +26,7 @@ def measure_attention(
     with Contestant("attention", "contestants.tx_attention:AttentionCells", {}, threads, platform) as one:
         choices = (lengths, widths, (False, True), (False, True), MAGNITUDES, BLOCKS)
         for length, width, empty, causal, magnitude, rows in itertools.product(*choices):
-            if rows == "padded" and length % BLOCKS[rows] == 0:
+            if rows == "padded" and _is_whole(length):
                 continue
             cell = {"length": length, "width": width, "empty": empty, "causal": causal, "magnitude": magnitude}
             found = one("cell", **cell, block=BLOCKS[rows])
@@ -34,6 +34,15 @@ def measure_attention(
             cells.append({**cell, "rows": rows, "right": right, "arrays": found})
     wrong = sum(not cell["right"] for cell in cells)
     return {"kind": KIND, "platform": platform, "tolerance": TOLERANCE, "cells": cells, "wrong": wrong}
+
+
+def is_trained(cell: dict) -> bool:
+    """Returns whether a cell has rows as training has them: of whole blocks, or padded to such."""
+    return cell["rows"] == "padded" or _is_whole(cell["length"])
+
+
+def _is_whole(length):
+    return length % BLOCKS["padded"] == 0
 
 
 def to_table(result: dict) -> Table:

@@ -151,16 +151,3 @@ def _that_belong(name, around, settings):
         if (whole := {f: v for f, v in point.items() if not tx.config.is_missing(config, f)}) not in found:
             found.append(whole)
     return found
-
-
-def _that_belong(name, around, settings):
-    """Returns the points of a grid around a variant, each once, without the fields of components that it has not."""
-    if not any(components.owners(field) for point in around for field in point):
-        return around
-    run, found = registry.parse(name), []
-    for point in around:
-        choices = {f: v for f, v in (settings | point).items() if f in components.choosing_fields()}
-        config = registry.assemble(*run, choices)
-        if (whole := {f: v for f, v in point.items() if not tx.config.is_missing(config, f)}) not in found:
-            found.append(whole)
-    return found
