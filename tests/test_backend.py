@@ -74,6 +74,16 @@ def test_kernels_that_give_equal_bits_are_for_those_who_ask(monkeypatch):
     assert os.environ["XLA_FLAGS"] == "--xla_one --xla_gpu_deterministic_ops=true"
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("tokens", [64, 8192, 10**6])
+def test_batches_that_are_translated_at_once_hold_what_was_asked_for(threads, tokens, monkeypatch):
+    each, workers = backend.decoding_tokens(tokens, threads), backend.decoding_workers(threads)
+    assert 0 < each * workers <= tokens
+    assert each <= backend.TOKENS
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert backend.decoding_tokens(tokens, threads) == tokens  # in one batch: small ones would leave the device idle
+
+
 def test_nothing_else_asks_on_which_backend_it_is():
     names = r"default_backend|get_backend|platform_dependent|\]\.platform\b|\]\.device_kind\b"
     asked = re.compile(names + r"|os\.environ.*JAX_PLATFORMS|/dev/nvidia|/dev/accel")

@@ -69,7 +69,7 @@ def test_a_translation_obeys_no_terminal(monkeypatch, capsys, tmp_path, terminal
             return "a\x1b[2J\nb"
 
     opened = OpenedModel(config_lib.get_config(), Selected({}, 1, "last"), Hostile())
-    monkeypatch.setattr(decode, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(decode, "keep_freed_memory", lambda arenas: None)
     monkeypatch.setattr(decode, "open_model", lambda *_: opened)
     monkeypatch.setattr(decoding_text, "Translator", lambda *_: lambda sources: sources)
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)

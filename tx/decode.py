@@ -18,7 +18,7 @@ from tx.errors import UserError, one_line_errors, printable
 from tx.runs import imports
 from tx.runs.run_dir import RunDir
 from tx.runtime import backend, environment
-from tx.runtime.backend import keep_freed_memory
+from tx.runtime.backend import ARENAS, keep_freed_memory
 
 
 @one_line_errors
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(plugins.take(argv))
     imports.recall([arguments.run])
     environment.refuse_other_numbers()
-    keep_freed_memory()
+    keep_freed_memory(ARENAS)
     backend.start()
     streams.write_utf8()
     where = arguments.file or "standard input"

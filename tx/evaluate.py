@@ -20,7 +20,7 @@ from tx.runs import imports
 from tx.runs.result import RunResult
 from tx.runs.run_dir import RunDir
 from tx.runtime import backend, environment
-from tx.runtime.backend import keep_freed_memory
+from tx.runtime.backend import ARENAS, keep_freed_memory
 
 
 @one_line_errors
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(plugins.take(argv))
     imports.recall([arguments.run])
     environment.refuse_other_numbers()
-    keep_freed_memory()
+    keep_freed_memory(ARENAS)
     backend.start()
     streams.write_utf8()
     run = RunDir(arguments.run)

@@ -41,7 +41,7 @@ class Translator:
           sources: int32 tokens of each sentence, end of sentence included.
         """
         decode, model, outputs = self._config.decode, self._config.model, [None] * len(sources)
-        workers = backend.decoding_workers(determinism.threads())
+        threads = determinism.threads()
         halvings = backend.decoding_halvings(len(sources))
 
         def translate(batch):
@@ -58,8 +58,8 @@ class Translator:
                 outputs[i] = best[row][(best[row] != 0) & (best[row] != EOS)]
 
         lengths = [len(source) for source in sources]
-        cut = length_buckets(lengths, decode.batch_tokens // workers, backend.decoding_shapes())
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        cut = length_buckets(lengths, backend.decoding_tokens(decode.batch_tokens, threads), backend.decoding_shapes())
+        with concurrent.futures.ThreadPoolExecutor(backend.decoding_workers(threads)) as pool:
             # The longest first, so that none is left alone at the end.
             for _ in pool.map(translate, reversed(cut)):
                 pass  # what a thread has raised is raised here

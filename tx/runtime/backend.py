@@ -52,19 +52,23 @@ def _cuda_plugin():
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(arenas: int = 1) -> None:
     """Makes malloc reuse large blocks; call it before JAX starts.
 
     On CPU, XLA allocates a step's arrays anew each time. By default glibc maps each large block from the kernel, which
     fills it with zeros page by page: measured on two cores, that made a third of a small model's step. Nothing happens
     where the C library is another.
+
+    Args:
+      arenas: from which threads allocate. With one, all that is freed is kept, and threads wait for each other. With
+        more, what is larger than 64 MB is kept by the main thread alone: for `ARENAS`.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
-    mallopt(M_ARENA_MAX, 1)  # the settings below hold for the main arena alone
+    mallopt(M_ARENA_MAX, arenas)  # an arena that is not the main one has no blocks of over 64 MB to keep
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_TOP_PAD, 64 * 2**20)
@@ -223,7 +227,9 @@ SHAPES = 4  # source lengths that batches are padded to, hence compilations, at 
 HALVINGS = 2  # of a batch whose sentences are over, each another compilation (`tx.decoding.beam_search.search`), for
 MANY = 500  # sentences or more
 FEW = 2  # the SHAPES elsewhere, without HALVINGS
-WORKERS = 4  # batches at once on a CPU: together they hold decode.batch_tokens
+WORKERS = 4  # batches at once on a CPU: together they hold decode.batch_tokens at most
+TOKENS = 1024  # of each of these batches at most, so that what a token of beam search touches stays in a core's cache
+ARENAS = 8  # of malloc, where batches are translated side by side: two threads waited for one a tenth of their time
 
 
 def decoding_shapes() -> int:
@@ -256,6 +262,11 @@ def decoding_workers(threads: int) -> int:
     On a CPU several batches side by side, a thread each, beat one after the other with all threads.
     """
     return min(threads, WORKERS) if on_cpu() else 1
+
+
+def decoding_tokens(batch_tokens: int, threads: int) -> int:
+    """Returns the most source tokens of a batch, of which `decoding_workers` hold `batch_tokens` together."""
+    return min(batch_tokens // decoding_workers(threads), TOKENS) if on_cpu() else batch_tokens
 
 
 def decoding_options(kernels: str = "xla") -> dict[str, bool | str] | None:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from experiments.bench.contestants import bundle
 from experiments.bench.harness.machine import peak_memory
 from tx.data.vocabulary import EOS
-from tx.runtime.backend import keep_freed_memory
+from tx.runtime.backend import ARENAS, keep_freed_memory
 
 
 class Decoding:
@@ -19,7 +19,7 @@ class Decoding:
     """
 
     def __init__(self, folder: str):
-        keep_freed_memory()
+        keep_freed_memory(ARENAS)
         from tx.decoding.translator import Translator
 
         config, weights, sources = bundle.load(folder)
