@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
+from experiments import registry
 from experiments.bench import __main__ as command
 from experiments.bench import compiling
 from experiments.bench.harness import compilers, hlo, kernel_costs, targets
@@ -318,6 +319,7 @@ BFLOAT = ("--set=model.dtype=bfloat16",)
 PAPER = (*BFLOAT, "--set=model.attention_backend=cudnn", "--set=data.batch_rows=96")
 PALLAS = "--set=model.kernels=pallas"
 ROWS_OF_128 = ("--set=data.batch_rows=16", "--set=data.row_length=128", "--set=model.attention_backend=cudnn")
+HEADS_OF_16 = ("--set=model.d_k=16", "--set=model.d_v=16")  # h x d_k = d_model
 BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
     "base-h100": (1580, 24.4, ("table3/base@paper", "--target=h100", *PAPER)),
     "base-pallas-h100": (515, 19.2, ("table3/base@paper", "--target=h100", *PAPER, PALLAS)),
@@ -344,6 +346,16 @@ BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
         303,
         2.55,
         ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT, PALLAS, *ROWS_OF_128),
+    ),
+    "multi30k-128-d16-pallas-h100": (
+        272,
+        0.6,
+        ("table3/base@multi30k", "--target=h100", *BFLOAT, PALLAS, *ROWS_OF_128, *HEADS_OF_16),
+    ),
+    "multi30k-128-d16-8-pallas-h100": (
+        303,
+        2.1,
+        ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT, PALLAS, *ROWS_OF_128, *HEADS_OF_16),
     ),
     "smoke-v5e": (3800, 0.3, ("table3/base@smoke", "--target=v5e", *BFLOAT)),
 }
@@ -442,7 +454,7 @@ def test_a_token_of_a_committed_search_stays_within_its_bounds(name):
     assert token["conditions"] == 1
 
 
-@pytest.mark.parametrize("rows", ["", "128-"])
+@pytest.mark.parametrize("rows", ["", "128-", "128-d16-"])
 def test_stacked_runs_are_launched_together(rows):
     alone, stacked = (compiling.read(RESULTS / f"multi30k-{rows}{name}pallas-h100.json") for name in ("", "8-"))
     assert stacked["kernels"] <= 1.15 * alone["kernels"]
@@ -457,7 +469,10 @@ def test_the_page_says_what_the_results_do():
         assert f"| {run} | {kernels} | {token['kernels']} | {token['gb']:.2f} | {token['roofline_ms']:.2f} |" in page
     for result in steps.values():
         model, data = result["config"]["model"], result["config"]["data"]
-        run = f"{result['what'].removeprefix('table3/')}, {data['batch_rows']} x {data['row_length']}"
+        run = result["what"].removeprefix("table3/")
+        if model["d_k"] != registry.get_config(result["what"]).model.d_k:
+            run += f" with d_k {model['d_k']}"
+        run += f", {data['batch_rows']} x {data['row_length']}"
         run += f" x {result['stack']} stacked" if result["stack"] > 1 else ""
         figures = f"{result['kernels']:,} | {result['gb']:.1f} | {result['roofline_ms']:.2f} | {result['mfu']:.0%}"
         assert f"| {run} | {model['attention_backend']} | {model.get('kernels', 'xla')} | {figures} |" in page
