@@ -43,7 +43,13 @@ def close(found, wanted, tolerance=2e-5):
         np.testing.assert_allclose(one, other, atol=tolerance * max(1.0, np.abs(other).max()), rtol=0)
 
 
-@pytest.mark.parametrize(("length", "keys", "block"), [(5, 7, 8), (3, 16, 4), (6, 6, 1)])
+@pytest.mark.parametrize(
+    ("length", "keys", "block"),
+    [
+        (6, 6, 1),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((5, 7, 8), (3, 16, 4))),
+    ],
+)
 def test_values_and_gradients_are_those_of_plain_attention(length, keys, block):
     arrays, mask, d_out, live = given(length, keys)
     found, wanted = (values_and_gradients(each, arrays, mask, d_out) for each in (fused(block), plain))

@@ -318,6 +318,7 @@ def test_the_fused_kernel_is_given_the_same_attention(monkeypatch):
     assert asked == ["NO_MASK", "CAUSAL"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"model__feed_forward": "swiglu", "model__num_kv_heads": 1}])
 def test_projections_one_by_one_are_those_of_one_product(monkeypatch, fields):
     """What an accelerator computes instead, with all gradients; here on a CPU."""
@@ -409,6 +410,7 @@ def test_dropout_stands_where_the_paper_has_it(monkeypatch):
     assert draws(model__dropout=0.0) == 0
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32():
     rng = np.random.default_rng(4)
     src, tgt = (jnp.asarray(tiny.sentences(rng, [n])) for n in (9, 8))

@@ -183,6 +183,7 @@ def test_a_result_tells_what_is_shown_and_the_others(plant, tmp_path, monkeypatc
     assert result["dev"]["tokens"] == sum(handful.prepared().splits["validation"].tgt_lengths)
 
 
+@pytest.mark.slow
 def test_without_the_source_is_the_loss_of_a_language_model():
     """The same whatever the source; and with it the usual one."""
     config = little(model__norm="pre")
