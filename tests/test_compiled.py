@@ -190,6 +190,19 @@ metadata={{op_name="jit(f)/attend_all/pallas_call"}}
     assert found["all"].bytes == others + keys * (2 * 2 * 3 * (8 + 16) + 2 * 4)
 
 
+def test_the_product_of_a_search_counts_its_operations():
+    found = cost(
+        """
+  %x = bf16[6,16]{1,0} parameter(0)
+  %y = bf16[40,16]{1,0} parameter(1)
+  ROOT %best = (f32[6,2,3]{2,1,0}, s32[6,2,3]{2,1,0}, f32[6,2]{1,0}) custom-call(%x, %y), \
+custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(f)/best_columns/pallas_call"}
+"""
+    )["best"]
+    assert found.flops == 2 * 6 * 40 * 16
+    assert found.bytes == 2 * 16 * (6 + 40) + 4 * 6 * 2 * (3 + 3 + 1)
+
+
 def test_products_of_a_tpu_are_convolutions():
     found = cost(
         """

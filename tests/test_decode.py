@@ -180,3 +180,18 @@ def test_leaving_out_what_is_over_changes_no_translation(model, monkeypatch, mix
         monkeypatch.setattr(backend, "decoding_halvings", lambda _, halvings=halvings: halvings)
         found.append([output.tolist() for output in Translator(config, params)(sources)])
     assert found[0] == found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["encoder_decoder", "decoder_only"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_kernels_of_a_search_change_no_translation(model, monkeypatch, architecture, beam):
+    sizes = {"model__num_layers": 1, "decode__extra_length": EXTRA, "decode__batch_tokens": 128, "decode__beam": beam}
+    monkeypatch.setattr(backend, "decoding_block", lambda _, length: length)  # as of a GPU
+    monkeypatch.setattr(backend, "decodes_by_kernel", lambda kernels: kernels == "pallas")
+    found = []
+    for kernels in ("xla", "pallas"):
+        config = tiny.config(model__architecture=architecture, model__kernels=kernels, **sizes)
+        found.append([output.tolist() for output in Translator(config, tiny.init(config, seed=SEED)[1])(model[3])])
+    assert any(found[0])
+    assert found[0] == found[1]

@@ -9,12 +9,12 @@ import optax
 import pytest
 import tiny
 
+from tx.decoding.pending_logits import PendingLogits
 from tx.decoding.top_k import top_k
-from tx.kernels import bias, cross_entropy, decoding, elementwise, norm, residual_norm
+from tx.kernels import bias, cross_entropy, decoding, elementwise, norm, projection, residual_norm
 from tx.kernels.update import update_elements
 from tx.model import prng
 from tx.model.loss import batch_loss
-from tx.runtime import backend
 from tx.runtime.trees import stack
 from tx.training.optimizer import optimizer, optimizers, schedule, treats_elements_alone
 from tx.training.stacking import TracedHyperparameters
@@ -81,23 +81,60 @@ def test_attention_of_a_search(heads, shared, queries, widths, masks, count, pre
     close(decoding.attend_first(query, key, value, mask, count, start), wanted, 1e-5 if dtype == jnp.float32 else 1e-2)
 
 
-@pytest.mark.parametrize(("columns", "width"), [(37, 4096), (300, 64)])
-def test_maxima_of_logits(monkeypatch, columns, width):
-    monkeypatch.setattr(decoding, "COLUMNS", width)
-    logits = logits_and_targets(3, columns, jnp.float32)[0]
-    close(decoding.maxima_and_normaliser(logits, 16), decoding.reference_maxima(logits, 16))
+def whole(*shape, dtype=jnp.float32):
+    """Returns an array of small whole numbers, whose products are exact, and many of them equal."""
+    return jnp.asarray(np.random.default_rng(shape[0]).integers(-1, 2, shape), dtype)
 
 
-@pytest.mark.parametrize("columns", [70, 96])
-def test_best_continuations_by_a_kernel_are_the_same(monkeypatch, columns):
-    rng = np.random.default_rng(0)
-    logits = jnp.asarray(rng.integers(0, 4, (2, 2, columns)), jnp.float32)  # many are equal
-    log_probs = jnp.asarray([[0.0, -1.0], [-0.5, -jnp.inf]], jnp.float32)
-    wanted = top_k(logits, log_probs, 1)
-    monkeypatch.setattr(backend, "decodes_by_kernel", lambda kernels: kernels == "pallas")
-    found = top_k(logits, log_probs, 1, "pallas")
-    close(found[0], wanted[0])
-    for one, other in zip(found[1:], wanted[1:], strict=True):
+@pytest.fixture
+def small_products(monkeypatch):
+    """Kernels of several programs, of several turns each."""
+    for name, value in {"ROWS": 16, "COLUMNS": 16, "DEPTH": 64, "PROGRAMS": 4}.items():
+        monkeypatch.setattr(projection, name, value)
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "depth", "k", "dtype"),
+    [
+        (20, 75, 37, 2, jnp.float32),  # a part of a block, of a tile, and of a piece of what is summed over
+        pytest.param(5, 75, 37, 1, jnp.bfloat16, marks=SLOW),
+        pytest.param(17, 128, 64, 8, jnp.bfloat16, marks=SLOW),
+        pytest.param(3, 18, 8, 5, jnp.float32, marks=SLOW),  # of which one part has fewer
+        pytest.param(70, 33, 8, 2, jnp.float32, marks=SLOW),  # more blocks than programs
+    ],
+)
+def test_best_columns(small_products, rows, columns, depth, k, dtype):
+    hidden, matrix = whole(rows, depth, dtype=dtype), whole(columns, depth, dtype=dtype)
+
+    @jax.jit
+    def found():
+        values, places, normaliser = projection.best_columns(hidden, matrix, k)
+        best, chosen = jax.lax.top_k(values, k)
+        return best, jnp.take_along_axis(places, chosen, axis=1), normaliser
+
+    (values, places, normaliser), wanted = found(), projection.reference(hidden, matrix, k)
+    close((values, normaliser), (wanted[0], wanted[2]))
+    np.testing.assert_array_equal(places, wanted[1])
+
+
+@pytest.mark.parametrize(
+    ("beam", "dtype"),
+    [(2, jnp.float32), *(pytest.param(n, x, marks=SLOW) for n in (1, 4) for x in (jnp.float32, jnp.bfloat16))],
+)
+def test_best_continuations_by_a_kernel_are_the_same(small_products, beam, dtype):
+    hidden, matrix = whole(3, beam, 12, dtype=dtype), whole(75, 12, dtype=dtype)
+    hidden = hidden.at[1].set(hidden[1, :1])  # all of its hypotheses are equal
+    absent = jnp.arange(beam)[None, :] > jnp.asarray([[beam], [1], [0]])
+    log_probs, k = jnp.where(absent, -jnp.inf, jnp.asarray([[0.0], [-1.0], [-2.0]])), 2 * beam - (beam == 1)
+    logits = jnp.einsum("bnd,vd->bnv", hidden, matrix, preferred_element_type=jnp.float32)
+    values, *wanted = jax.jit(top_k, static_argnums=2)(logits[..., :70], log_probs, k)
+    assert (values > -jnp.inf).all()
+    found = jax.jit(lambda: PendingLogits(hidden, matrix).top_k(log_probs, k, 70))()
+    close(found[0], values)
+    for one, other in zip(found[1:], wanted, strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
+from tx.decoding.pending_logits import PendingLogits
 from tx.decoding.top_k import top_k
 
 
@@ -65,7 +66,6 @@ class _Settings:
     max_length: int
     eos: int
     pad: int
-    kernels: str
 
 
 def search(
@@ -84,7 +84,6 @@ def search(
     cache_axes: Any = None,
     eos: int = 1,
     pad: int = 0,
-    kernels: str = "xla",
 ) -> Hypotheses:
     """Searches for the best outputs of a batch of sentences; to be called under `jax.jit`.
 
@@ -93,8 +92,8 @@ def search(
     Args:
       step: `step(tokens, index, ancestry, cache, context) -> (logits, cache)`. tokens (batch, beam) int32 are the
         previous output tokens (`pad` at index 0: the start symbol), index () int32 is the position of the one to
-        come, logits are (batch, beam, vocab). Nothing in the cache moves when a hypothesis grows out of another: at
-        position t <= index hypothesis j of sentence b had beam index ancestry[b, j, t].
+        come, logits are (batch, beam, vocab), or PendingLogits. Nothing in the cache moves when a hypothesis grows out
+        of another: at position t <= index hypothesis j of sentence b had beam index ancestry[b, j, t].
       cache: a pytree of what `step` keeps.
       context: a pytree of what `step` knows of the sentences; leaves have the batch as their leading axis.
       limits: maximum output length of each sentence, EOS included, cut to max_length; 0 marks an empty row.
@@ -108,15 +107,13 @@ def search(
       halvings: how often half of the batch is left out, once it is over. Each costs another compilation of `step`.
       cache_axes: a tree like the cache, of each leaf's axis that is the batch, -1 where it belongs to no sentence.
         None: the leading axis of each leaf that is as long as the batch there.
-      kernels: the model's, as `tx.decoding.top_k.top_k` takes it.
     """
     nbest = beam if nbest is None else nbest
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest must lie between 1 and the beam of {beam}; got {nbest}")
-    # Among 2 * beam at least beam are not EOS, and go on. With a beam of 1 nothing may go on once EOS has won.
-    candidates = 2 * beam if beam > 1 else 1
+    candidates = num_candidates(beam)
     eos_allowed = (jnp.arange(candidates) < (candidates if eos_rank is None else eos_rank))[None, :]
-    settings = _Settings(step, beam, candidates, eos_allowed, nbest, alpha, vocab_size, max_length, eos, pad, kernels)
+    settings = _Settings(step, beam, candidates, eos_allowed, nbest, alpha, vocab_size, max_length, eos, pad)
     limits, batch = jnp.minimum(limits, max_length), limits.shape[0]
     state = _initial_state(settings, cache, limits)
     found, rows = _no_hypotheses(settings, batch, nbest), jnp.arange(batch)
@@ -128,6 +125,12 @@ def search(
         found = jax.tree.map(functools.partial(_set_rows, rows), found, _best_hypotheses(settings, state, limits))
         state, context, limits, rows = _leave_out_done(next_size, cache_axes, state, context, limits, rows)
     return found
+
+
+def num_candidates(beam: int) -> int:
+    """Returns how many continuations of a sentence a step looks at."""
+    # Among 2 * beam at least beam are not EOS, and go on. With a beam of 1 nothing may go on once EOS has won.
+    return 2 * beam if beam > 1 else 1
 
 
 def _initial_state(settings: _Settings, cache: Any, limits: Int32[Array, " batch"]) -> BeamState:
@@ -206,8 +209,11 @@ def _advance(settings: _Settings, state: BeamState, context: Any, limits: Int32[
 def _grow(settings: _Settings, state: BeamState, context: Any) -> tuple[Candidates, Any]:
     """Returns the best continuations of all hypotheses, and the cache with what they stand on."""
     logits, cache = settings.step(state.last, state.index, state.ancestry, state.cache, context)
+    log_probs, count = state.alive_log_probs, settings.num_candidates
+    if isinstance(logits, PendingLogits):
+        return Candidates(*logits.top_k(log_probs, count, settings.vocab_size)), cache
     logits = logits[..., : settings.vocab_size].astype(jnp.float32)
-    return Candidates(*top_k(logits, state.alive_log_probs, settings.num_candidates, settings.kernels)), cache
+    return Candidates(*top_k(logits, log_probs, count)), cache
 
 
 def _update_finished(

@@ -4,17 +4,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float32, Int32
 
-from tx.kernels.decoding import maxima_and_normaliser
-from tx.runtime import backend
-
 _CHUNK = 32  # columns of a chunk
 
 
 def top_k(
-    logits: Float32[Array, "batch beam columns"],
-    log_probs: Float32[Array, "batch beam"],
-    k: int,
-    kernels: str = "xla",
+    logits: Float32[Array, "batch beam columns"], log_probs: Float32[Array, "batch beam"], k: int
 ) -> tuple[Float32[Array, "batch k"], Int32[Array, "batch k"], Int32[Array, "batch k"]]:
     """Returns the best of all hypotheses with one token more: their log-probabilities (nats), beam indices and tokens.
 
@@ -26,20 +20,14 @@ def top_k(
       logits: of the next token.
       log_probs: of the hypotheses, in nats; -inf where there is none.
       k: at most beam * columns.
-      kernels: "xla", or "pallas" for one pass over the logits alone, where there is a kernel for it.
     """
     batch, beam, columns = logits.shape
     chunks = -(-columns // _CHUNK)
-    by_kernel = chunks > 2 * k and backend.decodes_by_kernel(kernels)
-    if by_kernel:
-        made = maxima_and_normaliser(logits.reshape(-1, columns), _CHUNK)
-        maxima, normaliser = (x.reshape(batch, beam, *x.shape[1:]) for x in made)
-    else:
-        chunked = jnp.pad(logits, ((0, 0), (0, 0), (0, chunks * _CHUNK - columns)), constant_values=-jnp.inf)
-        chunked = chunked.reshape(batch, beam * chunks, _CHUNK)
-        maxima = chunked.max(axis=-1).reshape(batch, beam, chunks)
-        largest = maxima.max(axis=-1)
-        normaliser = jnp.log(jnp.exp(logits - largest[:, :, None]).sum(axis=-1)) + largest
+    chunked = jnp.pad(logits, ((0, 0), (0, 0), (0, chunks * _CHUNK - columns)), constant_values=-jnp.inf)
+    chunked = chunked.reshape(batch, beam * chunks, _CHUNK)
+    maxima = chunked.max(axis=-1).reshape(batch, beam, chunks)
+    largest = maxima.max(axis=-1)
+    normaliser = jnp.log(jnp.exp(logits - largest[:, :, None]).sum(axis=-1)) + largest
     if chunks <= 2 * k:  # which leaves too little out
         every = log_probs[:, :, None] + (logits - normaliser[:, :, None])
         values, chosen = lax.top_k(every.reshape(batch, -1), k)
@@ -49,21 +37,10 @@ def top_k(
     best = jnp.sort(lax.top_k(scores, k)[1], axis=-1)  # so that of equal values the first wins
     row = best // chunks
     less, plus = (_gather(x, row)[:, :, None] for x in (normaliser, log_probs))
-    found = _gather_chunks(logits, best) if by_kernel else _gather(chunked, best[:, :, None])
-    every = plus + (found - less)
+    every = plus + (_gather(chunked, best[:, :, None]) - less)
     values, chosen = lax.top_k(every.reshape(batch, -1), k)
     chunk = _gather(best, chosen // _CHUNK)
     return values, chunk // chunks, chunk % chunks * _CHUNK + chosen % _CHUNK
-
-
-def _gather_chunks(logits, best):
-    """Returns the logits of chunks of these numbers (b, k, _CHUNK), -inf where the last of a row lacks columns."""
-    batch, beam, columns = logits.shape
-    row, chunk = jnp.divmod(best[:, :, None], -(-columns // _CHUNK))
-    column = chunk * _CHUNK + jnp.arange(_CHUNK)[None, None, :]
-    index = (row * columns + jnp.minimum(column, columns - 1)).reshape(batch, -1)
-    found = _gather(logits.reshape(batch, beam * columns), index).reshape(column.shape)
-    return jnp.where(column < columns, found, -jnp.inf)
 
 
 def _gather(x, indices):

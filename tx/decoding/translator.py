@@ -11,7 +11,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from tx.data.vocabulary import EOS
 from tx.decoding import beam_search
+from tx.decoding.pending_logits import PendingLogits, leaves_logits_pending
 from tx.model.attention import BLOCK
+from tx.model.layers import CAST
 from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import Transformer, cast_once
 from tx.runtime import backend, determinism
@@ -119,11 +121,13 @@ def _search(config, eos_rank, params, src, *, length, halvings):
     model, width = Transformer(**config.model), config.decode.beam
     variables = cast_once(params, config.model.dtype, biases=backend.decodes_by_kernel(config.model.kernels))
     context = (model.apply(variables, src, method="precompute_kv"), src != 0)
+    pending = leaves_logits_pending(config.model.kernels, beam_search.num_candidates(width))
+    method = "decode_hidden" if pending else "decode_step"
 
     def step(token, index, ancestry, cache, context):
         inputs = (token, index, ancestry, *context)
-        logits, new = model.apply(variables | {"cache": cache}, *inputs, method="decode_step", mutable=["cache"])
-        return logits, new["cache"]
+        made, new = model.apply(variables | {"cache": cache}, *inputs, method=method, mutable=["cache"])
+        return PendingLogits(made, variables[CAST]["projection"]) if pending else made, new["cache"]
 
     def first_cache(context):
         token = jnp.zeros((context[1].shape[0], width), jnp.int32)
@@ -149,7 +153,6 @@ def _search(config, eos_rank, params, src, *, length, halvings):
         eos_rank=eos_rank,
         halvings=halvings,
         cache_axes=cache_axes,
-        kernels=config.model.kernels,
     )
     return found.tokens[:, 0]
 

@@ -1,4 +1,4 @@
-"""Kernels of beam search: attention of a few queries that reads keys once, and one pass over a token's logits."""
+"""Kernel of beam search: attention of a few queries that reads keys once."""
 
 import functools
 
@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from tx.runtime import backend
 
 KEYS = 32  # that are attended to at a time
-COLUMNS = 4096  # of logits at a time, at most
 MASKED = -1e9  # as `tx.model.attention_kernels` has it
 _SMALLEST = 16  # axis of a product in a kernel
 _WARPS = 4
@@ -142,54 +141,3 @@ def reference_attention(
         shrink = jnp.exp(start[0] - largest)
         total, heads = total + start[1] * shrink, heads + start[2] * shrink
     return (heads / total).astype(query.dtype).transpose(0, 2, 1, 3)
-
-
-def maxima_and_normaliser(
-    logits: Float32[Array, "rows columns"], chunk: int
-) -> tuple[Float32[Array, "rows chunks"], Float32[Array, " rows"]]:
-    """Returns (the maximum of each chunk of so many columns, log sum exp of all), the logits read once.
-
-    `chunk` is a power of 2; the last may lack columns. Off a GPU the kernel is interpreted, for tests.
-    """
-    rows, columns = logits.shape
-    chunks = pl.cdiv(columns, chunk)
-    width = max(chunk, min(COLUMNS, pl.next_power_of_2(columns)))
-    return pl.pallas_call(
-        functools.partial(_maxima_kernel, columns, width, chunk),
-        out_shape=(jax.ShapeDtypeStruct((rows, chunks), jnp.float32), jax.ShapeDtypeStruct((rows,), jnp.float32)),
-        grid=(rows,),
-        in_specs=[pl.BlockSpec((None, columns), lambda i: (i, 0))],
-        out_specs=(pl.BlockSpec((None, chunks), lambda i: (i, 0)), pl.BlockSpec((1,), lambda i: (i,))),
-        compiler_params=triton.CompilerParams(num_warps=_WARPS),
-        interpret=backend.on_cpu(),
-        name="maxima_and_normaliser",
-    )(logits)
-
-
-def _maxima_kernel(columns, width, chunk, logits, maxima, normaliser):
-    """One row."""
-    side = width // chunk
-    at, of = jax.lax.broadcasted_iota(jnp.int32, (width,), 0), jax.lax.broadcasted_iota(jnp.int32, (side,), 0)
-
-    def turn(j, sums):
-        largest, total = sums
-        there = j * width + at < columns
-        z = triton.load(logits.at[pl.ds(j * width, width)], mask=there, other=-jnp.inf)
-        best = z.reshape(side, chunk).max(1)
-        place = pl.ds(j * side, side)
-        triton.store(maxima.at[place], best, mask=j * side + of < pl.cdiv(columns, chunk))
-        new = jnp.maximum(largest, best.max())
-        return new, total * jnp.exp(largest - new) + jnp.exp(z - new).sum()
-
-    start = (jnp.float32(-3e38), jnp.float32(0.0))
-    largest, total = jax.lax.fori_loop(0, pl.cdiv(columns, width), turn, start)
-    normaliser[0] = largest + jnp.log(total)
-
-
-def reference_maxima(
-    logits: Float32[Array, "rows columns"], chunk: int
-) -> tuple[Float32[Array, "rows chunks"], Float32[Array, " rows"]]:
-    """Returns what `maxima_and_normaliser` has to, in plain JAX."""
-    rows, columns = logits.shape
-    filled = jnp.pad(logits, ((0, 0), (0, -columns % chunk)), constant_values=-jnp.inf)
-    return filled.reshape(rows, -1, chunk).max(-1), jax.nn.logsumexp(logits, axis=-1)

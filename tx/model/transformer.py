@@ -351,17 +351,27 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
         `length`) are in the collection "cache", whose leaves have b as an axis: apply with
         `mutable=["cache"]`.
         """
+        return self.logits(self.decode_hidden(token, index, ancestry, cross_kv, src_mask))
+
+    def decode_hidden(
+        self,
+        token: Int[Array, "b beam"],
+        index: Int[Array, ""],
+        ancestry: Int[Array, "b beam length"],
+        cross_kv: list[tuple[Array, Array]],
+        src_mask: Bool[Array, "b m"],
+    ) -> Float[Array, "b beam d"]:
+        """Returns what `decode_step` projects onto the vocabulary."""
         if self.architecture == "decoder_only":
-            return self._decode_step_joined(token, index, ancestry, cross_kv, src_mask)
+            return self._decode_hidden_joined(token, index, ancestry, cross_kv, src_mask)
         position = jnp.broadcast_to(index, token.shape)
         x = self._embed(token, position, self.target_position, train=False)
         for i, (layer, keys_values) in enumerate(zip(self.decoder, cross_kv, strict=True)):
             context = PositionContext(self.target_position, i, position)
             x = layer.decode_step(x, keys_values, src_mask, index, ancestry, context)
-        x = self.decoder_norm(x) if self.norm == "pre" else x
-        return self.logits(x)
+        return self.decoder_norm(x) if self.norm == "pre" else x
 
-    def _decode_step_joined(self, token, index, ancestry, prefix_kv, src_mask):
+    def _decode_hidden_joined(self, token, index, ancestry, prefix_kv, src_mask):
         length, most = src_mask.sum(1, dtype=jnp.int32)[:, None], src_mask.shape[1]
         position = jnp.broadcast_to(length + index, token.shape)
         x = self._embed_joined(token, position, jnp.zeros(token.shape, bool), train=False)
@@ -369,7 +379,7 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
         for i, (layer, keys_values) in enumerate(zip(self.decoder, prefix_kv, strict=True)):
             context = PositionContext(self.position, i, position)
             x = layer.decode_step(x, (*keys_values, there), index, ancestry, context)
-        return self.logits(self.decoder_norm(x) if self.norm == "pre" else x)
+        return self.decoder_norm(x) if self.norm == "pre" else x
 
     def logits(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n vocab"]:
         """Projects onto the vocabulary; float32 whatever the model's dtype."""

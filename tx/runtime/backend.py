@@ -252,7 +252,7 @@ def decoding_block(block: int, length: int) -> int:
 
 
 def decodes_by_kernel(kernels: str) -> bool:
-    """Returns whether beam search has kernels (tx/kernels/decoding.py), with this `model.kernels`; a CPU has none."""
+    """Returns whether beam search has kernels (tx/kernels), with this `model.kernels`; a CPU has none."""
     return kernels == "pallas" and name() == "gpu"
 
 

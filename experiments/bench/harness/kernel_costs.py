@@ -203,7 +203,7 @@ def _library_cost(one, operands, whole):
     if "fmha" in target:  # query and key are (batch, length, heads, width)
         (batch, rows, heads, width), (_, columns, _, _) = (arrays(operand.shape)[0][1] for operand in operands[:2])
         return target, whole, 4.0 * batch * heads * rows * columns * width * (_BACKWARD if "Backward" in target else 1)
-    return target, whole - _left_unread(one, operands), 0.0
+    return target, whole - _left_unread(one, operands), _kernel_flops(one, operands)
 
 
 def _left_unread(one, operands):
@@ -214,6 +214,14 @@ def _left_unread(one, operands):
     beam, keys = query[1], key[2]
     unread = max(0, keys - (TOKEN + 1) * beam)
     return sum(count_bytes(operand.shape) * unread // keys for operand in operands[2:5])
+
+
+def _kernel_flops(one, operands):
+    """Returns the operations of tx.kernels.projection.best_columns; of attention's kernels too few to tell."""
+    if "/best_columns/" not in one.source:
+        return 0.0
+    (rows, width), (columns, _) = (arrays(operand.shape)[0][1] for operand in operands)
+    return 2.0 * rows * columns * width
 
 
 def _product_flops(one, operands):
