@@ -342,12 +342,12 @@ BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
     "multi30k-8-h100": (705, 4.65, ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT)),
     "multi30k-decode-h100": (216, 0.78, ("table3/base@multi30k", "--target=h100", "--decode", *BFLOAT)),
     "multi30k-decode-pallas-h100": (
-        263,
-        0.71,
+        256,
+        0.69,
         ("table3/base@multi30k", "--target=h100", "--decode", *BFLOAT, PALLAS),
     ),
     "base-decode-h100": (366, 2.73, ("table3/base@paper", "--target=h100", "--decode", *BFLOAT)),
-    "base-decode-pallas-h100": (474, 2.33, ("table3/base@paper", "--target=h100", "--decode", *BFLOAT, PALLAS)),
+    "base-decode-pallas-h100": (466, 2.23, ("table3/base@paper", "--target=h100", "--decode", *BFLOAT, PALLAS)),
     "multi30k-pallas-h100": (430, 1.05, ("table3/base@multi30k", "--target=h100", *BFLOAT, PALLAS)),
     "multi30k-8-pallas-h100": (435, 3.95, ("table3/base@multi30k", "--target=h100", "--stack=8", *BFLOAT, PALLAS)),
     "multi30k-128-pallas-h100": (
@@ -374,9 +374,9 @@ BOUNDS = {  # result: (kernels, ms of roofline, the command's arguments)
 }
 TOKENS = {  # result of a search: (kernels, GB) a token
     "multi30k-decode-h100": (109, 0.65),
-    "multi30k-decode-pallas-h100": (85, 0.195),
+    "multi30k-decode-pallas-h100": (80, 0.16),
     "base-decode-h100": (178, 2.7),
-    "base-decode-pallas-h100": (137, 1.14),
+    "base-decode-pallas-h100": (133, 0.75),
 }
 
 
