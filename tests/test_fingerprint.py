@@ -54,7 +54,7 @@ OTHER = [
     ),
     ("data/vocabulary.py", "model_type=tokenizer", 'model_type="unigram"'),
     ("data/synthetic/number_sentences.py", "ADJECTIVE_SHARE = ", "ADJECTIVE_SHARE = 1 + "),
-    ("decoding/beam_search.py", "candidates = 2 * beam if beam > 1 else 1", "candidates = 3 * beam if beam > 1 else 1"),
+    ("decoding/beam_search.py", "return 2 * beam if beam > 1 else 1", "return 3 * beam if beam > 1 else 1"),
     ("evaluation/scores.py", 'sacrebleu.BLEU(tokenize="none"', 'sacrebleu.BLEU(tokenize="13a"'),
     ("evaluation/scores.py", "json.dump(score(*json.load(sys.stdin)), sys.stdout)", "json.dump({}, sys.stdout)"),
     ("model/attention_kernels.py", "MASKED = -1e9", "MASKED = -1e8"),
