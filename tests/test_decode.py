@@ -192,6 +192,7 @@ def test_kernels_of_a_search_change_no_translation(model, monkeypatch, architect
     found = []
     for kernels in ("xla", "pallas"):
         config = tiny.config(model__architecture=architecture, model__kernels=kernels, **sizes)
-        found.append([output.tolist() for output in Translator(config, tiny.init(config, seed=SEED)[1])(model[3])])
+        _, params = tiny.init(config, seed=8)  # which ends some outputs early, whatever the architecture
+        found.append([output.tolist() for output in Translator(config, params)(model[3])])
     assert any(found[0])
     assert found[0] == found[1]
