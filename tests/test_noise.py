@@ -34,11 +34,15 @@ def test_intervals_are_those_of_scipys_dunnett(sizes):
     assert noise.compare(control, dict(enumerate(others))) == noise.compare(control, dict(enumerate(others)))
 
 
-def test_coverage_and_false_alarms_of_simulated_seeds():
+@pytest.mark.parametrize("seeds", [(3, 3, 3, 3, 3), (3, 3, 1, 1, 1)])
+def test_coverage_and_false_alarms_of_simulated_seeds(seeds):
     """In 95% of tables all intervals hold the truth; 400 tables: 95% less or more 3.3 (three standard errors)."""
     rng, planted, held, alarms = np.random.default_rng(3), [0.0, 0.0, 0.0, 1.5, -4.0], 0, 0
     for _ in range(400):
-        found = noise.compare(list(rng.normal(0.0, 1.0, 3)), drawn(rng, planted)).intervals.values()
+        rows = {
+            i: list(rng.normal(mean, 1.0, count)) for i, (mean, count) in enumerate(zip(planted, seeds, strict=True))
+        }
+        found = noise.compare(list(rng.normal(0.0, 1.0, 3)), rows).intervals.values()
         held += all(one.low < true < one.high for one, true in zip(found, planted, strict=True))
         alarms += any(one.sign for one, true in zip(found, planted, strict=True) if not true)
     assert 0.917 <= held / 400 <= 0.983
@@ -89,7 +93,14 @@ def test_rows_just_beyond_the_margin_are_seldom_called_equivalent():
 
 def test_what_is_not_finite_is_left_out_and_nothing_is_tested_without_spread():
     known = noise.compare([1.0, 1.1, 1.2], {"a": [2.0, 2.1], "b": [3.0]})
-    assert list(known.intervals) == ["a"]
+    # By hand, but for how far an interval reaches: of one number it is sqrt(1 + 1/3) standard deviations a unit.
+    (a, b), spread = known.intervals.values(), math.sqrt((0.02 + 0.005) / 3)
+    assert known.spread == pytest.approx(spread)
+    assert (b.high - b.difference) / (a.high - a.difference) == pytest.approx(math.sqrt((1 + 1 / 3) / (1 / 2 + 1 / 3)))
+    assert noise.compare([1.0, 1.1, 1.2], {"a": []}).intervals == {}
+    assert noise.compare([1.0], {"a": [2.0, 2.1]}).intervals == {}
+    (alone,) = noise.compare([1.0, 1.1, 1.2], {"b": [3.0]}).intervals.values()  # a prediction interval of one more
+    assert alone.high - alone.difference == pytest.approx(t.ppf(0.975, 2) * 0.1 * math.sqrt(1 + 1 / 3))
     assert noise.compare([1.0, 1.0], {"a": [2.0, 2.0]}).intervals == {}
     assert noise.compare([1e300, 2e300], {"a": [2e300, -1e308]}).intervals == {}
     assert noise.welch([1.0, 1.0], [2.0, 2.0]) is None
@@ -206,6 +217,15 @@ def test_the_table_of_differences_by_hand(tmp_path):
     assert cells(table)["E"]["ΔBLEU"] == "(+0.1)"
     assert noise.intervals(found, NLL)["big"].sign == 1
     assert noise.intervals(found, BLEU)["big"].sign == 1
+
+
+def test_a_row_of_one_seed_is_judged_by_the_spread_of_the_others(tmp_path):
+    fill(tmp_path)
+    put(tmp_path, "table3/A/h=1@smoke", 1, ppl=90.0, bleu=1.0)
+    found = read(tmp_path)
+    assert noise.intervals(found, BLEU)["A/h=1"].sign == -1
+    assert differences_table.SINGLE in differences_table.build(found).notes
+    assert differences_table.UNKNOWN not in differences_table.build(found).notes
 
 
 def test_one_seed_is_said_to_be_of_unknown_noise(tmp_path, stats):

@@ -54,10 +54,12 @@ def test_a_single_seed_has_no_interval(tmp_path, base):
     assert intervals(fill(tmp_path, {"base": base, "E": [(6, 31), (7, 32)]}), NLL) == {}
 
 
-def test_neither_have_a_row_of_one_seed_and_numbers_without_spread(tmp_path):
+def test_a_row_of_one_seed_has_an_interval_and_numbers_without_spread_have_none(tmp_path):
     found = fill(tmp_path, {"base": [(5, 30), (6, 30)], "E": [(6, 31)], "big": [(6, 31), (7, 31)]})
-    assert list(intervals(found, NLL)) == ["big"]
+    assert list(intervals(found, NLL)) == ["E", "big"]
     assert intervals(found, BLEU) == {}
+    alone = fill(tmp_path / "alone", {"base": [(5, 30)], "big": [(6, 31), (7, 31)]})
+    assert intervals(alone, NLL) == {}
 
 
 def test_a_row_is_as_in_the_paper_within_the_noise_or_the_other_way(tmp_path):

@@ -60,8 +60,11 @@ def test_another_hand_made_folder(tmp_path):
     }
     tally = claims_table.tally(verdicts.judge(found))
     assert tally == "3 claims: 2 contradicted, 1 equivalent."
-    alone = fill(tmp_path / "alone", rows | {"gelu": around(1.1)[:1], "none": []})
-    assert words(alone)["gelu", "relu"] == ("undecided", "one seed: gelu")
+    alone = fill(tmp_path / "alone", rows | {"gelu": around(1.1)[:1], "swiglu": around(0.5)[:1], "none": []})
+    assert words(alone)["gelu", "relu"] == ("contradicted", "")  # by the spread of the seeds of others
+    assert words(alone)["swiglu", "relu"] == ("supported", "")
+    near = fill(tmp_path / "near", rows | {"gelu": around(1.001)[:1]})
+    assert words(near)["gelu", "relu"] == ("undecided", "one seed: gelu")  # which equals nothing by itself
     assert words(alone)["none", "relu"] == ("undecided", "no result: none")
     noisy = fill(tmp_path / "noisy", {"relu": around(1.0, 0.1), "swiglu": around(0.9, 0.1)})
     (one,) = [one for one in verdicts.judge(noisy) if one.claim.row == "swiglu"]

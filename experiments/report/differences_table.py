@@ -11,7 +11,8 @@ from experiments.report.tables import Column, Table
 _HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
 _NAMES = {"PPL": "Δlog PPL", "BLEU": "ΔBLEU"}
 NOTE = f"(Δ): inside the noise: its simultaneous {LEVEL:.0%} interval (Dunnett's test) holds 0."
-UNKNOWN = "Where a row or base has one seed nothing tells the noise of ΔPPL, which is shown as it is."
+UNKNOWN = "Where base has one seed nothing tells the noise of ΔPPL, which is shown as it is."
+SINGLE = "A row of one seed is judged by the spread that the seeds of the others have, taken for its own."
 ONE_SEED = (
     f"ΔBLEU of one seed: by a paired bootstrap over sentences ({LEVEL:.0%}), which leaves out how much seeds differ."
 )
@@ -20,7 +21,7 @@ ONE_SEED = (
 def intervals(found: Results) -> dict[str, dict[str, Interval]]:
     """Returns {"PPL", "BLEU": {row: interval of its difference from base}}, PPL's of log-perplexity in nats a subword.
 
-    By Dunnett's test over the seeds; of BLEU, where a row or base has one seed, by the paired bootstrap over sentences.
+    By Dunnett's test over the seeds; of BLEU, where base has one seed, by the paired bootstrap over sentences.
     """
     known = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     if _one_seeds(found):
@@ -44,8 +45,10 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
     unknown = any(row.variant.name not in known["PPL"] for row in done)
+    single = any(len(row.results) == 1 and row.variant.name in by_seeds["PPL"] for row in done)
     return (
         *((NOTE,) if any(by_seeds.values()) else ()),
+        *((SINGLE,) if single else ()),
         *((ONE_SEED,) if by_sentences else ()),
         *((UNKNOWN,) if unknown else ()),
     )

@@ -60,7 +60,7 @@ def finite(row: Row, measure: Measure) -> list[float]:
 def intervals(found: Results, measure: Measure) -> dict[str, Interval]:
     """Returns {row's name: the interval of its difference from base}, simultaneous at LEVEL for all rows of a table.
 
-    A row with fewer than two finite values, and every row where base has fewer or nothing varies, has none.
+    A row without a finite value, and every row where base has fewer than two or nothing varies, has none.
     """
     base, *others = found.rows
     return compare(finite(base, measure), {row.variant.name: finite(row, measure) for row in others}).intervals
@@ -69,10 +69,11 @@ def intervals(found: Results, measure: Measure) -> dict[str, Interval]:
 def compare(control: Sequence[float], others: Mapping[str, Sequence[float]]) -> Comparison:
     """Compares the seeds' numbers of rows with those of one other, as `scipy.stats.dunnett` does (Dunnett 1955).
 
-    Rows with fewer than two numbers are left out; without two of the other, or where nothing varies, all are. The test
-    takes the spread of all rows for one.
+    Rows without a number are left out; without two of the other, or where nothing varies, all are. The test takes the
+    spread of all rows for one, so that a row of a single seed is judged by the spread of the others: its interval is
+    wide, as it has to be.
     """
-    tested = {name: tuple(values) for name, values in others.items() if len(values) > 1}
+    tested = {name: tuple(values) for name, values in others.items() if values}
     known = pooled([control, *tested.values()]) if len(control) > 1 else None
     if not tested or not known:
         return Comparison({}, known)

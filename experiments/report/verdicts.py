@@ -99,7 +99,7 @@ def _judge(claim, rows, family, unfinished) -> Verdict:
     if unfinished & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
         return Verdict(claim, UNDECIDED, UNFINISHED, stands, interval, equivalence, None, used)
     if stands == UNDECIDED and claim.margin and equivalence is None:
-        return Verdict(claim, UNDECIDED, NO_SPREAD, stands, interval, used=used)
+        return Verdict(claim, UNDECIDED, _untested(pair, measure, values), stands, interval, used=used)
     needed = _seeds(claim, interval, family) if stands == UNDECIDED else None
     return Verdict(claim, stands, "", stands, interval, equivalence, needed, used)
 
