@@ -33,7 +33,11 @@ from launch.plan import PlannedRun, selection
 from tx import cli
 from tx.errors import UserError, one_line_errors
 
-SWEEPS = ("table3@multi30k:5", "table3@tatoeba:3")
+SWEEPS = (
+    "table3@multi30k:5",
+    "table3@tatoeba:3",
+    *(f"{name}@multi30k:3" for name in ("add_norm", "positions", "similarity", "heads", "depth", "architecture")),
+)
 BUNDLE = pathlib.Path("gpu-bundle")
 JOBS = 8  # a row starts and compiles for longer than it trains, so that fewer would leave the card idle
 MARGIN = 30.0  # seconds at the end, for processes to end and the last results to be packed
