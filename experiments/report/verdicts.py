@@ -93,21 +93,21 @@ def _judge(claim, rows, family, unfinished) -> Verdict:
     used = tuple(map(len, values))
     interval = family.intervals.get(claim.row)
     if interval is None:
-        return Verdict(claim, UNDECIDED, _untested(pair, measure, values), UNDECIDED, used=used)
+        return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 1), UNDECIDED, used=used)
     equivalence = noise.equivalence(values[1], values[0], claim.margin)
     stands = _word(claim, interval, equivalence)
     if unfinished & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
         return Verdict(claim, UNDECIDED, UNFINISHED, stands, interval, equivalence, None, used)
     if stands == UNDECIDED and claim.margin and equivalence is None:
-        return Verdict(claim, UNDECIDED, _untested(pair, measure, values), stands, interval, used=used)
+        return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 2), stands, interval, used=used)
     needed = _seeds(claim, interval, family) if stands == UNDECIDED else None
     return Verdict(claim, stands, "", stands, interval, equivalence, needed, used)
 
 
-def _untested(pair, measure, values):
-    """Returns why two rows could not be tested."""
-    for row, own in zip(pair, values, strict=True):
-        if len(own) < 2:
+def _untested(pair, measure, values, least):
+    """Returns why two rows could not be tested, of which the first needs `least` seeds, and the other two."""
+    for row, own, needed in zip(pair, values, (least, 2), strict=True):
+        if len(own) < needed:
             name, done = row.variant.name, measure.values(row)
             how = "no result" if not row.results else "one seed" if len(done) == 1 else "diverged"
             return f"{how}: {name}" if done or not row.results else f"not measured: {name}"
