@@ -155,6 +155,7 @@ def test_padding_moves_to_the_beginning():
     assert align_right(src).tolist() == [[5, 6, 7, 1], [0, 0, 8, 1], [0, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_without_the_source_one_stack_is_a_language_model():
     """The same whatever the source."""
     config = tiny.config(model__num_layers=1, **ONE_STACK)
@@ -257,7 +258,7 @@ def loss_of(config, params, batch):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"model__num_layers": 1},
+        pytest.param({"model__num_layers": 1}, marks=pytest.mark.slow),
         pytest.param({"model__positions": "relative", "model__norm": "pre"}, marks=pytest.mark.slow),
         pytest.param(ONE_STACK | {"model__positions": "t5"}, marks=pytest.mark.slow),
     ],

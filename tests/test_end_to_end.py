@@ -220,6 +220,7 @@ SOURCES = ["It costs twenty-one euros.", "two thousand"]
 TARGETS = ["Es kostet einundzwanzig Euro.", "zweitausend"]
 
 
+@pytest.mark.slow
 def test_a_trained_run_in_python(sweep, no_text, capsys, tmp_path):
     run = run_of(sweep, "C/N=2")
     trained = tx.load(run.path, extra_length=2)

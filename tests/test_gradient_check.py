@@ -64,6 +64,7 @@ def scaled(loss, factor, chosen):
     return planted
 
 
+@pytest.mark.slow
 def test_rounding_passes(little_model):
     found = check_gradients(config(), WAYS)
     assert {way: (one.dtype, one.beyond) for way, one in found.ways.items()} == {

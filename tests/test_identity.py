@@ -360,6 +360,7 @@ def origins(run):
     return {each.pop("step"): each for each in read_progress(run.checkpoints / str(steps(run)[-1]))["origins"]}
 
 
+@pytest.mark.slow
 def test_what_only_decides_last_digits_is_recorded_and_gone_on_with(tmp_path, go, monkeypatch, capsys):
     """Threads, versions, processor, mode and devices, and where it goes on as before, no more."""
     run, describe = RunDir(tmp_path), provenance.describe

@@ -158,6 +158,7 @@ def test_a_dev_loss_that_is_not_finite_is_called_that(tmp_path):
     assert [note for note in table.notes if note.startswith("[1] Dev loss not finite: the training loss is finite")]
 
 
+@pytest.mark.slow
 def test_training_says_so_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared())
     monkeypatch.setattr(loop, "make_eval", lambda *_: lambda _: [{"nll": math.nan, "ppl": math.nan}])

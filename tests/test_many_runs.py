@@ -130,6 +130,7 @@ def calls(workdir):
     return pstats.Stats(profile).total_calls
 
 
+@pytest.mark.slow
 def test_the_tables_of_four_times_as_many_rows_take_four_times_the_calls(tmp_path):
     grid(tmp_path / "few", 3)
     grid(tmp_path / "many", 6)

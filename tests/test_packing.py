@@ -266,6 +266,7 @@ def test_an_evaluation_sentence_longer_than_a_row_is_kept():
     assert len(unpack(batches)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("TX_DATA_DIR" not in os.environ, reason="TX_DATA_DIR is not set: no real text")
 def test_padding_of_real_text_is_at_most_six_percent():
     from experiments import registry

@@ -44,6 +44,7 @@ def member(folder, **diff):
     return TrainingRun(config(**diff), RunDir(folder), handful.prepared(copies=2))
 
 
+@pytest.mark.slow
 def test_the_norms_are_those_of_each_layers_gradient():
     made = config(model__dropout=0.0, loss__label_smoothing=0.0)
     batch = jax.tree.map(jnp.asarray, next(batches()))

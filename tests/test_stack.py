@@ -330,6 +330,7 @@ def test_an_accelerators_stack_is_saved_as_a_cpus(tmp_path, monkeypatch):
 # Several steps a dispatch
 
 
+@pytest.mark.slow
 def test_several_steps_a_dispatch_are_the_same_steps(stacked, tmp_path):
     """Alone; of a group, resuming above says it."""
     wanted, run = stacked[0]["plain"], RunDir(tmp_path)

@@ -69,6 +69,7 @@ def ended(tmp_path, monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_what_shows_no_progress_is_ended_with_its_stacks(ended):
     assert ended.keys() == {WORKS, HANGS, COMPUTES}
     outcomes = {code: pool.outcome(job, job.runs[0]) for code, job in ended.items()}
