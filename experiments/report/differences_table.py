@@ -24,7 +24,7 @@ def intervals(found: Results) -> dict[str, dict[str, Interval]]:
     By Dunnett's test over the seeds; of BLEU, where base has one seed, by the paired bootstrap over sentences.
     """
     known = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
-    if _one_seeds(found):
+    if any(row.variant.name not in known["BLEU"] for row in _one_seeds(found)):
         resampled = bootstrap.bleu_intervals(found)
         known["BLEU"] = {name: one.interval for name, one in resampled.items() if not one.over_seeds} | known["BLEU"]
     return known

@@ -12,7 +12,7 @@ from tx.runtime import backend
 
 KEYS = 32  # that are attended to at a time
 MASKED = -1e9  # as `tx.model.attention_kernels` has it
-_SMALLEST = 16  # axis of a product in a kernel
+SMALLEST = 16  # axis of a product in a kernel
 _WARPS = 4
 
 Sums = tuple[Float32[Array, "b h n 1"], Float32[Array, "b h n 1"], Float32[Array, "b h n v"]]
@@ -66,13 +66,13 @@ def attend_first(
 def _attend_kernel(sizes, bound, query, key, value, mask, *refs):
     """One head of one sentence."""
     queries, masks = sizes
-    rows = max(_SMALLEST, pl.next_power_of_2(queries))
+    rows = max(SMALLEST, pl.next_power_of_2(queries))
     start, out = refs[:-1], refs[-1]
     count = bound[0]
 
     def load(ref, first, size, limit):
         """Rows of a reference from `first` on, zeros from `limit` on and beyond its width."""
-        columns = max(_SMALLEST, pl.next_power_of_2(ref.shape[1]))
+        columns = max(SMALLEST, pl.next_power_of_2(ref.shape[1]))
         row, column = (jax.lax.broadcasted_iota(jnp.int32, (size, columns), axis) for axis in range(2))
         there = (first + row < limit) & (column < ref.shape[1])
         return triton.load(ref.at[pl.ds(first, size), pl.ds(0, columns)], mask=there, other=jnp.zeros((), ref.dtype))
@@ -90,12 +90,12 @@ def _attend_kernel(sizes, bound, query, key, value, mask, *refs):
         else:
             place = (pl.ds(0, rows), pl.ds(first, KEYS))
             read = triton.load(mask.at[place], mask=there & (row < queries), other=jnp.int8(0))
-        logits = jnp.where(read.astype(jnp.int32) != 0, _product(q, k, 1), MASKED)
+        logits = jnp.where(read.astype(jnp.int32) != 0, product(q, k, 1), MASKED)
         largest, total, heads = sums
         new = jnp.maximum(largest, logits.max(1))
         weights = jnp.where(there, jnp.exp(logits - new[:, None]), 0.0)
         shrink = jnp.exp(largest - new)
-        heads = heads * shrink[:, None] + _product(weights.astype(v.dtype), v, 0)
+        heads = heads * shrink[:, None] + product(weights.astype(v.dtype), v, 0)
         return new, total * shrink + weights.sum(1), heads
 
     if start:
@@ -103,7 +103,7 @@ def _attend_kernel(sizes, bound, query, key, value, mask, *refs):
         sums = (largest, total, load(start[2], 0, rows, queries))
     else:
         nothing = jnp.zeros((rows,), jnp.float32)
-        width = max(_SMALLEST, pl.next_power_of_2(out.shape[1]))
+        width = max(SMALLEST, pl.next_power_of_2(out.shape[1]))
         sums = (nothing + MASKED, nothing, jnp.zeros((rows, width), jnp.float32))
     _, total, heads = jax.lax.fori_loop(0, pl.cdiv(count, KEYS), turn, sums)
     row, column = (jax.lax.broadcasted_iota(jnp.int32, heads.shape, axis) for axis in range(2))
@@ -112,7 +112,7 @@ def _attend_kernel(sizes, bound, query, key, value, mask, *refs):
     triton.store(out.at[pl.ds(0, rows), pl.ds(0, heads.shape[1])], found, mask=there)
 
 
-def _product(x, y, axis):
+def product(x, y, axis):
     """The product of two matrices over the second axis of x and this one of y, in float32."""
     return jax.lax.dot_general(x, y, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.float32)
 

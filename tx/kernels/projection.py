@@ -8,6 +8,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Float32, Int32
 
+from tx.kernels.decoding import SMALLEST, product
 from tx.runtime import backend
 
 ROWS = 128  # of a program, at most
@@ -15,7 +16,6 @@ COLUMNS = 128  # that are multiplied at a time
 DEPTH = 128  # bytes of a row that are multiplied at a time
 PROGRAMS = 128  # that share the columns, where there are enough: about as many as a GPU has multiprocessors
 MOST = 32  # columns of a row that the registers hold
-_SMALLEST = 16  # axis of a product in a kernel
 _WARPS = 8
 
 
@@ -33,7 +33,7 @@ def best_columns(
       k: at most MOST.
     """
     (count, depth), (columns, _) = hidden.shape, matrix.shape
-    rows = min(ROWS, max(_SMALLEST, pl.next_power_of_2(count)))
+    rows = min(ROWS, max(SMALLEST, pl.next_power_of_2(count)))
     tiles, blocks = pl.cdiv(columns, COLUMNS), pl.cdiv(count, rows)
     turns = pl.cdiv(tiles, max(1, PROGRAMS // blocks))
     parts = pl.cdiv(tiles, turns)  # each has a column
@@ -75,20 +75,20 @@ def _kernel(sizes, shape, hidden, matrix, values, places, totals):
         place = ref.at[pl.ds(first, size), pl.ds(start, width)]
         return triton.load(place, mask=there, other=jnp.zeros((), ref.dtype))
 
-    def product(first):
+    def logits(first):
         """The columns of the product from `first` of this part on, -inf where there are none."""
 
         def add(j, z):
             x = load(hidden, 0, rows, rows_left, j * width)
             y = load(matrix, first, COLUMNS, columns - begin - first, j * width)
-            return z + jax.lax.dot_general(x, y, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+            return z + product(x, y, 1)
 
         z = jax.lax.fori_loop(0, pl.cdiv(depth, width), add, jnp.zeros((rows, COLUMNS), jnp.float32))
         return jnp.where(begin + first + at < columns, z, -jnp.inf)
 
     def turn(j, state):
         found, total = state
-        z = product(j * COLUMNS)
+        z = logits(j * COLUMNS)
         best, largest = z.max(1), found[0][0]
         new = jnp.maximum(largest, best)
         total = total * jnp.exp(largest - new) + jnp.exp(z - new[:, None]).sum(1)

@@ -336,22 +336,9 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
             found.append(keys_values)
         return found
 
-    def decode_step(
-        self,
-        token: Int[Array, "b beam"],
-        index: Int[Array, ""],
-        ancestry: Int[Array, "b beam length"],
-        cross_kv: list[tuple[Array, Array]],
-        src_mask: Bool[Array, "b m"],
-    ) -> Float[Array, "b beam vocab"]:
-        """Returns the logits of output position `index` of each hypothesis, given its previous token (0 at the start).
-
-        A sentence has `beam` hypotheses; ancestry[b, j, t] is the beam index that j, or its beginning, had at position
-        t <= index. `cross_kv` is what `precompute_kv` gave. Keys and values of all beam indices and positions (at most
-        `length`) are in the collection "cache", whose leaves have b as an axis: apply with
-        `mutable=["cache"]`.
-        """
-        return self.logits(self.decode_hidden(token, index, ancestry, cross_kv, src_mask))
+    def decode_step(self, *inputs) -> Float[Array, "b beam vocab"]:
+        """Returns the logits of output position `index` of each hypothesis; takes what `decode_hidden` does."""
+        return self.logits(self.decode_hidden(*inputs))
 
     def decode_hidden(
         self,
@@ -361,7 +348,13 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
         cross_kv: list[tuple[Array, Array]],
         src_mask: Bool[Array, "b m"],
     ) -> Float[Array, "b beam d"]:
-        """Returns what `decode_step` projects onto the vocabulary."""
+        """Returns what gives the logits of output position `index`, from each hypothesis' last token (0 at the start).
+
+        A sentence has `beam` hypotheses; ancestry[b, j, t] is the beam index that j, or its beginning, had at position
+        t <= index. `cross_kv` is what `precompute_kv` gave. Keys and values of all beam indices and positions (at most
+        `length`) are in the collection "cache", whose leaves have b as an axis: apply with
+        `mutable=["cache"]`.
+        """
         if self.architecture == "decoder_only":
             return self._decode_hidden_joined(token, index, ancestry, cross_kv, src_mask)
         position = jnp.broadcast_to(index, token.shape)
