@@ -21,6 +21,7 @@ from tx.runs import lease, run_config, state
 from tx.runs.lease import HELD_STATUS, LOST_STATUS
 from tx.runs.run_dir import LEASE, OUTPUT
 from tx.runtime import liveness
+from tx.runtime.clock import running_time
 from tx.runtime.signals import PARENT, STATUS
 
 Command = Callable[[Sequence[PlannedRun]], list[str]]
@@ -53,7 +54,7 @@ class Job:
     runs: Sequence[PlannedRun]
     slot: Slot
     process: subprocess.Popen | None
-    began: float = dataclasses.field(default_factory=time.monotonic)
+    began: float = dataclasses.field(default_factory=running_time)
     ended: float | None = None
     error: str = ""
     log_start: int = 0
@@ -64,7 +65,7 @@ class Job:
     @property
     def seconds(self) -> float:
         """Seconds that it has run, or ran."""
-        return (self.ended or time.monotonic()) - self.began
+        return (self.ended or running_time()) - self.began
 
     def outcome(self, run: PlannedRun) -> "Outcome":
         """Returns the outcome of one of its runs, once it has ended; see `outcome`."""
@@ -197,7 +198,7 @@ class Pool:
                     job.error = f"{job.watch.found}{_doing(job)}: ended; its stacks are in {job.log}"
         ended = [job for job in self.running if job.process is None or job.process.poll() is not None]
         for job in ended:
-            job.ended = time.monotonic()
+            job.ended = running_time()
             _take_back(job)
             self.running.remove(job)
             self.free.append(job.slot)

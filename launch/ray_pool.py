@@ -20,6 +20,7 @@ from launch.resources import Slot
 from launch.worker import POLL
 from tx.errors import UserError
 from tx.runs import lease
+from tx.runtime.clock import running_time
 
 RETRIES = 3  # how often Ray starts a task again whose node has died
 PASSED_ON = ("TX_", "JAX_", "XLA_", "PYTHONPATH")  # beginnings of the variables that nodes get from here
@@ -131,7 +132,7 @@ class RayPool:
         ended, _ = ray.wait([job.task for job in self.running], num_returns=len(self.running), timeout=0)
         jobs = [job for job in self.running if job.task in ended]
         for job in jobs:
-            job.ended = time.monotonic()
+            job.ended = running_time()
             job.outcomes = _outcomes(job)
             _release(job)
             self.running.remove(job)

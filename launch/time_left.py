@@ -16,6 +16,7 @@ from launch.plan import PlannedRun
 from launch.pool import Job
 from tx.runs.metrics_log import newest, newest_lines
 from tx.runs.run_dir import RunDir
+from tx.runtime.clock import running_time
 
 RIDGE = 0.2  # of least squares: the variance of relative errors, beside that of the half that a step is taken to be
 NEWEST = 200  # paces that are looked at: of ten thousand runs every look would cost as much as all before it
@@ -113,7 +114,7 @@ class Clock:
         if not (steps and flops):
             return _Pace(0.0, 0.0, 0.0, share)
         training = share
-        if speed := _steps_per_second(run.folder, time.time() - (time.monotonic() - job.began)):
+        if speed := _steps_per_second(run.folder, time.time() - (running_time() - job.began)):
             training = min(share, steps / speed / len(job.runs))
         training = max(training, SHORTEST)
         return _Pace(steps, flops * steps / run.config.train.steps, training, share - training)

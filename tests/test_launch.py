@@ -31,6 +31,7 @@ from tx.runs.lease import HELD_STATUS
 from tx.runs.run_config import handed_over
 from tx.runs.run_dir import RunDir
 from tx.runtime import backend
+from tx.runtime.clock import running_time
 from tx.runtime.signals import STATUS
 
 # It takes its runs as tx.train does, so a launcher that handed over the wrong configuration would not find its own
@@ -1096,7 +1097,7 @@ def test_time_left_counts_trainings_by_flops_and_decodings_by_number(tmp_path):
     assert [run.flops for run in decodings] == [0, 0]
 
     def took(run, seconds):
-        now = time.monotonic()
+        now = running_time()
         return pool.Job([run], resources.slots(1)[0], None, began=now - seconds, ended=now)
 
     def said(*ended, running=()):

@@ -27,9 +27,9 @@ class Simulated:
         runs = plan.make(parser.parse_intermixed_args(arguments))
         self.runs = sorted(runs, key=lambda run: -run.flops)
         self.now, self.random = 0.0, random.Random(1)
-        clocks = types.SimpleNamespace(time=lambda: 1e9 + self.now, monotonic=lambda: self.now)
-        monkeypatch.setattr(time_left, "time", clocks)
-        monkeypatch.setattr(pool, "time", clocks)
+        monkeypatch.setattr(time_left, "time", types.SimpleNamespace(time=lambda: 1e9 + self.now))
+        for module in (time_left, pool):
+            monkeypatch.setattr(module, "running_time", lambda: self.now)
         self.slots, self.waiting, self.running = slots, list(self.runs), []
         self.clock = time_left.Clock(self.runs)
         self.step_seconds = {run.label: self._step_seconds(run) for run in self.runs}

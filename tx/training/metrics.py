@@ -1,10 +1,11 @@
 """Metrics of a group of runs: losses and tokens since the last line of the logs."""
 
-import time
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+
+from tx.runtime.clock import running_time
 
 SIDES = ("source", "target")
 LOGGED = ("loss", "nll", "grad_norm")
@@ -19,7 +20,7 @@ class Window:
     """
 
     def __init__(self, members: int, earlier: Sequence[dict[str, list[float]]] = ()):
-        self.members, self.metrics, self.start = members, [], time.monotonic()
+        self.members, self.metrics, self.start = members, [], running_time()
         self.earlier = earlier or [{}] * members
         self.tokens = {side: np.zeros(members, int) for side in SIDES}
 
@@ -42,7 +43,7 @@ class Window:
     def read(self) -> list[tuple[dict, dict]]:
         """Returns each member's (means of what is LOGGED, tokens per second of its share); waits for the last step."""
         losses = self.losses()
-        share = (time.monotonic() - self.start) / self.members
+        share = (running_time() - self.start) / self.members
         return [
             (
                 {key: float(np.mean(np.float32(each))) for key, each in losses[i].items()},

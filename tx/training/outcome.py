@@ -1,6 +1,5 @@
 """Outcome of a run: translations, scores and result.json."""
 
-import time
 from collections.abc import Callable
 
 import jax
@@ -15,6 +14,7 @@ from tx.files import write_atomically
 from tx.runs.metrics_log import read_metrics
 from tx.runs.result import RunResult
 from tx.runs.run_dir import RunDir
+from tx.runtime.clock import running_time
 from tx.runtime.memory import named_decoding
 
 
@@ -48,10 +48,10 @@ def finish(
       apart: whether to score in processes of their own, so that threads that do this at the same time gain by it.
     """
     set_status("translating")
-    began = time.monotonic()
+    began = running_time()
     with named_decoding(config):
         translated = evaluate_translations(config, params, data, run, apart)
-    decode_s = time.monotonic() - began
+    decode_s = running_time() - began
     result = known | {
         "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "vocab_size": config.model.vocab_size,

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
@@ -11,6 +10,7 @@ from tx.errors import Diverged
 from tx.runs.metrics_log import Log, progress_bar
 from tx.runs.state import record
 from tx.runtime.backend import fetches_stacks
+from tx.runtime.clock import running_time
 from tx.runtime.trees import member, stack
 from tx.training.common_start import newest_common
 from tx.training.drawn import Drawn, side_by_side
@@ -47,7 +47,7 @@ class RunGroup:
             if (later := max(m.checkpoints.steps(), default=0)) > (common or 0):
                 print(f"note: {m.label} goes back from step {later} to {common or 0}, the newest that its group has")
         state = stack([m.start(common) for m in self.members])
-        self._began = time.monotonic()
+        self._began = running_time()
         return state, common or 0
 
     def _newest_checkpoint(self):
@@ -130,7 +130,7 @@ class RunGroup:
           evaluate: gives {"nll", "ppl"} of each member, for a `stack` of their parameters.
         """
         jax.block_until_ready(end.state)  # steps under way are training's time
-        paused = time.monotonic()
+        paused = running_time()
         self.set_status(f"evaluating after step {end.step}")
         devs = evaluate(gather(end.state.eval_params))
         for i, m in self._alive():
@@ -138,7 +138,7 @@ class RunGroup:
             if not math.isfinite(nll := devs[i]["nll"]):  # a training loss that is not finite ends the run
                 print(f"note: {m.label}: the dev loss is {nll} after step {end.step}, the training loss is finite")
             self._logs[i].write(end.step, {"dev_ppl": devs[i]["ppl"], "dev_nll": devs[i]["nll"]}, {})
-        self._window.start += time.monotonic() - paused
+        self._window.start += running_time() - paused
 
     def save(self, end: StepEnd) -> None:
         """Saves a checkpoint."""
@@ -160,7 +160,7 @@ class RunGroup:
 
     def _share(self):
         """Returns a member's share of the seconds that this process has trained."""
-        return (time.monotonic() - self._began) / len(self.members)
+        return (running_time() - self._began) / len(self.members)
 
     def _alive(self) -> list[tuple[int, TrainingRun]]:
         return [(i, m) for i, m in enumerate(self.members) if not m.lost]

@@ -46,7 +46,7 @@ APART = frozenset(
             for name in ("identity", "lease", "metrics_log", "provenance", "record", "result", "run_dir", "tensorboard")
         ),
         *(f"runs/fingerprint/{name}" for name in ("__init__", "code", "definitions", "references")),
-        *(f"runtime/{name}" for name in ("determinism", "distributed", "liveness", "memory", "signals")),
+        *(f"runtime/{name}" for name in ("clock", "determinism", "distributed", "liveness", "memory", "signals")),
     )
 )
 
