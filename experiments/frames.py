@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import tx.config
-from experiments.report import flags, own_metrics, results
+from experiments.report import flags, own_metrics, reading
 from experiments.report.metrics import BLEU, EXACT, NAMED, NLL, PPL
 from experiments.report.results import KINDS, Results, Row, SeedRun
 from experiments.report.row_status import word_for
@@ -70,7 +70,7 @@ def read(dirs: Dirs, only: Sequence[str] = ()) -> list[Results]:
     alone = isinstance(dirs, str | os.PathLike)
     paths = [pathlib.Path(one) for one in ([dirs] if alone else dirs)]
     imports.recall(paths)
-    return results.read(paths, only)
+    return reading.read(paths, only)
 
 
 def runs(found: Results) -> Iterator[tuple[Row, SeedRun]]:

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterable
 
 from experiments.analysis import layer_costs
-from experiments.report import findings, markers, reproduction, results, summary_table, tables, transfer, write
+from experiments.report import findings, markers, reading, reproduction, summary_table, tables, transfer, write
 from tx.errors import UserError
 from tx.files import from_json, read_text
 
@@ -47,7 +47,7 @@ def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool
     """
 
     def render(names):
-        read = {one.name: one for one in results.read(dirs)}
+        read = {one.name: one for one in reading.read(dirs)}
         rendered = {}
         for name in names:
             if name == MEASURED:

@@ -11,9 +11,9 @@ def lines(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> Iterator[str]:
     begun = dict.fromkeys(run.sweep for run in runs if run.state.finished)
     if not begun:
         return
-    from experiments.report import power, results  # scipy is slow to import, and without results there is no spread
+    from experiments.report import power, reading  # scipy is slow to import, and without results there is no spread
 
-    for found in results.read([workdir / sweep for sweep in begun], abridged=True):
+    for found in reading.read([workdir / sweep for sweep in begun], abridged=True):
         seeds = len({run.seed for run in runs if run.sweep == found.name})
         if said := power.sentence(found, seeds):
             yield f"{found.name}: {said}"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from experiments import points
-from experiments.report import main_table, results, tables
+from experiments.report import main_table, reading, tables
 from launch import local
 from tx.errors import INTERRUPTED_STATUS, UserError
 from tx.runs.result import RunResult
@@ -27,11 +27,11 @@ class Launched:
 
     def results(self) -> list[RunResult]:
         """Returns the results of all runs that are done, rows in the order of their table."""
-        return [result for found in results.read(self.folders) for result in found.done]
+        return [result for found in reading.read(self.folders) for result in found.done]
 
     def tables(self) -> list[tables.Table]:
         """Returns the main table of each sweep."""
-        return [main_table.build(found) for found in results.read(self.folders)]
+        return [main_table.build(found) for found in reading.read(self.folders)]
 
     def _repr_markdown_(self):
         return "\n".join(map(tables.to_markdown, self.tables()))

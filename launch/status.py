@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.report import results
+from experiments.report import reading
 from experiments.report.row_status import state_now
 from tx.errors import UserError, printable
 from tx.runs import state
@@ -41,7 +41,7 @@ def find(folder: pathlib.Path, left_out: list[UserError] | None = None) -> Itera
     What was asked for and has no folder is pending; where no launch said what it asked for, that is every registered
     variant, in every seed that another variant has. UserError where there is no sweep; `left_out` as of `results.read`.
     """
-    for sweep in results.read([folder], left_out=left_out, abridged=True):
+    for sweep in reading.read([folder], left_out=left_out, abridged=True):
         for row in sweep.all_rows:
             name = f"{sweep.sweep.name}/{row.variant.name}@{sweep.scale.label}"
             there = {run.seed: run for run in row.runs}
@@ -61,4 +61,4 @@ def show(folder: pathlib.Path, console: Console) -> None:
     console.print(table)
     counts = collections.Counter(run.state.name for run in found)
     console.print(", ".join(f"{counts[name]} {name}" for name in state.NAMES if counts[name]), markup=False)
-    results.refuse(left_out)
+    reading.refuse(left_out)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from experiments import points, registry, tuning
-from experiments.report import results
+from experiments.report import reading, results
 from experiments.report.symbols import show
 from experiments.tuning import Asked
 from launch import assignments, plan
@@ -138,7 +138,7 @@ class _Tuned(NamedTuple):
     @property
     def losses(self) -> dict[str, float | None]:
         folders = {point: self.folder / point / f"seed{tuning.SEED}" for point in self.asked.points}
-        return {point: results.loss_of(results.read_run(path, tuning.SEED)) for point, path in folders.items()}
+        return {point: results.loss_of(reading.read_run(path, tuning.SEED)) for point, path in folders.items()}
 
     @property
     def choice(self) -> tuning.Choice:

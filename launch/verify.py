@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.report import results
+from experiments.report import reading
 from launch import compilation_cache, display
 from launch.display import say
 from tx import cli, plugins
@@ -49,7 +49,7 @@ def verify(folder: pathlib.Path, left_out: list[UserError]) -> Iterator[Verified
       folder: a work folder, or one SWEEP@SCALE of it.
       left_out: gets the errors of sweeps that cannot be read.
     """
-    for sweep in results.read([folder], left_out=left_out):
+    for sweep in reading.read([folder], left_out=left_out):
         for row in sweep.all_rows:
             name, there = sweep.name_of(row), {run.seed: run for run in row.runs}
             for seed in sorted(there.keys() | set(sweep.seeds(row))):
@@ -93,7 +93,7 @@ def show(folder: pathlib.Path, console: Console, everything: bool = False) -> bo
     say(console, ", ".join(f"{counts[name]} {name}" for name in verification.NAMES if counts[name]) or "no runs")
     if any(counts[name] for name in SHOWN):
         say(console, "what is damaged or missing: copy it again, or launch the sweep again, which makes it anew")
-    results.refuse(left_out)
+    reading.refuse(left_out)
     return not any(counts[name] for name in SHOWN)
 
 

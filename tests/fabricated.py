@@ -4,7 +4,7 @@ import json
 import math
 
 from experiments import registry
-from experiments.report import results
+from experiments.report import reading
 from experiments.report.main_table import build
 
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
@@ -62,7 +62,7 @@ def fail(workdir, variant, seed, error, scale="smoke"):
 
 
 def table_of(workdir):
-    (found,) = results.read([workdir])
+    (found,) = reading.read([workdir])
     return build(found)
 
 

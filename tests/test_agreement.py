@@ -11,7 +11,7 @@ from scipy.stats import kendalltau, linregress
 
 from experiments import __main__ as command
 from experiments import registry
-from experiments.report import agreement, agreement_steps, agreement_table, main_table, results
+from experiments.report import agreement, agreement_steps, agreement_table, main_table, reading
 
 
 def tau_b(ours, papers):
@@ -54,7 +54,7 @@ def fill(tmp_path, left_out=("C/N=8", "E"), seeds=2):
 
 def test_the_table_of_all_rows_and_of_each_group(tmp_path):
     losses, bleus = fill(tmp_path)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     table = agreement_table.build(found)
     groups = {
         "all": list(losses),
@@ -85,7 +85,7 @@ def test_the_table_of_all_rows_and_of_each_group(tmp_path):
 def test_what_equals_base_here_has_not_the_papers_direction(tmp_path):
     for name in ("base", "A/h=1", "C/N=2"):
         put(tmp_path, f"table3/{name}@smoke", 1, ppl=3.0 + (name == "C/N=2"), bleu=30.0)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     record = agreement_table.build(found).records[0]
     assert (record["ppl_same"], record["ppl_told"], record["bleu_same"], record["bleu_told"]) == (1, 2, 0, 2)
     assert record["bleu_tau_b"] is None
@@ -94,14 +94,14 @@ def test_what_equals_base_here_has_not_the_papers_direction(tmp_path):
 def test_a_run_that_diverged_is_worse_than_any_other(tmp_path):
     for name, ppl in (("base", 3.0), ("A/h=1", float("nan")), ("A/h=4", 4.0)):
         put(tmp_path, f"table3/{name}@smoke", 1, ppl=ppl)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     record = agreement_table.build(found).records[0]
     assert (record["ppl_tau_b"], record["ppl_same"], record["ppl_told"]) == (1, 2, 2)
 
 
 def test_without_base_there_are_no_directions(tmp_path):
     fill(tmp_path, left_out=("base",))
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     for record in agreement_table.build(found).records:
         assert (record["ppl_told"], record["left_out"]) == (0, 1)
 
@@ -111,7 +111,7 @@ def test_what_has_nothing_to_compare_has_no_table(tmp_path):
     put(tmp_path / "other", "heads/h=8@smoke", 1)
     put(tmp_path / "other", "heads/h=1@smoke", 1)
     for folder in ("one", "other"):
-        (found,) = results.read([tmp_path / folder])
+        (found,) = reading.read([tmp_path / folder])
         assert agreement_table.build(found).rows == ()
 
 
@@ -146,7 +146,7 @@ def exactly(tmp_path, size, apart=0.0):
             nll = 1 + size * math.log(variant.paper.ppl / of_base.ppl) + apart * (seed - 2)
             bleu = 30 + size * (variant.paper.bleu - of_base.bleu)
             put(tmp_path, f"table3/{variant.name}@smoke", seed, ppl=math.exp(nll), bleu=bleu + 9 * apart * (seed - 2))
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     return found
 
 
@@ -160,7 +160,7 @@ def test_a_copy_of_the_paper_at_half_its_size(tmp_path):
         assert (record[f"{key}_tau_rows_low"], record[f"{key}_tau_rows_high"]) == pytest.approx((1, 1))
     assert record["ppl_same_sign"] < record["ppl_compared"] == 19  # half of 0.05 PPL is inside the margin
     assert exactly(tmp_path / "whole", 1).done
-    whole = agreement_table.build(results.read([tmp_path / "whole"])[0]).records[0]
+    whole = agreement_table.build(reading.read([tmp_path / "whole"])[0]).records[0]
     assert (whole["ppl_same_sign"], whole["bleu_same_sign"]) == (19, 19)
 
 
@@ -193,6 +193,6 @@ def test_agreement_against_training(tmp_path):
         final, steps = math.log(variant.paper.ppl), registry.get_config(f"table3/{variant.name}@smoke").train.steps
         curve = [{"step": steps // 2, "dev_nll": -final}, {"step": steps, "dev_nll": final}, {"step": 1, "loss": 1.0}]
         put(tmp_path, f"table3/{variant.name}@smoke", 1, curve=curve)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     table = agreement_steps.build(found)
     assert [(row[0], row[2], row[4]) for row in table.rows] == [("50%", "-1.00", "0 of 4"), ("100%", "+1.00", "4 of 4")]

@@ -8,11 +8,11 @@ from fabricated import cells, fail, put
 from scipy.stats import ttest_ind
 
 from experiments import __main__, registry
-from experiments.report import compare, results
+from experiments.report import compare, reading
 
 
 def beside(a, b):
-    return compare.build(*(results.read([folder])[0] for folder in (a, b)))
+    return compare.build(*(reading.read([folder])[0] for folder in (a, b)))
 
 
 def test_means_differences_and_their_standard_errors(tmp_path):

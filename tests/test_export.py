@@ -13,7 +13,7 @@ from fabricated import fail, put
 
 import experiments
 from experiments import __main__ as command
-from experiments.report import results
+from experiments.report import reading
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CURVE = [{"step": 300, "loss": 2.0, "lr": 0.1}, {"step": 750, "loss": 1.0, "dev_nll": 1.5, "dev_ppl": 4.5}]
@@ -73,7 +73,7 @@ def test_what_is_exported_again_stands_once_and_reports_do_not_read_it(workdir):
         assert command.main(["export", str(workdir), "--to=tensorboard"]) == 0
     files = list((workdir / "tensorboard").rglob("events.*"))
     assert len(files) == 1 + 5
-    (found,) = results.read([workdir])
+    (found,) = reading.read([workdir])
     assert len(experiments.load(workdir)) == 5
     assert [row.variant.name for row in found.shown if row.runs] == ["base", "A/h=1", "E"]
     linked = workdir / "linked"

@@ -8,7 +8,7 @@ import pytest
 from fabricated import put
 
 from experiments import readme
-from experiments.report import claims_table, findings, results, verdicts
+from experiments.report import claims_table, findings, reading, verdicts
 from tx.errors import UserError
 
 RESULTS = pathlib.Path(__file__).parent.parent / "experiments" / "results"
@@ -48,7 +48,7 @@ def finished(tmp_path):
     for row, values in perplexities.items():
         for seed, ppl in enumerate(values, 1):
             put(tmp_path, f"table3/{row}@smoke", seed, ppl=ppl, bleu=30.0 + seed)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     return found
 
 
@@ -74,7 +74,7 @@ def test_each_verdict_stands_in_its_list(finished):
 
 @pytest.mark.parametrize("name", sorted(path.name for path in RESULTS.iterdir() if "@" in path.name))
 def test_nothing_is_found_of_what_is_unfinished(name):
-    (found,) = results.read([RESULTS / name])
+    (found,) = reading.read([RESULTS / name])
     text, judged = findings.to_markdown(found), claims_table.judged(found)
     if not judged:
         assert text == ""
@@ -95,7 +95,7 @@ def test_nothing_is_found_of_what_is_unfinished(name):
 
 def test_the_page_tells_of_every_sweep_that_claims_are_made_of():
     shown = set(re.findall(r"<!-- table: (.*)/findings -->", PAGE.read_text()))
-    wanted = {one.name for one in results.read([RESULTS]) if claims_table.judged(one)}
+    wanted = {one.name for one in reading.read([RESULTS]) if claims_table.judged(one)}
     assert shown == wanted
 
 

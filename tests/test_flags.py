@@ -7,7 +7,7 @@ import pytest
 from fabricated import cells, put, table_of
 
 from experiments import tuning
-from experiments.report import flags, results
+from experiments.report import flags, reading
 
 STEPS = 1000
 
@@ -33,7 +33,7 @@ def read(tmp_path, rows):
     for variant, seeds in rows.items():
         for seed, planted in enumerate(seeds, 1):
             put(tmp_path, f"table3/{variant}@smoke", seed, **planted)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     return {row.variant.name: row for row in found.rows}, found
 
 
@@ -91,7 +91,7 @@ def test_the_gain_is_since_the_last_evaluation_before_the_last_fifth(tmp_path, s
     for seed, spread in enumerate((-1, 1)):
         planted = result([1.0], nll=1.0 + spread * (gain or 1.0) / 1.5)  # a deviation a little below the gain
         put(tmp_path, "table3/base@smoke", seed, **planted | {"curve": lines})
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert flags.noise(found.rows[0], found) == pytest.approx((gain or 1.0) / 1.5 * math.sqrt(2))
     assert flags.still_descending(found.rows[0], found) == (
         gain is not None and gain > flags.noise(found.rows[0], found)
@@ -145,7 +145,7 @@ def test_rows_of_another_architecture_put_none_on_the_plateau(tmp_path):
     """One stack without its source is lost: that says nothing of a decoder whose encoder gives zeros."""
     for row, without in (("encoder-decoder", 1.6), ("decoder-only/FLOPs", 3.3), ("decoder-only/parameters", 1.1)):
         put(tmp_path, f"architecture/{row}@smoke", 1, **result(FLAT, nll=1.0, without=without))
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert [row.variant.name for row in found.rows if flags.on_plateau(row, found)] == ["decoder-only/parameters"]
 
 
@@ -156,7 +156,7 @@ def test_a_corpus_whose_source_says_nothing_flags_nothing(tmp_path, more):
     assert not any(flags.on_plateau(row, found) for row in rows.values())
     for row, without in (("self-attention", 9.0), ("recurrent", 3.0)):  # the last word alone is asked for
         put(tmp_path / "recall", f"table1/{row}@recall", 1, **result(FLAT, nll=3.0, without=without))
-    (found,) = results.read([tmp_path / "recall"])
+    (found,) = reading.read([tmp_path / "recall"])
     assert not any(flags.on_plateau(row, found) for row in found.rows)
 
 
@@ -169,7 +169,7 @@ def test_what_is_not_known_gives_no_flag(tmp_path, broken):
         planted["dev"]["nll_without_source"] = "none"
         put(tmp_path, "table3/base@smoke", seed, **planted)
     put(tmp_path, "table3/E@smoke", 0)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert not any(flags.of(row, found) for row in found.rows)
     assert cells(table_of(tmp_path))["base"]["runs"] == "2 done"
 
@@ -191,7 +191,7 @@ def test_a_row_tuned_to_the_edge_of_its_grid_is_unfinished(tmp_path, losses, edg
             put(tmp_path, "table3/E@smoke", seed, overrides=values, folder=point, **result(FLAT, nll=nll))
     tuning.record(tmp_path / "table3@smoke", [(asked, losses_of)])
     put(tmp_path, "table3/E@smoke", 1, **result(FLAT))
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     chosen = tuning.choose(asked, losses_of).point
     (row,) = (row for row in found.points if row.variant.name == chosen)
     (untuned,) = (row for row in found.rows if row.variant.name == "E")

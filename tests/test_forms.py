@@ -9,7 +9,7 @@ import rich.console
 from fabricated import put
 
 from experiments import __main__ as command
-from experiments.report import main_table, results, tables
+from experiments.report import main_table, reading, tables
 from experiments.report.tables import Column, Table
 from tx.errors import UserError
 
@@ -91,7 +91,7 @@ def printed(table, width, log):
 
 
 def test_eighty_columns_tell_what_is_inside_the_noise_a_line_a_row(some, tmp_path):
-    (found,) = results.read([some], only=["base", "A/h=1", "C/d_model=1024", "big"])
+    (found,) = reading.read([some], only=["base", "A/h=1", "C/d_model=1024", "big"])
     text = printed(main_table.build(found), 80, tmp_path / "log")
     lines = text.splitlines()
     first = next(i for i, line in enumerate(lines) if line.strip().startswith("base"))

@@ -12,7 +12,7 @@ import pytest
 from fabricated import cells, fail, put, table_of
 
 import experiments
-from experiments.report import results
+from experiments.report import reading
 from tx.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def test_means_over_a_frame_are_those_of_the_table():
 
 
 def test_a_curve_ends_at_what_the_run_counted():
-    frame, (found,) = experiments.curves([SMOKE], only=["base", "big"]), results.read([SMOKE])
+    frame, (found,) = experiments.curves([SMOKE], only=["base", "big"]), reading.read([SMOKE])
     assert list(dict.fromkeys(frame["row"])) == ["base", "big"]
     ours = frame[(frame["row"] == "base") & (frame["seed"] == 1)]
     result = found.rows[0].runs[0].result

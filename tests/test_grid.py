@@ -11,7 +11,7 @@ import pytest
 from fabricated import cells
 
 from experiments import __main__ as command
-from experiments.report import grid, grid_figure, grid_table, noise, results, tables
+from experiments.report import grid, grid_figure, grid_table, noise, reading, tables
 from launch import plan, request
 from launch.plan import selection
 from tx.errors import UserError
@@ -31,7 +31,7 @@ def launched(workdir, *argv, ppl, seeds=3, bleu=lambda point, seed: 30.0):
             run.folder.create()
             score = bleu(run.config, run.config.train.seed)
             run.folder.result.write_text(json.dumps(fabricated.result_of(run.config.to_dict(), value, score)))
-    (found,) = results.read([workdir])
+    (found,) = reading.read([workdir])
     return found
 
 

@@ -11,7 +11,7 @@ from fabricated import cells, put, table_of
 
 from experiments import __main__ as command
 from experiments import launches, registry
-from experiments.report import compare, main_table, results, summary_table, tables
+from experiments.report import compare, main_table, reading, summary_table, tables
 from launch import assignments, local, plan, request, status, tuning, worker
 from launch.plan import selection
 from tx import components, decode, evaluate, plugins
@@ -101,7 +101,7 @@ def test_status_calls_nothing_stale_that_was_asked_for_so(tmp_path):
 def test_launches_into_one_folder_add_up(tmp_path):
     launched(tmp_path, "table3@smoke", "--only=base,E", "--seeds=2", "--set=train.steps=7")
     launched(tmp_path, "table3@smoke", "--only=E,big", "--seeds=3,", done=lambda run: "E" in run.name)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     wanted = {row.variant.name: found.seeds(row) for row in found.shown}
     assert wanted == {"base": [1, 2], "E": [1, 2, 3], "big": [3]}
     table = cells(main_table.build(found))
@@ -115,7 +115,7 @@ def test_launches_into_one_folder_add_up(tmp_path):
 def test_a_wider_grid_stands_in_its_order(tmp_path):
     launched(tmp_path, "table3/base@smoke", "--grid=model.num_heads=1,4")
     launched(tmp_path, "table3/base@smoke", "--grid=model.num_heads=1,2,4")
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert [row.label for row in found.shown] == ["base", *(f"base+num_heads={h}" for h in (1, 2, 4))]
 
 
@@ -143,7 +143,7 @@ def test_a_tuning_asks_for_its_points_alone(tmp_path):
     for run in grid.plan():
         run.folder.create()
         run.folder.result.write_text(json.dumps(fabricated.result_of(run.config.to_dict())))
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert found.shown == ()
     assert [(row.variant.name, [run.stale for run in row.runs]) for row in found.points] == [
         ("base+lr_factor=1", [()]),
@@ -164,7 +164,7 @@ def test_a_damaged_record_is_named(tmp_path, text):
     run = put(tmp_path, "table3/base@smoke", 1)
     (tmp_path / "table3@smoke" / "launch.json").write_text(text)
     with pytest.raises(UserError, match=r"launch\.json is damaged; delete it and launch again: the runs stay"):
-        results.read([tmp_path])
+        reading.read([tmp_path])
     imports.recall([tmp_path, run])
 
 
@@ -173,14 +173,14 @@ def test_a_record_that_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "table3@smoke" / "launch.json")
     imports.recall([tmp_path])
     with pytest.raises(UserError, match="is damaged"):
-        results.read([tmp_path])
+        reading.read([tmp_path])
 
 
 def test_a_row_that_cannot_be_any_more_has_no_meaning(tmp_path):
     launched(tmp_path, "table3/base@smoke", "--grid=model.num_heads=2")
     file = tmp_path / "table3@smoke" / "launch.json"
     file.write_text(file.read_text().replace('"model.num_heads"', '"model.gone"'))
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert [run.stale for row in found.shown for run in row.runs] == [(), ()]
 
 
@@ -267,7 +267,7 @@ def grid(tmp_path):
 
 
 def test_every_form_names_the_points_by_columns_in_the_order_given(grid, monkeypatch, capsys):
-    (found,) = results.read([grid])
+    (found,) = reading.read([grid])
     table = main_table.build(found)
     assert [column.head for column in table.columns[:3]] == ["row", "h", "d_k"]
     points = [("8", "16"), ("4", "16"), ("1", "64"), ("8", "16")]  # base first, its values filled in
@@ -288,7 +288,7 @@ def test_every_form_names_the_points_by_columns_in_the_order_given(grid, monkeyp
 
 
 def test_other_tables_name_points_in_the_order_given(grid):
-    (found,) = results.read([grid])
+    (found,) = reading.read([grid])
     shown = ["base", "base+num_heads=4,d_k=16", "base+num_heads=1,d_k=64", "base+num_heads=8,d_k=16"]
     assert [row.label for row in found.shown] == shown
     assert [row[0] for row in compare.build(found, found).rows] == shown
@@ -312,7 +312,7 @@ def test_some_rows_are_shown_and_the_whole_tables_stay(tmp_path, capsys):
     assert (folder / "table.md").read_text() == whole
     assert command.main(["report", str(tmp_path), "--only=l*", f"--out={tmp_path / 'out'}"]) == 0
     assert "none" not in (tmp_path / "out" / "positions@smoke" / "table.csv").read_text()
-    delta = [cells(main_table.build(results.read([tmp_path], only)[0]))["learned"] for only in ((), ("l*",))]
+    delta = [cells(main_table.build(reading.read([tmp_path], only)[0]))["learned"] for only in ((), ("l*",))]
     assert delta[0]["ΔPPL"] == delta[1]["ΔPPL"] != ""  # from a base that is not shown
     capsys.readouterr()
     assert command.main(["compare", str(tmp_path), str(tmp_path), "--only=none"]) == 0
@@ -321,9 +321,9 @@ def test_some_rows_are_shown_and_the_whole_tables_stay(tmp_path, capsys):
 
 def test_a_grids_points_go_by_their_variant_too(grid):
     for glob, count in (("base", 4), ("base+*", 3), ("*num_heads=1", 1)):
-        assert len(results.read([grid], [glob])[0].shown) == count
+        assert len(reading.read([grid], [glob])[0].shown) == count
     with pytest.raises(UserError, match=r"--only=A/h=3 is none of: base, A/h=1, "):
-        results.read([grid], ["base", "A/h=3"])
+        reading.read([grid], ["base", "A/h=3"])
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_nothing_is_stale_because_the_file_of_a_component_is_gone(tmp_path, choo
         here = cells(table_of(tmp_path))
     finally:
         components.withdraw(choosing, "signum")
-    gone = main_table.build(results.read([tmp_path])[0])
+    gone = main_table.build(reading.read([tmp_path])[0])
     assert {row[-1] for row in gone.rows} == {"done"}
     assert cells(gone).keys() == here.keys()
     assert {"0.5", "0.6"} <= {row[cells_of("momentum", gone)] for row in gone.rows}

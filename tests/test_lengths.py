@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import registry
-from experiments.report import lengths_table, results
+from experiments.report import lengths_table, reading
 from experiments.report.lengths_table import Band
 
 
@@ -39,7 +39,7 @@ def test_each_band_is_scored_by_its_own_sentences(tmp_path):
     for seed, matches in ((1, [1, 1, 0, 0]), (2, [1, 0, 0, 0])):
         put(tmp_path, "table3/base@smoke", seed, tests=_scored([5, 6, 10, 30], matches), train=train)
     put(tmp_path, "table3/E@smoke", 1)  # of before lengths were recorded
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     table = lengths_table.build(found)
     shown = cells(table)
     assert [c.title for c in table.columns[1:5]] == ["BLEU 5", "BLEU 6", "BLEU 10", "BLEU 30"]
@@ -54,7 +54,7 @@ def test_each_band_is_scored_by_its_own_sentences(tmp_path):
 
 def test_without_lengths_there_is_no_table(tmp_path):
     put(tmp_path, "table3/base@smoke", 1)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert lengths_table.build(found).rows == ()
 
 
@@ -64,5 +64,5 @@ def test_what_is_recalled_has_shares_within_and_beyond_but_no_bands(tmp_path):
     put(tmp_path, f"positions/{name}@recall", 1, tests=_scored([5, 6, 10, 30], [1, 1, 0, 1]), train=train)
     shown = cells(table_of(tmp_path))[name]
     assert (shown["exact % within"], shown["exact % beyond"]) == ("66.7", "100.0")
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert lengths_table.build(found).rows == ()

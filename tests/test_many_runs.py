@@ -16,7 +16,7 @@ from scipy.stats import multivariate_t
 
 from experiments import launches, points, registry
 from experiments.launches import AskedRow
-from experiments.report import bootstrap, noise, own_metrics, results
+from experiments.report import bootstrap, noise, own_metrics, reading
 from experiments.report.write import TABLES
 from launch import command_line, plan, status
 from launch.queue import Queue
@@ -76,7 +76,7 @@ def test_a_status_resolves_each_row_once_and_reads_each_result_once(resolved, op
     assert opened["result.json"] == 16
     assert max(collections.Counter(resolved).values()) <= 2  # the base is also what the others are held against
     assert not any(
-        run.result.scores.stats for one in results.read([tmp_path], abridged=True) for run in one.rows[0].runs
+        run.result.scores.stats for one in reading.read([tmp_path], abridged=True) for run in one.rows[0].runs
     )
 
 
@@ -124,7 +124,7 @@ def calls(workdir):
     """How many functions are called to read a sweep and to make its tables."""
     profile = cProfile.Profile()
     with profile:
-        (found,) = results.read([workdir])
+        (found,) = reading.read([workdir])
         tables = [build(found) for build in TABLES.values()]
     assert len(tables[0].rows) > 1
     return pstats.Stats(profile).total_calls

@@ -9,13 +9,13 @@ import sacrebleu.significance
 from fabricated import cells, put, table_of
 from scipy.stats import dunnett, t
 
-from experiments.report import bootstrap, differences_table, noise, power, results, tables
+from experiments.report import bootstrap, differences_table, noise, power, reading, tables
 from experiments.report.metrics import BLEU, NLL
 from tx.evaluation.scores import bleu_from_stats, score
 
 
 def read(folder):
-    (found,) = results.read([folder])
+    (found,) = reading.read([folder])
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 from fabricated import cells, put
 
 from experiments import frames, registry
-from experiments.report import compare, regression, results, tables
+from experiments.report import compare, reading, regression, tables
 from launch import command_line, plan
 from tx import components
 from tx import config as config_lib
@@ -131,7 +131,7 @@ def test_what_is_worse_by_a_metric_is_a_regression(tmp_path, better, worse):
     for side, start in (("a", 1.0), ("b", 9.0)):
         for seed in (1, 2, 3):
             put(tmp_path / side, "table3/base@smoke", seed, **theirs(start + seed / 10, better))
-    pair = [results.read([tmp_path / side])[0] for side in "ab"]
+    pair = [reading.read([tmp_path / side])[0] for side in "ab"]
     assert cells(compare.build(*pair))["base"]["Δtheirs"] == "+8.00 ± 0.08"
     found = regression.regressions({"base": tuple(one.rows[0] for one in pair)})
     assert [line.startswith("base: theirs +8.00 [") for line in found.lines] == [True] * worse

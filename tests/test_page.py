@@ -17,7 +17,7 @@ from fabricated import fail, put, result_of
 from experiments import __main__ as command
 from experiments import registry, tuning
 from experiments.page import bundles, cells, curves, differences, labels, sentences, serve, write
-from experiments.report import results, verdicts
+from experiments.report import reading, verdicts
 from experiments.report.noise import Interval
 from launch import local
 
@@ -144,7 +144,7 @@ def test_it_has_every_claim_with_its_verdict(tmp_path):
         put(tmp_path, "table3/base@smoke", seed, ppl=5 + seed / 1000, bleu=30 + seed / 100)
         put(tmp_path, "table3/A/h=1@smoke", seed, ppl=6 + seed / 1000, bleu=31 + seed / 100)
     _, text = page_of(tmp_path)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     judged = verdicts.judge(found)
     told = dict(zip(cells_of(text, "claims-table", "claim"), cells_of(text, "claims-table", "verdict"), strict=True))
     assert len(told) == len(judged) == 38
@@ -219,7 +219,7 @@ def test_bars_have_their_length_and_end_at_the_edge():
 def test_differences_are_from_base_in_log_perplexity(tmp_path):
     put(tmp_path, "table3/base@smoke", 1, ppl=4.0)
     put(tmp_path, "table3/A/h=1@smoke", 1, ppl=8.0)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     one = differences.of(found)["PPL"]["A/h=1"]
     assert one.ours == pytest.approx(0.6931, abs=1e-4)
     assert one.paper == pytest.approx(0.0725, abs=1e-4)  # log 5.29 - log 4.92
@@ -230,7 +230,7 @@ def test_curves_are_means_over_seeds_with_their_range(tmp_path):
     for seed, nll in ((1, 2.0), (2, 4.0)):
         lines = [{"step": step, "dev_nll": nll / step, "dev_ppl": 1.0} for step in (10, 20)]
         put(tmp_path, "table3/base@smoke", seed, curve=lines)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     (curve,) = curves.of(found, "dev")
     steps = registry.get_config("table3/base@smoke").train.steps
     assert (curve["step"], curve["mean"]) == ([10, 20], [0.3, 0.15])
@@ -272,7 +272,7 @@ def test_best_and_worst_translations(tmp_path):
     result["tests"]["test"]["stats"] = [good if i in (2, 5) else bad for i in range(8)]
     (run / "result.json").write_text(json.dumps(result))
     (run / "translations.test.txt").write_text("\n".join(lines) + "\n")
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     (one,) = sentences.of(found)
     assert [each.number for each in one.best] == [6, 3, 8]
     assert [each.bleu for each in one.best[:2]] == pytest.approx([100, 100])
@@ -282,7 +282,7 @@ def test_best_and_worst_translations(tmp_path):
 
 def test_the_version_of_a_page_changes_with_its_files(tmp_path):
     run = put(tmp_path, "table3/base@smoke", 1)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     before = serve.version(found)
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "config.json").write_text("{}")

@@ -10,7 +10,7 @@ from fabricated import cells, put, table_of
 from rich.console import Console
 
 from experiments import registry, tuning
-from experiments.report import results
+from experiments.report import reading, results
 from launch import status
 from launch.gpu import archives
 from launch.gpu.take import take
@@ -34,7 +34,7 @@ def reason(why, name="seed"):
 
 
 def base(workdir):
-    (found,) = results.read([workdir])
+    (found,) = reading.read([workdir])
     return next(row for row in found.rows if row.variant.name == "base")
 
 
@@ -68,7 +68,7 @@ def test_a_copied_row_or_scale_is_none(sweep, tmp_path):
     shutil.copytree(sweep / "base" / "seed1", sweep / "E" / "seed1")
     shutil.copytree(sweep / "base" / "seed1", tmp_path / "table3@multi30k" / "base" / "seed1")
     for found, row, name in zip(
-        results.read([tmp_path]), ("base", "E"), ("table3/base@multi30k", "table3/E@smoke"), strict=True
+        reading.read([tmp_path]), ("base", "E"), ("table3/base@multi30k", "table3/E@smoke"), strict=True
     ):
         (run,) = next(one for one in found.rows if one.variant.name == row).runs
         assert (run.state.name, run.result, run.stale) == ("failed", None, ())
@@ -82,7 +82,7 @@ def test_a_copied_row_or_scale_is_none(sweep, tmp_path):
 def test_a_point_has_the_values_that_its_folder_says(sweep, tmp_path, folder, misplaced):
     assert registry.get_config("table3/base@smoke").model.num_heads == 8
     shutil.copytree(sweep / "base" / "seed1", sweep / folder / "seed1")
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     (run,) = next(row for row in found.rows if row.variant.name == folder).runs
     assert (run.state.name, run.result is None) == (("failed", True) if misplaced else ("done", False))
     assert results.loss_of(run) == (None if misplaced else run.result.dev.nll)  # no training that failed
@@ -131,6 +131,6 @@ def test_a_copied_point_chooses_nothing(tmp_path):
     sweep = tmp_path / "table3@smoke"
     tuning.record(sweep, [(asked, dict.fromkeys(asked.points))])
     shutil.copytree(sweep / "base+lr_factor=0.5", sweep / "base+lr_factor=1")
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     assert found.losses(asked)["base+lr_factor=1"] is None
     assert tuning.choose(asked, found.losses(asked)).point is None

@@ -8,7 +8,7 @@ import pytest
 from fabricated import cells, put, table_of
 
 from experiments import registry
-from experiments.report import compare, results
+from experiments.report import compare, reading
 from launch import local
 from tx import config as config_lib
 from tx import train
@@ -95,8 +95,8 @@ def test_an_old_result_is_not_stale(tmp_path, name):
     tables = [table_of(tmp_path / side) for side in ("new", "old")]
     assert cells(tables[0]) == cells(tables[1])
     assert cells(tables[1])[registry.parse(name).variant.name]["runs"] == "done"
-    assert results.read_run(old, 1).result.translated == ("recall" not in name)
-    sides = [results.read([tmp_path / side])[0] for side in ("old", "new")]
+    assert reading.read_run(old, 1).result.translated == ("recall" not in name)
+    sides = [reading.read([tmp_path / side])[0] for side in ("old", "new")]
     assert not [note for note in compare.build(*sides).notes if " in A, " in note]
 
 

@@ -8,7 +8,7 @@ import pytest
 from fabricated import SIGNATURE, cells, fail, put, table_of
 
 from experiments import registry
-from experiments.report import costs_table, results, scores_table, tables
+from experiments.report import costs_table, reading, scores_table, tables
 from launch import local
 
 
@@ -324,7 +324,7 @@ def test_the_table_of_scores_has_every_split_by_every_kind(tmp_path):
     result = json.loads(path.read_text())
     del result["tests"]["a_split"]
     path.write_text(json.dumps(result))
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     table = scores_table.build(found)
     shown = cells(table)
     assert list(shown) == [variant.name for variant in registry.variants("table3")]
@@ -349,7 +349,7 @@ def test_the_table_of_costs_adds_up(tmp_path):
         put(tmp_path, "table3/base@smoke", seed)
     timing = {"train_s": 60.0, "decode_s": 30.0, "total_s": 90.0, "target_tokens_per_s": 12345.6}
     put(tmp_path, "table3/big@smoke", 1, timing=timing, device={"platform": "gpu", "kind": "X", "count": 4})
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     table = costs_table.build(found)
     shown = cells(table)
     assert (shown["base"]["runs"], shown["base"]["training min"]) == ("2", "50.0 ± 0.0")
@@ -367,7 +367,7 @@ def test_the_table_of_costs_says_how_a_row_is_made_again(tmp_path):
     put(tmp_path, "table3/base@smoke", 2, device={"platform": "cpu", "kind": "Some CPU", "count": 1, "threads": 1})
     put(tmp_path, "table3/E@smoke", 1, device={"platform": "gpu", "kind": "X", "count": 1, "threads": 8})
     put(tmp_path, "table3/big@smoke", 1, device={"platform": "cpu", "kind": "Some CPU", "count": 1})
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     table = costs_table.build(found)
     shown = cells(table)
     assert [shown[row]["threads"] for row in ("base", "E", "big", "A/h=1")] == ["1, 2", "", "", ""]

@@ -11,7 +11,7 @@ from fabricated import cells, fail, put, table_of
 
 from experiments import __main__ as command
 from experiments import registry
-from experiments.report import agreement_figure, results, tables
+from experiments.report import agreement_figure, reading, tables
 from experiments.report.main_table import build
 from launch import local
 from tx.errors import UserError
@@ -79,21 +79,21 @@ def test_where_it_is_written(tmp_path):
 def test_two_workdirs_make_one_table(tmp_path):
     put(tmp_path / "a", "table3/base@smoke", 1, ppl=4.0)
     put(tmp_path / "b", "table3/base@smoke", 2, ppl=5.0)
-    (found,) = results.read([tmp_path / "a", tmp_path / "b", tmp_path / "a"])
+    (found,) = reading.read([tmp_path / "a", tmp_path / "b", tmp_path / "a"])
     assert cells(build(found))["base"]["PPL ours"].startswith("4.50 ±")
     put(tmp_path / "b", "table3/base@smoke", 1)
     with pytest.raises(UserError, match=r"base seed 1 is in .* and in .*; leave one out"):
-        results.read([tmp_path / "a", tmp_path / "b"])
+        reading.read([tmp_path / "a", tmp_path / "b"])
 
 
 def test_wrong_folders(tmp_path):
     with pytest.raises(UserError, match="no folder"):
-        results.read([tmp_path / "none"])
+        reading.read([tmp_path / "none"])
     with pytest.raises(UserError, match="holds no SWEEP@SCALE folder"):
-        results.read([tmp_path])
+        reading.read([tmp_path])
     (tmp_path / "tabel3@smoke").mkdir()
     with pytest.raises(UserError, match="unknown sweep 'tabel3'; the nearest is 'table3'"):
-        results.read([tmp_path])
+        reading.read([tmp_path])
 
 
 def test_a_sweep_that_cannot_be_read_is_left_out_with_a_line(tmp_path, capsys):
@@ -222,7 +222,7 @@ def test_the_picture_of_a_sweep_is_told_from_a_stale_one(tmp_path):
     for name, ppl in (("base", 5.0), ("E", 5.5), ("big", 4.0)):
         put(tmp_path, f"table3/{name}@smoke", 1, ppl=ppl)
     put(tmp_path, "table3/A/h=1@smoke", 1, ppl=math.inf)
-    (found,) = results.read([tmp_path])
+    (found,) = reading.read([tmp_path])
     points = {point.row: (point.paper, point.ours) for point in agreement_figure.points(found)}
     assert points == {
         "E": (0.0, pytest.approx(math.log(5.5 / 5.0), abs=1e-6)),
@@ -233,7 +233,7 @@ def test_the_picture_of_a_sweep_is_told_from_a_stale_one(tmp_path):
     assert agreement_figure.digest(found) in picture
     assert ">big<" in picture
     put(tmp_path, "table3/E@smoke", 2, ppl=5.6)
-    assert agreement_figure.digest(results.read([tmp_path])[0]) not in picture
+    assert agreement_figure.digest(reading.read([tmp_path])[0]) not in picture
     put(tmp_path / "other", "positions/rotary@smoke", 1)
     assert command.main(["report", str(tmp_path / "other")]) == 0
     assert not list((tmp_path / "other").rglob("*.svg"))
@@ -241,7 +241,7 @@ def test_the_picture_of_a_sweep_is_told_from_a_stale_one(tmp_path):
 
 def test_this_projects_picture_is_fresh():
     folder = pathlib.Path(__file__).parent.parent / "experiments" / "results" / "table3@smoke"
-    (found,) = results.read([folder])
+    (found,) = reading.read([folder])
     assert agreement_figure.digest(found) in (folder / "agreement.svg").read_text()
 
 

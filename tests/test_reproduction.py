@@ -7,13 +7,13 @@ import pytest
 from fabricated import put
 from scipy.stats import t as student
 
-from experiments.report import reproduction, results
+from experiments.report import reading, reproduction
 from experiments.report.metrics import BLEU, NLL
 from experiments.report.noise import intervals
 
 
 def read(folder):
-    (found,) = results.read([folder])
+    (found,) = reading.read([folder])
     return found
 
 

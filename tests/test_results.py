@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from experiments.report import flags
-from experiments.report.results import read
+from experiments.report.reading import read
 from tx.evaluation.scores import bleu_from_stats
 
 RESULTS = pathlib.Path(__file__).parent.parent / "experiments" / "results"

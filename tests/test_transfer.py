@@ -7,7 +7,7 @@ import pytest
 from fabricated import cells, put
 
 from experiments import __main__ as command
-from experiments.report import noise, results, transfer
+from experiments.report import noise, reading, transfer
 from experiments.report.metrics import NLL
 
 EFFECTS = {"smoke": {"relu": 0.0, "gelu": 0.1, "none": 0.9}, "multi30k": {"relu": 0.0, "gelu": -0.3, "none": 0.001}}
@@ -28,7 +28,7 @@ def test_each_rows_effect_with_its_interval_at_each_scale(tmp_path, capsys):
     assert "multi30k and smoke: tau-b +0.33 over 3 rows, base one of them; of 1 told from base at both 0 on" in printed
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"feed_forward.transfer.{form}" for form in ("md", "csv", "tex", "json", "svg", "png")}
-    found = [one for one in results.read([tmp_path / "runs"]) if one.sweep.name == "feed_forward"]
+    found = [one for one in reading.read([tmp_path / "runs"]) if one.sweep.name == "feed_forward"]
     shown = cells(transfer.build(found))
     assert (shown["gelu"]["multi30k"], shown["gelu"]["smoke"]) == ("-0.3000", "+0.1000")
     assert (shown["none"]["multi30k"], shown["none"]["smoke"]) == ("(+0.0010)", "+0.9000")
@@ -44,7 +44,7 @@ def test_each_rows_effect_with_its_interval_at_each_scale(tmp_path, capsys):
 def test_the_papers_differences_stand_beside_ours(tmp_path):
     for row, ppl in (("base", 3.0), ("big", 2.0)):
         put(tmp_path, f"table3/{row}@smoke", 1, ppl=ppl)
-    table = transfer.build(results.read([tmp_path]))
+    table = transfer.build(reading.read([tmp_path]))
     row = cells(table)["big"]
     assert row["paper"] == f"{math.log(4.33 / 4.92):+.4f}"
     assert (row["smoke"], row["smoke 95%"]) == (f"{math.log(2 / 3):+.4f}", "")  # of one seed nothing tells the noise

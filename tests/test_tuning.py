@@ -23,7 +23,7 @@ from test_launch import fails, launcher  # noqa: F401, a fixture
 
 from experiments import __main__ as experiments
 from experiments import registry, tuning
-from experiments.report import main_table, results, tuned_table
+from experiments.report import main_table, reading, tuned_table
 from experiments.tuning import Asked
 from launch import command_line, grouping, local, plan
 from launch import tuning as stages_of
@@ -370,7 +370,7 @@ def test_a_damaged_record_is_refused_before_anything_starts(tuner, capsys):
     told = {"variant": "base", "around": {}, "grid": many, "seeds": [2]}
     (folder / "tuning.json").write_text(json.dumps({"rows": [told]}))
     with pytest.raises(UserError, match="damaged"):
-        results.read([folder])
+        reading.read([folder])
     assert tuner.ran() == []
 
 
@@ -433,7 +433,7 @@ def workdir(tmp_path):
 
 
 def table_of(workdir):
-    (found,) = results.read([workdir])
+    (found,) = reading.read([workdir])
     return found, tuned_table.build(found)
 
 
@@ -471,7 +471,7 @@ def test_points_without_a_finite_dev_loss_are_said(workdir):
 
 
 def test_the_untuned_table_has_no_point_of_a_tuning(workdir):
-    (found,) = results.read([workdir])
+    (found,) = reading.read([workdir])
     listed = list(cells(main_table.build(found)))
     assert listed == [*(variant.name for variant in registry.variants("table3")), "base+num_heads=2"]
     assert cells(main_table.build(found))["base"]["PPL ours"] == "6.50 ± 0.71"
@@ -523,10 +523,10 @@ def test_a_row_says_why_it_has_no_choice_or_not_all_of_its_runs(tmp_path):
 def test_two_folders_may_share_a_table_but_not_a_row(workdir, tmp_path):
     other = tmp_path / "other"
     ask(other, "E")
-    assert len(results.read([workdir, other])[0].tunings) == 3
+    assert len(reading.read([workdir, other])[0].tunings) == 3
     ask(other, "base", values=(1.0, 2.0))
     with pytest.raises(UserError, match=r"base is tuned in .* and otherwise in .*; leave one out"):
-        results.read([workdir, other])
+        reading.read([workdir, other])
 
 
 def test_the_report_prints_the_tuned_table_after_the_main_one_and_writes_it(workdir, capsys):

@@ -11,7 +11,7 @@ from fabricated import put
 
 from experiments import claims
 from experiments.claims import Claim
-from experiments.report import claims_table, flags, reproduction, results, tuned_table, verdicts
+from experiments.report import claims_table, flags, reading, reproduction, tuned_table, verdicts
 from experiments.report.noise import Comparison, Interval
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -19,7 +19,7 @@ RESULTS = ROOT / "experiments" / "results"
 
 
 def read(folder):
-    (found,) = results.read([folder])
+    (found,) = reading.read([folder])
     return found
 
 
@@ -144,7 +144,7 @@ def test_the_page_has_the_claims_of_every_committed_sweep():
 
 
 def test_no_committed_claim_is_decided_by_unfinished_rows():
-    (found,) = results.read([RESULTS / "table1@recall"])
+    (found,) = reading.read([RESULTS / "table1@recall"])
     late = {row.variant.name for row in found.rows if flags.unfinished(row, found)}
     for one in verdicts.judge(found):
         assert (one.why == "unfinished") == bool(late & {one.claim.row, one.claim.against})
@@ -178,7 +178,7 @@ def test_prose_states_no_result_that_nothing_checks(page):
 
 
 def test_what_reproduces_is_said_by_the_verdicts():
-    (found,) = results.read([RESULTS / "table3@smoke"])
+    (found,) = reading.read([RESULTS / "table3@smoke"])
     text = reproduction.to_markdown(found)
     told = [one for one in verdicts.judge(found) if one.claim.sign]
     counts = [tuple(map(int, match)) for match in re.findall(r"(\d+) of (\d+) as in the paper", text)]

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from experiments.page import build
 from experiments.page.write import NAME, address
-from experiments.report import results
+from experiments.report import reading
 from experiments.report.results import Results
 from tx.errors import UserError, printable
 
@@ -35,7 +35,7 @@ def forever(dirs: Sequence[pathlib.Path], port: int, only: Sequence[str] = ()) -
 
 def server(dirs: Sequence[pathlib.Path], port: int, only: Sequence[str] = ()) -> http.server.ThreadingHTTPServer:
     """Returns the server, bound to a port, which is any that is free for 0; errors as `forever`."""
-    read = results.read(dirs, only, [])  # what is wrong is said now
+    read = reading.read(dirs, only, [])  # what is wrong is said now
 
     class Handler(_Handler):
         asked = tuple(dirs), tuple(only)
@@ -74,7 +74,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         name, _, rest = path.partition("/")
         if rest in ("", NAME):
             dirs, only = self.asked
-            self.known |= {found.name: found for found in results.read(dirs, only, [])}
+            self.known |= {found.name: found for found in reading.read(dirs, only, [])}
         if path in ("", "."):
             return 200, _index(self.known), "text/html"
         if (found := self.known.get(name)) is None:

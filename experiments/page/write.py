@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 
 from experiments.page import build
-from experiments.report import results
+from experiments.report import reading
 from tx.errors import writing
 from tx.files import write_atomically
 
@@ -22,7 +22,7 @@ def pages(
     Sweeps that cannot be read have none. UserError where there is no sweep, or the file cannot be written.
     """
     written = []
-    for found in results.read(dirs, only, []):
+    for found in reading.read(dirs, only, []):
         folder = found.folders[0] if out is None else out / found.name
         path = folder / NAME
         page = build.html(found, lambda file, folder=folder: address(os.path.relpath(file, folder)))

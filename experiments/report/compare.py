@@ -8,7 +8,7 @@ import rich.console
 import rich.text
 
 import tx.config
-from experiments.report import differences_table, flags, noise, own_metrics, regression, results, tables
+from experiments.report import differences_table, flags, noise, own_metrics, reading, regression, tables
 from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.metrics import BLEU, EXACT, NAMED, PPL, Measure, number
 from experiments.report.results import KINDS, NOT_COMPARED, Results, Row, SeedRun
@@ -39,7 +39,7 @@ def compare(
     side by side, or a folder cannot be read (`results.read`), or no row could be tested for what is looked for.
     """
     found, tested, left_out = [], 0, []
-    for pair in _pairs(*({one.name: one for one in results.read([folder], only, left_out)} for folder in (a, b))):
+    for pair in _pairs(*({one.name: one for one in reading.read([folder], only, left_out)} for folder in (a, b))):
         tables.print_table(build(*pair), console)
         if fail_on:
             worse = regression.regressions(_by_row(*pair))
@@ -49,7 +49,7 @@ def compare(
         raise UserError("no row could be tested for regressions: give A and B rows in common, of two seeds or more")
     for line in found:
         console.print(rich.text.Text(f"Regression: {line}"))
-    results.refuse(left_out)
+    reading.refuse(left_out)
     return found
 
 

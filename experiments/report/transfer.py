@@ -12,7 +12,7 @@ import rich.console
 import rich.text
 
 from experiments import registry
-from experiments.report import agreement, flags, noise, pictures, results, tables
+from experiments.report import agreement, flags, noise, pictures, reading, tables
 from experiments.report.metrics import NLL, number
 from experiments.report.noise import LEVEL, Interval
 from experiments.report.results import Results
@@ -39,7 +39,7 @@ def transfer(
     """
     registry.sweep(sweep)
     dirs = list(dirs)
-    found = [one for one in results.read(dirs) if one.sweep.name == sweep]
+    found = [one for one in reading.read(dirs) if one.sweep.name == sweep]
     table = build(found) if found else None
     if not (table and table.rows):
         raise UserError(f"no results of {sweep} beside its base in {', '.join(map(str, dirs))}")

@@ -20,7 +20,7 @@ from experiments.report import (
     lengths_table,
     main_table,
     pictures,
-    results,
+    reading,
     scores_table,
     tables,
     tuned_table,
@@ -78,7 +78,7 @@ def report(
     are written, for a sweep that cannot be read.
     """
     written, shown, names, left_out = [], 0, {}, []
-    for found in results.read(dirs, only, left_out):
+    for found in reading.read(dirs, only, left_out):
         folder = found.folders[0] if out is None else out / found.name
         builders = TABLES | ({"grid": functools.partial(grid_table.build, pivot=pivot)} if pivot else {})
         made = {name: table for name, build in builders.items() if (table := build(found)).rows}
@@ -97,7 +97,7 @@ def report(
         shown += bool(printed)
     if not shown:
         raise UserError(f"no run says anything of {show}; there are {', '.join(names)}")
-    results.refuse(left_out)
+    reading.refuse(left_out)
     return written
 
 

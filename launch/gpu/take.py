@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 from experiments import registry
-from experiments.report import results
+from experiments.report import reading
 from experiments.report.results import Row, SeedRun
 from launch.gpu import archives
 from tx import cli
@@ -52,7 +52,7 @@ def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tu
     with tempfile.TemporaryDirectory() as temporary:
         unpacked = pathlib.Path(temporary)
         archives.unpack(folder, unpacked)
-        for found in results.read([unpacked]):
+        for found in reading.read([unpacked]):
             for row, run in ((one, run) for one in found.all_rows for run in one.runs):
                 there = RunDir(into / run.path.relative_to(unpacked))
                 if why := why_not(row, run, there, any_code):

@@ -20,7 +20,7 @@ from test_checkpoint import comes_back, saved  # noqa: F401 - a fixture
 
 from experiments import __main__ as experiments_command
 from experiments.bench import __main__ as bench
-from experiments.report import markers, results
+from experiments.report import markers, reading
 from launch import local
 from launch.gpu import bundle, take
 from launch.gpu import session as gpu
@@ -202,7 +202,7 @@ def test_options_stand_anywhere(tmp_path, capsys, monkeypatch):
 def test_a_work_folder_may_have_an_at_sign(tmp_path):
     put(tmp_path / "runs@home", "table3/base@smoke", 1)
     for folder in (tmp_path / "runs@home", tmp_path / "runs@home" / "table3@smoke"):
-        [found] = results.read([folder])
+        [found] = reading.read([folder])
         assert [len(row.runs) for row in found.rows if row.runs] == [1]
 
 
