@@ -12,7 +12,7 @@ from fabricated import cells
 from scipy.stats import t
 
 from experiments.report import compare, costs_table
-from experiments.report.results import read
+from experiments.report.reading import read
 
 ROOT = pathlib.Path(__file__).parent.parent
 AGAIN = "A row again: "
