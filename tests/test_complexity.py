@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.analysis import complexity
-from tx.model.attention import PackedMask, PositionContext
 from tx.model.mixers import mixers
+from tx.model.packed_mask import PackedMask
+from tx.model.position_context import PositionContext
 from tx.model.positions import positions
 
 WIDTH, NEAR, TAPS = 8, 4, 3

@@ -161,7 +161,7 @@ def test_everything_that_makes_a_number_is_reached():
         training.sharding.make_step_over_devices training.sharding.gather model.prng.random_bits model.prng._GENERATOR
         model.prng._fold_in model.transformer.Transformer model.transformer.EncoderLayer
         model.transformer.DecoderLayer model.transformer.projection model.attention.MultiHeadAttention
-        model.attention.PackedMask model.attention.PositionContext model.attention.BLOCK
+        model.packed_mask.PackedMask model.position_context.PositionContext model.attention.BLOCK
         model.attention_kernels.attend_heads model.attention_kernels._attend_backward
         model.attention_kernels.dot_product_attention model.attention_kernels.online_softmax_update
         model.attention_kernels.MASKED model.layers.Dense model.layers.Dropout

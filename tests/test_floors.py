@@ -25,8 +25,8 @@ FLOORS = {
         [
             "export",
             "readme",
-            "bench.attention_grid bench.compiling bench.decoding bench.guards bench.packing bench.seeds "
-            "bench.step_memory bench.table bench.training",
+            "bench.arguments bench.attention_grid bench.compiling bench.decoding bench.guards bench.packing "
+            "bench.seeds bench.step_memory bench.table bench.training",
         ],
         ["analysis", "frames", "listing", "page", "bench.contestants"],
         ["bench.harness", "report"],

@@ -111,8 +111,9 @@ def _measured(kind, length):
     import jax.numpy as jnp
 
     from experiments.analysis import complexity
-    from tx.model.attention import PackedMask, PositionContext
     from tx.model.mixers import mixers
+    from tx.model.packed_mask import PackedMask
+    from tx.model.position_context import PositionContext
     from tx.model.positions import PositionEncoding, positions
 
     attention = {"d_model": WIDTH, "num_heads": 1, "kv_heads": 1, "d_k": WIDTH, "d_v": WIDTH, "similarity": "scaled"}

@@ -1,7 +1,7 @@
 """Multi-head attention (section 3.2): one module for self, causal and cross attention, and for cached decoding."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,76 +11,13 @@ from jaxtyping import Array, Bool, Float, Int
 from tx.kernels.decoding import attend_first
 from tx.model.attention_kernels import MASKED, attend_heads, dot_product_attention, masked, online_softmax_update
 from tx.model.layers import Dense, Dropout, Unbiased, dense_each
-from tx.model.positions import PositionEncoding
+from tx.model.packed_mask import PackedMask
+from tx.model.position_context import PositionContext
 from tx.model.similarity import Similarity, similarities
 from tx.registry import Configured
 from tx.runtime import backend
 
 BLOCK = 8  # positions of the decoding cache that a CPU attends to at a time; a cache holds whole blocks
-
-
-class PositionContext(NamedTuple):
-    """Positions of the queries and keys of one layer's self-attention, and the encoding that tells them.
-
-    Attributes:
-      encoding: of the layer's stack.
-      layer: its number in the stack, from 0.
-      position: of each token in its sentence, (b, n).
-    """
-
-    encoding: PositionEncoding
-    layer: int
-    position: Array
-
-    @property
-    def has_value_bias(self) -> bool:
-        """Whether `value_bias` ever returns anything."""
-        return type(self.encoding).value_bias is not PositionEncoding.value_bias
-
-    @property
-    def has_logit_bias(self) -> bool:
-        """Whether `logit_bias` ever returns anything."""
-        return type(self.encoding).logit_bias is not PositionEncoding.logit_bias
-
-    def rotate(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
-        """Returns queries or keys, rotated by their positions."""
-        return self.encoding.rotate(x, self.position)
-
-    def logit_bias(self, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]) -> Float[Array, "#b h n m"] | None:
-        """Returns what the encoding adds to the logits, from queries as the similarity has scaled them."""
-        return self.encoding.logit_bias(self.layer, query, offset)
-
-    def value_bias(self, weights: Float[Array, "b h n m"], offset: Int[Array, "n m"]) -> Float[Array, "b h n v"] | None:
-        """Returns what the encoding adds to the weighted values, from the weights of attention."""
-        return self.encoding.value_bias(self.layer, weights, offset)
-
-
-class PackedMask(NamedTuple):
-    """Mask of packed sentences: which tokens of a row are of one sentence.
-
-    Attributes:
-      segments: the number of each token's sentence in its row, (b, n); its tokens stand side by side.
-      causal: whether no token may see a later one.
-      mask: of each query and key, whether they are of one sentence, and the key no later if it must not, (b, n, n).
-    """
-
-    segments: Array
-    causal: bool
-    mask: Array
-
-    @classmethod
-    def of(cls, segments: Int[Array, "b n"], causal: bool) -> "PackedMask":
-        """Returns the mask of rows whose tokens have these segment numbers."""
-        same = segments[:, :, None] == segments[:, None, :]
-        order = jnp.arange(segments.shape[1])
-        return cls(segments, causal, same & (order[:, None] >= order[None, :])[None] if causal else same)
-
-    @classmethod
-    def with_prefix(cls, segments: Int[Array, "b n"], prefix: Bool[Array, "b n"]) -> "PackedMask":
-        """Returns that of sentences that begin with a prefix: every token sees all of it, and what is earlier."""
-        packed = cls.of(segments, causal=True)
-        same = segments[:, :, None] == segments[:, None, :]
-        return cls(segments, False, packed.mask | (same & prefix[:, None, :]))
 
 
 class MultiHeadAttention(nn.Module):

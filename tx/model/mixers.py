@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
+from tx.model.attention import MultiHeadAttention
 from tx.model.layers import Dense
+from tx.model.packed_mask import PackedMask
+from tx.model.position_context import PositionContext
 from tx.registry import Registry
 
 mixers = Registry("model.mixer")

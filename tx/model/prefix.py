@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
+from tx.model.attention import MultiHeadAttention
 from tx.model.feed_forward import feed_forwards
+from tx.model.packed_mask import PackedMask
+from tx.model.position_context import PositionContext
 from tx.model.residual import PendingSum, Residual
 
 LAST = jnp.iinfo(jnp.int32).max  # a segment behind all others

@@ -13,13 +13,15 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from tx.model import prng
-from tx.model.attention import MultiHeadAttention, PackedMask, PositionContext
+from tx.model.attention import MultiHeadAttention
 from tx.model.component_fields import TakesComponentFields
 from tx.model.feed_forward import feed_forwards
 from tx.model.flops import stack_depths
 from tx.model.layers import CAST, Dropout
 from tx.model.mixers import mixers
 from tx.model.norms import norms
+from tx.model.packed_mask import PackedMask
+from tx.model.position_context import PositionContext
 from tx.model.positions import check_length, positions, positions_needed
 from tx.model.prefix import JoinedRows, PrefixLayer, align_right
 from tx.model.residual import PendingSum, Residual, add_up, apply_norm
