@@ -10,9 +10,12 @@ from tx.renamed_fields import NEW_NAMES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RENAMED = {  # of a module, "old:new"; names inside a class are dotted
-    "tx/model/attention.py": """
-        Place:PositionContext Rows:PackedMask PositionContext.turn:PositionContext.rotate
+    "tx/model/packed_mask.py": "Rows:PackedMask",
+    "tx/model/position_context.py": """
+        Place:PositionContext PositionContext.turn:PositionContext.rotate
         PositionContext.logits:PositionContext.logit_bias PositionContext.heads:PositionContext.value_bias
+        """,
+    "tx/model/attention.py": """
         MultiHeadAttention.memory:MultiHeadAttention.precompute_kv
         MultiHeadAttention.step:MultiHeadAttention.decode_step
         MultiHeadAttention._heads:MultiHeadAttention._split_heads
