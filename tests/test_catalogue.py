@@ -102,9 +102,8 @@ def diff_of(components):
     return {f"{'optim' if field == 'schedule' else 'model'}.{field}": value for field, value in pairs}
 
 
-@pytest.mark.parametrize(
-    "components", [TOGETHER[0], *(pytest.param(one, marks=pytest.mark.slow) for one in TOGETHER[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("components", TOGETHER)
 def test_every_component_trains_and_translates(components):
     trains_and_translates(small("table3/base@paper", diff_of(components)))
 

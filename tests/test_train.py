@@ -83,6 +83,7 @@ def test_updates_equal_numpy(smooth_over):
     """Three updates: the plain smoothed loss, Adam and equation 3 written out once more."""
     # A big epsilon: the gradient of a key's bias is zero but for rounding, which Adam would blow up.
     config = tiny.config(
+        model__num_layers=1,
         model__dropout=0.0,
         optim__epsilon=1e-3,
         optim__lr_factor=0.1,
