@@ -12,7 +12,8 @@ import time
 import fabricated
 import pytest
 
-from experiments import registry
+from experiments import points, registry, tuning
+from experiments.report import reading
 from launch import grouping
 from launch.gpu import archives, bundle, mps, session, take, timed
 from launch.gpu.budget import Card, training_seconds
@@ -33,12 +34,16 @@ FAKE = textwrap.dedent(
         sys.exit()
     print("said by the launcher", flush=True)
     sweep, slow = sys.argv[2], os.environ.get("FAKE_SLOW")
+    there, work = pathlib.Path(os.environ["FAKE_RESULTS"]), pathlib.Path(options["workdir"])
     for row in options["only"].split(","):
         if row == slow:
             time.sleep(600)
-        for seed in range(1, int(options["seeds"]) + 1):
-            run = f"{sweep}/{row}/seed{seed}"
-            shutil.copytree(pathlib.Path(os.environ["FAKE_RESULTS"], run), pathlib.Path(options["workdir"], run))
+        runs = [f"{sweep}/{row}/seed{seed}" for seed in range(1, int(options["seeds"]) + 1)]
+        if "tune" in options:
+            runs = [str(run.relative_to(there)) for run in there.glob(f"{sweep}/{row}+*/seed*")]
+            shutil.copy(there / sweep / "tuning.json", work / sweep)
+        for run in runs:
+            shutil.copytree(there / run, work / run)
     sys.exit(int(os.environ.get("FAKE_STATUS", 0)))
     """
 )
@@ -216,12 +221,64 @@ def test_a_row_is_a_process_and_further_arguments_are_passed_on(machine):
 
 def test_a_launch_has_a_process_for_each_row_and_starts_the_longest_first(tmp_path):
     # Rows of group D share base's program, and would else be one process.
-    groups = grouping.groups(session.planned("table3@multi30k", 3, tmp_path, []), most=3)
+    groups = grouping.groups(session.planned(session.Wanted("table3@multi30k", 3), tmp_path, []), most=3)
     assert len(groups) == 20
     assert groups[0][0].name == "table3/big@multi30k"
     for group in groups:
         assert {run.seed for run in group} == {1, 2, 3}
         assert len({run.name for run in group}) == 1
+
+
+RATES = (0.5, 1.0, 2.0)
+TUNED = f"table3@smoke:{SEEDS}:optim.lr_factor={','.join(map(str, RATES))}"
+
+
+def put_tuned(folder, row, best):
+    """Writes a row's grid, of which the rate `best` has the lowest loss, and the fresh seeds of that."""
+    for rate in RATES:
+        for seed in (1, *(range(2, SEEDS + 2) if rate == best else ())):
+            point = {"optim.lr_factor": rate}
+            name, more = points.name(row, point), {"ppl": 5 + abs(rate - best), "numerics": NOW, "overrides": point}
+            run = fabricated.put(folder, f"table3/{row}@smoke", seed, folder=name, **more)
+            result = json.loads((run / "result.json").read_text())
+            result["name"] = result["config"]["name"] = f"table3/{name}@smoke"
+            (run / "result.json").write_text(json.dumps(result))
+
+
+def test_rows_are_tuned_and_what_they_chose_comes_back(machine, capsys):
+    best = dict(zip(ROWS, (1.0, 2.0, 0.5), strict=True))
+    for row, rate in best.items():
+        put_tuned(machine.folder / "results", row, rate)
+    grid = {"optim.lr_factor": list(RATES)}
+    asked = [tuning.Asked(row, {}, grid, tuple(range(2, SEEDS + 2))) for row in best]
+    tuning.record(machine.folder / "results" / "table3@smoke", [(one, dict.fromkeys(one.points)) for one in asked])
+    assert machine(f"--sweep={TUNED}", "--bench_seconds=0") == 0
+    first, second = machine.calls()  # the untuned rows come first, as asked for
+    assert not any(one.startswith("--tune") for one in first)
+    assert {f"--tune={TUNED.rpartition(':')[2]}", f"--only={','.join(ROWS)}", "--stack=3"} <= set(second)
+    made = len(best) * (len(RATES) + SEEDS)
+    assert f"{made} of {made} runs are done" in capsys.readouterr().out.splitlines()[-2]
+    into = machine.folder / "into"
+    assert take.take(machine.out, into) == (made + len(best) * SEEDS, [])
+    (found,) = reading.read([into])
+    assert {one.row: choice.point for one, choice in found.choices} == {
+        row: points.name(row, {"optim.lr_factor": rate}) for row, rate in best.items()
+    }
+    assert machine(f"--sweep={TUNED}", "--bench_seconds=0") == 0
+    assert len(machine.calls()) == 2
+
+
+def test_a_row_that_is_tuned_takes_its_grid_and_then_its_seeds(machine):
+    runs = session.planned(session.Wanted.parse(TUNED), machine.work, ["--only=base"])
+    seconds = training_seconds([runs[0].config] * len(RATES)) + training_seconds([runs[0].config] * SEEDS)
+    # It starts twice, 1 s each, and trains at a pace at which both stages take 8 s: 10 s in all, of 11.25.
+    pace = [f"--slowdown={8 / seconds}", "--overhead=1", "--bench_seconds=0"]
+    options = [f"--{name}={value}" for name, value in {"work": machine.work, "out": machine.out}.items()]
+    made = session.Session(
+        session._parser().parse_known_args([*options, *pace, "--minutes=0.25"])[0], ["--only=base"], lambda _: []
+    )
+    estimate = made.card.seconds(made._missing(session.Wanted.parse(TUNED), runs).values())
+    assert estimate == pytest.approx(10)
 
 
 def test_a_second_call_does_nothing_again(machine):
@@ -258,7 +315,7 @@ def test_what_other_code_made_is_made_anew(machine, capsys):
 def test_the_longest_row_that_fits_comes_first_and_what_does_not_fit_waits_until_it_does(machine):
     for seed in range(1, SEEDS + 1):
         put(machine.folder / "results", "big", seed)
-    runs = session.planned("table3@smoke", SEEDS, machine.work, ["--only=big"])
+    runs = session.planned(session.Wanted("table3@smoke", SEEDS), machine.work, ["--only=big"])
     # 45 s until the end: big would take 35.5, base and A/h=1 more than is left then, C/N=2 less. The fake takes none.
     pace = 35.5 / training_seconds([run.config for run in runs])
     machine("--only=big", "--jobs=1", f"--slowdown={pace}", "--bench_seconds=0", minutes=1)
@@ -297,7 +354,10 @@ def test_a_failed_launch_is_told_with_its_last_words(machine, monkeypatch, capsy
     [
         (["--bundle=nowhere"], "gpu-bundle"),
         (["--only=nonsense"], "nonsense"),
-        (["--tune=optim.lr_factor=1,2"], "--tune"),
+        (["--tune=optim.lr_factor=1,2"], "--tune is of one sweep"),
+        (["--sweep=table3@smoke:2:optim.lr_fact=1,2"], "optim.lr_fact"),
+        (["--sweep=table3@smoke:2:"], "takes SWEEP@SCALE:SEEDS"),
+        (["--sweep=table3@smoke"], "takes SWEEP@SCALE:SEEDS"),
     ],
 )
 def test_what_the_caller_has_to_mend_is_said_before_anything_starts(machine, capsys, arguments, wanted):

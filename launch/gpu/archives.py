@@ -11,10 +11,12 @@ import re
 import tarfile
 from collections.abc import Iterator
 
+from experiments import tuning
 from tx.errors import UserError
-from tx.files import read_bytes, write_atomically
+from tx.files import read_bytes, read_text, write_atomically
 
 PATTERN = "results-*.tar.gz"
+TUNINGS = "tuning-*@*.json"  # what sweeps' tuning.json say, beside the archives, as they change until the end
 FULL = 8 << 20  # bytes of an archive to which nothing is added any more
 AT_ONCE = 20  # results between looks at the size: about half a megabyte packed
 LARGEST = 16 << 20  # bytes of a result.json that is taken out of an archive
@@ -81,3 +83,19 @@ def _members(path: pathlib.Path) -> Iterator[tuple[str, str]]:
                 yield member.name, archive.extractfile(member).read().decode()
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
         raise UserError(f"{path} is no archive of results ({error}); fetch it again") from None
+
+
+def copy_tunings(runs: pathlib.Path, folder: pathlib.Path) -> None:
+    """Copies tuning.json of each sweep of a work folder beside the archives, where it is new."""
+    for path in runs.glob(f"*@*/{tuning.FILE}"):
+        copy = folder / f"tuning-{path.parent.name}.json"
+        if not copy.exists() or read_text(copy) != read_text(path):
+            write_atomically(copy, read_text(path))
+
+
+def put_tunings(folder: pathlib.Path, runs: pathlib.Path) -> None:
+    """Puts them into a work folder, where that has results of the sweep."""
+    for path in folder.glob(TUNINGS):
+        sweep = runs / path.stem.removeprefix("tuning-")
+        if sweep.is_dir():
+            write_atomically(sweep / tuning.FILE, read_text(path))

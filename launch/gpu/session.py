@@ -4,10 +4,12 @@
 
 First the training step of the paper's base and big is timed, and cuDNN's attention held against plain JAX's, which is
 a failure where it is not right for rows as training has them. Then the sweeps are run one after the other, each row's
-seeds stacked in one process, several processes on the card at once, the longest first. Rows that by the estimate do not
-fit into the time that is left are not started; what still runs when it is over is lost. The same command goes on with
-what is missing, there or, with the archives of the call before in gpu-results/, on another machine. `make gpu-bundle`
-makes what the machine lacks, `make gpu` runs this there, `make gpu-take` takes what came back; see launch/README.md.
+seeds stacked in one process, several processes on the card at once, the longest first. Of a sweep to be tuned,
+SWEEP@SCALE:SEEDS:FIELD=VALUES, these are the points of each row, and then the seeds of the one that it chose. Rows that
+by the estimate do not fit into the time that is left are not started; what still runs when it is over is lost. The same
+command goes on with what is missing, there or, with the archives of the call before in gpu-results/, on another
+machine. `make gpu-bundle` makes what the machine lacks, `make gpu` runs this there, `make gpu-take` takes what came
+back; see launch/README.md.
 
 Exit status: 0, whether or not the time sufficed; 1 where something failed; 2 for what the caller has to mend.
 """
@@ -23,21 +25,26 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from experiments import tuning
 from experiments.bench.harness.contestant import PLATFORMS
 from launch import plan
 from launch.gpu import archives, mps
 from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
 from launch.plan import PlannedRun, selection
+from launch.tuning import Tuning
 from tx import cli
 from tx.errors import UserError, one_line_errors
 
 SWEEPS = (
     "table3@multi30k:5",
+    "table3@multi30k:5:optim.lr_factor=0.7,1.0,1.4,2.0,2.8",
     "table3@tatoeba:3",
     *(f"{name}@multi30k:3" for name in ("add_norm", "positions", "similarity", "heads", "depth", "architecture")),
 )
+_FORM = "SWEEP@SCALE:SEEDS[:FIELD=VALUES]"
 BUNDLE = pathlib.Path("gpu-bundle")
 JOBS = 8  # a row starts and compiles for longer than it trains, so that fewer would leave the card idle
 MARGIN = 30.0  # seconds at the end, for processes to end and the last results to be packed
@@ -57,6 +64,36 @@ Command = Callable[[list[str]], list[str]]
 def python(arguments: list[str]) -> list[str]:
     """Returns the command line of `python -m`."""
     return [sys.executable, "-m", *arguments]
+
+
+class Wanted(NamedTuple):
+    """Sweep that is wanted: SWEEP@SCALE, its seeds, and FIELD=VALUES where each row is to be tuned; "" where not."""
+
+    sweep: str
+    seeds: int
+    tune: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Wanted":
+        """Reads SWEEP@SCALE:SEEDS[:FIELD=VALUES]."""
+        sweep, _, rest = text.partition(":")
+        seeds, colon, tune = rest.partition(":")
+        if not (sweep and seeds.isdigit() and bool(colon) == bool(tune)):
+            raise argparse.ArgumentTypeError(f"takes {_FORM}, e.g. {SWEEPS[0]}; got {text!r}")
+        return cls(sweep, int(seeds), tune)
+
+    def __str__(self):
+        return f"{self.sweep}, {self.tune}" if self.tune else self.sweep
+
+    @property
+    def arguments(self) -> list[str]:
+        """Those of launch.local."""
+        return [self.sweep, f"--seeds={self.seeds}", *([f"--tune={self.tune}"] if self.tune else [])]
+
+    @property
+    def stacked(self) -> int:
+        """How many runs of a row train side by side: its seeds, or the points of its grid if these are more."""
+        return max(self.seeds, self.tune.count(",") + 1)
 
 
 class Session:
@@ -91,6 +128,7 @@ class Session:
         """Packs what is done."""
         if done := self._packer.pack():
             self.diary.write(f"{len(done)} more packed, up to {done[-1]}")
+        archives.copy_tunings(self.runs, self.args.out)
 
     def module(self, arguments: list[str], deadline: float) -> None:
         """Runs a Python module, at the latest until the deadline, packing what is done meanwhile."""
@@ -123,64 +161,87 @@ class Session:
             self.module(["experiments.bench", command, *fixed, *rest], until)
             self.diary.write(f"{name}: {'done' if (args.out / name).exists() else 'not done'}")
 
-    def sweep(self, sweep: str, seeds: int) -> None:
+    def sweep(self, wanted: Wanted) -> None:
         """Runs the rows of a sweep that fit, again and again until none is left that does."""
-        runs = planned(sweep, seeds, self.runs, self.rest)
+        runs = self._planned(wanted)
         for run in runs:
             if run.state.name == "stale":  # of other code or another recipe, which would be in the way
                 self.diary.write(f"{run.label} is left out: {run.state.reason}")
                 shutil.rmtree(run.folder.path)
         began, tried, before = time.monotonic(), set(), _done(runs)
         while self.left() > 0:
-            rows = self._missing(planned(sweep, seeds, self.runs, self.rest))
+            rows = self._missing(wanted, self._planned(wanted))
             if not (chosen := self.card.choose({row: rows[row] for row in rows if row not in tried}, self.left())):
                 break
             tried.update(chosen)
             estimate = self.card.seconds(rows[row] for row in chosen)
-            self.diary.write(f"{sweep}: {', '.join(chosen)}: about {estimate:.0f} s, {self.left():.0f} s are left")
-            self.module(self._launch(sweep, seeds, chosen), self.deadline)
-        self._log_sweep(sweep, runs, before, time.monotonic() - began)
+            self.diary.write(f"{wanted}: {', '.join(chosen)}: about {estimate:.0f} s, {self.left():.0f} s are left")
+            self.module(self._launch(wanted, chosen), self.deadline)
+        self._log_sweep(wanted, before, time.monotonic() - began)
 
-    def _launch(self, sweep, seeds, rows):
+    def _planned(self, wanted):
+        return planned(wanted, self.runs, self.rest)
+
+    def _launch(self, wanted, rows):
         # One process a row: what is lost at the end is then a row, and no row waits for all that share its program.
         return [
-            *("launch.local", sweep, f"--workdir={self.runs}", f"--seeds={seeds}", f"--only={','.join(rows)}"),
+            *("launch.local", *wanted.arguments, f"--workdir={self.runs}", f"--only={','.join(rows)}"),
             # A rehearsal compiles alone on the card, and these rows need a fraction of its memory.
-            *(f"--jobs={self.args.jobs}", "--no_rehearsal", *_without_only(self.rest), f"--stack={seeds}"),
+            *(f"--jobs={self.args.jobs}", "--no_rehearsal", *_without_only(self.rest), f"--stack={wanted.stacked}"),
         ]
 
-    def _log_sweep(self, sweep, runs, before, seconds):
+    def _log_sweep(self, wanted, before, seconds):
+        runs = self._planned(wanted)
         now = _done(runs)
         for run in runs:
             if run.folder.error.exists():
                 error = run.folder.read("error")
                 self.diary.write(f"{run.label} failed: {error['error']}", error.get("traceback", ""))
-        new = sum(self._estimates(run for run in runs if run.label in now - before).values())
+        new = sum(map(_seconds, _programs(wanted, runs, now - before).values()))
         made = f", {new:.1f} s of training as predicted, made in {seconds:.0f} s" if new else ""
-        missing = ", ".join(self._missing(runs)) or "none"
-        self.diary.write(f"{sweep}: {len(now)} of {len(runs)} runs are done{made}; rows not done: {missing}")
+        missing = ", ".join(self._missing(wanted, runs)) or "none"
+        self.diary.write(f"{wanted}: {len(now)} of {len(runs)} runs are done{made}; rows not done: {missing}")
 
-    def _missing(self, runs):
-        """Returns {variant: `training_seconds` of its runs that are not done}."""
-        return self._estimates(run for run in runs if not run.folder.result.exists())
-
-    def _estimates(self, runs):
-        rows = {}
-        for run in runs:
-            variant = run.folder.path.parent.relative_to(self.runs / run.sweep).as_posix()
-            rows.setdefault(variant, []).append(run)
-        trained = {variant: [run.config for run in row if not run.trained_in] for variant, row in rows.items()}
-        return {variant: training_seconds(configs) if configs else 0.0 for variant, configs in trained.items()}
+    def _missing(self, wanted, runs):
+        """Returns {row, as --only takes it: seconds, as `Card` takes them} of the runs that are not done."""
+        labels, rows = {run.label for run in runs} - _done(runs), {}
+        for (row, _), configs in _programs(wanted, runs, labels).items():
+            # A further program of a row starts when the one before has ended; `Card` counts one start a row.
+            start = self.args.overhead / self.args.slowdown if row in rows else 0.0
+            rows[row] = rows.get(row, 0.0) + start + _seconds(configs)
+        return rows
 
 
-def planned(sweep: str, seeds: int, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
-    """Returns the runs of a sweep, with their states as they are now; UserError as `launch.plan.make`."""
+def planned(wanted: Wanted, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
+    """Returns the runs of a sweep, with their states as they are now; UserError as `launch.plan.make`.
+
+    Of a row whose grid is not done runs stand for the fresh seeds of what it will choose, in no folder.
+    """
     parser = cli.Parser(allow_abbrev=False)
     selection.add_arguments(parser)
-    args, _ = parser.parse_known_args([sweep, f"--workdir={workdir}", f"--seeds={seeds}", *rest])
-    if args.tune:
-        raise UserError("--tune cannot be estimated beforehand; tune with launch.local, or --set what was found")
-    return plan.make(args)
+    args, _ = parser.parse_known_args([*wanted.arguments, f"--workdir={workdir}", *rest])
+    if not args.tune:
+        return plan.make(args)
+    if not wanted.tune:
+        raise UserError(f"--tune is of one sweep: --sweep={_FORM}")
+    tuned = Tuning(args)
+    return [*tuned.grid(), *tuned.preview()]
+
+
+def _programs(wanted, runs, labels):
+    """Returns {(row as --only takes it, whether of its grid): configurations that train side by side}, of some runs."""
+    found = {}
+    for run in runs:
+        if run.label in labels:
+            name = run.registered if wanted.tune else run.name
+            row = name.partition("/")[2].rpartition("@")[0]
+            configs = found.setdefault((row, run.seed == tuning.SEED and bool(wanted.tune)), [])
+            configs += [] if run.trained_in else [run.config]
+    return found
+
+
+def _seconds(configs):
+    return training_seconds(configs) if configs else 0.0
 
 
 def _done(runs):
@@ -196,15 +257,8 @@ def _without_only(rest):
 def _prepare(sweeps, workdir, rest):
     from launch import preparation  # what it needs is slow to import
 
-    for sweep, seeds in sweeps:
-        preparation.prepare(planned(sweep, seeds, workdir, rest))
-
-
-def _sweep(text: str) -> tuple[str, int]:
-    sweep, _, seeds = text.rpartition(":")
-    if not sweep or not seeds.isdigit():
-        raise argparse.ArgumentTypeError(f"takes SWEEP@SCALE:SEEDS, e.g. {SWEEPS[0]}; got {text!r}")
-    return sweep, int(seeds)
+    for wanted in sweeps:
+        preparation.prepare(planned(wanted, workdir, rest))
 
 
 def _parser():
@@ -216,7 +270,7 @@ def _parser():
     )
     add = parser.add_argument
     add("--minutes", type=float, default=9, help="of all, start to end (default: %(default)s)")
-    add("--sweep", type=_sweep, action="append", metavar="SWEEP@SCALE:SEEDS", help=f"default: {' '.join(SWEEPS)}")
+    add("--sweep", type=Wanted.parse, action="append", metavar=_FORM, help=f"default: {' '.join(SWEEPS)}")
     add("--out", type=cli.path, default="gpu-out", help="where archives and log go (default: %(default)s)")
     add("--bundle", type=cli.path, default=BUNDLE, help="what gpu-bundle made (default: %(default)s)")
     add("--earlier", type=cli.path, default="gpu-results", help="archives of earlier calls (default: %(default)s)")
@@ -237,14 +291,14 @@ def _parser():
 def main(argv: Sequence[str] | None = None, *, command: Command = python, prepare: Callable = _prepare) -> int:
     """Runs everything; returns the exit status. The keywords take the place of the real things in tests."""
     args, rest = _parser().parse_known_args(argv)
-    sweeps = args.sweep or [_sweep(text) for text in SWEEPS]
+    sweeps = args.sweep or list(map(Wanted.parse, SWEEPS))
     if not (args.bundle / "text").is_dir():
         raise UserError(f"{args.bundle} holds no text; run `make gpu-bundle` first, and bring that folder here")
     os.environ["TX_DATA_DIR"] = str((args.bundle / "text").resolve())
     os.environ["TX_CACHE_DIR"] = str(args.work.resolve() / "cache")
     os.environ["JAX_PLATFORMS"] = PLATFORMS[args.platform]  # no GPU is an error, and not a day on a CPU
-    for sweep, seeds in sweeps:
-        planned(sweep, seeds, args.work.resolve() / "runs", rest)  # what is wrong with a name is said at once
+    for wanted in sweeps:
+        planned(wanted, args.work.resolve() / "runs", rest)  # what is wrong with a name is said at once
     session = Session(args, rest, command)
     # Text becomes tokens while the first benchmark compiles; the launcher makes what is not ready when it starts.
     preparing = multiprocessing.get_context("spawn").Process(
@@ -256,8 +310,8 @@ def main(argv: Sequence[str] | None = None, *, command: Command = python, prepar
         mps.side_by_side(args.work.resolve() / "mps") if args.platform == "gpu" else contextlib.nullcontext() as shared
     ):
         session.diary.write(f"processes {'share the card by MPS' if shared else 'take turns on the device'}")
-        for sweep, seeds in sweeps:
-            session.sweep(sweep, seeds)
+        for wanted in sweeps:
+            session.sweep(wanted)
     session.pack()
     session.diary.write(f"the end; {max(0.0, session.left()):.0f} s were left")
     return 1 if session.failed else 0

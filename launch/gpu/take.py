@@ -3,7 +3,8 @@
     python -m launch.gpu.take FOLDER [--into=experiments/results] [--other_code]
 
 FOLDER holds the archives. A result is put in its place if it is whole, means today what its name says, and was made by
-code that computes what this does. Exit status: 0; 1 where a result was not taken.
+code that computes what this does; beside the results goes what rows were tuned by. Exit status: 0; 1 where a result was
+not taken.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import pathlib
 import sys
 import tempfile
 
-from experiments import registry
+from experiments import registry, tuning
 from experiments.report import reading
 from experiments.report.results import Row, SeedRun
 from launch.gpu import archives
@@ -52,6 +53,7 @@ def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tu
     with tempfile.TemporaryDirectory() as temporary:
         unpacked = pathlib.Path(temporary)
         archives.unpack(folder, unpacked)
+        archives.put_tunings(folder, unpacked)
         for found in reading.read([unpacked]):
             for row, run in ((one, run) for one in found.all_rows for run in one.runs):
                 there = RunDir(into / run.path.relative_to(unpacked))
@@ -61,6 +63,9 @@ def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tu
                     there.path.mkdir(parents=True, exist_ok=True)
                     write_atomically(there.result, _with_code(run.result).to_json())
                     new += 1
+            if found.tunings:
+                tuned = [(asked, found.losses(asked)) for asked in found.tunings]
+                tuning.record(into / found.name, tuned)
     return new, refused
 
 
