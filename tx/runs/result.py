@@ -110,7 +110,7 @@ class Dev(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timing(Record):
-    """Seconds of training, of translating and scoring, and of both.
+    """Seconds of training, of translating and scoring, and of both, while the process was not stopped.
 
     Attributes:
       target_tokens_per_s: trained on, over all of the training.
