@@ -13,6 +13,7 @@ from experiments import registry
 from experiments.registry import PaperRow, Sweep, Variant
 from experiments.scales import SCALES, Scale, parse_scale
 from tx.errors import UserError
+from tx.model import flops
 
 # Table 3 as printed: name, changed values, PPL, BLEU, parameters in millions.
 PRINTED = """
@@ -300,3 +301,15 @@ def test_table2_translates_newstest2014_from_averaged_checkpoints():
     assert [variant.paper.bleu for variant in sweep.variants] == [38.1, 41.8]
     splits = registry.resolve(sweep, sweep.variants[1], scale).decode.splits
     assert splits == registry.get_config("table3/base@multi30k").decode.splits  # the scale's own test sentences
+
+
+def test_the_published_model_of_multi30k_is_theirs():
+    """2.6 million parameters, and a rate of 0.005 at the end of 2,000 of 8,000 updates (Wu et al. 2021)."""
+    config = registry.get_config("regularised/published@multi30k")
+    fields = tx.config.fields(config)
+    width, warmup = fields["model.d_model"], fields["optim.warmup_steps"]
+    assert (warmup, fields["train.steps"], fields["data.batch_rows"] * fields["data.row_length"]) == (2000, 8000, 4096)
+    assert fields["optim.lr_factor"] * (width * warmup) ** -0.5 == pytest.approx(0.005, rel=1e-3)
+    assert [fields[f"model.{size}"] for size in ("d_ff", "num_layers", "num_heads", "dropout")] == [256, 4, 4, 0.3]
+    assert fields["model.num_heads"] * fields["model.d_k"] == fields["model.num_heads"] * fields["model.d_v"] == width
+    assert flops.parameter_count(config.model) == pytest.approx(2.6e6, rel=0.01)
