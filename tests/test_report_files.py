@@ -239,8 +239,9 @@ def test_the_picture_of_a_sweep_is_told_from_a_stale_one(tmp_path):
     assert not list((tmp_path / "other").rglob("*.svg"))
 
 
-def test_this_projects_picture_is_fresh():
-    folder = pathlib.Path(__file__).parent.parent / "experiments" / "results" / "table3@smoke"
+@pytest.mark.parametrize("name", ["table3@multi30k", "table3@smoke"])
+def test_this_projects_picture_is_fresh(name):
+    folder = pathlib.Path(__file__).parent.parent / "experiments" / "results" / name
     (found,) = reading.read([folder])
     assert agreement_figure.digest(found) in (folder / "agreement.svg").read_text()
 
