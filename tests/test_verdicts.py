@@ -63,8 +63,9 @@ def test_another_hand_made_folder(tmp_path):
     alone = fill(tmp_path / "alone", rows | {"gelu": around(1.1)[:1], "swiglu": around(0.5)[:1], "none": []})
     assert words(alone)["gelu", "relu"] == ("contradicted", "")  # by the spread of the seeds of others
     assert words(alone)["swiglu", "relu"] == ("supported", "")
-    near = fill(tmp_path / "near", rows | {"gelu": around(1.001)[:1]})
+    near = fill(tmp_path / "near", rows | {"gelu": around(1.001)[:1], "swiglu": around(0.9999)[:1]})
     assert words(near)["gelu", "relu"] == ("undecided", "one seed: gelu")  # which equals nothing by itself
+    assert words(near)["swiglu", "relu"] == ("undecided", "")  # tested, and inside the noise
     assert words(alone)["none", "relu"] == ("undecided", "no result: none")
     noisy = fill(tmp_path / "noisy", {"relu": around(1.0, 0.1), "swiglu": around(0.9, 0.1)})
     (one,) = [one for one in verdicts.judge(noisy) if one.claim.row == "swiglu"]

@@ -98,7 +98,7 @@ def _judge(claim, rows, family, unfinished) -> Verdict:
     stands = _word(claim, interval, equivalence)
     if unfinished & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
         return Verdict(claim, UNDECIDED, UNFINISHED, stands, interval, equivalence, None, used)
-    if stands == UNDECIDED and claim.margin and equivalence is None:
+    if stands == UNDECIDED and claim.sign == 0 and equivalence is None:  # only that they differ could be seen
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 2), stands, interval, used=used)
     needed = _seeds(claim, interval, family) if stands == UNDECIDED else None
     return Verdict(claim, stands, "", stands, interval, equivalence, needed, used)
