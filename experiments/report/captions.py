@@ -116,7 +116,7 @@ def _longer_notes(found):
         if steps := row.variant.diff.get("train.steps"):
             ran = _range((r.train.steps for r in row.results), ",") if row.results else "not run"
             paper = ", as in the paper" if row.variant.paper else ""
-            yield f"{row.variant.name}: trained {steps / usual:g} times as long as the others{paper} (steps: {ran})."
+            yield f"{row.variant.name}: trained {steps / usual:.2g} times as long as the others{paper} (steps: {ran})."
 
 
 _SCORED = {"best": "the checkpoint of the lowest dev loss", "last": "the last checkpoint"}
