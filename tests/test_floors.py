@@ -40,7 +40,7 @@ FLOORS = {
         ["slurm", "ray"],
         ["slurm_worker", "ray_pool"],
         ["ray_hosts"],
-        ["gpu.archives gpu.budget gpu.mps gpu.timed", "local verify"],
+        ["gpu.archives gpu.budget gpu.mps gpu.timed gpu.wanted", "local verify"],
         ["preparation"],
         ["worker"],
         ["status", "tuning"],

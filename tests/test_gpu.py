@@ -15,7 +15,7 @@ import pytest
 from experiments import points, registry, tuning
 from experiments.report import reading
 from launch import grouping
-from launch.gpu import archives, bundle, mps, session, take, timed
+from launch.gpu import archives, bundle, mps, session, take, timed, wanted
 from launch.gpu.budget import Card, training_seconds
 from tx.data import text_files
 from tx.errors import UserError
@@ -221,7 +221,7 @@ def test_a_row_is_a_process_and_further_arguments_are_passed_on(machine):
 
 def test_a_launch_has_a_process_for_each_row_and_starts_the_longest_first(tmp_path):
     # Rows of group D share base's program, and would else be one process.
-    groups = grouping.groups(session.planned(session.Wanted("table3@multi30k", 3), tmp_path, []), most=3)
+    groups = grouping.groups(wanted.planned(wanted.Wanted("table3@multi30k", 3), tmp_path, []), most=3)
     assert len(groups) == 20
     assert groups[0][0].name == "table3/big@multi30k"
     for group in groups:
@@ -269,7 +269,7 @@ def test_rows_are_tuned_and_what_they_chose_comes_back(machine, capsys):
 
 
 def test_a_row_that_is_tuned_takes_its_grid_and_then_its_seeds(machine):
-    runs = session.planned(session.Wanted.parse(TUNED), machine.work, ["--only=base"])
+    runs = wanted.planned(wanted.Wanted.parse(TUNED), machine.work, ["--only=base"])
     seconds = training_seconds([runs[0].config] * len(RATES)) + training_seconds([runs[0].config] * SEEDS)
     # It starts twice, 1 s each, and trains at a pace at which both stages take 8 s: 10 s in all, of 11.25.
     pace = [f"--slowdown={8 / seconds}", "--overhead=1", "--bench_seconds=0"]
@@ -277,7 +277,7 @@ def test_a_row_that_is_tuned_takes_its_grid_and_then_its_seeds(machine):
     made = session.Session(
         session._parser().parse_known_args([*options, *pace, "--minutes=0.25"])[0], ["--only=base"], lambda _: []
     )
-    estimate = made.card.seconds(made._missing(session.Wanted.parse(TUNED), runs).values())
+    estimate = made.card.seconds(made._missing(wanted.Wanted.parse(TUNED), runs).values())
     assert estimate == pytest.approx(10)
 
 
@@ -315,7 +315,7 @@ def test_what_other_code_made_is_made_anew(machine, capsys):
 def test_the_longest_row_that_fits_comes_first_and_what_does_not_fit_waits_until_it_does(machine):
     for seed in range(1, SEEDS + 1):
         put(machine.folder / "results", "big", seed)
-    runs = session.planned(session.Wanted("table3@smoke", SEEDS), machine.work, ["--only=big"])
+    runs = wanted.planned(wanted.Wanted("table3@smoke", SEEDS), machine.work, ["--only=big"])
     # 45 s until the end: big would take 35.5, base and A/h=1 more than is left then, C/N=2 less. The fake takes none.
     pace = 35.5 / training_seconds([run.config for run in runs])
     machine("--only=big", "--jobs=1", f"--slowdown={pace}", "--bench_seconds=0", minutes=1)
@@ -489,6 +489,18 @@ def test_what_cannot_be_read_is_not_overwritten_and_one_that_diverged_is_not_tak
         (refused,) = back(tmp_path)[1]
         assert f"{there.parent}: result.json is damaged (no result of this version: format is 2" in refused
     assert there.read_text() == before
+
+
+def test_of_a_sweep_whose_results_are_all_refused_nothing_is_put(tmp_path):
+    put(tmp_path / "runs", "base", 1, numerics="0" * 12)
+    asked = tuning.Asked("base", {}, {"optim.lr_factor": list(RATES)}, (2, 3))
+    (tmp_path / "out").mkdir()
+    tuning.record(tmp_path / "runs" / "table3@smoke", [(asked, dict.fromkeys(asked.points))])
+    archives.copy_tunings(tmp_path / "runs", tmp_path / "out")
+    new, (refused,) = back(tmp_path)
+    assert new == 0
+    assert "other code made it" in refused
+    assert not (tmp_path / "into").exists()
 
 
 def test_a_folder_without_archives_is_an_error(tmp_path):

@@ -29,8 +29,10 @@ def training_seconds(configs: Sequence[ConfigDict]) -> float:
     """Returns the seconds that training takes where it has an H100 to itself, each kernel at the limit of the hardware.
 
     Args:
-      configs: of one program, trained side by side.
+      configs: of one program, trained side by side; none take no time.
     """
+    if not configs:
+        return 0.0
     train, layers = configs[0].train, sum(flops.stack_depths(configs[0].model).values()) / 2 + 1
     step = LAYER * layers + BYTE * sum(map(flops.step_bytes, configs))
     return train.steps * train.micro_batches * step * (REMAT if train.remat else 1)

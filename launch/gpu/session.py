@@ -25,16 +25,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from experiments import tuning
 from experiments.bench.harness.contestant import PLATFORMS
-from launch import plan
 from launch.gpu import archives, mps
 from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
-from launch.plan import PlannedRun, selection
-from launch.tuning import Tuning
+from launch.gpu.wanted import FORM, Wanted, planned, programs
 from tx import cli
 from tx.errors import UserError, one_line_errors
 
@@ -44,7 +40,6 @@ SWEEPS = (
     "table3@tatoeba:3",
     *(f"{name}@multi30k:3" for name in ("add_norm", "positions", "similarity", "heads", "depth", "architecture")),
 )
-_FORM = "SWEEP@SCALE:SEEDS[:FIELD=VALUES]"
 BUNDLE = pathlib.Path("gpu-bundle")
 JOBS = 8  # a row starts and compiles for longer than it trains, so that fewer would leave the card idle
 MARGIN = 30.0  # seconds at the end, for processes to end and the last results to be packed
@@ -64,36 +59,6 @@ Command = Callable[[list[str]], list[str]]
 def python(arguments: list[str]) -> list[str]:
     """Returns the command line of `python -m`."""
     return [sys.executable, "-m", *arguments]
-
-
-class Wanted(NamedTuple):
-    """Sweep that is wanted: SWEEP@SCALE, its seeds, and FIELD=VALUES where each row is to be tuned; "" where not."""
-
-    sweep: str
-    seeds: int
-    tune: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "Wanted":
-        """Reads SWEEP@SCALE:SEEDS[:FIELD=VALUES]."""
-        sweep, _, rest = text.partition(":")
-        seeds, colon, tune = rest.partition(":")
-        if not (sweep and seeds.isdigit() and bool(colon) == bool(tune)):
-            raise argparse.ArgumentTypeError(f"takes {_FORM}, e.g. {SWEEPS[0]}; got {text!r}")
-        return cls(sweep, int(seeds), tune)
-
-    def __str__(self):
-        return f"{self.sweep}, {self.tune}" if self.tune else self.sweep
-
-    @property
-    def arguments(self) -> list[str]:
-        """Those of launch.local."""
-        return [self.sweep, f"--seeds={self.seeds}", *([f"--tune={self.tune}"] if self.tune else [])]
-
-    @property
-    def stacked(self) -> int:
-        """How many runs of a row train side by side: its seeds, or the points of its grid if these are more."""
-        return max(self.seeds, self.tune.count(",") + 1)
 
 
 class Session:
@@ -197,7 +162,7 @@ class Session:
             if run.folder.error.exists():
                 error = run.folder.read("error")
                 self.diary.write(f"{run.label} failed: {error['error']}", error.get("traceback", ""))
-        new = sum(map(_seconds, _programs(wanted, runs, now - before).values()))
+        new = sum(map(training_seconds, programs(wanted, runs, now - before).values()))
         made = f", {new:.1f} s of training as predicted, made in {seconds:.0f} s" if new else ""
         missing = ", ".join(self._missing(wanted, runs)) or "none"
         self.diary.write(f"{wanted}: {len(now)} of {len(runs)} runs are done{made}; rows not done: {missing}")
@@ -205,43 +170,11 @@ class Session:
     def _missing(self, wanted, runs):
         """Returns {row, as --only takes it: seconds, as `Card` takes them} of the runs that are not done."""
         labels, rows = {run.label for run in runs} - _done(runs), {}
-        for (row, _), configs in _programs(wanted, runs, labels).items():
+        for (row, _), configs in programs(wanted, runs, labels).items():
             # A further program of a row starts when the one before has ended; `Card` counts one start a row.
             start = self.args.overhead / self.args.slowdown if row in rows else 0.0
-            rows[row] = rows.get(row, 0.0) + start + _seconds(configs)
+            rows[row] = rows.get(row, 0.0) + start + training_seconds(configs)
         return rows
-
-
-def planned(wanted: Wanted, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
-    """Returns the runs of a sweep, with their states as they are now; UserError as `launch.plan.make`.
-
-    Of a row whose grid is not done runs stand for the fresh seeds of what it will choose, in no folder.
-    """
-    parser = cli.Parser(allow_abbrev=False)
-    selection.add_arguments(parser)
-    args, _ = parser.parse_known_args([*wanted.arguments, f"--workdir={workdir}", *rest])
-    if not args.tune:
-        return plan.make(args)
-    if not wanted.tune:
-        raise UserError(f"--tune is of one sweep: --sweep={_FORM}")
-    tuned = Tuning(args)
-    return [*tuned.grid(), *tuned.preview()]
-
-
-def _programs(wanted, runs, labels):
-    """Returns {(row as --only takes it, whether of its grid): configurations that train side by side}, of some runs."""
-    found = {}
-    for run in runs:
-        if run.label in labels:
-            name = run.registered if wanted.tune else run.name
-            row = name.partition("/")[2].rpartition("@")[0]
-            configs = found.setdefault((row, run.seed == tuning.SEED and bool(wanted.tune)), [])
-            configs += [] if run.trained_in else [run.config]
-    return found
-
-
-def _seconds(configs):
-    return training_seconds(configs) if configs else 0.0
 
 
 def _done(runs):
@@ -270,7 +203,7 @@ def _parser():
     )
     add = parser.add_argument
     add("--minutes", type=float, default=9, help="of all, start to end (default: %(default)s)")
-    add("--sweep", type=Wanted.parse, action="append", metavar=_FORM, help=f"default: {' '.join(SWEEPS)}")
+    add("--sweep", type=Wanted.parse, action="append", metavar=FORM, help=f"default: {' '.join(SWEEPS)}")
     add("--out", type=cli.path, default="gpu-out", help="where archives and log go (default: %(default)s)")
     add("--bundle", type=cli.path, default=BUNDLE, help="what gpu-bundle made (default: %(default)s)")
     add("--earlier", type=cli.path, default="gpu-results", help="archives of earlier calls (default: %(default)s)")

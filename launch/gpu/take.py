@@ -63,7 +63,7 @@ def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tu
                     there.path.mkdir(parents=True, exist_ok=True)
                     write_atomically(there.result, _with_code(run.result).to_json())
                     new += 1
-            if found.tunings:
+            if found.tunings and (into / found.name).is_dir():  # else every result of it was refused
                 tuned = [(asked, found.losses(asked)) for asked in found.tunings]
                 tuning.record(into / found.name, tuned)
     return new, refused

@@ -25,7 +25,6 @@ def running_time() -> float:
     with _lock:
         if not _watched:
             _watched = True
-            _look(first=True)  # nobody looked until now
             threading.Thread(target=_watch, name="clock", daemon=True).start()
         return _look()
 
@@ -37,12 +36,12 @@ def _watch():
             _look()
 
 
-def _look(first=False):
+def _look():
     """Notes a stop since the last look; returns the running time. Called with the lock held."""
     global _looked, _computed, _stopped
     now, computed = time.monotonic(), time.process_time()
     gap = now - _looked
-    if not first and gap > LONGEST and computed - _computed < IDLE * gap:
+    if gap > LONGEST and computed - _computed < IDLE * gap:
         _stopped += gap
     _looked, _computed = now, computed
     return now - _stopped

@@ -1,0 +1,80 @@
+"""Sweeps that a session on a borrowed GPU is to run: how they are written, and the runs that they are."""
+
+import argparse
+import pathlib
+from collections.abc import Container, Iterable, Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments import tuning
+from launch import plan
+from launch.plan import PlannedRun, selection
+from launch.tuning import Tuning
+from tx import cli
+from tx.errors import UserError
+
+FORM = "SWEEP@SCALE:SEEDS[:FIELD=VALUES]"
+
+
+class Wanted(NamedTuple):
+    """Sweep that is wanted: SWEEP@SCALE, its seeds, and FIELD=VALUES where each row is to be tuned; "" where not."""
+
+    sweep: str
+    seeds: int
+    tune: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Wanted":
+        """Reads SWEEP@SCALE:SEEDS[:FIELD=VALUES]."""
+        sweep, _, rest = text.partition(":")
+        seeds, colon, tune = rest.partition(":")
+        if not (sweep and seeds.isdigit() and bool(colon) == bool(tune)):
+            raise argparse.ArgumentTypeError(f"takes {FORM}, e.g. table3@multi30k:5; got {text!r}")
+        return cls(sweep, int(seeds), tune)
+
+    def __str__(self):
+        return f"{self.sweep}, {self.tune}" if self.tune else self.sweep
+
+    @property
+    def arguments(self) -> list[str]:
+        """Those of launch.local."""
+        return [self.sweep, f"--seeds={self.seeds}", *([f"--tune={self.tune}"] if self.tune else [])]
+
+    @property
+    def stacked(self) -> int:
+        """How many runs of a row train side by side: its seeds, or the points of its grid if these are more."""
+        return max(self.seeds, self.tune.count(",") + 1)
+
+
+def planned(wanted: Wanted, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
+    """Returns the runs of a sweep, with their states as they are now; UserError as `launch.plan.make`.
+
+    Of a row whose grid is not done runs stand for the fresh seeds of what it will choose, in no folder.
+    """
+    parser = cli.Parser(allow_abbrev=False)
+    selection.add_arguments(parser)
+    args, _ = parser.parse_known_args([*wanted.arguments, f"--workdir={workdir}", *rest])
+    if not args.tune:
+        return plan.make(args)
+    if not wanted.tune:
+        raise UserError(f"--tune is of one sweep: --sweep={FORM}")
+    tuned = Tuning(args)
+    return [*tuned.grid(), *tuned.preview()]
+
+
+def programs(wanted: Wanted, runs: Iterable[PlannedRun], labels: Container[str]) -> dict[tuple, list[ConfigDict]]:
+    """Returns {(row as --only takes it, whether of its grid): configurations that train side by side}.
+
+    Args:
+      runs: of the sweep.
+      labels: of those that count.
+    """
+    found = {}
+    for run in runs:
+        if run.label in labels:
+            name = run.registered if wanted.tune else run.name
+            row = name.partition("/")[2].rpartition("@")[0]
+            configs = found.setdefault((row, run.seed == tuning.SEED and bool(wanted.tune)), [])
+            configs += [] if run.trained_in else [run.config]
+    return found
