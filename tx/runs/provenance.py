@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from tx.runs import fingerprint
 from tx.runtime import determinism, environment
+from tx.runtime.processor import processor
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "sacrebleu")
 
@@ -35,7 +36,7 @@ def describe(config: ConfigDict | None = None) -> dict:
         | {library: importlib.metadata.version(library) for library in LIBRARIES},
         "device": {
             "platform": devices[0].platform,
-            "kind": _processor() if devices[0].platform == "cpu" else devices[0].device_kind,
+            "kind": processor() if devices[0].platform == "cpu" else devices[0].device_kind,
             "count": used or len(devices),
             "threads": determinism.threads(),
         },
@@ -79,11 +80,3 @@ def revision() -> str:
         return commit + ("+" if git("status", "--porcelain", "--", "tx", "experiments") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def _processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
