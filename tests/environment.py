@@ -4,11 +4,13 @@ import os
 import signal
 
 GIVEN = {"TX_DATA_DIR", "TX_TF_PYTHON", "TX_COMPILE_PYTHON"}  # what tests are told from outside
+TWO_DEVICES = "--xla_force_host_platform_device_count=2"
+PLAIN_CODE = "--xla_backend_optimization_level=0"  # compiled in less than half the time; tests compute little with it
 
 for name in [name for name in os.environ if name.startswith(("TX_", "JAX_", "XLA_")) and name not in GIVEN]:
     del os.environ[name]
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = f"{TWO_DEVICES} {PLAIN_CODE}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.pop("COLUMNS", None)  # tables are as wide as when piped, whatever terminal the tests are started from
 # Who starts the tests in the background has SIGINT ignored, which every process that they start would inherit.

@@ -15,6 +15,7 @@ import many_devices
 import numpy as np
 import pytest
 import tiny
+from environment import PLAIN_CODE
 from saved import arrays, restored
 
 from tx.errors import UserError
@@ -43,7 +44,7 @@ def started(module, *arguments, devices=1, within=(), **variables):
     inherited = {name: value for name, value in os.environ.items() if name not in distributed.VARIABLES}
     own = {
         "PYTHONPATH": path,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {PLAIN_CODE}",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
     }

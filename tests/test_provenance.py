@@ -9,6 +9,7 @@ import handful
 import jax
 import pytest
 import tiny
+from environment import PLAIN_CODE, TWO_DEVICES
 from fabricated import put, table_of
 
 from tx import decode, evaluate, train
@@ -21,7 +22,7 @@ from tx.runtime import determinism, environment
 from tx.training import experiment
 
 SETTINGS = {"model.vocab_size": handful.VOCAB_SIZE, "train.steps": 2, "model.num_layers": 1, "decode.beam": 1}
-SIMULATED = "--xla_force_host_platform_device_count=2"  # as tests have it
+SIMULATED = f"{TWO_DEVICES} {PLAIN_CODE}"  # as tests have it
 
 
 def git(folder, *arguments):
