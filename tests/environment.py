@@ -3,9 +3,9 @@
 import os
 import signal
 
+from xla_flags import PLAIN_CODE, TWO_DEVICES
+
 GIVEN = {"TX_DATA_DIR", "TX_TF_PYTHON", "TX_COMPILE_PYTHON"}  # what tests are told from outside
-TWO_DEVICES = "--xla_force_host_platform_device_count=2"
-PLAIN_CODE = "--xla_backend_optimization_level=0"  # compiled in less than half the time; tests compute little with it
 
 for name in [name for name in os.environ if name.startswith(("TX_", "JAX_", "XLA_")) and name not in GIVEN]:
     del os.environ[name]

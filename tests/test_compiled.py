@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import tiny
-from environment import TWO_DEVICES
+from xla_flags import TWO_DEVICES
 
 from experiments import registry
 from experiments.bench import __main__ as command

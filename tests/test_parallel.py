@@ -15,8 +15,8 @@ import many_devices
 import numpy as np
 import pytest
 import tiny
-from environment import PLAIN_CODE
 from saved import arrays, restored
+from xla_flags import PLAIN_CODE
 
 from tx.errors import UserError
 from tx.model.loss import cross_entropy

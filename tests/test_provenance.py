@@ -9,8 +9,8 @@ import handful
 import jax
 import pytest
 import tiny
-from environment import PLAIN_CODE, TWO_DEVICES
 from fabricated import put, table_of
+from xla_flags import PLAIN_CODE, TWO_DEVICES
 
 from tx import decode, evaluate, train
 from tx.data import tokenized

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+from xla_flags import PLAIN_CODE
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROWS = ("base", "A/h=1", "A/h=4", "C/N=2")  # coincide at these sizes, or not: what counts is who makes them
 SETTINGS = {
@@ -55,8 +57,7 @@ def arguments(workdir, rows=ROWS, seeds=1, **settings) -> list[str]:
 def environment(**variables) -> dict[str, str]:
     """The environment of a process that uses this checkout."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    fast = "--xla_backend_optimization_level=0"  # of compiling
-    return os.environ | {"PYTHONPATH": path, "XLA_FLAGS": fast, "JAX_PLATFORMS": "cpu"} | variables
+    return os.environ | {"PYTHONPATH": path, "XLA_FLAGS": PLAIN_CODE, "JAX_PLATFORMS": "cpu"} | variables
 
 
 def launched(module: str, *argv: object, **variables: str) -> subprocess.Popen:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import handful
+from xla_flags import PLAIN_CODE
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 POISONED = "morning"
@@ -48,14 +49,11 @@ def started(function: str, *argv: object, **variables: str) -> subprocess.Popen:
     path = [TESTS.parent, TESTS, TESTS / "faults", os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", f"import sys, sweep; sweep.{function}(*sys.argv[1:])", *map(str, argv)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "XLA_FLAGS": FAST} | variables,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "XLA_FLAGS": PLAIN_CODE} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-FAST = "--xla_backend_optimization_level=0"  # of compiling
 
 
 def launch(*argv: str) -> None:
