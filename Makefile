@@ -17,6 +17,8 @@ INSTALL := -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 # Slow ones that are many and small, each for itself; of the others a file stays in one process.
 MANY := tests/test_catalogue.py
+# A slow test often waits for processes that it started: one worker more than cores, up to eight.
+SLOW_WORKERS = $(shell $(PYTHON) -c 'import os; print(min(8, 1 + os.cpu_count()))')
 
 .PHONY: smoke test test-slow test-engines wmt-venv compile-venv lint constraints gpu-bundle gpu gpu-take
 
@@ -29,9 +31,10 @@ smoke: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	PJRT_NPROC=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile $(PYTEST_ARGS)
 
-# What was not installed (make compile-venv) is skipped, with a reason.
+# What was not installed (make compile-venv) is skipped, with a reason. In the order of their names: the files with
+# the fewest and longest tests, faults, would come last otherwise, and one core wait for the other.
 test-slow: $(VENV)/.installed-test $(VENV)-wmt/.installed
-	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python TX_COMPILE_PYTHON=$(abspath $(wildcard $(VENV)-compile/bin/python)) PJRT_NPROC=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=8 --dist=loadfile --ignore=$(MANY) $(PYTEST_ARGS)
+	TX_TF_PYTHON=$(abspath $(VENV))-wmt/bin/python TX_COMPILE_PYTHON=$(abspath $(wildcard $(VENV)-compile/bin/python)) PJRT_NPROC=1 $(BIN)/python -m pytest -m slow -n $(SLOW_WORKERS) --dist=loadfile --no-loadscope-reorder --ignore=$(MANY) $(PYTEST_ARGS)
 	PJRT_NPROC=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=8 $(PYTEST_ARGS) $(MANY)
 
 # On Slurm (Debian's slurm-wlm and munge, as root) and Ray, which the tests start here; what is missing is skipped.
