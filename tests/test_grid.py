@@ -11,9 +11,10 @@ import pytest
 from fabricated import cells
 
 from experiments import __main__ as command
-from experiments.report import grid, grid_figure, grid_table, noise, reading, tables
+from experiments.report import grid, grid_figure, grid_table, main_table, noise, reading, tables
 from launch import plan, request
 from launch.plan import selection
+from tx import config as config_lib
 from tx.errors import UserError
 
 
@@ -213,3 +214,17 @@ def test_the_points_inside_the_noise_of_the_best_hold_the_best_as_often_as_is_sa
         sizes.append(len(close))
     assert missed / found <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / found)
     assert 1 < sum(sizes) / found < 5  # it leaves something out
+
+
+def test_a_table_tells_of_rows_and_points_what_their_runs_were(tmp_path):
+    """`big` trains longer than base, so that it is evaluated and saved less often: told where a grid asks for it."""
+    launched(tmp_path, "--only=big", ppl=lambda config, seed: 5.0)
+    found = launched(tmp_path, "--only=big", "--grid=train.eval_every=450,900", ppl=lambda config, seed: 5.0)
+    ran = [config_lib.fields(row.results[0].config) for row in found.shown]
+    records = main_table.build(found).records
+    told = [{field: value for field, value in record.items() if field in ran[0]} for record in records]
+    assert told == [{field: config[field] for field in told[0]} for config in ran]
+    assert {"train.eval_every", "train.steps"} < set(told[0])
+    assert "train.checkpoint_every" not in told[0]
+    points = {row.label: row.diff.get("train.eval_every") for row in found.shown if row.asked.point}
+    assert points == {f"{name}+eval_every={every}": every for name in ("base", "big") for every in (450, 900)}

@@ -9,7 +9,6 @@ import types
 import pytest
 from fabricated import put
 
-from experiments import claims
 from experiments.claims import Claim
 from experiments.report import claims_table, flags, reading, reproduction, tuned_table, verdicts
 from experiments.report.noise import Comparison, Interval
@@ -60,6 +59,7 @@ def test_another_hand_made_folder(tmp_path):
     }
     tally = claims_table.tally(verdicts.judge(found))
     assert tally == "3 claims: 2 contradicted, 1 equivalent."
+    assert claims_table.tally([]) == "0 claims."
     alone = fill(tmp_path / "alone", rows | {"gelu": around(1.1)[:1], "swiglu": around(0.5)[:1], "none": []})
     assert words(alone)["gelu", "relu"] == ("contradicted", "")  # by the spread of the seeds of others
     assert words(alone)["swiglu", "relu"] == ("supported", "")
@@ -138,10 +138,10 @@ def test_seeds_needed_to_decide():
 
 def test_the_page_has_the_claims_of_every_committed_sweep():
     page = (RESULTS / "README.md").read_text()
-    names = [folder.name for folder in RESULTS.iterdir() if "@" in folder.name]
-    assert len(names) > 10
-    for name in names:
-        assert (f"<!-- table: {name}/claims -->" in page) == bool(claims.of_sweep(*name.split("@")))
+    committed = reading.read([RESULTS])
+    assert len(committed) > 10
+    for found in committed:
+        assert (f"<!-- table: {found.name}/claims -->" in page) == bool(claims_table.judged(found)), found.name
 
 
 def test_no_committed_claim_is_decided_by_unfinished_rows():

@@ -76,7 +76,7 @@ def tally(verdicts: list[Verdict]) -> str:
     told = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
     late = sum(one.why == UNFINISHED for one in verdicts)
     more = f", {'all' if late == counts[UNDECIDED] else f'{late} of them'} for unfinished rows" if late else ""
-    return f"{len(verdicts)} claim{'' if len(verdicts) == 1 else 's'}: {told}{more}."
+    return f"{len(verdicts)} claim{'' if len(verdicts) == 1 else 's'}{': ' if told else ''}{told}{more}."
 
 
 def _cells(one: Verdict) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def build(found: Results) -> Table:
     shown, known = _shown(found), differences_table.intervals(found)
     cells, records = [], []
     for row in found.shown:
-        filled = base.now if row is base else {**base.now, **row.diff} if found.axes else row.diff
+        filled = base.now if row is base else {**base.now, **(row.now or row.diff)} if found.axes else row.diff
         settings = {field: filled.get(field) for field in changed}
         params = {result.params: f"{result.params / 1e6:.2f}" for result in row.results}
         state = state_of(row, found.seeds(row), notes, flags.of(row, found))
