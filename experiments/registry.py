@@ -221,13 +221,8 @@ def diff(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> 
     `base` has not, as it is of a component that `base` does not use, is compared with its default.
     """
     before = {name: field.default for name, field in components.known_fields().items()} | tx.config.fields(base)
-    apart = {"name", *implied(config.train.steps, base.train.steps)}
-    return {k: v for k, v in tx.config.fields(config).items() if k not in apart and v != before[k]}
-
-
-def implied(steps: int, base_steps: int) -> tuple[str, ...]:
-    """Returns the fields that are no difference of a row from its base as they follow from how long it trains."""
-    return EVERY if steps != base_steps else ()
+    implied = {"name", *(EVERY if config.train.steps != base.train.steps else ())}
+    return {k: v for k, v in tx.config.fields(config).items() if k not in implied and v != before[k]}
 
 
 def select(pattern: str) -> list[str]:

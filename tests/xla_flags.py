@@ -6,7 +6,7 @@ TWO_DEVICES = "--xla_force_host_platform_device_count=2"
 
 UNOPTIMIZED = "--xla_backend_optimization_level=0"
 
-# Compiled in a fifth of the time; tests compute little with it. A scatter becomes a loop.
+# Compiled in less than half the time of that; tests compute little with it. A scatter becomes a loop.
 PLAIN_CODE = f"{UNOPTIMIZED} --xla_cpu_parallel_codegen_split_count=1"
 if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12):  # which knows no such flag, and would stop
     PLAIN_CODE += " --xla_cpu_use_fusion_emitters=false"  # whose code for scatters takes longest

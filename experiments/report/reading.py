@@ -12,6 +12,7 @@ from experiments.points import short
 from experiments.registry import Variant
 from experiments.report import meaning, placement
 from experiments.report.results import NOT_COMPARED, Results, Row, SeedRun, changes, meant
+from experiments.scales import EVERY
 from experiments.tuning import Asked
 from tx import components
 from tx.errors import UserError
@@ -171,9 +172,8 @@ def _extra_row(sweep, scale, name, paths, before, asked, read_one, resolved):
     config = now if launched else next(filter(None, map(_configuration, runs)), before)
     changed = tx.config.differences(config, before, "absent")
     there = {field for field in changed if field in before or field.count(".") > 1}  # else it is a field no more
-    implied = registry.implied(changed["train.steps"][0], before["train.steps"]) if "train.steps" in changed else ()
-    apart = NOT_COMPARED.union(set(implied).difference(asked.point if asked else ()))
-    diff = {field: changed[field][0] for field in changed if field in there - apart}
+    implied = set(EVERY).difference(asked.point if asked else ()) if "train.steps" in changed else set()
+    diff = {field: changed[field][0] for field in changed if field in there - NOT_COMPARED - implied}
     return Row(Variant(name), diff, runs, now, free, asked, launched)
 
 
