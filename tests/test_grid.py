@@ -1,6 +1,7 @@
 """Grids of a launch, read as grids: axes, the best point and its rivals, table, picture."""
 
 import argparse
+import dataclasses
 import json
 import math
 import random
@@ -228,3 +229,11 @@ def test_a_table_tells_of_rows_and_points_what_their_runs_were(tmp_path):
     assert "train.checkpoint_every" not in told[0]
     points = {row.label: row.diff.get("train.eval_every") for row in found.shown if row.asked.point}
     assert points == {f"{name}+eval_every={every}": every for name in ("base", "big") for every in (450, 900)}
+
+
+def test_a_row_is_said_to_train_longer_where_others_are_shown(tmp_path):
+    both = launched(tmp_path, "--only=big", "--grid=decode.beam=1,2", ppl=lambda config, seed: 5.0, seeds=1)
+    alone = dataclasses.replace(both, only=("big*",))
+    assert len(alone.shown) == len(both.shown) // 2
+    notes = [[note for note in main_table.build(found).notes if "times as long" in note] for found in (alone, both)]
+    assert notes == [[], ["big: trained 3 times as long as the others, as in the paper (steps: 2,250)."]]

@@ -110,8 +110,11 @@ def _size_note(found):
 
 
 def _longer_notes(found):
-    """Yields notes on the rows that train longer than the others, and for how many steps each was run."""
+    """Yields notes on the rows that train longer than the others shown, and for how many steps each was run."""
     usual = {**PAPER, **found.sweep.base}["train.steps"]
+    longer = {variant.name for variant in found.sweep.variants if "train.steps" in variant.diff}
+    if longer.issuperset(row.asked.variant if row.asked else row.variant.name for row in found.shown):
+        return  # there are no others
     for row in found.shown:
         if steps := row.variant.diff.get("train.steps"):
             ran = _range((r.train.steps for r in row.results), ",") if row.results else "not run"
