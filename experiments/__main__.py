@@ -50,13 +50,15 @@ def _parser():
     one = commands.add_parser("table1", help="Table 1 measured: operations, chains, paths and time of each mixer")
     one.add_argument("--lengths", type=_numbers, metavar="N,N", help="of sentences (default: 16 to 2048, in minutes)")
     one.add_argument("--out", type=cli.path, default=".", help="folder for table1.* (default: this one)")
+    for one in commands.choices.values():
+        one.epilog = f"{plugins.OPTION} FILE: {plugins.HELP}"
     return parser
 
 
 def _add_report(parser):
     parser.add_argument("dirs", nargs="+", type=cli.path, metavar="DIR", help="a workdir or SWEEP@SCALE folder")
     parser.add_argument("--out", type=cli.path, help="write to OUT/SWEEP@SCALE (default: by the runs)")
-    _add_only(parser)
+    _add_only(parser, ". The report then goes to --out, or is printed alone")
     parser.add_argument("--show", choices=write.TABLES, default="table", help="which to print; all are written")
     parser.add_argument("--columns", metavar="N|GLOBS|all", help=_COLUMNS)
     parser.add_argument("--pivot", metavar="FIELD", help="of a grid: the field that stands in the columns of its table")
@@ -68,14 +70,14 @@ def _add_report(parser):
     parser.add_argument("--check", action="store_true", help="with --readme: only exit 1 if one is stale")
 
 
-def _add_only(parser):
+def _add_only(parser, more=""):
     parser.add_argument(
         "--only",
         action="extend",
         default=[],
         type=lambda globs: globs.split(","),  # no name of a variant has a comma; the points of a grid go by theirs
         metavar="GLOB[,GLOB]",
-        help="only these rows, e.g. 'A/*,big'; repeatable. A report then goes to --out, or is printed alone",
+        help=f"only these rows, e.g. 'A/*,big'; repeatable{more}",
     )
 
 

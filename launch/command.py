@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         return 0
     if name not in COMMANDS:
         raise unknown("no command", name, COMMANDS, "; tx --help lists them")
+    if name == "status" and {*rest} & {*_LISTING}:  # the parser of --status, which is quick, takes a folder alone
+        print(f"usage: tx status DIR [--import FILE]\n\n{COMMANDS[name].summary}")
+        return 0
     command = COMMANDS[name]
     streams.end_at_once()
     module = importlib.import_module(command.module)

@@ -14,7 +14,7 @@ STALLED = 30.0  # minutes
 
 def status_parser() -> argparse.ArgumentParser:
     """Returns the parser of --status alone, which needs nothing else."""
-    parser = cli.Parser(add_help=False)
+    parser = cli.Parser(prog="python -m launch.local", add_help=False)
     parser.add_argument(
         "--status",
         type=cli.path,

@@ -25,6 +25,7 @@ from experiments.bench.contestants.length_batches import LengthBatches
 from experiments.bench.harness import contestant, rounds, sentences
 from experiments.bench.harness.contestant import Contestant
 from tx import config as tx_config
+from tx import plugins
 from tx.errors import UserError
 from tx.runs.run_config import handed_over
 
@@ -627,11 +628,13 @@ def test_files_that_are_no_results(tmp_path, capsys):
         (["train", "--rounds=0"], "must be at least 1; got 0"),
         (["train", "--out=no/such/folder/a.json"], "--out: there is no folder no/such/folder"),
         (["memory", "--peer=jax"], "invalid choice"),
+        (["train", "--size=smoke", "--import=no/such.py"], "--import: no Python file "),
         (["decode", "no/such/run", "--peers=none"], "is no/such/run the folder of a run?"),
         (["decode", "no/such/run", "--peers=fairseq"], "no peer 'fairseq'; there are ctranslate2, "),
     ],
 )
-def test_arguments_that_are_wrong(capsys, arguments, message):
+def test_arguments_that_are_wrong(capsys, monkeypatch, arguments, message):
+    monkeypatch.setenv(plugins.VARIABLE, "")
     assert message in refused(capsys, *arguments)
 
 

@@ -86,6 +86,19 @@ def test_help(capsys, arguments):
     assert outcome(lambda: command.main(arguments), capsys) == (0, f"{command.usage()}\n", "")
 
 
+@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["runs", "--help"]])
+def test_help_on_the_state_of_runs(capsys, arguments):
+    status, said, error = outcome(lambda: command.main(["status", *arguments]), capsys)
+    assert (status, error) == (0, "")
+    assert said.startswith("usage: tx status DIR")
+
+
+def test_the_state_of_nothing(capsys):
+    status, _, error = outcome(lambda: command.main(["status"]), capsys)
+    assert (status, error.count("\n")) == (2, 1)
+    assert error.endswith("; python -m launch.local --help lists the arguments\n")
+
+
 def test_an_unknown_command(capsys):
     status, _, error = outcome(lambda: command.main(["lst"]), capsys)
     assert (status, error) == (2, "error: no command 'lst'; the nearest is 'list'; tx --help lists them\n")

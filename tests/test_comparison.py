@@ -1,5 +1,6 @@
 """Two sweeps side by side."""
 
+import json
 import math
 import statistics
 
@@ -156,6 +157,21 @@ def test_what_failed_in_b_alone_is_a_regression(tmp_path, capsys):
     fail(tmp_path / "b", "big", 1, "out of memory")
     assert run(tmp_path, "--fail-on=regression") == 1
     assert "Regression: table3@smoke: big: 1 of 1 failed or diverged" in capsys.readouterr().out
+
+
+def test_no_regression_is_told_between_texts(tmp_path, capsys):
+    sides(tmp_path, [5.0, 5.1, 5.2], [6.0, 6.1, 6.2])
+    for path in (tmp_path / "b").glob("**/result.json"):
+        told = json.loads(path.read_text())
+        told["data"]["fingerprint"] = "another"
+        path.write_text(json.dumps(told))
+    assert run(tmp_path) == 0
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, "--fail-on=regression")
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "Regression:" not in printed.out
+    assert printed.err == "error: table3@smoke: of different texts or vocabularies, so that no regression can be told\n"
 
 
 def test_a_guard_that_can_judge_nothing_is_an_error(tmp_path, capsys):

@@ -175,6 +175,10 @@ def test_what_a_report_writes_of_a_grid(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "table3@smoke: grid." in printed
     assert "P_drop" in printed
+    fabricated.put(tmp_path / "plain", "table3/base@smoke", 1)
+    with pytest.raises(SystemExit):
+        command.main(["report", str(tmp_path / "plain"), "--pivot=N"])
+    assert capsys.readouterr().err == "error: --pivot=N: there is no grid here\n"
     folder = tmp_path / "table3@smoke"
     assert (folder / "grid.png").read_bytes().startswith(b"\x89PNG")
     picture = (folder / "grid.svg").read_text()

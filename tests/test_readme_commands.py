@@ -1,5 +1,6 @@
 """Every command of the pages: run here, run by a test that is named, or with a reason why no test runs it."""
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -9,6 +10,7 @@ import pytest
 from experiments import __main__ as experiments_command
 from launch import local
 from launch.command import COMMANDS
+from tx import cli, plugins
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ("", "tx/", "experiments/", "experiments/results/", "experiments/bench/", "launch/")
@@ -72,7 +74,7 @@ ELSEWHERE = {  # by their beginning
     "python -m experiments.bench compile": "test_compiled.py::test_a_step_stays_within_its_bounds",
     "python -m launch.gpu --help": "test_gpu.py::test_everything_is_timed_trained_and_packed",
     "python -m launch.gpu.take": "test_gpu.py::test_a_result_is_put_in_its_place",
-    "python -m launch.plan table3@paper": "test_plan.py::test_hours_and_memory_are_what_was_measured",
+    "python -m launch.plan table3@paper --device=h100": "test_plan.py::test_hours_and_memory_are_what_was_measured",
     "python -m launch.plan table2@paper table2@paper.en-fr": "test_plan.py::test_table2_in_all",
     "python -m launch.verify DIR": "test_verify.py::test_what_is_damaged_is_named",
     "make gpu-bundle": "test_gpu.py::test_text_comes_out_of_the_bundle",
@@ -158,6 +160,34 @@ def test_a_command_of_a_page_is_tested(command, place, capsys):
             arguments.append("--out=written")
         assert experiments_command.main(arguments) == 0
     assert capsys.readouterr().out.strip()
+
+
+class Taken(BaseException):
+    """Raised in the place of what a command does with arguments that it has taken."""
+
+
+def parsed_by_module():
+    """The commands of the pages that one parser takes whole, as far as they are written out."""
+    ours = (one for one in commands() if re.match(r"python -m (tx|launch|experiments)\b", one))
+    rest = (one.partition(" ... ")[0] for one in ours if one not in NAMES_ALONE)
+    return [one for one in rest if "--status" not in one and "--help" not in one]
+
+
+@pytest.mark.parametrize("command", parsed_by_module())
+def test_the_arguments_of_a_command_of_a_page_are_taken(command, monkeypatch):
+    def parse(parser, argv=None, namespace=None):
+        taken(parser, argv, namespace)
+        raise Taken
+
+    taken = cli.Parser.parse_args
+    monkeypatch.setattr(cli.Parser, "parse_args", parse)
+    monkeypatch.setattr(plugins, "load", lambda: None)  # the files are the pages' examples
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    _, _, module, *arguments = shlex.split(re.sub(r"[][]", "", command))
+    package = importlib.util.find_spec(module).submodule_search_locations is not None
+    main = importlib.import_module(f"{module}.__main__" if package else module).main
+    with pytest.raises(Taken):
+        main(arguments)
 
 
 @pytest.mark.parametrize("table", [ELSEWHERE, UNTESTED], ids=["elsewhere", "untested"])

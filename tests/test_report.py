@@ -152,9 +152,9 @@ def test_every_state_is_named(tmp_path):
     assert states["base"] == "3 done"
     assert states["A/h=1"] == "1 of 3 done, 1 failed [1], 1 missing"
     assert states["A/h=4"] == "failed [1]"
-    assert states["A/h=16"] == "unfinished"
+    assert states["A/h=16"] == "begun"
     assert states["A/h=32"] == "missing"
-    assert states["B/d_k=16"] == "1 of 3 done, 1 unfinished, 1 missing"
+    assert states["B/d_k=16"] == "1 of 3 done, 1 begun, 1 missing"
     assert states["B/d_k=32"] == "0 of 3 done, 1 failed [2], 2 missing"
     assert "[1] OutOfMemory: no room" in table.notes
     assert "[2] ValueError: other lines" in table.notes

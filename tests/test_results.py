@@ -47,6 +47,15 @@ def test_no_row_is_on_the_plateau():
     assert [row.variant.name for row in found.rows if flags.on_plateau(row, found)] == []
 
 
+def test_nothing_is_committed_beside_results_that_is_made_of_them():
+    """Tables are generated into pages; what lies beside the runs says what they are, and no page links to a copy."""
+    records = {"result.json", "error.json", "metrics.jsonl", "launch.json", "tuning.json"}
+    pages = "".join(path.read_text() for path in (RESULTS.parent.parent / "README.md", *RESULTS.glob("*.md")))
+    for path in RESULTS.glob("*@*/**/*"):
+        if path.is_file() and path.name not in records:
+            assert f"{path.parent.name}/{path.name}" in pages, path
+
+
 def test_committed_scores_follow_from_their_statistics():
     paths = list(RESULTS.glob("**/result.json"))
     assert paths

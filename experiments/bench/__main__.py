@@ -1,5 +1,6 @@
-"""`python -m experiments.bench train|decode|memory|seeds|guards|packing|table`: speed, memory, beside other programs.
+"""`python -m experiments.bench train|decode|memory|seeds|guards|packing|attention|table`: speed and memory.
 
+Where there are other programs for the same, they stand beside ours.
 `compile` says what a compiler makes of a step for an accelerator that is not there.
 """
 
@@ -14,7 +15,7 @@ from experiments.bench.harness import machine
 from experiments.bench.harness.contestant import cores
 from experiments.bench.training import MODES
 from experiments.report.tables import print_table
-from tx import streams
+from tx import plugins, streams
 from tx.errors import UserError, one_line_errors
 from tx.files import to_json, write_atomically
 
@@ -115,10 +116,17 @@ def _print(result, console):
         print_table(table.build([result]), console)
 
 
+def _refuse_places(args):
+    for option in ("out", "hlo"):
+        path = getattr(args, option, None)
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"--{option}: there is no folder {path.parent}")
+
+
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     parser = arguments.make_parser(__doc__)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(plugins.take(sys.argv[1:] if argv is None else argv))
     console = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 250)
     if args.command == "table":
         if args.check and args.readme is None:
@@ -130,10 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     threads = args.threads or len(cores())
     cores(threads)
-    for option in ("out", "hlo"):
-        path = getattr(args, option, None)
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"--{option}: there is no folder {path.parent}")
+    _refuse_places(args)
     if args.command == "compile":
         _compile(args, threads, console)
         return 0

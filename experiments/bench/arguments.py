@@ -5,7 +5,7 @@ import argparse
 from experiments.bench.harness.contestant import PLATFORMS
 from experiments.bench.harness.targets import TARGETS
 from experiments.bench.training import MODES
-from tx import cli
+from tx import cli, plugins
 
 _ABOUT = """\
 Every contestant is a process of its own with the same number of threads, bound to the same cores; they take turns,
@@ -105,6 +105,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         epilog=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(plugins.OPTION, metavar="FILE", help=plugins.HELP)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name, text):

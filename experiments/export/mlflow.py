@@ -8,7 +8,7 @@ from experiments.export.trials import Trial
 from tx.errors import UserError
 
 FILE = "mlflow.db"  # in a workdir
-_STATES = {"done": "FINISHED", "failed": "FAILED", "unfinished": "RUNNING"}
+_STATES = {"done": "FINISHED", "failed": "FAILED", "begun": "RUNNING"}
 _PARAMS, _METRICS = 100, 1000  # the most that one call may log
 _LONGEST = 500  # letters of a tag or parameter; older servers take no more
 _RUN, _DIGEST = "tx.path", "tx.digest"  # tags: which run it is, and what was exported of it
@@ -77,7 +77,7 @@ def _log(client, experiment, trial, known):
     for start in range(0, len(metrics), _METRICS):
         client.log_batch(run, metrics=metrics[start : start + _METRICS])
     client.log_batch(run, tags=[RunTag(_DIGEST, trial.digest)])  # last: what was cut off is logged anew
-    if trial.state != "unfinished":
+    if trial.state != "begun":
         client.set_terminated(run, _STATES[trial.state], end_time=_ms(trial.ended))
 
 

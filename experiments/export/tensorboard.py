@@ -9,7 +9,7 @@ from tx.errors import UserError
 from tx.runs import tensorboard
 
 FOLDER = "tensorboard"  # in a workdir
-_STATES = {"done": "STATUS_SUCCESS", "failed": "STATUS_FAILURE", "unfinished": "STATUS_UNKNOWN"}
+_STATES = {"done": "STATUS_SUCCESS", "failed": "STATUS_FAILURE", "begun": "STATUS_UNKNOWN"}
 
 
 def write(trials: Sequence[Trial], folder: pathlib.Path) -> None:

@@ -36,15 +36,20 @@ def compare(
       fail_on: "regression" to look for rows of B that are worse than those of A.
 
     Returns what was found of that, in sentences, which are printed too. Raises UserError where there is nothing to put
-    side by side, or a folder cannot be read (`results.read`), or no row could be tested for what is looked for.
+    side by side, or a folder cannot be read (`results.read`), or no row could be tested for what is looked for,
+    or the two sides of a sweep are of different texts.
     """
-    found, tested, left_out = [], 0, []
+    found, tested, left_out, apart = [], 0, [], []
     for pair in _pairs(*({one.name: one for one in reading.read([folder], only, left_out)} for folder in (a, b))):
         tables.print_table(build(*pair), console)
-        if fail_on:
+        if fail_on and texts_notes([result for one in pair for result in one.done]):
+            apart.append(" and ".join(dict.fromkeys(one.name for one in pair)))
+        elif fail_on:
             worse = regression.regressions(_by_row(*pair))
             tested += worse.tested
             found += [f"{pair[1].name}: {line}" for line in worse.lines]
+    if apart:
+        raise UserError(f"{apart[0]}: of different texts or vocabularies, so that no regression can be told")
     if fail_on and not tested:
         raise UserError("no row could be tested for regressions: give A and B rows in common, of two seeds or more")
     for line in found:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from experiments import registry
 from experiments.report import agreement_table, claims_table, differences_table, flags, noise, own_metrics, power
 from experiments.report.captions import caption, standing_notes
-from experiments.report.metrics import BLEU, EXACT, NAMED, NOTES, PPL, Measure, number
+from experiments.report.metrics import BLEU, EXACT, EXACT_NOTE, NAMED, NOTES, PPL, Measure, number
 from experiments.report.noise import Interval
 from experiments.report.results import KINDS, Results, Row
 from experiments.report.row_status import Footnotes, state_of
@@ -54,6 +54,7 @@ def build(found: Results) -> Table:
             *standing_notes(found),
             *differences_table.notes(found, known),
             *_judgements(found),
+            *([EXACT_NOTE] if shown.exact else []),
             *(note for name, note in NOTES.items() if name in shown.measures),
             *own_metrics.notes(found.shown),
             *notes.lines,

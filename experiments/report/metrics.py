@@ -76,6 +76,7 @@ PPL = Measure(lambda r: r.dev.ppl, ".2f", ".2f")
 NLL = Measure(lambda r: r.dev.nll, ".4f", ".4f")  # log-perplexity, in nats a subword
 BLEU = Measure(lambda r: r.scores.bleu if r.translated else None, ".1f", ".2f")
 EXACT = Measure(lambda r: 100 * r.scores.exact_match, ".1f", ".1f")
+EXACT_NOTE = "exact %: of the test sentences, those translated to the letter."
 
 DIVERGED = "Diverged: dev perplexity is above the number of subwords, where guessing any of them would put it."
 

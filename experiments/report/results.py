@@ -1,4 +1,4 @@
-"""Results of a sweep: every row's runs, done, failed or unfinished, as `experiments.report.reading` finds them."""
+"""Results of a sweep: every row's runs, done, failed or begun, as `experiments.report.reading` finds them."""
 
 import dataclasses
 import functools

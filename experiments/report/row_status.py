@@ -46,7 +46,7 @@ def state_of(row: Row, seeds: list[int], notes: Footnotes, flags: Iterable[tuple
     counts = Counter(word_for(run.state) for run in row.runs)
     counts["missing"] = expected - len(row.runs)
     parts = []
-    for state in ("done", "failed", "unfinished", "missing"):
+    for state in ("done", "failed", "begun", "missing"):
         if counts[state] == expected:
             part = f"{expected} done" if state == "done" and expected > 1 else state
         elif state == "done":
@@ -84,5 +84,5 @@ def state_now(row: Row, run: SeedRun) -> RunState:
 
 
 def word_for(state: RunState) -> str:
-    """Returns "done", "failed" or "unfinished": which of the last were begun would be out of date soon."""
-    return state.name if state.name in ("done", "failed") else "unfinished"
+    """Returns "done", "failed" or "begun": which of the last are running would be out of date soon."""
+    return state.name if state.name in ("done", "failed") else "begun"

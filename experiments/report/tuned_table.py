@@ -170,7 +170,7 @@ def _how(found: Results, tuned: Sequence[Tuned]) -> list[str]:
         "Each row is run at every value of its grid with seed 1, and then, at the one of the lowest dev loss, with "
         "fresh seeds, which its numbers are of: they had no part in the choice.",
         *told,
-        f"The tuning took {len(hours)} runs and {sum(hours):,.2f} device hours, not counted in the table of costs.",
+        f"Grid and fresh seeds took {len(hours)} runs and {sum(hours):,.2f} device hours, not in the table of costs.",
         "Sensitivity: the mean over the grid of min(dev loss, log V), less the least of them, in nats a subword; log V "
         "is the loss of guessing (Wortsman et al., 2023).",
     ]

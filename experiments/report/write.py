@@ -74,7 +74,7 @@ def report(
         fit the terminal, nine or fewer in Markdown, all in LaTeX. CSV and JSON have everything always.
       pivot: the field of a grid that stands in the columns of its table, as `grid_table.build` takes it.
 
-    Returns the files; UserError where no sweep has the table or the columns that were asked for, and, when all others
+    Returns the files; UserError where no sweep has the table, the columns or, for `pivot`, a grid, and, when all others
     are written, for a sweep that cannot be read.
     """
     written, shown, names, left_out = [], 0, {}, []
@@ -97,6 +97,8 @@ def report(
         shown += bool(printed)
     if not shown:
         raise UserError(f"no run says anything of {show}; there are {', '.join(names)}")
+    if pivot and "grid" not in names:
+        raise UserError(f"--pivot={pivot}: there is no grid here")
     reading.refuse(left_out)
     return written
 

@@ -2,7 +2,7 @@
 
 Everything else of a table is compared under one recipe, so the recipe is not to be chosen by what it does to the other
 rows, nor by how well the table then agrees with the paper's. N=8 and P_drop=0.2 stand here for the norm alone: with it
-after the sub-layer, as in the paper, they do not leave the plateau of a short training. big trains no longer than base
+after the sub-layer, as in the paper, both are far behind at the end of a short training. big trains no longer than base
 here. Trials are points of a grid around these rows, for example
 
     python -m launch.local recipe@multi30k --only=base,big --grid model.norm=pre,post --grid optim.lr_factor=0.7,1.0,1.4
