@@ -205,6 +205,24 @@ def test_rows_of_both_sides_fit_into_the_learned_positions():
         check_config(limited(**{"model.architecture": "decoder_only", "data.row_length": 13}))
 
 
+def test_padding_needs_no_positions():
+    """Of rows longer than the table; what stands in them does not change."""
+    segments = [np.asarray([[1] * m + [2] + [0] * 20, [0] * (m + 21)], np.int32) for m in (3, 5)]
+    rows = JoinedRows.of(*map(jnp.asarray, segments))
+    np.testing.assert_array_equal(rows.position[0], [*range(8), 0, 1, *[0] * 40])
+    np.testing.assert_array_equal(rows.position[1], [0] * 50)
+
+
+@pytest.mark.slow
+def test_padding_longer_than_the_table_leaves_the_loss_as_it_is():
+    config = tiny.config(model__num_layers=1, model__positions="learned", model__max_positions=12, **ONE_STACK)
+    _, params = tiny.init(config)
+    short = {name: field[:, :9] for name, field in two_rows().items()}
+    long = {name: np.pad(field, ((0, 0), (0, 40))) for name, field in short.items()}
+    within, beyond = (float(batch_loss(config, params, jax.tree.map(jnp.asarray, batch))[0]) for batch in (short, long))
+    assert beyond == pytest.approx(within, rel=1e-5)
+
+
 @pytest.mark.slow
 def test_heads_of_one_stack_are_measured_over_source_and_target():
     """Packed rows, against the weights of each sentence alone."""

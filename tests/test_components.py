@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
@@ -17,9 +18,11 @@ from experiments.report.symbols import SYMBOLS, changes
 from experiments.scales import SCALES
 from tx import components
 from tx import config as config_lib
+from tx.decoding.translator import Translator
 from tx.errors import UserError
 from tx.fields import ANY, FIELDS, SHARE, Field
 from tx.model.feed_forward import feed_forwards
+from tx.model.loss import batch_loss
 from tx.model.losses import losses
 from tx.model.mixers import mixers
 from tx.model.norms import norms
@@ -27,7 +30,9 @@ from tx.model.positions import PositionEncoding, positions
 from tx.model.similarity import similarities
 from tx.model.transformer import Transformer
 from tx.registry import Configured, Registry
+from tx.training.checks import check_config
 from tx.training.optimizer import optimizers, schedule, schedules
+from tx.training.stacking import TracedHyperparameters
 
 BUILT_IN = [positions, similarities, mixers, norms, feed_forwards, losses, schedules, optimizers]
 
@@ -217,6 +222,29 @@ def test_a_model_hands_fields_to_its_components(added):
         empty = jax.ShapeDtypeStruct((1, 1), "int32")
         params = jax.eval_shape(Transformer(**config.model).init, jax.random.key(0), empty, empty)["params"]
         assert params["source_position"]["table"].shape == (2 * reach + 1, 2)
+
+
+def test_a_fused_kernel_of_attention_is_refused_where_it_would_leave_a_bias_out(added):
+    added(positions, Near, "near", reach=Field(8, "offsets from here on share a number"))
+    sizes = {"model__d_k": 8, "model__d_v": 8, "model__dtype": "bfloat16", "data__row_length": 128}
+    sizes |= {"model__attention_backend": "cudnn", "model__max_positions": 128}
+    for name in ("near", "relative", "t5", "alibi"):
+        with pytest.raises(UserError, match=f"adds nothing to logits or values; model.positions={name} does: set "):
+            check_config(tiny.config(**sizes, model__positions=name))
+    for name in ("sinusoidal", "learned", "rotary", "none"):
+        check_config(tiny.config(**sizes, model__positions=name))
+
+
+def test_a_component_may_be_named_as_a_dropout_is(added):
+    """Only the three fields are rates."""
+    added(positions, Near, "neardropout", reach=Field(3, "offsets from here on share a number"))
+    config = tiny.config(model__num_layers=1, model__positions="neardropout", decode__beam=1, model__relu_dropout=0.2)
+    _, params = tiny.init(config)
+    tokens = jnp.asarray(tiny.sentences(np.random.default_rng(1), [4, 3]))
+    rates = TracedHyperparameters.of(config)
+    loss, _ = batch_loss(config, params, {"src": tokens, "tgt": tokens}, rates, jax.random.key(1))
+    assert np.isfinite(loss)
+    assert len(Translator(config, params)([np.array([5, 6, 1])])) == 1
 
 
 def test_every_kind_in_a_model_takes_fields(added):

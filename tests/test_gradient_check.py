@@ -124,6 +124,9 @@ def test_what_is_not_allowed_is_left_out_or_refused(little_model):
     assert f"but there are {jax.device_count()}" in found.left_out[many]
     with pytest.raises(UserError, match=rf"but there are {jax.device_count()}"):
         check_gradients(config(), [many])
+    found = check_gradients(config(data__batch_rows=5), ["micro2", "remat"], must=False)
+    assert set(found.ways) == {"remat"}
+    assert "data.batch_rows=5 cannot be cut" in found.left_out["micro2"]
 
 
 def test_ways_by_name():

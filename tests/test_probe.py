@@ -7,10 +7,12 @@ import pytest
 import tiny
 
 from tx.data.packing import FIELDS
+from tx.decoding.translator import Translator
 from tx.evaluation import attention_probe
 from tx.model.loss import batch_loss
 
 CONFIG = {"model__num_layers": 1, "model__num_heads": 2}
+KINDS = [("encoder", "self"), ("decoder", "self"), ("decoder", "cross")]
 
 
 def two_rows():
@@ -35,9 +37,21 @@ def measured():
     return config, params, batches, {(o["stack"], o["layer"], o["kind"], o["head"]): o for o in found}
 
 
+def test_what_another_kernel_has_trained_is_measured_by_the_plain_one(measured):
+    """The fused one writes no weights out, and is for NVIDIA GPUs alone; so it is with translating."""
+    config, params, batches, found = measured
+    other = config.copy_and_resolve_references()
+    other.model.attention_backend = "cudnn"  # whatever else a run with it needs
+    again = attention_probe.measure_attention(other, params, batches)
+    assert again == list(found.values())
+    source = [5, 6, 7, 1]
+    assert attention_probe.attention_weights(other, params, source, source).keys() == {(s, 0, k) for s, k in KINDS}
+    one, two = (Translator(each, params)([np.array(source)])[0] for each in (config, other))
+    assert list(one) == list(two)
+
+
 def test_every_head_is_measured(measured):
-    kinds = [("encoder", "self"), ("decoder", "self"), ("decoder", "cross")]
-    assert list(measured[3]) == [(stack, 0, kind, head) for stack, kind in kinds for head in (0, 1)]
+    assert list(measured[3]) == [(stack, 0, kind, head) for stack, kind in KINDS for head in (0, 1)]
 
 
 def test_entropy_distance_and_variance_are_those_of_the_weights(measured):

@@ -1,5 +1,6 @@
 """Which parameters of a run are shown, with planted dev losses: the lowest's, and the same after any interruption."""
 
+import contextlib
 import shutil
 
 import handful
@@ -16,6 +17,7 @@ from tx.evaluation.perplexity import make_eval
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
+from tx.runtime.signals import Interrupted, Interruption
 from tx.training import experiment, loop
 from tx.training.step import TrainState
 from tx.training.training_run import TrainingRun
@@ -130,6 +132,30 @@ def test_wherever_a_run_was_stopped_it_shows_the_same(plant, tmp_path, stop):
     assert {which: dev["step"] for which, dev in told["dev"].items()} == {"last": 12, "best": 4}
     assert steps(run) == [4, 10, 12]
     assert select_parameters(config, run)[1:] == (4, "best")
+
+
+@pytest.mark.parametrize("stops", [[11], [5, 9, 11], [9, 9]])
+@pytest.mark.parametrize("last", [12, 11])
+def test_an_average_leaves_out_what_was_saved_for_an_interruption(plant, tmp_path, stops, last):
+    plant(dict.fromkeys(range(13), 1.0))
+    config, runs = little(train__steps=last, decode__average_last=2), [RunDir(tmp_path / name) for name in "ab"]
+    trained(runs[0], config)
+    made = loop.make_step_over_devices()
+    for stop in stops:
+        with Interruption() as interruption, pytest.MonkeyPatch.context() as patch:
+
+            def step(state, batch, stop=stop, interruption=interruption):
+                interruption.asked = int(state.step) + 1 == stop < last
+                return made(state, batch)
+
+            patch.setattr(loop, "make_step_over_devices", lambda *_, step=step: step)
+            runs[1].path.mkdir(exist_ok=True)
+            with contextlib.suppress(Interrupted):
+                loop.train([TrainingRun(config, runs[1], handful.prepared(copies=2))], interruption)
+    trained(runs[1], config)
+    straight, interrupted = (select_parameters(config, run) for run in runs)
+    assert number(straight.params) == number(interrupted.params) == (10 + last) / 2
+    assert steps(runs[0]) == steps(runs[1])
 
 
 @pytest.mark.parametrize("damaged", [4, 12])

@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     distributed.join()
     backend.start()
     if only_check_memory:
-        check_memory(*(request.config for request in requests if request.trained_in is None))
+        if trained := [request.config for request in requests if request.trained_in is None]:
+            check_memory(*trained)
         return
     with contextlib.ExitStack() as closing:
         runs, others = [], []

@@ -13,7 +13,7 @@ from tx.data.vocabulary import EOS
 from tx.decoding import beam_search
 from tx.decoding.pending_logits import PendingLogits, leaves_logits_pending
 from tx.model.attention import BLOCK
-from tx.model.layers import CAST
+from tx.model.layers import CAST, DROPOUTS
 from tx.model.positions import check_length, positions_needed
 from tx.model.transformer import Transformer, cast_once
 from tx.runtime import backend, determinism
@@ -71,7 +71,7 @@ class Translator:
 def jit_search(config: ConfigDict, eos_rank: int | None = None) -> Callable:
     """Returns the jitted search (params, src, length, halvings) -> tokens; see `Translator` and `_search`."""
     # A dropout has no part in this: left as it is, it would only make runs compile apart that can share a program.
-    model = {name: 0.0 if "dropout" in name else value for name, value in config.model.items()}
+    model = config.model.to_dict() | dict.fromkeys(DROPOUTS, 0.0)
     return _compiled(FrozenConfigDict({"model": model, "decode": config.decode.to_dict()}), eos_rank)
 
 

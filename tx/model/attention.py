@@ -81,7 +81,7 @@ class MultiHeadAttention(nn.Module):
 
     def _attend(self, query, key, value, mask, context, train, causal):
         """Attends with projections (b, n, h, k), where they stand told already; (b, n, d)."""
-        if self.kernel == "cudnn":  # it scales by itself, and there is nothing else to do (tx.config.validate)
+        if self.kernel == "cudnn" and train:  # it scales by itself, and nothing else is to be done (tx.training.checks)
             return self._merge(dot_product_attention(query, key, value, mask, self.kernel, causal))
         query, key, value = (
             part.transpose(0, 2, 1, 3) for part in (self.compare.query(query), self.compare.key(key), value)

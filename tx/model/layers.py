@@ -174,6 +174,9 @@ class Draw:
     bits: Callable = flax.struct.field(pytree_node=False)
 
 
+DROPOUTS = ("dropout", "attention_dropout", "relu_dropout")  # fields of the model that are rates of a Dropout
+
+
 class Dropout(nn.Module):
     """Dropout (section 5.4): while training zeroes each element with probability `rate`; the others are scaled up.
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from tx.kernels.cross_entropy import cross_entropy_with_gradient
 from tx.model.kernel_params import PARTS
+from tx.model.layers import DROPOUTS
 from tx.model.losses import Labels, losses
 from tx.model.transformer import Transformer, projection
 from tx.runtime.backend import loss_chunk
@@ -236,7 +237,7 @@ def batch_loss(
     """
     model = dict(config.model)
     if hyperparameters is not None:
-        model |= {name: getattr(hyperparameters, name) for name in model if "dropout" in name and model[name] > 0}
+        model |= {name: getattr(hyperparameters, name) for name in DROPOUTS if model[name] > 0}
     hidden = Transformer(**model).apply(
         {"params": params} if vectors is None else {"params": params, PARTS: vectors},
         **batch,

@@ -23,12 +23,12 @@ class PositionContext(NamedTuple):
     @property
     def has_value_bias(self) -> bool:
         """Whether `value_bias` ever returns anything."""
-        return type(self.encoding).value_bias is not PositionEncoding.value_bias
+        return self.encoding.has_value_bias()
 
     @property
     def has_logit_bias(self) -> bool:
         """Whether `logit_bias` ever returns anything."""
-        return type(self.encoding).logit_bias is not PositionEncoding.logit_bias
+        return self.encoding.has_logit_bias()
 
     def rotate(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
         """Returns queries or keys, rotated by their positions."""

@@ -46,6 +46,16 @@ class PositionEncoding(nn.Module):
                 )
         super().__init_subclass__(**keywords)
 
+    @classmethod
+    def has_logit_bias(cls) -> bool:
+        """Returns whether `logit_bias` ever returns anything."""
+        return cls.logit_bias is not PositionEncoding.logit_bias
+
+    @classmethod
+    def has_value_bias(cls) -> bool:
+        """Returns whether `value_bias` ever returns anything."""
+        return cls.value_bias is not PositionEncoding.value_bias
+
     def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
         """Returns what is added to the embeddings; positions count from 0 in each sentence."""
         return jnp.zeros((*position.shape, self.d_model), jnp.float32)

@@ -25,7 +25,7 @@ class JoinedRows(NamedTuple):
       order: which column comes to each place, target's counted on from source's, (b, m + n).
       targets: the place of each of target's columns, (b, n).
       segments: of each place, (b, m + n).
-      position: of each place in its sentence, counted on from source to target, (b, m + n).
+      position: of each place in its sentence, counted on from source to target, 0 of padding, (b, m + n).
       of_source: whether a place is source's, (b, m + n).
     """
 
@@ -45,6 +45,7 @@ class JoinedRows(NamedTuple):
         changes = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True)
         place = jnp.broadcast_to(jnp.arange(order.shape[1]), order.shape)
         position = place - jax.lax.cummax(jnp.where(changes, place, 0), axis=1)
+        position = jnp.where(segments == 0, 0, position)  # padding may be longer than a table of positions
         return cls(order, jnp.argsort(order, axis=1)[:, length:], segments, position, order < length)
 
     def join(self, source: Shaped[Array, "b m"], target: Shaped[Array, "b n"]) -> Shaped[Array, "b all"]:

@@ -27,7 +27,7 @@ from etils.epath.gpath import PosixGPath
 from tx import files
 from tx.errors import UserError, printable
 from tx.runs.checkpoint_files import APART, find_corruption, read_progress, renew_damaged_metadata
-from tx.runs.retention import NewestAndTheirBest
+from tx.runs.retention import NewestAndTheirBest, regular_steps
 from tx.runs.run_dir import refuse_unusable_name
 from tx.runtime import distributed
 
@@ -88,7 +88,7 @@ class Checkpoints:
         renew_damaged_metadata(self._folder)
         alone = ocp.options.MultiprocessingOptions(active_processes={0})
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=NewestAndTheirBest(keep, self._best),
+            preservation_policy=NewestAndTheirBest(keep, every, self._best),
             create=False,
             multiprocessing_options=alone,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
@@ -233,10 +233,17 @@ class Checkpoints:
 
         Raises UserError where there are fewer, or one of them is damaged.
         """
-        steps = self.steps()[-last:]
+        return self.parameters(like, self.averaged_steps(last), item)
+
+    def averaged_steps(self, last: int) -> list[int]:
+        """Returns the steps of the `last` newest checkpoints, those left out that an interruption alone has saved.
+
+        Raises UserError where there are fewer.
+        """
+        steps = regular_steps(self.steps(), self._every)[-last:]
         if len(steps) < last:
-            raise UserError(f"averaging {last} checkpoints, but {self._manager.directory} holds {len(steps)}")
-        return self.parameters(like, steps, item)
+            raise UserError(f"averaging {last} checkpoints, but {self._folder} holds {len(steps)}")
+        return steps
 
     def parameters(self, like: dict, steps: Sequence[int], item: str = "params") -> dict:
         """Returns the mean of the parameters of some checkpoints, of which nothing else is restored.

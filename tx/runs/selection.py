@@ -40,12 +40,13 @@ def select_parameters(config: ConfigDict, run: RunDir, last: dict | None = None)
 
     Raises UserError where a checkpoint is missing, damaged, or another run's.
     """
-    checkpoints, item = Checkpoints(run.checkpoints), "ema" if config.train.ema else "params"
+    checkpoints = Checkpoints(run.checkpoints, every=config.train.checkpoint_every)
+    item = "ema" if config.train.ema else "params"
     try:
         like = jax.eval_shape(lambda: init_params(config.model, config.train.seed))
         newest = checkpoints.newest()
         if config.decode.average_last > 1:
-            _refuse_others(config, run, checkpoints.steps()[-config.decode.average_last :])
+            _refuse_others(config, run, checkpoints.averaged_steps(config.decode.average_last))
             params = checkpoints.average(like, config.decode.average_last, item)
             return Selected(params, newest, f"average of {config.decode.average_last}")
         _refuse_others(config, run, [newest])

@@ -2,10 +2,11 @@
 
 from ml_collections import ConfigDict
 
+from tx.errors import UserError
 from tx.evaluation.metrics import metrics
 from tx.evaluation.tokenizers import bleu_tokenizer
 from tx.model.losses import losses
-from tx.model.positions import check_length, positions_needed
+from tx.model.positions import check_length, positions, positions_needed
 from tx.model.transformer import check_components
 from tx.training.optimizer import optimizers, schedules
 
@@ -13,14 +14,26 @@ from tx.training.optimizer import optimizers, schedules
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for the name of a component that there is not, and for rows longer than the learned positions.
 
-    Likewise for a target language that cannot be scored here: that is found before anything is trained.
+    Likewise for positions that a fused kernel of attention would leave out, and for a target language that cannot be
+    scored here: that is found before anything is trained.
 
     Args:
       config: one that is valid.
     """
     check_components(config.model)
+    _refuse_unseen_biases(config.model)
     _ = schedules[config.optim.schedule], optimizers[config.optim.optimizer], losses[config.loss.name]
     metrics.check(config.probe)
     longest = positions_needed(config.model.architecture, config.data.row_length, config.data.row_length)
     check_length(config.model.positions, longest, config.model.max_positions)
     _ = bleu_tokenizer(config.data.target)
+
+
+def _refuse_unseen_biases(model):
+    encoding = positions[model.positions]
+    encoding = getattr(encoding, "func", encoding)  # of one with fields of its own
+    if model.attention_backend == "cudnn" and (encoding.has_logit_bias() or encoding.has_value_bias()):
+        raise UserError(
+            f"model.attention_backend=cudnn adds nothing to logits or values; model.positions={model.positions} does: "
+            "set model.attention_backend=xla"
+        )

@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
+from tx.model.layers import DROPOUTS
 
 
 @flax.struct.dataclass
@@ -57,6 +58,6 @@ def compile_key(config: ConfigDict) -> dict[str, object]:
     del fields["name"]
     for name, path in TRACED_FIELDS.items():
         value = fields.pop(path)
-        if "dropout" in name:
+        if name in DROPOUTS:
             fields[path] = value > 0
     return fields
