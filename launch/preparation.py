@@ -4,6 +4,7 @@ What stands in the way of a run is found here, with one line, and nothing is lef
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import math
@@ -30,6 +31,7 @@ from tx.runs.state import RunState
 
 MEMORY_PER_RUN = 2 << 30  # bytes that a small run is given, so that processes side by side do not swap
 TRIED = 1 << 30  # bytes of a training step, from which on it is tried whether there are so many
+NAMED = 10  # stale runs of one reason that are named one by one
 
 
 def prepare(runs: Sequence[PlannedRun]) -> None:
@@ -61,12 +63,14 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
 def check_memory(
     groups: Sequence[Sequence[PlannedRun]], command: Command = train_command, stalled: float = math.inf
 ) -> None:
-    """Runs the largest shapes of what is to run, where they are large; UserError where memory does not suffice.
+    """Runs the largest shapes of what is to be trained, where large; UserError where memory does not suffice.
 
-    Likewise where that shows no progress for `stalled` seconds.
+    Likewise where that shows no progress for `stalled` seconds. What only translates is not tried: a batch of it is
+    small beside a step.
     """
-    largest = max(groups, key=_bytes)
-    if _bytes(largest) < TRIED:
+    trained = [group for group in groups if group[0].trained_in is None]
+    largest = max(trained, key=_bytes, default=None)
+    if largest is None or _bytes(largest) < TRIED:
         return
     with tempfile.TemporaryDirectory() as apart:  # in the runs' own folders nothing has begun
         shapes = [dataclasses.replace(run, folder=RunDir(pathlib.Path(apart, str(i)))) for i, run in enumerate(largest)]
@@ -117,16 +121,15 @@ def make_ready(
 
     Raises UserError where something stands in their way.
     """
-    planned = stage.plan()
-    runs = with_text(planned)
+    runs = with_text(stage.plan())
     plan.refuse_clashes(runs)
-    stale = [run for run in runs if _is_done_otherwise(run)] if args.rerun_stale else []
-    for before, run in zip(planned, runs, strict=True):
-        if run.state != before.state and not stale:
-            say(console, f"stale  {run.label}: {run.state.reason}; --rerun_stale makes it anew")
-    anew = {run.label for run in stale}
+    stale = [run for run in runs if _is_done_otherwise(run)]
+    anew = {run.label for run in stale} if args.rerun_stale else set()
     asked = [dataclasses.replace(run, state=RunState("pending")) if run.label in anew else run for run in runs]
     groups = grouping.groups(asked, args.stack)
+    if not args.rerun_stale:
+        _say_stale(stale, console)
+        _refuse_stale_parameters(groups, stale)
     with contextlib.ExitStack() as new:
         for folder in (args.workdir, *dict.fromkeys(args.workdir / run.sweep for run in runs)):
             new.enter_context(_new_folder(folder))  # the tables are to lie there at the end
@@ -135,7 +138,7 @@ def make_ready(
                 prepare([run for group in groups for run in group])
             if not args.no_rehearsal:
                 check_memory(groups, command, args.stalled * 60)
-    if stale:  # now that nothing else is in the way
+    if anew:  # now that nothing else is in the way
         _set_aside(stale, console)
         runs = with_text(stage.plan())
         groups = grouping.groups(runs, args.stack)
@@ -151,6 +154,36 @@ def make_ready(
 
 def _is_done_otherwise(run):
     return run.state.name == "stale" and run.state.finished
+
+
+def _say_stale(runs, console) -> None:
+    """Names the stale runs that are left as they are, each in a line, or many of one reason in one."""
+    alike = collections.defaultdict(list)
+    for run in runs:
+        alike[run.state.reason].append(run)
+    for reason, those in alike.items():
+        if len(those) > NAMED:
+            say(
+                console,
+                f"stale  {len(those)} runs, {those[0].label} to {those[-1].label}: {reason}; "
+                "--rerun_stale makes them anew, --status names each",
+            )
+            continue
+        for run in those:
+            say(console, f"stale  {run.label}: {reason}; --rerun_stale makes it anew")
+
+
+def _refuse_stale_parameters(groups, stale):
+    """Raises UserError where a run that is to be made takes the parameters of a stale one: it would be of two codes."""
+    trained = {run.folder.path: run for run in stale}
+    those = [run for group in groups for run in group if run.trained_in and run.trained_in.path in trained]
+    if those:
+        first, more = those[0], len(those) - 1
+        other = trained[first.trained_in.path]
+        raise UserError(
+            f"{first.label}{f' (and {more} more runs)' if more else ''} takes the parameters of {other.label}, which "
+            f"is stale: {other.state.reason}; launch with --rerun_stale, or choose another --workdir"
+        )
 
 
 def _set_aside(runs, console) -> None:

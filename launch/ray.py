@@ -14,12 +14,14 @@ Exit status: as of `launch.local`.
 """
 
 import argparse
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
 from launch import command_line, display, local, preparation
 from launch.plan import PlannedRun
+from launch.resources import RAY_PARTS
 from launch.worker import Place
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
@@ -27,7 +29,7 @@ from tx.errors import UserError, one_line_errors
 
 def _own_parser() -> argparse.ArgumentParser:
     """Returns the parser of what Ray takes besides a launch's arguments."""
-    parser = cli.Parser(add_help=False, allow_abbrev=False)
+    parser = cli.Parser(add_help=False)
     group = parser.add_argument_group("Ray")
     group.add_argument("--address", metavar="ADDRESS", help="of the cluster (default: $RAY_ADDRESS, or one here)")
     group.add_argument("--cpus", type=float, default=1.0, metavar="N", help="cores a run (default: %(default)g)")
@@ -50,10 +52,7 @@ def main(
     if local.show_status(argv, display.console()):
         return 0
     args = command_line.parser_of("python -m launch.ray", __doc__.splitlines()[0], [_own_parser()]).parse_args(argv)
-    if not (args.cpus > 0 and args.gpus >= 0):
-        raise UserError(f"--cpus must be above 0, --gpus at least 0; got {args.cpus:g} and {args.gpus:g}")
-    if args.hosts < 1:
-        raise UserError(f"--hosts must be at least 1; got {args.hosts}")
+    _check(args)
     rest = [*_own_parser().parse_known_args(argv)[1], "--no_rehearsal"]  # the memory here is not that of a node
 
     def pool(*asked):
@@ -74,6 +73,18 @@ def main(
         return local.main(rest, prepare=prepare, report=report, place=place)
     finally:
         ray.shutdown()
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not (0 < args.cpus < math.inf and 0 <= args.gpus < math.inf):
+        raise UserError(f"--cpus must be above 0, --gpus at least 0; got {args.cpus:g} and {args.gpus:g}")
+    for option, number in ("--cpus", args.cpus), ("--gpus", args.gpus):
+        if 0 < number * RAY_PARTS < 1:
+            raise UserError(f"{option} must be at least {1 / RAY_PARTS:g}, the least that Ray counts; got {number:g}")
+    if args.gpus > 1 and not args.gpus.is_integer():
+        raise UserError(f"--gpus must be whole where it is above 1: Ray shares a single GPU alone; got {args.gpus:g}")
+    if args.hosts < 1:
+        raise UserError(f"--hosts must be at least 1; got {args.hosts}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from launch.plan import PlannedRun
 from launch.pool import GRACE, Command, log_path
-from launch.resources import slots
+from launch.resources import RAY_PARTS, slots
 from tx.runtime.environment import COORDINATOR, PROCESS, PROCESSES
 from tx.runtime.signals import PARENT
 
@@ -42,12 +42,17 @@ class Hosts:
 
     def room(self, nodes: Sequence[Mapping[str, float]]) -> int:
         """Returns how many runs fit at once on nodes that have so much of each."""
-        needs = self._needs.items()
-        fits = [int(min(node.get(name, 0) // number for name, number in needs)) for node in nodes]
+        needs = {name: _parts(number) for name, number in self._needs.items()}
+        fits = [min(_parts(node.get(name, 0)) // parts for name, parts in needs.items()) for node in nodes]
         runs = sum(fits) // self.count
         while sum(min(fit, runs) for fit in fits) < runs * self.count:  # a node has one process of a run at most
             runs -= 1
         return runs
+
+
+def _parts(number):
+    """Returns a number of cores or GPUs in the parts that Ray counts in: of floats 1 // 0.1 is 9."""
+    return round(number * RAY_PARTS)
 
 
 def on(group: PlacementGroup, index: int) -> PlacementGroupSchedulingStrategy:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from tx.runtime.backend import gpus, tpus
 
+RAY_PARTS = 10_000  # of a core or a GPU: what Ray counts in
+
 # Threads for a core: one process's threads wait for each other at every small operation, and another's use the core
 # meanwhile. Two runs of two threads at scale multi30k, on two cores: 1.15 times as many steps as one after the other.
 THREADS_PER_CORE = 2

@@ -36,7 +36,7 @@ REQUEUES = 10**6  # as good as no limit: what a time limit interrupts has gone o
 
 def _own_parser() -> argparse.ArgumentParser:
     """Returns the parser of what Slurm takes besides a launch's arguments."""
-    parser = cli.Parser(add_help=False, allow_abbrev=False)
+    parser = cli.Parser(add_help=False)
     group = parser.add_argument_group("Slurm")
     group.add_argument("--workers", type=int, default=1, metavar="N", help="jobs in the array (default: %(default)s)")
     group.add_argument(

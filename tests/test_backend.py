@@ -36,6 +36,7 @@ def machine(monkeypatch, devices, plugins, **variables):
         (GPU, [], {}, True),  # JAX was installed without CUDA
         ([], ["cuda"], {}, True),
         (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": ""}, True),
+        (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": "-1"}, True),
         (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": "GPU-5f"}, False),
         (GPU, ["cuda"], {"JAX_PLATFORMS": "cpu"}, True),
         (GPU, ["cuda"], {"JAX_PLATFORMS": "cpu,cuda"}, True),
@@ -51,6 +52,37 @@ def test_the_threads_are_fixed_on_a_cpu_alone(monkeypatch, devices, plugins, var
     assert backend.computes_on_cpu() == cpu
     determinism.fix(tiny.config(parallel__threads=3).parallel)
     assert os.environ.get("PJRT_NPROC") == ("3" if cpu else None)
+
+
+@pytest.mark.parametrize(
+    ("devices", "plugins", "variables", "names"),
+    [
+        (["/dev/nvidia0", "/dev/nvidia1"], ["cuda"], {}, ["0", "1"]),
+        (["/dev/nvidia2", "/dev/nvidia10"], ["cuda"], {}, ["0", "1"]),  # in a container that has the files of two alone
+        (GPU, [], {}, []),
+        (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": "3, 1"}, ["3", "1"]),
+        (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": "MIG-7/1/0,GPU-5f"}, ["MIG-7/1/0", "GPU-5f"]),
+        (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": ""}, []),
+        (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": "-1"}, []),
+        (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": "2,-1,3"}, ["2"]),
+        (GPU, ["cuda"], {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, []),
+        (GPU, ["cuda"], {"JAX_PLATFORMS": "cuda,cpu"}, ["0"]),
+        (GPU, ["cuda"], {"JAX_PLATFORMS": "cpu,cuda"}, []),
+        (GPU, ["cuda"], {"JAX_PLATFORMS": "tpu"}, []),
+    ],
+)
+def test_gpus_are_those_that_jax_may_compute_on_as_cuda_names_them(monkeypatch, devices, plugins, variables, names):
+    machine(monkeypatch, devices, plugins, **variables)
+    assert backend.gpus() == names
+
+
+@pytest.mark.parametrize(
+    ("plugins", "variables", "devices"),
+    [(["libtpu"], {}, TPU), ([], {}, []), (["libtpu"], {"JAX_PLATFORMS": "cpu,tpu"}, [])],
+)
+def test_tpus_are_those_that_jax_may_compute_on(monkeypatch, plugins, variables, devices):
+    machine(monkeypatch, TPU, plugins, **variables)
+    assert backend.tpus() == devices
 
 
 def test_here_it_tells_what_jax_says():

@@ -65,6 +65,23 @@ def test_a_command_is_that_of_the_module(capsys, tmp_path, name, module, argumen
     assert (found[2].startswith("error: "), found[2].count("\n")) == ((True, 1) if status else (False, 0))
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "short"),
+    [
+        ("train", ["--workdir=/nowhere"], "--imp=x.py"),
+        ("translate", ["/nowhere", "/nowhere/text"], "--imp=x.py"),
+        ("list", ["table3@smoke"], "--imp=x.py"),
+        ("launch", ["table3@smoke", "--dry_run"], "--work=/nowhere"),
+        ("plan", ["table3@smoke", "--device=h100"], "--onl=base"),
+    ],
+)
+def test_no_option_is_abbreviated(capsys, name, arguments, short):
+    """--import is read beside the parsers, and engines hand on what theirs has not taken."""
+    status, out, error = outcome(lambda: command.main([name, *arguments, short]), capsys)
+    assert (status, out) == (2, "")
+    assert error.startswith(f"error: unrecognized arguments: {short}; ")
+
+
 def test_every_command_is_there():
     for name, one in command.COMMANDS.items():
         module = importlib.import_module(one.module)

@@ -8,6 +8,7 @@ import tx.config
 from experiments import registry
 from launch import dispatch, grouping, local, plan
 from launch import ray as ray_command
+from launch import slurm as slurm_command
 from launch.plan import __main__ as plan_command
 from launch.plan import selection
 from tx.files import to_json
@@ -123,6 +124,24 @@ def test_the_plan_says_what_was_chosen(devices, tmp_path, capsys):
     assert "accelerator" not in dry(tmp_path, capsys, *given, main=ray_command.main)  # a task gets none there
     assert plan_command.main([*given, "--device=h100", f"--workdir={tmp_path}"]) == 0
     assert "note: updates in one call of the device: 50 (2 runs)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "wanted"),
+    [
+        (ray_command.main, ["--cpu=2"], "unrecognized arguments: --cpu=2; python -m launch.ray --help"),
+        (slurm_command.main, ["--time=10", "--worker=4"], "unrecognized arguments: --worker=4; python -m launch.slurm"),
+        (ray_command.main, ["--gpus=1.5"], "--gpus must be whole where it is above 1: Ray shares a single GPU alone"),
+        (ray_command.main, ["--gpus=0.00001"], "--gpus must be at least 0.0001, the least that Ray counts; got 1e-05"),
+        (ray_command.main, ["--cpus=inf"], "--cpus must be above 0"),
+    ],
+)
+def test_an_engine_refuses_in_a_line_what_its_workers_could_not_take(tmp_path, capsys, main, arguments, wanted):
+    with pytest.raises(SystemExit) as ended:
+        main([f"--workdir={tmp_path / 'runs'}", SMALL, "--dry_run", *arguments])
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (2, 1)
+    assert said.startswith(f"error: {wanted}")
 
 
 def test_a_launch_hands_over_what_it_chose_and_says_it(devices, tmp_path, capsys):

@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 
+import fabricated
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,6 +173,15 @@ def test_another_decoding_takes_the_parameters_of_a_trained_run(sweep, capsys, t
     assert contents(run.path) == before
     redecode(*other)
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_parameters_that_other_code_has_trained_are_not_taken(tmp_path, capsys):
+    trained = fabricated.put(tmp_path, "table3/C/N=2@smoke", 1, numerics="0123456789ab")
+    again = tmp_path / "again"
+    arguments = [f"--config={CONFIG.replace('base', 'C/N=2')}", f"--workdir={again}", f"--trained_in={trained}"]
+    wanted = (f"other code trained {trained}: the fingerprint was 0123456789ab, is now ", "--rerun_stale")
+    fails(lambda: train.main([*arguments, "--config.decode.beam=2"]), capsys, *wanted)
+    assert not again.exists()
 
 
 def test_a_trained_run_translates(sweep):

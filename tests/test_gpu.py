@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sys
 import tarfile
 import textwrap
@@ -312,6 +313,18 @@ def test_what_other_code_made_is_made_anew(machine, capsys):
     assert "other code made it" in capsys.readouterr().out
 
 
+def test_what_other_code_made_is_left_out_before_anything_is_packed(machine):
+    put(machine.work / "runs", "base", 1, numerics="0" * 12)  # of an earlier call, as the next
+    put(machine.work / "runs", "A/h=1", 1)
+    put(machine.folder / "runs", "C/N=2", 2, numerics="0" * 12)
+    (machine.folder / "earlier").mkdir()
+    archives.Packer(machine.folder / "runs", machine.folder / "earlier").pack()
+    assert machine("--slowdown=1e9", "--bench_seconds=0") == 0  # nothing is started
+    assert machine.packed() == {"A/h=1/seed1"}
+    assert machine("--bench_seconds=0", "--only=base") == 1  # the fake does not skip what is there
+    assert runs_of("base") <= machine.packed()
+
+
 def test_the_longest_row_that_fits_comes_first_and_what_does_not_fit_waits_until_it_does(machine):
     for seed in range(1, SEEDS + 1):
         put(machine.folder / "results", "big", seed)
@@ -354,6 +367,8 @@ def test_a_failed_launch_is_told_with_its_last_words(machine, monkeypatch, capsy
     [
         (["--bundle=nowhere"], "gpu-bundle"),
         (["--only=nonsense"], "nonsense"),
+        (["--onl=base"], "unrecognized arguments: --onl=base"),
+        (["--retry=2"], "unrecognized arguments: --retry=2"),
         (["--tune=optim.lr_factor=1,2"], "--tune is of one sweep"),
         (["--sweep=table3@smoke:2:optim.lr_fact=1,2"], "optim.lr_fact"),
         (["--sweep=table3@smoke:2:"], "takes SWEEP@SCALE:SEEDS"),
@@ -384,6 +399,20 @@ def test_only_what_is_new_is_packed(tmp_path):
     assert packer.pack() == ["table3@smoke/A/h=1/seed1"]
     assert packer.pack() == []
     assert members(tmp_path / "out") == [f"table3@smoke/{row}/seed1/result.json" for row in ("base", "A/h=1")]
+
+
+def test_what_is_gone_is_packed_no_more_and_what_is_made_anew_is_packed_again(tmp_path):
+    (tmp_path / "out").mkdir()
+    packer = archives.Packer(tmp_path / "runs", tmp_path / "out")
+    gone, again = put(tmp_path / "runs", "base", 1), put(tmp_path / "runs", "base", 2)
+    assert len(packer.pack()) == 2
+    for run in (gone, again):
+        shutil.rmtree(run)
+    put(tmp_path / "runs", "A/h=1", 1)
+    assert packer.pack() == ["table3@smoke/A/h=1/seed1"]
+    put(tmp_path / "runs", "base", 2)
+    assert packer.pack() == ["table3@smoke/base/seed2"]
+    assert members(tmp_path / "out") == [f"table3@smoke/{name}/result.json" for name in ("A/h=1/seed1", "base/seed2")]
 
 
 def test_a_full_archive_is_closed_and_all_come_back(tmp_path, monkeypatch):

@@ -227,6 +227,8 @@ def test_a_point_has_one_folder_however_it_is_asked_for(data):
         (["--seeds=0"], ["--seeds"]),
         (["--jobs=0"], ["--jobs"]),
         (["--retries=-1"], ["--retries"]),
+        (["--retr=2"], ["unrecognized arguments: --retr=2"]),
+        (["--stat=runs"], ["unrecognized arguments: --stat=runs"]),
         (["--set", "train.steps"], ["FIELD=VALUE"]),
         (["--set", "train.step=5"], ["train.step", "train.steps"]),
         (["--set", "train.steps=many"], ["train.steps", "whole number"]),
@@ -381,6 +383,18 @@ def test_the_largest_run_is_tried_before_anything_starts(launcher, capsys, monke
     assert len(launcher.ran()) == 1
 
 
+def test_what_only_translates_is_not_tried(launcher, monkeypatch):
+    """Where all that is left of a sweep takes the parameters of runs that are done."""
+    only = "--only=beam=4/alpha=0.6/average=1,beam=1/alpha=0.6/average=1"
+    assert launcher("decoding@smoke", only) == 0
+    (launcher.workdir / "decoding@smoke" / "beam=1" / "alpha=0.6" / "average=1" / "seed1" / "result.json").unlink()
+    monkeypatch.setattr(preparation, "TRIED", 0)
+    rehearsing = 'if sys.argv[-1] == "--rehearse":\n    sys.exit("error: out of memory")\n'
+    launcher.script.write_text(TRAINER.replace("failed = False", rehearsing + "failed = False"))
+    assert launcher("decoding@smoke", only) == 0
+    assert [name for name, _ in launcher.ran()].count("decoding/beam=1/alpha=0.6/average=1@smoke") == 2
+
+
 def test_nothing_is_tried_before_where_that_is_not_wanted(launcher, monkeypatch):
     monkeypatch.setattr(preparation, "TRIED", 0)
     rehearsing = 'if sys.argv[-1] == "--rehearse":\n    sys.exit("error: out of memory")\n'
@@ -532,14 +546,34 @@ def test_what_other_code_has_done_stays_until_it_is_to_be_made_anew(launcher, ca
     folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
     other = folder.read("result") | {"numerics": "../../0123"}
     folder.result.write_text(to_json(other))
+    capsys.readouterr()
     assert launcher("table3/base@smoke") == 0
     assert len(launcher.ran()) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "stale" in line]
+    why = "other code made it: the fingerprint was ../../0123, is now "
+    assert line.startswith(f"stale  table3/base@smoke seed 1: {why}")
+    assert line.endswith("; --rerun_stale makes it anew")
     assert launcher("table3/base@smoke", "--rerun_stale", "--dry_run") == 0
     assert folder.result.exists()
     assert launcher("table3/base@smoke", "--rerun_stale") == 0
     assert len(launcher.ran()) == 2
     assert folder.read("result") != other
     assert json.loads((folder.path / "stale" / "0123" / "result.json").read_text()) == other
+
+
+def test_many_that_other_code_has_done_are_named_in_one_line(launcher, capsys):
+    count = preparation.NAMED + 1
+    for seed in range(1, count + 1):
+        fabricated.put(launcher.workdir, "table3/base@smoke", seed, numerics="0123456789ab")
+    fabricated.put(launcher.workdir, "table3/E@smoke", 1, numerics="ba9876543210")
+    seeds = f"--seeds={count}"
+    assert launcher("table3/base@smoke", "table3/E@smoke", seeds) == 0
+    assert {name for name, _ in launcher.ran()} == {"table3/E@smoke"}
+    many, one = [line for line in capsys.readouterr().out.splitlines() if "stale" in line]
+    assert many.startswith(
+        f"stale  {count} runs, table3/base@smoke seed 1 to table3/base@smoke seed {count}: other code made it: "
+    )
+    assert one.startswith("stale  table3/E@smoke seed 1: other code made it: the fingerprint was ba9876543210, ")
 
 
 def test_what_is_done_on_other_text_is_stale_until_it_is_to_be_made_anew(launcher, capsys, tmp_path):
@@ -851,21 +885,26 @@ def test_slots_are_equal_and_disjoint_while_there_are_cores(monkeypatch, jobs):
 
 def test_a_gpu_takes_a_process_and_several_share_what_there_is(monkeypatch):
     monkeypatch.setattr(
-        backend.glob, "glob", lambda pattern: ["/dev/nvidia10", "/dev/nvidia2"] if "nvidia" in pattern else []
+        backend.glob, "glob", lambda pattern: ["/dev/nvidia1", "/dev/nvidia0"] if "nvidia" in pattern else []
     )
+    monkeypatch.setattr(backend, "_cuda_plugin", lambda: True)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setenv("JAX_PLATFORMS", "")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [resources.default_jobs(runs) for runs in (1, 2, 20)] == [1, 2, 2]
     two, three = resources.slots(2), resources.slots(3)
-    assert [slot.variables for slot in two] == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "10"}]
+    assert [slot.variables for slot in two] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
     assert [len(slot.cores) for slot in two] == [4, 4]
-    assert [slot.variables["CUDA_VISIBLE_DEVICES"] for slot in three] == ["2", "10", "2"]
+    assert [slot.variables["CUDA_VISIBLE_DEVICES"] for slot in three] == ["0", "1", "0"]
     assert {slot.variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in three} == {"0.45"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5f")
     assert resources.default_jobs(20) == 1
     assert resources.slots(1)[0].variables == {"CUDA_VISIBLE_DEVICES": "GPU-5f"}
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert resources.default_jobs(20) > 1
+    assert resources.slots(1)[0].variables == {}
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.setattr(backend, "_cuda_plugin", lambda: False)  # there is a card, but JAX computes on the CPU
     assert resources.default_jobs(20) > 1
     assert resources.slots(1)[0].variables == {}
 
@@ -1088,6 +1127,21 @@ def test_decoding_waits_for_the_training(launcher, monkeypatch, failing):
     if not failing:
         assert launcher("decoding@smoke", "--only=beam=1/*average=1") == 0
         assert len(launcher.events()) == 4  # nothing is done twice
+
+
+def test_parameters_that_other_code_has_trained_are_not_decoded(launcher, capsys):
+    asked, trained = ("decoding@smoke", "--only=beam=1/*average=1"), "decoding/beam=4/alpha=0.6/average=1@smoke"
+    assert launcher(trained) == 0
+    folder = RunDir(launcher.workdir / "decoding@smoke" / "beam=4" / "alpha=0.6" / "average=1" / "seed1")
+    whole = folder.read("result")
+    folder.result.write_text(to_json(whole | {"numerics": "0123456789ab"}))
+    wanted = ("beam=1/alpha=0.0/average=1@smoke seed 1 (and 2 more runs) takes the parameters of", f"{trained} seed 1")
+    capsys.readouterr()
+    fails(lambda: launcher(*asked), capsys, *wanted, "the fingerprint was 0123456789ab", "--rerun_stale")
+    assert len(launcher.ran()) == len(launcher.prepared) == 1
+    assert launcher(*asked, "--rerun_stale") == 0
+    assert len(launcher.ran()) == 2 + 3
+    assert RunDir(folder.path / "stale" / "0123456789ab").read("result")["numerics"] == "0123456789ab"
 
 
 def test_time_left_counts_trainings_by_flops_and_decodings_by_number(tmp_path):

@@ -20,10 +20,16 @@ DECODING_OPTIONS = ("beam", "alpha", "extra_length", "average_last")  # fields o
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of a command: options stand anywhere between the other arguments, and what is wrong is a UserError."""
+    """Parser of a command: options stand anywhere between the other arguments, and what is wrong is a UserError.
+
+    No option may be abbreviated: what is read beside a parser, or handed on to another one, goes by its whole name.
+    """
 
     completed_by = None  # where a shell asks what may follow: what answers it, given the parser, and ends the process
     _intermixed = False
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, allow_abbrev=False, **named)
 
     def parse_args(self, args=None, namespace=None):
         """Parses a command's arguments; UserError for any that it has not."""

@@ -38,8 +38,14 @@ class Packer:
         self._number, self._open = 1, []  # the archive that is not full, and what is in it
 
     def pack(self) -> list[str]:
-        """Adds the results that are new; returns SWEEP@SCALE/VARIANT/seedK of each."""
-        new = sorted(set(self._runs.glob("*@*/**/seed*/result.json")) - self._packed)
+        """Adds the results that are new, and drops from the open archive what is gone.
+
+        Returns SWEEP@SCALE/VARIANT/seedK of each that is new.
+        """
+        there = set(self._runs.glob("*@*/**/seed*/result.json"))
+        self._packed &= there  # what is made anew is new
+        self._open = [path for path in self._open if path in there]
+        new = sorted(there - self._packed)
         for start in range(0, len(new), AT_ONCE):
             self._open += new[start : start + AT_ONCE]
             if self._write() >= FULL:

@@ -83,11 +83,20 @@ class Session:
                 self.diary.write(f"{count} results of an earlier call, from {folder}")
         self._packer, self.card = archives.Packer(self.runs, args.out), Card(args.slowdown, args.overhead, args.jobs)
         self.failed = False
-        self.pack()
 
     def left(self) -> float:
         """Returns the seconds until what runs is ended."""
         return self.deadline - time.monotonic()
+
+    def leave_out_stale(self, wanted: Wanted) -> None:
+        """Deletes the runs of a sweep that other code or another recipe has made, which would be in the way.
+
+        It is called before anything is packed: what is stale is nothing to bring home.
+        """
+        for run in self._planned(wanted):
+            if run.state.name == "stale":
+                self.diary.write(f"{run.label} is left out: {run.state.reason}")
+                shutil.rmtree(run.folder.path)
 
     def pack(self) -> None:
         """Packs what is done."""
@@ -128,12 +137,7 @@ class Session:
 
     def sweep(self, wanted: Wanted) -> None:
         """Runs the rows of a sweep that fit, again and again until none is left that does."""
-        runs = self._planned(wanted)
-        for run in runs:
-            if run.state.name == "stale":  # of other code or another recipe, which would be in the way
-                self.diary.write(f"{run.label} is left out: {run.state.reason}")
-                shutil.rmtree(run.folder.path)
-        began, tried, before = time.monotonic(), set(), _done(runs)
+        began, tried, before = time.monotonic(), set(), _done(self._planned(wanted))
         while self.left() > 0:
             rows = self._missing(wanted, self._planned(wanted))
             if not (chosen := self.card.choose({row: rows[row] for row in rows if row not in tried}, self.left())):
@@ -182,7 +186,7 @@ def _done(runs):
 
 
 def _without_only(rest):
-    parser = cli.Parser(allow_abbrev=False, add_help=False)
+    parser = cli.Parser(add_help=False)
     parser.add_argument("--only", action="append")
     return parser.parse_known_args(rest)[1]
 
@@ -199,7 +203,6 @@ def _parser():
         prog="python -m launch.gpu",
         description=__doc__.splitlines()[0],
         epilog="What is not listed is passed on to launch.local; a value then comes after '=': --set=train.steps=20.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--minutes", type=float, default=9, help="of all, start to end (default: %(default)s)")
@@ -233,6 +236,9 @@ def main(argv: Sequence[str] | None = None, *, command: Command = python, prepar
     for wanted in sweeps:
         planned(wanted, args.work.resolve() / "runs", rest)  # what is wrong with a name is said at once
     session = Session(args, rest, command)
+    for wanted in sweeps:
+        session.leave_out_stale(wanted)
+    session.pack()
     # Text becomes tokens while the first benchmark compiles; the launcher makes what is not ready when it starts.
     preparing = multiprocessing.get_context("spawn").Process(
         target=prepare, args=(sweeps, session.runs, rest), daemon=True

@@ -8,10 +8,9 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from experiments import tuning
-from launch import plan
-from launch.plan import PlannedRun, selection
+from launch import command_line, plan
+from launch.plan import PlannedRun
 from launch.tuning import Tuning
-from tx import cli
 from tx.errors import UserError
 
 FORM = "SWEEP@SCALE:SEEDS[:FIELD=VALUES]"
@@ -48,13 +47,11 @@ class Wanted(NamedTuple):
 
 
 def planned(wanted: Wanted, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
-    """Returns the runs of a sweep, with their states as they are now; UserError as `launch.plan.make`.
+    """Returns the runs of a sweep, with their states as they are now; UserError as `launch.local` has it.
 
     Of a row whose grid is not done runs stand for the fresh seeds of what it will choose, in no folder.
     """
-    parser = cli.Parser(allow_abbrev=False)
-    selection.add_arguments(parser)
-    args, _ = parser.parse_known_args([*wanted.arguments, f"--workdir={workdir}", *rest])
+    args = command_line.parser_of().parse_args([*wanted.arguments, f"--workdir={workdir}", *rest])
     if not args.tune:
         return plan.make(args)
     if not wanted.tune:

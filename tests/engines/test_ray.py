@@ -80,6 +80,12 @@ def test_how_many_runs_have_room_on_several_nodes_each(nodes, hosts, runs):
     assert room == runs
 
 
+@pytest.mark.parametrize(("share", "runs"), [(1.0, 2), (0.5, 4), (0.25, 8), (0.1, 20), (0.3, 6), (1 / 3, 6)])
+def test_how_many_runs_share_the_gpus_of_a_node(share, runs):
+    room = ray_hosts.Hosts(1, {"CPU": 1.0, "GPU": share}).room([{"CPU": 64.0, "GPU": 2.0}])
+    assert (room, type(room)) == (runs, int)
+
+
 def test_what_a_dead_node_leaves_is_made_on_another(tmp_path):
     (tmp_path / "slowed.py").write_text(sweep.SLOWED)
     workdir, fast = tmp_path / "runs", tmp_path / "fast"
@@ -130,6 +136,8 @@ def test_what_no_node_has_is_one_line(tmp_path):
     [
         (["--cpus=0"], "--cpus must be above 0"),
         (["--gpus=-1"], "--gpus at least 0"),
+        (["--gpus=1.5"], "--gpus must be whole where it is above 1"),
+        (["--cpu=2"], "unrecognized arguments: --cpu=2"),
         (["--hosts=0"], "--hosts must be at least 1"),
         (["--address=127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
     ],

@@ -114,6 +114,7 @@ def test_the_script_is_shown_where_there_is_no_slurm(tmp_path, monkeypatch, caps
         ("--notice=1000", "--notice must be above 0 and at most half of --time"),
         ("--sbatch=a100", "--sbatch takes OPTION=VALUE"),
         ("--jobs=0", "--jobs must be at least 1"),
+        ("--worker=4", "unrecognized arguments: --worker=4"),
     ],
 )
 def test_options_that_are_refused(option, expected, tmp_path, capsys):

@@ -8,8 +8,10 @@ so has it everywhere: the two-dimensional products of `tx.model.layers.dense`, t
 import ctypes
 import glob
 import importlib.util
+import itertools
 import os
 import pkgutil
+import re
 import sys
 
 from tx.errors import UserError
@@ -23,23 +25,39 @@ def computes_on_cpu() -> bool:
 
     The first name in $JAX_PLATFORMS decides; where there is none, whether there is an accelerator with its plugin.
     """
-    if chosen := os.environ.get("JAX_PLATFORMS", ""):
-        return chosen.split(",")[0].strip() == "cpu"
-    return not (gpus() and _cuda_plugin()) and not (tpus() and importlib.util.find_spec("libtpu"))
+    if chosen := _platform():
+        return chosen == "cpu"
+    return not gpus() and not tpus()
 
 
 def gpus() -> list[str]:
-    """Returns NVIDIA's GPUs by number or name, those that $JAX_PLATFORMS and $CUDA_VISIBLE_DEVICES leave."""
-    there = sorted(int(path.removeprefix("/dev/nvidia")) for path in glob.glob("/dev/nvidia[0-9]*"))
-    if os.environ.get("JAX_PLATFORMS", "") == "cpu" or not there:
+    """Returns NVIDIA's GPUs that JAX may compute on, as $CUDA_VISIBLE_DEVICES names them; none without its plugin.
+
+    Those that $JAX_PLATFORMS and $CUDA_VISIBLE_DEVICES leave. CUDA numbers what a process sees from 0, whatever the
+    numbers in the names of the files: a container may have the file of the last card alone.
+    """
+    files = glob.glob("/dev/nvidia[0-9]*")
+    if not files or _platform() not in ("", "cuda", "gpu") or not _cuda_plugin():
         return []
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(number) for number in there] if chosen is None else [one for one in chosen.split(",") if one.strip()]
+    if chosen is None:
+        return [str(number) for number in range(len(files))]
+    # CUDA goes by the names up to the first that is none: "-1", "NoDevFiles" or nothing at all hide every GPU.
+    return list(itertools.takewhile(_NAME.fullmatch, (one.strip() for one in chosen.split(","))))
 
 
 def tpus() -> list[str]:
-    """Returns the devices of TPUs, none where $JAX_PLATFORMS says CPU."""
-    return [] if os.environ.get("JAX_PLATFORMS", "") == "cpu" else glob.glob("/dev/accel[0-9]*")
+    """Returns the devices of TPUs that JAX may compute on; none where $JAX_PLATFORMS says others, or without libtpu."""
+    files = glob.glob("/dev/accel[0-9]*")
+    return files if files and _platform() in ("", "tpu") and importlib.util.find_spec("libtpu") else []
+
+
+_NAME = re.compile(r"\d+|(?:GPU|MIG)-.+")  # of a GPU
+
+
+def _platform():
+    """Returns the first name in $JAX_PLATFORMS, which decides where JAX computes; "" where there is none."""
+    return os.environ.get("JAX_PLATFORMS", "").split(",")[0].strip()
 
 
 def _cuda_plugin():

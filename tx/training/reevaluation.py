@@ -11,12 +11,12 @@ from tx.errors import UserError
 from tx.evaluation.perplexity import described_dev, measure_dev
 from tx.evaluation.translation import split_names
 from tx.files import to_json, write_atomically
-from tx.runs import provenance
+from tx.runs import fingerprint, provenance
 from tx.runs.lease import Lease
 from tx.runs.result import FORMAT
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
-from tx.runs.state import is_done, recorded
+from tx.runs.state import describe_other_code, is_done, recorded
 from tx.training.outcome import described, finish
 
 _OF_TRAINING = ("train", "curve", "dev_last", "dev_best", "origins")  # what result.json says that is the other run's
@@ -31,13 +31,19 @@ def evaluate_with_trained_params(config: ConfigDict, run: RunDir, trained: RunDi
       config, run: the run; its decode.average_last checkpoints are the other's.
       trained: the run that was trained.
 
-    Raises UserError where that is not done, or trains otherwise than this configuration says.
+    Raises UserError where that is not done, or was trained by other code or otherwise than this configuration says.
     """
     if is_done(config, run):
         return
     if not trained.result.exists():
         raise UserError(f"--trained_in: {trained.path} holds no trained run; train it first")
     other = trained.read_result()
+    made, code = other.numerics, fingerprint.numerics(other.config)
+    if made not in (None, code):  # the result would say that today's code has made it
+        raise UserError(
+            f"--trained_in: other code trained {trained.path}: {describe_other_code(made, code)}; "
+            "launch that with --rerun_stale first"
+        )
     was, now = (config_lib.training_fields(one) for one in (other.config, config))
     apart = {name: value for name, value in now.items() if name.startswith("parallel.")}  # left out of `differences`
     differing = config_lib.differences(was, now).keys()
