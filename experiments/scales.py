@@ -88,7 +88,7 @@ class Scale:
         for name in PROPORTIONAL.keys() & diff.keys():
             measure = PROPORTIONAL[name]
             value = diff[name] * self.fields.get(measure, PAPER[measure]) / PAPER[measure]
-            rescaled[name] = round(value) if isinstance(diff[name], int) else value
+            rescaled[name] = round(value) if isinstance(PAPER[name], int) else value
         for name in EVERY if "train.steps" in diff else ():
             every = self.fields.get(name, PAPER[name])
             rescaled.setdefault(name, round(every * diff["train.steps"] / PAPER["train.steps"]))

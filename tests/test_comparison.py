@@ -35,6 +35,14 @@ def test_means_differences_and_their_standard_errors(tmp_path):
     assert record["PPL standard error"] == pytest.approx(error)
 
 
+def test_a_seed_that_diverged_far_leaves_a_table(tmp_path):
+    """The square of its standard deviation is beyond a float."""
+    sides(tmp_path, [5.0, 5.2], [5.0, 2e200])
+    row = cells(beside(tmp_path / "a", tmp_path / "b"))["E"]
+    assert row["PPL B"] == "1.0e+200 ± 1.4e+200"
+    assert row["ΔPPL"].strip("()") == "1.0e+200 ± 1.0e+200"
+
+
 def test_a_rerun_is_the_same_or_not(tmp_path):
     for seed, ppl in ((1, 5.0), (2, 5.0), (3, 5.0)):
         put(tmp_path / "a", "table3/base@smoke", seed, ppl=ppl)

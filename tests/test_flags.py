@@ -174,11 +174,58 @@ def test_what_is_not_known_gives_no_flag(tmp_path, broken):
     assert cells(table_of(tmp_path))["base"]["runs"] == "2 done"
 
 
+DIVERGED = {
+    "no number": result([3.0, 2.0, math.nan, math.nan]),
+    "infinite": result([3.0, 2.0, 9.0, math.inf]),
+    "huge": result([3.0, 2.0, 500.0, 600.0]),
+}
+diverged = pytest.mark.parametrize("diverged", DIVERGED.values(), ids=DIVERGED)
+
+
 def test_a_run_that_diverged_has_no_flag(tmp_path):
-    nan = float("nan")
-    rows, found = read(tmp_path, {"base": [result([3.0, 2.0, nan, nan]), result([3.0, 2.0, 1.0, 1.0])], "E": SPREAD})
+    rows, found = read(tmp_path, {"base": [DIVERGED["no number"]] * 2, "E": SPREAD})
     assert not flags.still_descending(rows["base"], found)
     assert flags.noise(rows["A/h=1"], found) == pytest.approx(0.1)
+
+
+@diverged
+def test_a_seed_that_diverged_leaves_the_others_their_flags(tmp_path, diverged):
+    """By the spread of those; of one alone, by that of the other rows that have not diverged."""
+    rows, found = read(
+        tmp_path,
+        {
+            "base": SPREAD,
+            "A/h=1": [result([2.0, 1.6, 1.2, 1.0]), result([2.0, 1.5, 1.0, 0.9]), diverged],
+            "A/h=4": [result([3.0, 1.2, 1.1, 1.0]), diverged],
+            "A/h=16": [result([0.5, 0.6, 0.7, 0.8], nll=0.5), diverged],
+            "E": [diverged, diverged],
+        },
+    )
+    assert flags.noise(rows["A/h=1"], found) == pytest.approx(statistics.stdev([1.0, 0.9]))
+    pooled = math.sqrt((2 * 0.1**2 + statistics.variance([1.0, 0.9])) / 3)
+    assert flags.noise(rows["A/h=4"], found) == pytest.approx(pooled)
+    assert [name for name, row in rows.items() if flags.still_descending(row, found)] == ["A/h=1", "A/h=4"]
+    assert flags.over_fitted(rows["A/h=16"], found)
+    ((_, note),) = flags.of(rows["A/h=16"], found)
+    assert "lowest at step 700 of 1,000" in note
+
+
+def test_rows_that_are_all_worse_than_chance_are_held_against_their_own_noise(tmp_path):
+    """As they are after few steps, which is no reason to call them finished."""
+    rows, found = read(tmp_path, {name: [result([9.0, 8.5, 8.2, 7.5]), result([9.0, 8.6, 8.2, 7.4])] for name in "E"})
+    assert flags.noise(rows["E"], found) == pytest.approx(statistics.stdev([7.5, 7.4]))
+    assert flags.still_descending(rows["E"], found)
+
+
+@diverged
+def test_a_seed_that_diverged_hides_no_plateau(tmp_path, diverged):
+    """It tells nothing of how much the source can explain."""
+    lost = {**diverged, "dev": {**diverged["dev"], "nll_without_source": 3.0}}
+    rows, found = read(
+        tmp_path,
+        {"base": [result(FLAT, nll=1.0, without=5.0), lost], "A/h=1": [result(FLAT, nll=3.0, without=3.06)]},
+    )
+    assert flags.on_plateau(rows["A/h=1"], found)
 
 
 @pytest.mark.parametrize(("losses", "edge"), [((0.9, 1.0, 1.1), True), ((1.0, 0.9, 1.1), False)])

@@ -189,6 +189,20 @@ def test_what_a_report_writes_of_a_grid(tmp_path, capsys):
     }
 
 
+def test_a_point_that_diverged_far_leaves_table_picture_and_page(tmp_path, capsys):
+    """It is not the best by the seed that did not."""
+
+    def ppl(config, seed):
+        return 1e300 if (config.model.num_heads, seed) == (8, 2) else noisy(5.0, seed)
+
+    found = launched(tmp_path, "--grid=model.num_heads=4,8", ppl=ppl, seeds=2)
+    assert grid.told(grid.of(found)[0], "PPL").startswith("base: best PPL at num_heads=4, 4.99 [4.86, 5.12]; no ")
+    assert command.main(["report", str(tmp_path), "--html"]) == 0
+    assert "best PPL at num_heads=4" in " ".join(capsys.readouterr().out.split())
+    folder = tmp_path / "table3@smoke"
+    assert {"grid.png", "grid.md", "report.html"} <= {path.name for path in folder.iterdir()}
+
+
 def test_a_curve_has_a_band_and_marks_the_best(tmp_path):
     found = one_axis(tmp_path)
     figure = grid_figure.draw(found)
@@ -241,3 +255,9 @@ def test_a_row_is_said_to_train_longer_where_others_are_shown(tmp_path):
     assert len(alone.shown) == len(both.shown) // 2
     notes = [[note for note in main_table.build(found).notes if "times as long" in note] for found in (alone, both)]
     assert notes == [[], ["big: trained 3 times as long as the others, as in the paper (steps: 2,250)."]]
+
+
+def test_a_row_is_not_said_to_train_longer_where_all_were_given_their_steps(tmp_path):
+    found = launched(tmp_path, "--only=base,big", "--set=train.steps=500", ppl=lambda config, seed: 5.0, seeds=1)
+    assert {row.results[0].train.steps for row in found.shown} == {500}
+    assert not [note for note in main_table.build(found).notes if "times as long" in note]

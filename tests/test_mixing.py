@@ -55,6 +55,11 @@ def test_exponents():
     assert layer_costs.exponent([1, 10, 100], [7, 7, 7]) == pytest.approx(0)
 
 
+@pytest.mark.parametrize("lengths", [[4, 9], [4, 9, 16]])
+def test_of_few_lengths_time_is_fitted_through_two_of_them(lengths):
+    assert layer_costs.fit({"n": lengths, "seconds": [n**2 for n in lengths]}, "seconds") == pytest.approx(2)
+
+
 def test_the_table_says_where_a_path_is_not_the_formulas(measured):
     table = layer_costs.build(measured)
     titles = [column.title for column in table.columns]

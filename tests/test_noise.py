@@ -242,7 +242,7 @@ def test_one_seed_is_said_to_be_of_unknown_noise(tmp_path, stats):
 def test_a_report_says_what_its_seeds_resolve(tmp_path):
     fill(tmp_path)
     found = read(tmp_path)
-    rows = len(found.sweep.variants) - 1
+    rows = 2  # that have results, of the 19 that the sweep has beside base
     said = power.sentence(found)
     assert said.startswith(
         f"Power: 3 seeds resolve {100 * math.expm1(power.resolution(_nll(found), 3, rows)):.2g}% perpl"
@@ -251,6 +251,35 @@ def test_a_report_says_what_its_seeds_resolve(tmp_path):
     assert "in BLEU over 30" in said
     assert said in table_of(tmp_path).notes
     assert power.sentence(found, 10).startswith("Power: 10 seeds resolve")
+
+
+def test_rows_that_no_sweep_registers_are_compared_too(tmp_path):
+    fill(tmp_path)
+    for seed, bleu in enumerate((35.0, 36.0, 37.0), 1):
+        put(tmp_path, "table3/base@smoke", seed, ppl=5.5 + seed / 100, bleu=bleu, folder="mine")
+    assert f"or {power.resolution(1.0, 3, 3):.2g} BLEU in 80% of all cases" in power.sentence(read(tmp_path))
+
+
+@pytest.mark.parametrize("losses", [(600.0, 3000.0), (9.0, 20.0, 1.5)])
+def test_a_run_that_diverged_is_no_part_of_the_noise(tmp_path, losses):
+    """Else no row would differ from any; nor is its row compared by the seeds that did not."""
+    fill(tmp_path)
+    before = read(tmp_path)
+    for seed, nll in enumerate(losses, 1):
+        ppl = math.exp(nll) if nll < 700 else math.inf
+        put(tmp_path, "table3/C/N=2@smoke", seed, dev={"split": "validation", "ppl": ppl, "nll": nll, "tokens": 7})
+    after = read(tmp_path)
+    assert cells(table_of(tmp_path))["C/N=2"]["PPL ours"]
+    known = [noise.intervals(found, NLL) for found in (before, after)]
+    assert known[0] == known[1]
+    assert power.sentence(after) == power.sentence(before)
+    notes = [differences_table.build(found).notes for found in (before, after)]
+    assert [differences_table.APART in one for one in notes] == [False, True]
+    assert not any(differences_table.UNKNOWN in one for one in notes)
+
+
+def test_what_seeds_resolve_may_be_beyond_a_float():
+    assert power._size("PPL", 1000.0) == "inf% perplexity"
 
 
 def _nll(found):

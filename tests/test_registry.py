@@ -105,6 +105,13 @@ def test_a_row_trains_as_long_as_the_paper_has_it(scale):
     assert "train.eval_every" not in diff
 
 
+@pytest.mark.parametrize("factor", [2, 2.0])
+def test_a_factor_is_rescaled_as_a_fraction_however_it_is_written(factor):
+    rescaled = SCALES["smoke"].rescale_recipe({"optim.lr_factor": factor, "optim.warmup_steps": 2001})
+    assert rescaled["optim.lr_factor"] == pytest.approx(1.2)
+    assert (rescaled["optim.warmup_steps"], type(rescaled["optim.warmup_steps"])) == (100, int)
+
+
 def test_the_papers_norm_and_last_step_are_the_papers_alone():
     for scale in SCALES:
         config = registry.get_config(f"table3/base@{scale}")

@@ -349,14 +349,14 @@ def test_the_table_of_scores_has_every_split_by_every_kind(tmp_path):
 def test_the_table_of_costs_adds_up(tmp_path):
     for seed in (1, 2):
         put(tmp_path, "table3/base@smoke", seed)
-    timing = {"train_s": 60.0, "decode_s": 30.0, "total_s": 90.0, "target_tokens_per_s": 12345.6}
+    timing = {"train_s": 60.0, "decode_s": 30.0, "total_s": 90.0, "target_tokens_per_s": 654321.6}
     put(tmp_path, "table3/big@smoke", 1, timing=timing, device={"platform": "gpu", "kind": "X", "count": 4})
     (found,) = reading.read([tmp_path])
     table = costs_table.build(found)
     shown = cells(table)
     assert (shown["base"]["runs"], shown["base"]["training min"]) == ("2", "50.0 ± 0.0")
     assert shown["base"]["training PFLOP"] == "2.00 ± 0.00"
-    assert (shown["big"]["target tokens/s"], shown["big"]["translating min"]) == ("12,346", "0.5")
+    assert (shown["big"]["target tokens/s"], shown["big"]["translating min"]) == ("654,322", "0.5")
     assert (shown["base"]["device hours"], shown["big"]["device hours"]) == ("2.00", "0.10")
     assert (shown["all"]["runs"], shown["all"]["device hours"]) == ("3", "2.10")
     assert (shown["E"]["runs"], shown["E"]["device hours"]) == ("", "")

@@ -84,8 +84,15 @@ def test_what_is_claimed_of_tuned_rows_is_judged_by_these_alone(tmp_path, monkey
     assert {why for _, why in words(found).values()} == {"not tuned"}
     rows = {row.variant.name: row for row in found.rows if row.results}
     own = {"adam": rows["lion"], "lion": rows["adam"]}  # of which the first is now the worse
-    tuned = [types.SimpleNamespace(asked=types.SimpleNamespace(row=name), fresh=row) for name, row in own.items()]
-    monkeypatch.setattr(tuned_table, "read", lambda _: tuned)
+
+    def tune(field):
+        asked = {name: types.SimpleNamespace(row=name, grid={field: [0.5, 1.0]}) for name in own}
+        tuned = [types.SimpleNamespace(asked=asked[name], fresh=row) for name, row in own.items()]
+        monkeypatch.setattr(tuned_table, "read", lambda _: tuned)
+
+    tune("model.dropout")  # which gives no row a rate of its own
+    assert {why for _, why in words(found).values()} == {"not tuned"}
+    tune("optim.lr_factor")
     assert words(found)["lion", "adam"] == ("contradicted", "")  # the claim is that they are equal
     assert words(found)["muon", "adam"] == ("undecided", "not tuned")
     alone = dataclasses.replace(found, rows=tuple(dataclasses.replace(row, runs=()) for row in found.rows))

@@ -198,7 +198,9 @@ def exponent(lengths: Sequence[float], values: Sequence[float]) -> float:
 
 def fit(one: dict, key: str) -> float:
     """Returns the exponent of n in what was measured of one layer; of time over the longer half of the lengths."""
-    start = len(one["n"]) // 2 if key == "seconds" else 0  # short calls measure what every call costs
+    count, start = len(one["n"]), 0
+    if key == "seconds":  # short calls measure what every call costs
+        start = min(count // 2, count - 2)  # a line needs two points
     return exponent(one["n"][start:], one[key][start:])
 
 

@@ -8,6 +8,7 @@ from experiments.page.cells import Shown, plain
 from experiments.report import grid as grids
 from experiments.report import grid_figure, grid_table
 from experiments.report.grid import BETTER, SHOWN, Best, Grid
+from experiments.report.metrics import number
 from experiments.report.noise import SCORES
 from experiments.report.results import Results, Row
 from experiments.report.tables import Table
@@ -49,9 +50,9 @@ def _shown(table: Table) -> Shown:
 def pictures(found: Results) -> dict[str, tuple[dict[str, object], list[dict[str, object]]]]:
     """Returns {name: (chart, values)}, one for each score of each grid of one axis or two."""
     made = {}
-    for number, grid in enumerate(grid_figure.drawable(found)):
+    for i, grid in enumerate(grid_figure.drawable(found)):
         for head in grid_figure.heads_of([grid]):
-            name = f"{PREFIX}{number} {grid.variant}: {head}"
+            name = f"{PREFIX}{i} {grid.variant}: {head}"
             made[name] = (_curve if len(grid.axes) == 1 else _heat)(name, grid, head)
     return made
 
@@ -61,10 +62,9 @@ def _curve(name, grid: Grid, head: str):
     for x, place in zip(grid_figure.numbers_of(axis), axis.values, strict=True):
         if (point := _point(grid.points.get((place,)), head, best)) is None:
             continue
-        sd, ends = point["sd"] or 0.0, (best.low, best.high) if point["best"] else (None, None)
+        sd, ends = point["sd"] or 0.0, _ends(best, head) if point["best"] else (None, None)
         point |= {"x": x, "at": grids.shown(place), "low": point["mean"] - sd, "high": point["mean"] + sd}
-        point |= {end: _as_shown(value, head) for end, value in zip(("from", "to"), ends, strict=True)}
-        values.append(point)
+        values.append(point | dict(zip(("from", "to"), ends, strict=True)))
     numbers = grid_figure.numbers_of(axis) if grid_figure.is_numeric(axis) else ()
     return charts.grid_curve(name, head, axis.title, numbers, grid_figure.is_log(axis)), values
 
@@ -73,7 +73,7 @@ def _heat(name, grid: Grid, head: str):
     (down, across), best, values = grid.axes, grid.best(head), []
     for (one, other), row in grid.points.items():
         if (point := _point(row, head, best)) is not None:
-            text = grids.marked(f"{point['mean']:{SHOWN[head].form}}", row, best).removesuffix(" best")
+            text = grids.marked(number(point["mean"], SHOWN[head].form), row, best).removesuffix(" best")
             place = {"down": grids.shown(one), "across": grids.shown(other)}
             values.append(point | place | {"text": text, "value": SCORES[head].mean(row)})
     orders = [[grids.shown(value) for value in axis.values] for axis in (down, across)]
@@ -91,5 +91,7 @@ def _point(row: Row | None, head: str, best: Best | None) -> dict[str, object] |
     return told | {"best": is_best, "close": is_close}
 
 
-def _as_shown(log_or_score: float | None, head: str) -> float | None:
-    return math.exp(log_or_score) if log_or_score is not None and head == "PPL" else log_or_score
+def _ends(best: Best, head: str) -> tuple[float | None, float | None]:
+    """Returns the ends of the best point's interval; None where there are none: JSON has no infinity."""
+    low, high = (grids.as_shown(end, head) for end in (best.low, best.high))
+    return (None, None) if high is None or math.isinf(high) else (low, high)

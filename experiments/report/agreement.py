@@ -158,7 +158,7 @@ def under_noise(rows: Sequence[Row], key: str, measure: Measure) -> tuple[float,
     """
     known = [row for row in rows if papers(row, key) is not None and noise.finite(row, measure)]
     values = [noise.finite(row, measure) for row in known]
-    spread = noise.pooled([own for own in values if len(own) > 1])
+    spread = noise.pooled([own for own in (noise.comparable(row, measure) for row in known) if len(own) > 1])
     if not spread or len(known) < 2:
         return None
     theirs = np.array([papers(row, key) for row in known])

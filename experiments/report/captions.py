@@ -116,7 +116,8 @@ def _longer_notes(found):
     if longer.issuperset(row.asked.variant if row.asked else row.variant.name for row in found.shown):
         return  # there are no others
     for row in found.shown:
-        if steps := row.variant.diff.get("train.steps"):
+        steps = row.variant.diff.get("train.steps")
+        if steps and not (row.asked and "train.steps" in row.asked.overrides):
             ran = _range((r.train.steps for r in row.results), ",") if row.results else "not run"
             paper = ", as in the paper" if row.variant.paper else ""
             yield f"{row.variant.name}: trained {steps / usual:.2g} times as long as the others{paper} (steps: {ran})."

@@ -139,8 +139,10 @@ def _delta(measure: Measure, a: Row | None, b: Row | None) -> tuple[float | None
     """Returns B's mean less A's and its standard error, from each side's own deviation (Welch); None where unknown."""
     if not (a and b and measure.values(a) and measure.values(b)):
         return None, None
-    variances = [measure.sd(row) ** 2 / len(measure.values(row)) for row in (a, b) if measure.sd(row) is not None]
-    return measure.mean(b) - measure.mean(a), math.sqrt(sum(variances)) if len(variances) == 2 else None
+    sides = [(measure.sd(row), len(measure.values(row))) for row in (a, b)]
+    errors = [sd / math.sqrt(count) for sd, count in sides if sd is not None]
+    error = math.hypot(*errors) if len(errors) == 2 else None  # squares of huge numbers overflow
+    return measure.mean(b) - measure.mean(a), error
 
 
 def _same(a: Row | None, b: Row | None) -> list[bool]:

@@ -3,7 +3,7 @@
 from experiments.claims import MARGINS
 from experiments.report import bootstrap, noise, own_metrics, power
 from experiments.report.captions import caption
-from experiments.report.metrics import BLEU, number
+from experiments.report.metrics import BLEU, NLL, number
 from experiments.report.noise import LEVEL, SCORES, Interval
 from experiments.report.results import Results
 from experiments.report.tables import Column, Table
@@ -11,6 +11,7 @@ from experiments.report.tables import Column, Table
 _HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
 _NAMES = {"PPL": "Δlog PPL", "BLEU": "ΔBLEU"}
 NOTE = f"(Δ): inside the noise: its simultaneous {LEVEL:.0%} interval (Dunnett's test) holds 0."
+APART = "Where a run of a row or of base diverged, the row is not compared; its differences are shown as they are."
 UNKNOWN = "Where base has one seed nothing tells the noise of ΔPPL, which is shown as it is."
 SINGLE = "A row of one seed is judged by the spread that the seeds of the others have, taken for its own."
 ONE_SEED = (
@@ -44,12 +45,14 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     done = [row for row in found.rows[1:] if row.results] if found.rows[0].results else []
     by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
-    unknown = any(row.variant.name not in known["PPL"] for row in done)
+    apart = [row for row in done if not all(noise.comparable(one, NLL) for one in (row, found.rows[0]))]
+    unknown = any(row.variant.name not in known["PPL"] for row in done if row not in apart)
     single = any(len(row.results) == 1 and row.variant.name in by_seeds["PPL"] for row in done)
     return (
         *((NOTE,) if any(by_seeds.values()) else ()),
         *((SINGLE,) if single else ()),
         *((ONE_SEED,) if by_sentences else ()),
+        *((APART,) if apart else ()),
         *((UNKNOWN,) if unknown else ()),
     )
 
@@ -98,7 +101,7 @@ def _record(row, base, known, resampled):
     record = {"row": name}
     for head, measure in SCORES.items():
         interval = known[head].get(name)
-        values = [noise.finite(one, measure) for one in (base, row)]
+        values = [noise.comparable(one, measure) for one in (base, row)]
         record |= columns(head, interval)
         record[f"{head.lower()}_p_equivalent"] = noise.equivalence(*values, MARGINS[head.lower()])
     drawn = resampled.get(name)

@@ -5,8 +5,11 @@ loss is held against is its standard deviation between seeds: the row's own, or 
 """
 
 import math
+import statistics
+from collections.abc import Callable
 
-from experiments.report.metrics import NLL, Measure
+from experiments.report.metrics import is_diverged
+from experiments.report.noise import pooled
 from experiments.report.results import Results, Row
 from experiments.scales import PAPER
 from tx.runs.result import RunResult
@@ -66,12 +69,12 @@ _ON_PLATEAU = (
 
 def still_descending(row: Row, sweep: Results) -> bool:
     """Returns whether the dev loss fell over the last fifth of the training, on average, by more than the noise."""
-    return _exceeds_noise(_GAIN, row, sweep)
+    return _exceeds_noise(_gain, row, sweep)
 
 
 def over_fitted(row: Row, sweep: Results) -> bool:
     """Returns whether the last dev loss is above the lowest, on average by more than the noise: a result, no fault."""
-    return _exceeds_noise(_RISE, row, sweep)
+    return _exceeds_noise(_rise, row, sweep)
 
 
 def on_plateau(row: Row, sweep: Results) -> bool:
@@ -95,24 +98,42 @@ def _runs_at_edges(sweep):
 
 
 def noise(row: Row, sweep: Results) -> float | None:
-    """Returns the standard deviation of dev loss between seeds, in nats: the row's or pooled; None where unknown."""
-    own = NLL.sd(row)
-    return own if own is not None else sweep.once(_pooled)
+    """Returns the standard deviation of dev loss between seeds, in nats: the row's or pooled; None where unknown.
+
+    A seed that diverged says nothing of how far the others lie apart.
+    """
+    own = _losses(row)
+    return pooled([own]) if len(own) > 1 else sweep.once(_pooled)
 
 
 def _pooled(sweep: Results) -> float | None:
-    """Returns the standard deviation between seeds that all rows have in common; None where unknown."""
-    rows = [(NLL.sd(other), len(other.results) - 1) for other in sweep.rows]
-    known = [(sd, freedom) for sd, freedom in rows if sd is not None and math.isfinite(sd)]
-    if not known:
-        return None
-    weighted = math.hypot(*(sd * math.sqrt(freedom) for sd, freedom in known))  # squares of huge numbers overflow
-    return weighted / math.sqrt(sum(freedom for _, freedom in known))
+    """Returns the standard deviation between seeds that all rows have in common; None where unknown.
+
+    Of rows that diverged only where there are no others: after few steps every row does worse than chance.
+    """
+    rows = [row for row in sweep.rows if not all(map(is_diverged, row.results))] or sweep.rows
+    return pooled([losses for losses in map(_losses, rows) if len(losses) > 1])
 
 
-def _exceeds_noise(change: Measure, row: Row, sweep: Results) -> bool:
-    mean, spread = change.mean(row), noise(row, sweep)
+def _exceeds_noise(change: Callable[[RunResult], float | None], row: Row, sweep: Results) -> bool:
+    mean, spread = _mean(change, row), noise(row, sweep)
     return mean is not None and spread is not None and mean > spread
+
+
+def _mean(number: Callable[[RunResult], float | None], row: Row) -> float | None:
+    """Returns the mean of a number over the results that a row is judged by; None where none has it."""
+    known = [value for value in map(number, _judged(row)) if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _judged(row):
+    """Returns the results of a row that have not diverged; all of them where every one has."""
+    return [result for result in row.results if not is_diverged(result)] or row.results
+
+
+def _losses(row):
+    """Returns the dev losses that a row is judged by, those that are finite."""
+    return [loss for loss in (_finite(result.dev.nll) for result in _judged(row)) if loss is not None]
 
 
 def _gain(result):
@@ -129,7 +150,7 @@ def _rise(result):
 
 def _best_steps(row):
     """Returns the step of the lowest dev loss, or the first and last of the seeds', of all steps."""
-    best = [min(curve, key=lambda point: point[1])[0] for curve in map(evaluations, row.results) if curve]
+    best = [min(curve, key=lambda point: point[1])[0] for curve in map(evaluations, _judged(row)) if curve]
     ends = dict.fromkeys(f"{step:,.0f}" for step in (min(best), max(best)))
     return f"{' to '.join(ends)} of {max(result.train.steps for result in row.results):,}"
 
@@ -155,7 +176,7 @@ def _most_explained(sweep: Results) -> dict[str | None, float]:
     """Returns {architecture: the largest share that the source takes off in a row of it}."""
     most: dict[str | None, float] = {}
     for row in sweep.rows:
-        share, architecture = _EXPLAINED.mean(row), _architecture(row)
+        share, architecture = _mean(_explained, row), _architecture(row)
         if share is not None:
             most[architecture] = max(most.get(architecture, share), share)
     return most
@@ -174,9 +195,6 @@ def _explained(result):
     """
     loss, without = _finite(result.dev.nll), _finite(result.dev.nll_without_source)
     return 1 - loss / without if loss is not None and without and result.translated else None
-
-
-_GAIN, _RISE, _EXPLAINED = (Measure(of, "+.4f", ".4f") for of in (_gain, _rise, _explained))
 
 
 def _finite(value):

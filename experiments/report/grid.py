@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from experiments.report import bootstrap, noise, power
-from experiments.report.metrics import BLEU, PPL
+from experiments.report.metrics import BLEU, PPL, exp, number
 from experiments.report.noise import LEVEL, SCORES, Interval
 from experiments.report.results import Results, Row
 from experiments.report.symbols import show, symbol
@@ -87,7 +87,7 @@ class Grid:
 
     def _best(self, head):
         measure = SCORES[head]
-        samples = {row.variant.name: noise.finite(row, measure) for row in self.points.values()}
+        samples = {row.variant.name: noise.comparable(row, measure) for row in self.points.values()}
         means = {name: sum(values) / len(values) for name, values in samples.items() if values}
         if not means:
             return None
@@ -179,17 +179,24 @@ def shown(place: tuple[object, ...]) -> str:
     return ", ".join(map(show, place))
 
 
+def as_shown(value: float | None, head: str) -> float | None:
+    """Returns a number of a score of `noise.SCORES` as tables have it: the perplexity of its logarithm."""
+    return exp(value) if value is not None and head == "PPL" else value
+
+
 def told(grid: Grid, head: str) -> str:
     """Returns a sentence on the best point of a grid by a score, its interval and its rivals; "" where none has it."""
     best, measure = grid.best(head), SHOWN[head]
     if best is None:
         return ""
     labels = {row.variant.name: row.label.partition("+")[2] or row.label for row in grid.points.values()}
-    mean, *ends = (end if end is None or head != "PPL" else math.exp(end) for end in (best.mean, best.low, best.high))
-    text = f"{grid.variant}: best {head} at {labels[best.row]}, {mean:{measure.form}}"
-    if None not in ends:
-        text += f" [{ends[0]:{measure.form}}, {ends[1]:{measure.form}}]"
+    mean, low, high = (number(as_shown(end, head), measure.form) for end in (best.mean, best.low, best.high))
+    text = f"{grid.variant}: best {head} at {labels[best.row]}, {mean}"
+    if best.low is not None:
+        text += f" [{low}, {high}]"
     if not best.differences:
+        if best.low is not None:
+            return f"{text}; no other point can be compared."  # in each a run has diverged
         return f"{text}; nothing tells the noise: that needs two seeds of the points or more."
     close = [label for name, label in labels.items() if best.is_close(name)]
     untold = [label for name, label in labels.items() if name != best.row and name not in best.differences]

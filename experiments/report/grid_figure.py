@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from experiments.report import grid as grids
 from experiments.report import pictures
 from experiments.report.grid import SHOWN, Axis, Grid, shown
+from experiments.report.metrics import number
 from experiments.report.noise import LEVEL, SCORES
 from experiments.report.results import Results
 
@@ -81,8 +82,8 @@ def _curve(panel, grid: Grid, head: str) -> None:
         if best is not None and row.variant.name == best.row:
             panel.plot([n], [mean], "o", color="C3", mfc="none", markersize=11)
             if best.low is not None:
-                ends = (best.low, best.high) if head != "PPL" else (math.exp(best.low), math.exp(best.high))
-                panel.vlines([n], *([end] for end in ends), color="C3", linewidth=1.2)
+                ends = ([grids.as_shown(end, head)] for end in (best.low, best.high))
+                panel.vlines([n], *ends, color="C3", linewidth=1.2)
     _scale(panel, axis, numbers)
     panel.set_xlabel(axis.title)
 
@@ -133,7 +134,7 @@ def _heat(panel, grid: Grid, head: str) -> None:
                 continue
             colours[i, j] = mean
             close = best is not None and best.is_close(row.variant.name)
-            text = f"{measure.mean(row):{measure.form}}"
+            text = number(measure.mean(row), measure.form)
             written += [(j, i, f"({text})" if close else text)] if colours.size <= _WRITTEN else []
             if best is not None and row.variant.name == best.row:
                 panel.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="C3", linewidth=2))

@@ -66,10 +66,18 @@ def _of(statistic, values):
 
 
 def number(value: float | None, form: str) -> str:
-    """Returns the number as printed; blank where there is none."""
+    """Returns the number as printed, a huge one by its exponent unless commas part it; blank where there is none."""
     if value is None:
         return ""
-    return format(value, form) if abs(value) < 1e5 else f"{value:.1e}"  # a run that diverged
+    return format(value, form) if abs(value) < 1e5 or "," in form else f"{value:.1e}"  # a run that diverged
+
+
+def exp(log: float) -> float:
+    """Returns e to the power of a number; infinity where that is beyond a float: a run that diverged far."""
+    try:
+        return math.exp(log)
+    except OverflowError:
+        return math.inf
 
 
 PPL = Measure(lambda r: r.dev.ppl, ".2f", ".2f")

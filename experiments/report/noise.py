@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from experiments.report.metrics import BLEU, NLL, Measure
+from experiments.report.metrics import BLEU, NLL, Measure, is_diverged
 from experiments.report.results import Results, Row
 
 SEED = 1  # of the sampling by which scipy integrates, and of the bootstrap
@@ -57,13 +57,23 @@ def finite(row: Row, measure: Measure) -> list[float]:
     return [value for value in measure.values(row) if math.isfinite(value)]
 
 
+def comparable(row: Row, measure: Measure) -> list[float]:
+    """Returns the same to be compared with other rows': none of a row where a run diverged.
+
+    How far that went is chance, and no sample of a normal distribution: in a spread that all rows share, no row would
+    differ from any. That it may diverge is what such a row shows.
+    """
+    return [] if any(map(is_diverged, row.results)) else finite(row, measure)
+
+
 def intervals(found: Results, measure: Measure) -> dict[str, Interval]:
     """Returns {row's name: the interval of its difference from base}, simultaneous at LEVEL for all rows of a table.
 
-    A row without a finite value, and every row where base has fewer than two or nothing varies, has none.
+    A row without a finite value or with a run that diverged, and every row where base has fewer than two or nothing
+    varies, has none.
     """
     base, *others = found.rows
-    return compare(finite(base, measure), {row.variant.name: finite(row, measure) for row in others}).intervals
+    return compare(comparable(base, measure), {row.variant.name: comparable(row, measure) for row in others}).intervals
 
 
 def compare(control: Sequence[float], others: Mapping[str, Sequence[float]]) -> Comparison:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 
 from experiments.report import noise
+from experiments.report.metrics import exp
 from experiments.report.noise import LEVEL, SCORES
 from experiments.report.results import Results
 
@@ -74,11 +75,11 @@ def sentence(found: Results, seeds: int | None = None) -> str:
     seeds = seeds or (statistics.mode(counts) if counts else 1)
     told, needs = [], []
     for title, measure in SCORES.items():
-        samples = {row.variant.name: noise.finite(row, measure) for row in others}
-        known = noise.compare(noise.finite(base, measure), samples)
+        samples = {row.variant.name: noise.comparable(row, measure) for row in others}
+        known = noise.compare(noise.comparable(base, measure), samples)
         if not known.spread:
             continue
-        rows = len(found.sweep.variants) - 1 or 1
+        rows = len(known.intervals) or 1
         if seeds > 1:
             told.append(_size(title, resolution(known.spread, seeds, rows)))
         inside = [(name, one.difference) for name, one in known.intervals.items() if not one.sign]
@@ -103,4 +104,4 @@ def shortened(names: list[str]) -> list[str]:
 
 def _size(title, difference):
     """Returns a difference with its unit; one of log-perplexity as per cent of perplexity."""
-    return f"{100 * math.expm1(difference):.2g}% perplexity" if title == "PPL" else f"{difference:.2g} {title}"
+    return f"{100 * (exp(difference) - 1):.2g}% perplexity" if title == "PPL" else f"{difference:.2g} {title}"

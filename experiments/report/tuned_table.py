@@ -126,7 +126,7 @@ def _intervals(key, base: Row, tuned: Sequence[Tuned]) -> dict[str, dict[str, In
     alike = [one.fresh for one in tuned if one.asked.key[1] == key and one.fresh is not base]
     return {
         head: noise.compare(
-            noise.finite(base, measure), {row.variant.name: noise.finite(row, measure) for row in alike}
+            noise.comparable(base, measure), {row.variant.name: noise.comparable(row, measure) for row in alike}
         ).intervals
         for head, measure in SCORES.items()
     }

@@ -12,6 +12,7 @@ from experiments.report.results import Results, Row
 SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = "supported", "contradicted", "equivalent", "undecided"
 UNFINISHED, NO_SPREAD, UNTUNED = "unfinished", "no spread between seeds", "not tuned"
 WORDS = (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED)
+_RATE = "optim.lr_factor"  # what a claim of tuned rows means to be tuned
 
 
 class Verdict(NamedTuple):
@@ -63,8 +64,9 @@ def judge(found: Results) -> list[Verdict]:
 def rows_of(found: Results) -> dict[bool, dict[str, Row]]:
     """Returns {whether tuned: {name: row}} of the rows that claims about a sweep may be judged by."""
     said = claims.of_sweep(found.sweep.name, found.scale.name)
-    tuned = tuned_table.read(found) if any(claim.tuned for claim in said) else ()
-    return {False: {row.variant.name: row for row in found.rows}, True: {one.asked.row: one.fresh for one in tuned}}
+    read = tuned_table.read(found) if any(claim.tuned for claim in said) else ()
+    tuned = {one.asked.row: one.fresh for one in read if _RATE in one.asked.grid}
+    return {False: {row.variant.name: row for row in found.rows}, True: tuned}
 
 
 def _family(claim, said, rows, families, found) -> Comparison | None:
@@ -76,7 +78,7 @@ def _family(claim, said, rows, families, found) -> Comparison | None:
         base = claim.against == found.rows[0].variant.name
         alike = [one.row for one in said if (one.tuned, one.against, one.measure) == key and one.row in rows]
         others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(alike))
-        values = {name: noise.finite(rows[name], measure_of(claim)) for name in (claim.against, *others)}
+        values = {name: noise.comparable(rows[name], measure_of(claim)) for name in (claim.against, *others)}
         families[key] = noise.compare(values.pop(claim.against), values)
     return families[key]
 
@@ -89,7 +91,7 @@ def _judge(claim, rows, family, unfinished) -> Verdict:
     if family is None:
         return Verdict(claim, UNDECIDED, UNTUNED, UNDECIDED)
     measure, pair = measure_of(claim), (rows[claim.row], rows[claim.against])
-    values = [noise.finite(row, measure) for row in pair]
+    values = [noise.comparable(row, measure) for row in pair]
     used = tuple(map(len, values))
     interval = family.intervals.get(claim.row)
     if interval is None:
