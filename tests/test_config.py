@@ -389,6 +389,9 @@ def test_a_configuration_file_with_overrides(config_file):
     assert config.name == "base"
 
 
+START = "from tx import config\ndef get_config():\n    c = config.get_config()\n"
+
+
 def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
     def read(*argv):
         return lambda: cli.config_from(list(argv))
@@ -405,6 +408,19 @@ def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
     refused(read(f"--config={tmp_path}/named.py"), "takes a name")
     (tmp_path / "nameless.py").write_text("def get_config(): ...\n")
     refused(read(f"--config={tmp_path}/nameless.py:x"), "takes no name")
+    for number, (body, *words) in enumerate(
+        [
+            ("x =", "gives no configuration: SyntaxError"),
+            ("import nope", "gives no configuration: ModuleNotFoundError: No module named 'nope'"),
+            ("raise SystemExit(3)", "gives no configuration: SystemExit: 3"),
+            (f"{START}    return {{}}", "must return an ml_collections.ConfigDict; it gives a dict"),
+            (f"{START}    c.train.steps = 'x'\n    return c", "gives no configuration: TypeError"),
+            (f"{START}    with c.unlocked():\n        c.mine = 3\n    return c", "no configuration field 'mine'"),
+            (f"{START}    with c.unlocked():\n        del c.train.seed\n    return c", "train.seed is missing; let"),
+        ]
+    ):
+        (tmp_path / f"wrong{number}.py").write_text(f"{body}\n")
+        refused(read(f"--config={tmp_path}/wrong{number}.py"), "--config", f"wrong{number}.py", *words)
     refused(read(f"--config={config_file}", "--config.train.setps=1"), "command line", "'train.steps'")
     refused(read(f"--config={config_file}", "--config.train.steps=0"), "train.steps must be positive")
 

@@ -258,6 +258,10 @@ def test_a_trained_run_in_python(sweep, no_text, capsys, tmp_path):
         ("decoder", 0, "cross"): (after, before),
     }
     assert all(np.allclose(weights.sum(-1), 1) for weights in found.weights.values())
+    np.testing.assert_array_equal(
+        trained.score([f" {SOURCES[1]} "], [f"{TARGETS[1]}\n"]), trained.score(SOURCES[1:], TARGETS[1:])
+    )
+    assert trained.attention(f" {SOURCES[1]}").source == found.source
     assert trained.logits([], []).shape[0] == trained.score([], []).size == len(trained.translate([])) == 0
 
 
@@ -276,6 +280,12 @@ def test_what_a_model_in_python_refuses(sweep, tmp_path):
         (lambda: trained.translate("five"), "a list of sentences is wanted"),
         (lambda: trained.score(SOURCES, TARGETS[:1]), "2 sources and 1 targets"),
         (lambda: trained.translate(["five", "one " * 20_000]), "sentence 2 of 2, has 79,999 characters"),
+        (
+            lambda: trained.score(["five", "one " * 9_000], ["a", "b"]),
+            r"sentence 2 of 2, source or target of \d+ tokens",
+        ),
+        (lambda: trained.logits(["five"], ["one " * 9_000]), r"sentence 1 of 1, source or target of \d+ tokens"),
+        (lambda: trained.attention("one " * 9_000, "b"), r"sentence 1 of 1, source or target of \d+ tokens"),
         (lambda: tx.load(tmp_path), "is .* the folder of a run"),
         (
             lambda: tx.load(run_of(sweep).path, bem=1),

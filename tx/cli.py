@@ -70,7 +70,7 @@ def load_config(spec: str) -> ConfigDict:
     """Returns get_config(NAME) of the Python file FILE for "FILE:NAME" (without ":NAME", get_config()).
 
     A relative FILE that does not lie in the current folder is one of this project's. Raises UserError where there is
-    no such file or function, and where it wants a name and gets none.
+    no such file or function, where it wants a name and gets none, for what it raises, and for what is no ConfigDict.
     """
     file, name = _split_spec(spec)
     path = _config_file(file)
@@ -81,7 +81,7 @@ def load_config(spec: str) -> ConfigDict:
     module = importlib.util.module_from_spec(module_spec)
     sys.path.insert(0, str(path.resolve().parent.parent))  # so that the file can import the package it lies in
     try:
-        module_spec.loader.exec_module(module)
+        _without_traceback(file, lambda: module_spec.loader.exec_module(module))
     finally:
         sys.path.pop(0)
     arguments = [name] if name else []
@@ -91,7 +91,22 @@ def load_config(spec: str) -> ConfigDict:
         raise UserError(f"--config: {file} defines no get_config function") from None
     except TypeError:
         raise UserError(f"--config: get_config of {file} takes {'no' if name else 'a'} name; got {spec!r}") from None
-    return module.get_config(*arguments)
+    config = _without_traceback(file, lambda: module.get_config(*arguments))
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise UserError(f"--config: get_config of {file} must return an ml_collections.ConfigDict; it gives a {kind}")
+    return config
+
+
+def _without_traceback(file, call):
+    """Returns what a call of a file's code returns; UserError, in one line, for what that raises."""
+    try:
+        return call()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a script may end so
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--config: {file} gives no configuration: {said}") from error
 
 
 def _split_spec(spec):
@@ -139,9 +154,17 @@ def config_from(argv: list[str]) -> tuple[ConfigDict, list[str]]:
     if spec is None:
         raise UserError("--config is missing; e.g. --config=experiments/config.py:table3/base@smoke")
     config = load_config(spec)
+    _refuse_other_fields(spec, config)
     config_lib.update(config, diff, where="command line")
     config_lib.validate(config)
     return config, rest
+
+
+def _refuse_other_fields(spec, config):
+    found, whole = config_lib.fields(config), config_lib.get_config()
+    config_lib.update(whole, found, where=f"--config={spec}")
+    if missing := sorted(config_lib.fields(whole).keys() - found.keys()):
+        raise UserError(f"--config={spec}: {missing[0]} is missing; let get_config change what tx.config gives")
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:

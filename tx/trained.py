@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from tx.decoding.limits import check_pairs
 from tx.decoding.text import encode, translate_lines
 from tx.decoding.trained_model import OpenedModel, open_model
 from tx.decoding.translator import length_buckets
@@ -58,8 +59,8 @@ class TrainedModel:
         self._model = FrozenConfigDict(self.config.model.to_dict())
 
     def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        """Returns the tokens of each sentence: int32, end of sentence included."""
-        return encode(self.vocabulary, _listed(sentences))
+        """Returns the tokens of each sentence, without the blanks around it: int32, end of sentence included."""
+        return encode(self.vocabulary, [sentence.strip() for sentence in _listed(sentences)])
 
     def translate(self, sentences: Sequence[str]) -> list[str]:
         """Returns the translations, by beam search as config.decode says; an empty sentence stays empty.
@@ -104,10 +105,12 @@ class TrainedModel:
         return Attention(weights, before, ["<start>", *after[:-1]])
 
     def _pairs(self, src, tgt):
-        """Returns the tokens of each pair; UserError where there are not as many of one side as of the other."""
-        if len(src) != len(tgt):
-            raise UserError(f"{len(src)} sources and {len(tgt)} targets; give one target for each source")
-        return list(zip(self.encode(src), self.encode(tgt), strict=True))
+        """Returns the tokens of each pair; UserError for one too long, and for more of one side than of the other."""
+        sources, targets = self.encode(src), self.encode(tgt)
+        if len(sources) != len(targets):
+            raise UserError(f"{len(sources)} sources and {len(targets)} targets; give one target for each source")
+        check_pairs(self.config, pairs := list(zip(sources, targets, strict=True)))
+        return pairs
 
 
 def load(run: str | os.PathLike, options: dict) -> TrainedModel:

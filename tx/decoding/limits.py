@@ -55,6 +55,20 @@ def find_long_sources(config: ConfigDict, sources: Mapping[int, np.ndarray]) -> 
     return found
 
 
+def check_pairs(config: ConfigDict, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Raises UserError for the first pair of a source and its target that is longer than the model can score.
+
+    Args:
+      config: of the run.
+      pairs: tokens of both, end of sentence included.
+    """
+    for number, pair in enumerate(pairs, 1):
+        longest = max(map(len, pair))
+        needed = positions_needed(config.model.architecture, padded(longest), padded(longest))
+        sentence = f"sentence {number} of {len(pairs)}, source or target of {longest} tokens, in eights"
+        _check(config, [(needed, sentence)])
+
+
 def _check(config, needs):
     """Holds the greatest of (positions, which sentence needs them) against the table."""
     positions, sentence = max(needs, key=lambda need: need[0], default=(0, ""))
