@@ -11,6 +11,7 @@ import io
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -346,6 +347,39 @@ def test_translations_of_one_sentence_stay_together():
     kept = set(splits["train"])
     assert splits["train"] == [pair for pair in tatoeba() if pair in kept]
     assert {n: number["train"].count(n) for n in everywhere[0]} == {n: 2 + int(n) % 3 for n in everywhere[0]}
+
+
+MARKED = {  # sentences that differ in marks alone
+    "Hindi": ["कल", "काल", "किला", "कुल"],
+    "Thai": ["มา", "ม้า", "ที", "ที่"],
+    "accents": ["pe\u0301che", "peche", "pêche"],
+}
+
+
+@pytest.mark.parametrize("text", MARKED)
+def test_sentences_that_differ_in_marks_are_not_one(text):
+    keys = [text_files._equality_key(sentence) for sentence in MARKED[text]]
+    assert len(set(keys)) == len(keys)
+    splits = text_files.split_by_hash([(one, "x") for one in MARKED[text]], 0, percent=50)
+    assert sum(map(len, splits.values())) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Pe\u0301che !", "péche"), ("की\u200d, का।", "की का"), ("I \u2764\ufe0f it", "I \u2764 it"), ("e\u0301", "É")],
+)
+def test_sentences_that_are_written_otherwise_are_one(one, other):
+    assert text_files._equality_key(one) == text_files._equality_key(other)
+
+
+UNMARKED = st.text(st.characters(exclude_categories=["Mn", "Mc", "Cs"]))
+
+
+@example("İstanbul ΐ ǰ")  # without case they have marks
+@example("\u2126 \u212b \uf900 \u1112\u1161\u11ab")  # composed they are others
+@given(UNMARKED)
+def test_text_without_marks_is_split_as_ever(text):
+    assert text_files._equality_key(text) == re.sub(r"[\W_]", "", text.casefold())
 
 
 def test_either_direction_has_the_same_split(tmp_path):

@@ -1,10 +1,12 @@
 """Generated corpora are made once: kept as they were made, and made again when what makes them has changed."""
 
+import importlib.metadata
 import subprocess
 import sys
 
 import pytest
 
+from tx import plugins
 from tx.data import cache
 from tx.data.synthetic import generate, numbers, recall
 from tx.errors import UserError
@@ -55,6 +57,68 @@ def test_it_is_made_again_when_its_modules_or_its_libraries_have_changed(made, m
         generate.read("numbers", "en", "de")
     generate.read("numbers", "en", "de")
     assert len(made) == len(entries()) == 3
+
+
+OWN = """
+from tx.data.synthetic.generate import Generator, generators
+
+def mine(source, target):
+    return {{"train": [("{text}", "b")], "test": []}}
+
+generators.register("mine")(Generator(mine, {modules}))
+"""
+
+
+@pytest.fixture
+def read_own(tmp_path, monkeypatch):
+    """Reads the corpus of a file of one's own that is imported as by a process that has just started."""
+    path = tmp_path / "mine.py"
+    monkeypatch.setenv(plugins.VARIABLE, str(path))
+
+    def read(text, modules=()):
+        path.write_text(OWN.format(text=text, modules=modules))
+        with monkeypatch.context() as patch:
+            patch.setattr(generate.generators, "_components", dict(generate.generators._components))
+            patch.delitem(sys.modules, f"tx_import_{path}", raising=False)
+            plugins.load()
+            return generate.read("mine", "en", "de")["train"][0][0]
+
+    return read
+
+
+def test_a_generator_of_one_s_own_is_made_again_when_its_file_has_changed(read_own):
+    assert [read_own(text) for text in ("first", "second", "first")] == ["first", "second", "first"]
+    assert len(entries()) == 2
+
+
+def test_a_generator_of_one_s_own_names_modules(read_own, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for number in range(2):
+        (tmp_path / "helper_of_mine.py").write_text(f"a = {number}")
+        assert read_own("text", ("recall", "helper_of_mine")) == "text"
+    assert len(entries()) == 2
+    with pytest.raises(UserError, match=r"the module 'no_such' of a generator has no source here.*; leave the gen"):
+        read_own("text", ("no_such",))
+
+
+def test_a_generator_without_a_file_is_refused():
+    made = {}
+    exec("def generate(source, target): return {}", made)
+    for function in (made["generate"], print):
+        with pytest.raises(
+            UserError, match=f"generator '{function.__name__}' is in no file .*; write it as a function"
+        ):
+            generate.Generator(function, ())
+
+
+@pytest.mark.parametrize("name", ["numbers", "recall"])
+def test_the_key_of_the_project_s_own_is_of_their_modules_and_libraries_alone(monkeypatch, name):
+    monkeypatch.setattr(generate, "_source", lambda module: f"<{module}>")
+    made = generate.generators[name]
+    sources = [f"<{module}>" for module in made.modules]
+    versions = {library: importlib.metadata.version(library) for library in made.libraries}
+    generate.read(name, "en", "de")
+    assert [path.name for path in entries()] == [cache.fingerprint(1, name, "en", "de", *sources, versions)]
 
 
 def test_it_is_made_again_when_it_is_damaged(made):

@@ -154,6 +154,45 @@ def test_scripts_without_spaces_are_scored_by_character(language):
     assert sacrebleu.BLEU(trg_lang="th").corpus_score(hypotheses, [references]).score < 1  # what is not relied on
 
 
+# Each language by its code of two letters, and by others that mean the same.
+CODES = {
+    "zh": ["zho", "chi", "cmn", "zho_Hans", "ZH-TW"],
+    **{"ja": ["jpn"], "ko": ["kor", "kor_Hang"], "th": ["tha", "tha_Thai"], "lo": ["lao"], "km": ["khm"]},
+    **{"my": ["mya", "bur"], "bo": ["bod", "tib"], "dz": ["dzo"], "de": ["deu", "ger", "deu_Latn"], "hi": ["hin"]},
+}
+
+
+@pytest.mark.parametrize(("two", "language"), [(two, one) for two, codes in CODES.items() for one in codes])
+def test_a_code_of_three_letters_means_what_that_of_two_does(monkeypatch, two, language):
+    monkeypatch.setattr(tokenizers.importlib.util, "find_spec", lambda name: name)
+    assert tokenizers.bleu_tokenizer(language) == tokenizers.bleu_tokenizer(two)
+    assert tokenizers.has_spaces(language) == tokenizers.has_spaces(two)
+
+
+@pytest.mark.parametrize("language", ["lzh", "yue", "yue_Hant", "nan", "hak", "gan", "shn", "tts"])
+def test_what_has_no_two_letters_and_no_spaces_is_scored_by_character(language):
+    assert tokenizers.bleu_tokenizer(language) == "char"
+    assert scores.moses("語言 文", language) == "語 言 文"
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "tokens"),
+    [
+        *[(code, "L'homme", "L&apos; homme") for code in ("fr_CA", "FR", "fra", "fre")],
+        *[(code, "The dog's toys", "The dog &apos;s toys") for code in ("en-GB", "EN", "eng_Latn")],
+        *[(code, "Es hat ca. 30 Zimmer.", "Es hat ca. 30 Zimmer .") for code in ("de_AT", "de-CH", "deu", "ger")],
+    ],
+)
+def test_moses_has_the_rules_of_a_language_however_its_code_is_written(language, text, tokens):
+    assert scores.moses(text, language) == tokens
+
+
+def test_every_language_of_moses_is_known_by_three_letters():
+    languages = set(scores.sacremoses.tokenize.NonbreakingPrefixes().available_langs.values())
+    assert languages - {"mni", "tdt", "yue"} <= set(tokenizers._TWO_LETTERS.values())
+    assert {tokenizers.language_code(code) for code in languages} == languages
+
+
 @pytest.mark.parametrize("language", ["de", "en", "fr", "cs", "hi", "vi"])
 def test_other_languages_keep_the_default(language):
     assert tokenizers.bleu_tokenizer(language) == sacrebleu.BLEU.TOKENIZER_DEFAULT

@@ -96,6 +96,24 @@ def test_every_form_has_the_same_sentences(tmp_path, form):
     assert list(read(folder)) == ["train", "validation", "test"]
 
 
+def test_what_only_begins_like_a_split_is_left_alone(tmp_path):
+    others = (
+        "trainer.fr",
+        "values.en",
+        "devices.tsv",
+        "validator.jsonl",
+        "train.2016.de",
+        "test.2016.txt",
+        "latest.fr",
+        "train.tok.fr",
+        "test.2016.en",
+        "valid.old.tsv",
+    )
+    folder = write(tmp_path, whole() | dict.fromkeys(others, "no"))
+    (folder / "test.old.fr").mkdir()
+    assert read(folder) == TEXT
+
+
 def test_the_fingerprint_is_that_of_the_sentences_wherever_they_lie(tmp_path):
     found = {
         corpora.load(data_config(write(tmp_path / form.replace(" ", "_"), files))).fingerprint
@@ -167,6 +185,18 @@ def test_too_few_sentences_to_split(tmp_path):
         read(write(tmp_path, lines("train", TRAIN[:1])))
 
 
+def test_text_that_changes_while_it_is_read_is_not_kept(tmp_path):
+    folder = write(tmp_path / "text", whole())
+    corpus = corpora.load(data_config(folder))
+    write(folder, lines("test", [("quatre", "four")]))
+    with pytest.raises(UserError, match=r"files:.*: the text changed while it was read; start again") as error:
+        corpus.pairs("test")
+    assert "\n" not in str(error.value)
+    assert corpora.load(data_config(folder)).pairs("test") == [("quatre", "four")]
+    write(folder, whole())
+    assert corpora.load(data_config(folder)).pairs("test") == TEST
+
+
 # What is refused, in one line.
 
 REFUSED = {
@@ -180,6 +210,15 @@ REFUSED = {
     r"has one split in several forms \(dev\.jsonl, dev\.tsv\)": {"dev.tsv": "x\ty", "dev.jsonl": "{}"}
     | lines("train", TRAIN),
     r"has dev\.\* and valid\.\*, both of validation": whole() | lines("dev", DEV),
+    r"has test\.2016\.en, which is of no split; before the language or form write .*\(test_2016\)": lines(
+        "train", TRAIN
+    )
+    | lines("test.2016", TEST),
+    r"has test\.2016\.fr\.gz, which is of no split": lines("train", TRAIN) | {"test.2016.fr.gz": "x\n"},
+    r"has train\.en-fr\.en, which is of no split": lines("train.en-fr", TRAIN),
+    r"has dev2\.fr, which": lines("train", TRAIN) | {"dev2.fr": "x\n"},
+    r"has Valid\.tsv, which": lines("train", TRAIN) | {"Valid.tsv": "x\ty\n"},
+    r"has validation-a\.jsonl, which": lines("train", TRAIN) | {"validation-a.jsonl": "{}"},
     r"train\.fr has 40 lines but .*train\.en has 1; they must be aligned": whole() | {"train.en": "x\n"},
     r"valid\.en: line 2 is empty \(en\); in dev and test every line": whole(dev=[("a", "b"), ("c", " \t")]),
     r"test\.tsv: line 3 is empty \(fr\)": {

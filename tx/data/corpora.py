@@ -88,18 +88,27 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
         more = f"{FOLDER}DIR is a folder of your own, a generator of your own needs --import FILE.py"
         raise unknown("no corpus", name, known, f" (names of TFDS hold a slash; {more})")
     pairs = read()
-    digest = hashlib.sha256()
-    for split, rows in pairs.items():  # lines hold no "\n", so nothing else has the same digest
-        digest.update("\n".join([split, str(len(rows)), *(side for row in rows for side in row), ""]).encode())
-    fingerprint = digest.hexdigest()
+    fingerprint = _fingerprint(pairs)
+
+    def read_again():
+        if _fingerprint(again := read()) != fingerprint:
+            raise UserError(f"{name}: the text changed while it was read; start again")
+        return again
 
     def open_splits():
         from tx.data import builders
 
         kind = FOLDER.rstrip(":") if name.startswith(FOLDER) else name  # of own text the fingerprint is name enough
-        return builders.data_sources(kind, source, target, fingerprint, read)
+        return builders.data_sources(kind, source, target, fingerprint, read_again)
 
     return Corpus(name, source, target, fingerprint, tuple(pairs), open_splits)
+
+
+def _fingerprint(pairs: text_files.Pairs) -> str:
+    digest = hashlib.sha256()
+    for split, rows in pairs.items():  # lines hold no "\n", so nothing else has the same digest
+        digest.update("\n".join([split, str(len(rows)), *(side for row in rows for side in row), ""]).encode())
+    return digest.hexdigest()
 
 
 def is_in_folder(data_config) -> bool:

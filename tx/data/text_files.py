@@ -9,6 +9,7 @@ import hashlib
 import os
 import pathlib
 import re
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -19,6 +20,7 @@ from tx.errors import UserError
 from tx.files import expanded
 from tx.registry import Registry
 
+_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # how a sign is drawn, e.g. as an emoji
 Pairs = dict[str, list[tuple[str, str]]]  # split -> (source, target) sentences in the data set's order
 
 
@@ -168,9 +170,9 @@ def split_by_hash(
 ) -> Pairs:
     """Splits into train, validation and test by a hash of the sentence on one side (0 or 1).
 
-    Only letters and digits count, without case, so that "Go on!" and "go on." with all their translations
-    fall into one split. Validation and test keep the first translation of each, in the order of the file. A pair that
-    is empty or endless on a side stays in train.
+    Only letters with their marks, and digits, count, without case, so that "Go on!" and "go on." with all their
+    translations fall into one split. Validation and test keep the first translation of each, in the order of the file.
+    A pair that is empty or endless on a side stays in train.
 
     Args:
       percent: of the sentences that each of validation and test gets; the same sentence goes to the same.
@@ -182,7 +184,7 @@ def split_by_hash(
         if not all(0 < len(sentence) <= LONGEST for sentence in pair):
             splits["train"].append(pair)
             continue
-        key = re.sub(r"[\W_]", "", pair[side].casefold())
+        key = _equality_key(pair[side])
         bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 100
         split = "validation" if bucket < percent else "test" if bucket < 2 * percent else "train"
         if split == "train" or split not in splits:
@@ -191,6 +193,25 @@ def split_by_hash(
             seen.add(key)
             splits[split].append(pair)
     return splits
+
+
+def _equality_key(sentence):
+    """Returns what equal sentences share: letters and digits without case, and marks, which in many scripts are vowels.
+
+    Text without marks is not composed: its key, and so its split, is older than that of marks.
+    """
+    text = _SELECTORS.sub("", sentence)
+    if text.isascii() or not any(map(_is_mark, text)):
+        return _bare(text)
+    return "".join(one if _is_mark(one) else _bare(one) for one in unicodedata.normalize("NFC", text))
+
+
+def _is_mark(character):
+    return unicodedata.category(character) in ("Mn", "Mc")
+
+
+def _bare(text):
+    return re.sub(r"[\W_]", "", text.casefold())
 
 
 def _find(name, corpus, pair, wanted, folder):

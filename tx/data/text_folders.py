@@ -2,7 +2,8 @@
 
 Forms: SPLIT.LANGUAGE files aligned line by line; SPLIT.tsv, a sentence of the source, a tab, its translation;
 SPLIT.jsonl, an object a line with the languages as keys, or that as its "translation". Each may end in .gz. SPLIT is
-train, one of valid, val, validation, dev, or what begins with "test". Without dev or test they are split off train.
+train, one of valid, val, validation, dev, or what begins with "test", of letters, digits, "_" and "-". Without dev or
+test they are split off train.
 """
 
 import os
@@ -19,6 +20,8 @@ from tx.files import expanded, from_json
 _LANGUAGE = re.compile(r"\w[\w.@+-]*")  # of a code: a part of a file's name that leads nowhere else
 _DEV = ("valid", "val", "validation", "dev")
 _TEST = re.compile(r"test[\w-]*")  # TFDS takes no other names of splits
+# What was meant for a split, perhaps: "test.2016", "dev2", "Train", but not "trainer" or "values".
+_LIKE_A_SPLIT = re.compile(r"(?:train|valid|val|validation|dev)(?![^\W\d_]).*|test.*", re.IGNORECASE | re.DOTALL)
 _SHOWN = 6  # names of files in a message
 # Of the training sentences each of dev and test gets a hundredth where that is enough of them, more where there are
 # few, and at most a tenth.
@@ -94,16 +97,26 @@ def _holds(place):
 
 
 def _splits(place, source, target) -> dict[str, _Files]:
-    """Returns {split: its files}; UserError where a split is there twice, or of one language alone."""
+    """Returns {split: its files}; UserError where a split is there twice, of one language alone, or only misnamed."""
     stems: dict[str, dict[str, pathlib.Path]] = {}
+    misnamed = []
     for path in sorted(place.iterdir()):
         plain = path.name.removesuffix(".gz")
-        for ending in (source, target, *_PARSERS):
-            stem = plain.removesuffix(f".{ending}")
-            if stem != plain and _split_of(stem) and path.is_file():
+        ends = {ending: plain.removesuffix(f".{ending}") for ending in (source, target, *_PARSERS)}
+        ends = {ending: stem for ending, stem in ends.items() if stem != plain and path.is_file()}
+        if not any(map(_split_of, ends.values())) and any(map(_LIKE_A_SPLIT.fullmatch, ends.values())):
+            misnamed.append(path.name)
+        for ending, stem in ends.items():
+            if _split_of(stem):
                 other = stems.setdefault(stem, {}).setdefault(ending, path)
                 if other != path:
                     raise UserError(f"{place} has both {other.name} and {path.name}; leave one out")
+    kinds = {_kind(stem) for stem in stems}
+    if lost := [name for name in misnamed if _kind(name) not in kinds]:  # else one split off train would take its place
+        raise UserError(
+            f"{place} has {lost[0]}, which is of no split; before the language or form write train, dev, or "
+            "test with letters, digits, '_' and '-' (test_2016), or move the file away"
+        )
     found, named = {}, {}
     for stem, endings in stems.items():
         split = _split_of(stem)
@@ -111,6 +124,11 @@ def _splits(place, source, target) -> dict[str, _Files]:
             raise UserError(f"{place} has {named[split]}.* and {stem}.*, both of {split}; leave one out")
         found[split], named[split] = _files(place, stem, endings, source, target), stem
     return found
+
+
+def _kind(stem):
+    """Returns "train", "test" or "dev", whichever the name of a split, or one like it, begins with."""
+    return next((kind for kind in ("train", "test") if stem.lower().startswith(kind)), "dev")
 
 
 def _split_of(stem):

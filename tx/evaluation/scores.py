@@ -16,7 +16,7 @@ import sacrebleu
 import sacremoses
 
 from tx.errors import UserError
-from tx.evaluation.tokenizers import bleu_tokenizer, has_spaces
+from tx.evaluation.tokenizers import bleu_tokenizer, has_spaces, language_code
 
 
 def score(hypotheses: list[str], references: list[str], target_language: str) -> dict[str, object]:
@@ -24,7 +24,8 @@ def score(hypotheses: list[str], references: list[str], target_language: str) ->
 
     Args:
       hypotheses, references: plain text, a sentence a string, equally many, at least one; else UserError.
-      target_language: two letters, e.g. "de"; Moses' rules for English where it has none for the language.
+      target_language: a code as `bleu_tokenizer` takes it, e.g. "de"; Moses' rules for English where it has none for
+        the language.
 
     Returns (scores 0 to 100, shares 0 to 1):
       sentences: their number.
@@ -107,7 +108,7 @@ def moses(text: str, language: str) -> str:
     """
     if not has_spaces(language):
         return " ".join("".join(text.split()))
-    normalizer, tokenizer = _moses(language)
+    normalizer, tokenizer = _moses(language_code(language))
     return tokenizer.tokenize(normalizer.replace_unicode_punct(text), return_str=True)
 
 

@@ -1,14 +1,18 @@
 """Generated corpora, made once and cached for as long as the code and libraries that make them stay the same."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import pathlib
 from collections.abc import Callable
 
 from tx.data import cache
 from tx.data.text_files import Pairs
+from tx.errors import UserError
+from tx.files import digest
 from tx.registry import Registry
 
 generators = Registry("data.corpus")
@@ -21,13 +25,31 @@ class Generator:
 
     Attributes:
       generate: returns the pairs of every split, given two language codes; what it imports may be slow to import.
-      modules: those of tx.data.synthetic that make it.
+      modules: those that make it: of tx.data.synthetic, by their last names, or others by their whole names.
       libraries: those that have a say in it.
+      code: digest of the file that `generate` is in, when it was registered; "" for this one, which makes no text.
+
+    Raises UserError where that file cannot be read.
     """
 
     generate: Callable[[str, str], Pairs]
     modules: tuple[str, ...]
     libraries: tuple[str, ...] = ()
+    code: str = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "code", _digest(self.generate))
+
+
+def _digest(function):
+    try:
+        path = pathlib.Path(inspect.getfile(inspect.unwrap(function)))
+        return "" if path.resolve() == pathlib.Path(__file__).resolve() else digest(path)
+    except (OSError, TypeError):
+        raise UserError(
+            f"the generator {getattr(function, '__qualname__', function)!r} is in no file that can be read, so that a "
+            "change of it would not be seen; write it as a function in a file, and name that with --import"
+        ) from None
 
 
 def _numbers(source, target):
@@ -60,11 +82,20 @@ def read(name: str, source: str, target: str) -> Pairs:
         (folder / _FILE).write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
 
     versions = {library: importlib.metadata.version(library) for library in generator.libraries}
-    key = cache.fingerprint(_FORMAT, name, source, target, *map(_source, generator.modules), versions)
+    own = [generator.code] if generator.code else []
+    key = cache.fingerprint(_FORMAT, name, source, target, *map(_source, generator.modules), versions, *own)
     text = (cache.entry("generated", key, build) / _FILE).read_text(encoding="utf-8")
     return {split: [tuple(pair) for pair in pairs] for split, pairs in json.loads(text).items()}
 
 
 def _source(module):
     """Returns the text of a module, which is not imported."""
-    return pathlib.Path(importlib.util.find_spec(f"tx.data.synthetic.{module}").origin).read_text(encoding="utf-8")
+    for name in (f"{__package__}.{module}", module):
+        with contextlib.suppress(ImportError, ValueError, OSError):
+            spec = importlib.util.find_spec(name)
+            if spec and spec.origin:
+                return pathlib.Path(spec.origin).read_text(encoding="utf-8")
+    raise UserError(
+        f"the module {module!r} of a generator has no source here, neither in {__package__} nor by its whole name; "
+        "leave the generator's own file out of its modules: it counts anyway"
+    )
