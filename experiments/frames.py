@@ -4,7 +4,6 @@ Tables show means over seeds; here is what they are means of, for questions that
 """
 
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import tx.config
@@ -13,6 +12,7 @@ from experiments.report.metrics import BLEU, EXACT, NAMED, NLL, PPL
 from experiments.report.results import KINDS, Results, Row, SeedRun
 from experiments.report.row_status import word_for
 from experiments.report.symbols import changes, in_order
+from tx.files import expanded
 from tx.runs import imports
 from tx.runs.metrics_log import read_metrics
 from tx.runs.result import RunResult
@@ -22,19 +22,19 @@ Dirs = str | os.PathLike | Iterable[str | os.PathLike]
 LOGGED = ("loss", "nll", "grad_norm", "lr", "dev_nll", "dev_ppl")  # the columns that every frame of curves has
 
 
-def load(dirs: Dirs, only: Sequence[str] = ()):
+def load(dirs: Dirs, only: str | Sequence[str] = ()):
     """Returns a pandas.DataFrame of the runs in folders, a line each, whatever became of it.
 
     Columns: what the run is (`sweep`, `scale`, `row`, `group`, `seed`, `name`, `path`, and `diff`, its changes in one
     line); a column for each field that any row changes, by its dotted name, with the value of every run; what became of
-    it (`state`: done, failed or unfinished, `error`, `stale`, and of its row `unfinished` and `flags`, as the table has
+    it (`state`: done, failed or begun, `error`, `stale`, and of its row `unfinished` and `flags`, as the table has
     them); its scores (`log_ppl` in nats a subword, `ppl`, `bleu`, `chrf` and the like, `exact_percent`, the measures of
     the sweep, and `probe.NAME` for each metric of probe.metrics); its costs (`params`, `steps`, `target_tokens`,
     `flops`, seconds, `device_hours`). What a run does not have is missing there.
 
     Args:
       dirs: a workdir or SWEEP@SCALE folder, or several.
-      only: globs of rows, e.g. ["A/*", "big"]; [] for all.
+      only: a glob of rows, or several, e.g. ["A/*", "big"]; [] for all.
 
     Raises UserError as `experiments.report.results.read`.
     """
@@ -45,7 +45,7 @@ def load(dirs: Dirs, only: Sequence[str] = ()):
     return pd.DataFrame([line for one in found for row in one.all_rows for line in _lines(one, row, fields)])
 
 
-def curves(dirs: Dirs, only: Sequence[str] = (), full: bool = False):
+def curves(dirs: Dirs, only: str | Sequence[str] = (), full: bool = False):
     """Returns a pandas.DataFrame of the learning curves of the runs in folders, a line for each step of a run.
 
     Columns: `sweep`, `scale`, `row`, `seed`, `step`; `loss` (which is trained on), `nll`, `grad_norm` and `lr` of the
@@ -65,12 +65,12 @@ def curves(dirs: Dirs, only: Sequence[str] = (), full: bool = False):
     return pd.DataFrame(lines, columns=None if lines else ["sweep", "scale", "row", "seed", "step", *LOGGED])
 
 
-def read(dirs: Dirs, only: Sequence[str] = ()) -> list[Results]:
+def read(dirs: Dirs, only: str | Sequence[str] = ()) -> list[Results]:
     """Returns the results in folders; imports what they were launched with, as commands do."""
     alone = isinstance(dirs, str | os.PathLike)
-    paths = [pathlib.Path(one) for one in ([dirs] if alone else dirs)]
+    paths = [expanded(one) for one in ([dirs] if alone else dirs)]
     imports.recall(paths)
-    return reading.read(paths, only)
+    return reading.read(paths, [only] if isinstance(only, str) else only)
 
 
 def runs(found: Results) -> Iterator[tuple[Row, SeedRun]]:

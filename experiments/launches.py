@@ -5,9 +5,7 @@ was not asked for is not missing. Several launches into one folder add up; of a 
 newer counts. Without the file, every variant of the sweep is expected, as its name says.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import os
 import pathlib
@@ -15,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from experiments import points
+from experiments.locks import locked
 from tx.errors import UserError, writing
 from tx.files import from_json, read_text, to_json, write_atomically
 from tx.renamed_fields import NEW_NAMES
@@ -34,6 +33,7 @@ class AskedRow:
       point: {dotted field: value} around it, in the order of the grid's axes; mostly empty.
       settings: {dotted field: value} of --set.
       seeds: all that were asked for.
+      tuned: whether tunings alone asked for it.
     """
 
     name: str
@@ -41,6 +41,7 @@ class AskedRow:
     point: Mapping[str, object]
     settings: Mapping[str, object]
     seeds: tuple[int, ...]
+    tuned: bool = False
 
     @functools.cached_property
     def label(self) -> str:
@@ -83,10 +84,11 @@ def record(folder: pathlib.Path, rows: Sequence[AskedRow], launch: Mapping[str, 
 
     Args:
       folder: of the sweep; it is there.
-      rows: all that is asked for.
+      rows: all that is asked for; whether for a tuning, the launch says.
       launch: the launch as it was typed, {what: JSON}; "imports" lists {"file", "sha256"}.
     """
-    with _locked(folder), writing(folder / FILE):
+    rows = [dataclasses.replace(row, tuned=bool(launch.get("tune"))) for row in rows]
+    with locked(folder), writing(folder / FILE):
         text, before, there = _read(folder)
         known = _union(there.values(), rows)
         imports = {one["file"]: one for one in [*before["imports"], *launch["imports"]]}
@@ -109,11 +111,12 @@ def _union(older: Iterable[AskedRow], newer: Iterable[AskedRow]) -> dict[str, As
     there = list(found)
     for row in newer:
         seeds = {*row.seeds, *(found[row.name].seeds if row.name in found else ())}
+        tuned = row.tuned and (row.name not in found or found[row.name].tuned)
         if row.name not in found:
             behind.setdefault(before, []).append(row.name)
         else:
             before = row.name
-        found[row.name] = dataclasses.replace(row, seeds=tuple(sorted(seeds)))
+        found[row.name] = dataclasses.replace(row, seeds=tuple(sorted(seeds)), tuned=tuned)
     names = [name for place in (*there, None) for name in ([place] if place else []) + behind.get(place, [])]
     return {name: found[name] for name in names}
 
@@ -132,14 +135,16 @@ def _read(folder):
             raise ValueError("no lists")
         if not all(isinstance(one["file"], str) for one in told["imports"]):
             raise ValueError("no files")
-        return text, told, {row.name: row for row in map(_row, told["rows"][:MOST])}
+        unsaid = any(one.get("tune") for one in told["launches"])  # rows of before did not say who asked for them
+        rows = [_row(one, unsaid) for one in told["rows"][:MOST]]
+        return text, told, {row.name: row for row in rows}
     except _DAMAGED:
         raise UserError(f"{path} is damaged; delete it and launch again: the runs stay") from None
 
 
-def _row(told):
+def _row(told, unsaid):
     asked = (_fields(told["point"]), _fields(told["set"]), tuple(told["seeds"]))
-    row = AskedRow(told["row"], told["variant"], *asked)
+    row = AskedRow(told["row"], told["variant"], *asked, tuned=bool(told.get("tuned", unsaid)))
     if {type(row.name), type(row.variant)} != {str} or {*map(type, row.seeds)} != {int} or min(row.seeds) < 1:
         raise ValueError("no row")
     return row
@@ -160,16 +165,5 @@ def _told(row):
         "point": [list(pair) for pair in row.point.items()],
         "set": [list(pair) for pair in row.settings.items()],
         "seeds": list(row.seeds),
+        "tuned": row.tuned,
     }
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Holds a folder: other launches of this machine wait here. Where a file system has no locks, nobody waits."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)

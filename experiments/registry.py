@@ -7,6 +7,7 @@ a dial applied to it. `base` never moves.
 import dataclasses
 import fnmatch
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -127,6 +128,11 @@ def register(sweep: Sweep) -> Sweep:
         raise ValueError(f"sweep {sweep.name!r} names a variant twice")
     if "/" in sweep.name or any(c in name for name in (sweep.name, *names) for c in "@*?[]:, "):
         raise ValueError(f"sweep {sweep.name!r}: no name has @ * ? [ ] : , or spaces, and a sweep's no slash")
+    if any(re.search(r"[\x00-\x1f\x7f-\x9f]", name) for name in (sweep.name, *names)):
+        raise ValueError(f"sweep {sweep.name!r}: no name has control characters")
+    if wrong := [name for name in names if any(re.fullmatch(r"|\.\.?|seed\d+", part) for part in name.split("/"))]:
+        # It would be another's folder, or that of a run.
+        raise ValueError(f"sweep {sweep.name!r}: {wrong[0]!r} has a part that is empty, '.', '..' or 'seed' and digits")
     for check in _CHECKS:
         check(sweep)
     _SWEEPS[sweep.name] = sweep
@@ -202,7 +208,7 @@ def assemble(
     name = Run(sweep, variant, scale).name
     config = tx.config.get_config()
     tx.config.update(config, scale.settings(), f"scale {scale.label}")
-    tx.config.update(config, scale.rescale_recipe({**sweep.base, **variant.diff}), name)
+    tx.config.update(config, scale.rescale_recipe({**sweep.base, **variant.diff}, name), name)
     tx.config.update(config, scale.scale_sizes(tx.config.fields(config), name), name)
     tx.config.update(config, overrides or {})
     config.name = name

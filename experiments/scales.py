@@ -10,6 +10,7 @@ A row that trains longer in the paper (big, three times) does so at every scale,
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -75,23 +76,26 @@ class Scale:
         corpus = self.corpus.replace("{other}", target if source == "en" else source)
         return {"data.corpus": corpus, "data.source": source, "data.target": target, **self.fields}
 
-    def rescale_recipe(self, diff: Mapping[str, object]) -> dict[str, object]:
+    def rescale_recipe(self, diff: Mapping[str, object], where: str = "variant") -> dict[str, object]:
         """Rescales the recipe of a variant's diff in proportion to this scale's.
 
         In the paper's numbers warm-up 8000 and factor 2.0 are twice the paper's, and become twice the scale's; a
         checkpoint every 5,000 of 100,000 steps becomes one every twentieth part of the scale's. What trains three times
         as long is evaluated and saved a third as often, unless the diff says otherwise.
+
+        Raises UserError, saying `where`, for a value of the recipe that is no number.
         """
+        numbers = {name: _number(name, diff[name], where) for name in PROPORTIONAL.keys() & diff.keys()}
         rescaled = dict(diff)
         if diff.get("decode.splits") == PAPER_TEST and "decode.splits" in self.fields:
             rescaled["decode.splits"] = self.fields["decode.splits"]  # newstest2014 there, its own test sentences here
-        for name in PROPORTIONAL.keys() & diff.keys():
+        for name, number in numbers.items():
             measure = PROPORTIONAL[name]
-            value = diff[name] * self.fields.get(measure, PAPER[measure]) / PAPER[measure]
+            value = number * self.fields.get(measure, PAPER[measure]) / PAPER[measure]
             rescaled[name] = round(value) if isinstance(PAPER[name], int) else value
         for name in EVERY if "train.steps" in diff else ():
             every = self.fields.get(name, PAPER[name])
-            rescaled.setdefault(name, round(every * diff["train.steps"] / PAPER["train.steps"]))
+            rescaled.setdefault(name, round(every * numbers["train.steps"] / PAPER["train.steps"]))
         return rescaled
 
     def scale_sizes(self, fields: Mapping[str, object], where: str) -> dict[str, int]:
@@ -112,6 +116,11 @@ class Scale:
                 )
             scaled[name] = int(size)
         return scaled
+
+
+def _number(name, value, where):
+    """Returns the number that a diff gives; one of a whole-number field need not be whole until it is rescaled."""
+    return value if isinstance(value, float) and math.isfinite(value) else tx.config.parse(name, value, where)
 
 
 def _with_english(*others: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from experiments import points
+from experiments.locks import locked
 from tx.errors import UserError, writing
 from tx.files import from_json, read_text, to_json, write_atomically
 
@@ -20,6 +21,8 @@ FILE = "tuning.json"
 SEED = 1  # of every point of a grid
 FAILED = math.nan  # the loss of a point that has none
 MOST = 10_000  # points that a file may ask for
+_LATER = ("decode.", "probe.")  # what is done with a model when its dev loss is known
+_BEFORE = ("decode.average_last",)  # of those, what the parameters follow from whose dev loss it is
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -68,6 +71,13 @@ class Choice:
     point: str | None
     edges: tuple[str, ...] = ()
     why: str = ""
+
+
+def check(grid: Iterable[str]) -> None:
+    """Raises UserError for a dotted field that the dev loss, by which points are chosen, cannot depend on."""
+    for field in grid:
+        if field.startswith(_LATER) and field not in _BEFORE:
+            raise UserError(f"--tune chooses by the dev loss, which {field} does not change; use --grid {field}=...")
 
 
 def choose(asked: Asked, losses: Mapping[str, float | None]) -> Choice:
@@ -124,9 +134,9 @@ def record(folder: pathlib.Path, tunings: Sequence[tuple[Asked, Mapping[str, flo
       folder: of the sweep.
       tunings: (tuning, its losses as in `choose`) pairs.
     """
-    rows = {asked.key: told for asked, told in _records(folder)}
-    rows |= {asked.key: _told(asked, losses) for asked, losses in tunings}
-    with writing(folder / FILE):
+    with writing(folder / FILE), locked(folder):
+        rows = {asked.key: told for asked, told in _records(folder)}
+        rows |= {asked.key: _told(asked, losses) for asked, losses in tunings}
         write_atomically(folder / FILE, to_json({"format": 1, "rows": list(rows.values())}))
 
 

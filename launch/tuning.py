@@ -53,8 +53,8 @@ def stages(args: argparse.Namespace) -> list[Stage]:
 class Tuning:
     """Tuning of the rows of a command line. What they choose is read from the result files each time it is asked for.
 
-    Raises UserError as `plan.make`, and where tuning.json is damaged or what may be a fresh seed's folder holds another
-    configuration.
+    Raises UserError as `plan.make` and `tuning.check`, and where tuning.json is damaged or what may be a fresh seed's
+    folder holds another configuration.
 
     Args:
       args: parsed arguments, with --tune.
@@ -62,6 +62,7 @@ class Tuning:
 
     def __init__(self, args: argparse.Namespace):
         self._args, grid = args, assignments.given(args).tune
+        tuning.check(grid)
         self._seeds = assignments.seeds(args, first=tuning.SEED + 1)
         if tuning.SEED in self._seeds:
             raise UserError(f"--seeds={args.seeds}: with --tune, seed {tuning.SEED} is of the grid; give fresh ones")

@@ -31,7 +31,7 @@ FLOORS = {
         ["analysis", "frames", "listing", "page", "bench.contestants"],
         ["bench.harness", "report"],
         ["claims", "config", "launches", "tuning", "sweeps"],
-        ["points", "registry"],
+        ["locks", "points", "registry"],
         ["scales"],
     ],
     "launch": [

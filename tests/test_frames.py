@@ -12,6 +12,7 @@ import pytest
 from fabricated import cells, fail, put, table_of
 
 import experiments
+from experiments.export import trials
 from experiments.report import reading
 from tx.errors import UserError
 
@@ -19,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMOKE = ROOT / "experiments" / "results" / "table3@smoke"
 
 
-def test_a_line_for_each_run_whatever_became_of_it(tmp_path):
+def test_a_line_for_each_run_whatever_became_of_it(tmp_path, monkeypatch):
     put(tmp_path, "table3/base@smoke", 1, ppl=5.0, bleu=30.0, exact=0.25)
     put(tmp_path, "table3/base@smoke", 2, ppl=6.0, bleu=31.0)
     put(tmp_path, "table3/A/h=1@smoke", 1, ppl=7.0)
@@ -46,8 +47,18 @@ def test_a_line_for_each_run_whatever_became_of_it(tmp_path):
     assert table3.loc[("base", 1), "path"] == str(tmp_path / "table3@smoke/base/seed1")
     assert frame.loc[0, "model.positions"] == "rotary"
     assert experiments.load([tmp_path], only=["A/*"])["row"].tolist() == ["A/h=1"]
+    assert experiments.load(tmp_path, only="A/*")["row"].tolist() == ["A/h=1"]
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert experiments.load(f"~/{tmp_path.name}").equals(frame)
     with pytest.raises(UserError, match="no folder"):
         experiments.load(str(tmp_path / "none"))
+
+
+def test_the_states_are_those_that_are_documented(tmp_path):
+    (tmp_path / "table3@smoke" / "base" / "seed1").mkdir(parents=True)
+    assert experiments.load(tmp_path)["state"].tolist() == ["begun"]
+    for told in (experiments.load.__doc__, trials.Trial.__doc__):
+        assert "done, failed or begun" in told
 
 
 def test_means_over_a_frame_are_those_of_the_table():

@@ -1,6 +1,7 @@
 """A launch remembers what it was asked for, and what reads its folder judges by that: grids, seeds, rows, imports."""
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -149,6 +150,35 @@ def test_a_tuning_asks_for_its_points_alone(tmp_path):
         ("base+lr_factor=1", [()]),
         ("base+lr_factor=2", [()]),
     ]
+    assert command.main(["report", str(tmp_path)]) == 0
+
+
+def tuned(workdir, *argv):
+    """Leaves the grid of a tuning as `launched` does."""
+    args = arguments(*argv, f"--workdir={workdir}")
+    grid, _ = tuning.stages(args)
+    request.remember(args, grid.plan())
+    grid.begun()
+    for run in grid.plan():
+        run.folder.create()
+        run.folder.result.write_text(json.dumps(fabricated.result_of(run.config.to_dict())))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_points_of_a_grid_stay_in_the_table_when_they_are_tuned_too(tmp_path, order):
+    grid = functools.partial(launched, tmp_path, "table3/base@smoke", "--grid=optim.lr_factor=0.5,1,2", "--seeds=2")
+    tune = functools.partial(tuned, tmp_path, "table3@smoke", "--only=base,E", "--tune=optim.lr_factor=0.5,1,4")
+    for launch in (grid, tune)[::order]:
+        launch()
+    (found,) = reading.read([tmp_path])
+    points = [f"base+lr_factor={value}" for value in ("0.5", "1", "2")]
+    assert sorted(row.label for row in found.shown) == ["base", *points]
+    assert found.axes == ("optim.lr_factor",)
+    assert [found.seeds(row) for row in found.shown] == [[1, 2]] * 4
+    tried = [f"{row}+lr_factor={value}" for row in ("E", "base") for value in ("0.5", "1", "4")]
+    assert sorted(row.variant.name for row in found.points) == tried
+    every = [row.variant.name for row in found.all_rows]
+    assert sorted(every) == sorted({"base", *points, *tried})  # each once
     assert command.main(["report", str(tmp_path)]) == 0
 
 

@@ -1,5 +1,6 @@
 """Names, variants and scales: what a run's name resolves to."""
 
+import math
 import subprocess
 import sys
 from fractions import Fraction
@@ -110,6 +111,17 @@ def test_a_factor_is_rescaled_as_a_fraction_however_it_is_written(factor):
     rescaled = SCALES["smoke"].rescale_recipe({"optim.lr_factor": factor, "optim.warmup_steps": 2001})
     assert rescaled["optim.lr_factor"] == pytest.approx(1.2)
     assert (rescaled["optim.warmup_steps"], type(rescaled["optim.warmup_steps"])) == (100, int)
+
+
+def test_the_recipe_of_a_diff_is_read_as_every_other_field_is():
+    strings = {"train.steps": "2e5", "optim.lr_factor": "2", "optim.warmup_steps": "8_000"}
+    numbers = {"train.steps": 200_000, "optim.lr_factor": 2, "optim.warmup_steps": 8000}
+    assert SCALES["smoke"].rescale_recipe(strings) == SCALES["smoke"].rescale_recipe(numbers)
+    assert SCALES["smoke"].rescale_recipe({"train.steps": 1.5e5})["train.steps"] == 1125
+    for field, wrong in (("train.steps", None), ("train.steps", "many"), ("optim.lr_factor", math.nan)):
+        sweep = Sweep("mine", {}, (Variant("base"), Variant("x", {field: wrong})), "")
+        with pytest.raises(UserError, match=rf"mine/x@smoke: {field} takes a .* number.*, got {wrong!r}"):
+            registry.resolve(sweep, sweep.variants[1], SCALES["smoke"])
 
 
 def test_the_papers_norm_and_last_step_are_the_papers_alone():
@@ -254,6 +266,11 @@ def test_registering(monkeypatch):
         Sweep("twice", {}, (Variant("base"), Variant("base")), ""),
         Sweep("at", {}, (Variant("base"), Variant("a@b")), ""),
         Sweep("sl/ash", {}, (Variant("base"),), ""),
+        *(
+            Sweep("leads", {}, (Variant("base"), Variant(name)), "")
+            for name in ("", "/a", "a//b", "a/", ".", "..", "../x", "a/./b", "seed1", "A/seed12/x", "a\nb", "a\x1b")
+        ),
+        Sweep("be\all", {}, (Variant("base"),), ""),
     ):
         with pytest.raises(ValueError, match=r"sweep '"):
             registry.register(wrong)

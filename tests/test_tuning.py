@@ -1,6 +1,7 @@
 """Tuning: which runs, which point is chosen, picking up what was left, and the table of the rows tuned."""
 
 import csv
+import fcntl
 import io
 import itertools
 import json
@@ -12,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -111,10 +113,10 @@ def test_every_row_the_base_too_is_run_at_every_point_with_one_seed():
 
 
 def test_points_that_differ_in_decoding_alone_take_the_parameters_of_their_variant():
-    grid, fresh = stages_of.stages(arguments(BASE, "--tune=decode.beam=1,2", "--workdir=/w"))
+    grid, fresh = stages_of.stages(arguments(BASE, "--tune=decode.average_last=2,3", "--workdir=/w"))
     assert [(run.name, run.trained_in is not None) for run in grid.plan()] == [
-        ("table3/base+beam=1@smoke", True),
-        ("table3/base+beam=2@smoke", True),
+        ("table3/base+average_last=2@smoke", True),
+        ("table3/base+average_last=3@smoke", True),
         (BASE, False),
     ]
     (run,) = fresh.preview()
@@ -166,6 +168,8 @@ def test_several_fields_are_a_product_around_every_point_of_a_grid():
         ([GRID, "--tune=optim.lr_factor=3"], [LR, "twice"]),
         ([GRID, "--seeds=0"], ["--seeds"]),
         ([GRID, "--only=Z"], ["--only=Z"]),
+        (["--tune=decode.beam=1,2"], ["the dev loss", "decode.beam", "use --grid decode.beam=..."]),
+        (["--tune=probe.metrics=ter,"], ["the dev loss", "probe.metrics", "use --grid probe.metrics=..."]),
     ],
 )
 def test_what_the_caller_has_to_mend_is_one_line(tuner, capsys, given, wanted):
@@ -234,6 +238,22 @@ def test_sensitivity_is_the_mean_loss_above_the_best_no_worse_than_guessing():
     assert tuning.sensitivity(dev.tolist(), guessing) == pytest.approx(by_hand)
     assert tuning.sensitivity([1.5, 1.5], guessing) == 0
     assert tuning.sensitivity([9.0, math.nan], guessing) == 0
+
+
+# The record
+
+
+def test_a_record_waits_for_who_holds_the_folder(tmp_path):
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    one = Asked("base", {}, {LR: [1.0, 2.0]}, (2,))
+    thread = threading.Thread(target=tuning.record, args=(tmp_path, [(one, dict.fromkeys(one.points))]))
+    thread.start()
+    thread.join(0.3)
+    assert not (tmp_path / "tuning.json").exists()
+    os.close(held)
+    thread.join(30)
+    assert tuning.read(tmp_path) == [one]
 
 
 # Running them

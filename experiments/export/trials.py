@@ -22,7 +22,7 @@ class Trial:
       row, seed: which run of it.
       group: SWEEP/VARIANT@SCALE; the seeds of a row share it.
       path: the run's folder.
-      state, error: done, failed or unfinished; of one that failed, why.
+      state, error: done, failed or begun; of one that failed, why.
       diff: what its row changes, in one line.
       varied: {dotted field: value} of the fields in which rows differ.
       config: every field of its configuration.
@@ -53,7 +53,7 @@ class Trial:
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def read(dirs: frames.Dirs, only: Sequence[str] = ()) -> tuple[list[Trial], pathlib.Path]:
+def read(dirs: frames.Dirs, only: str | Sequence[str] = ()) -> tuple[list[Trial], pathlib.Path]:
     """Returns every run in folders, and the workdir of the first of them; UserError as `frames.load`."""
     found = frames.read(dirs, only)
     fields = in_order({field for one in found for row in one.all_rows for field in row.diff})

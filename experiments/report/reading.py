@@ -98,11 +98,13 @@ def _results(name: str, folders: list[pathlib.Path], abridged: bool) -> Results:
     before = meaning.fields(base, of_base)
     registered = [variant.name for variant in sweep.variants]
     tried = sorted({point for asked in tunings for point in asked.points}.difference(registered))
+    asked_for = {name for name, row in launched.rows.items() if not row.tuned}  # a grid may have the same points
 
     @functools.cache
     def resolved(place):  # of the points of a grid, which may be hundreds, all ask for one variant
         return registry.resolve(sweep, sweep.variants[place], scale)
 
+    @functools.cache
     def extra(name):
         return _extra_row(sweep, scale, name, paths.get(name, {}), before, launched.rows.get(name), read_one, resolved)
 
@@ -112,7 +114,7 @@ def _results(name: str, folders: list[pathlib.Path], abridged: bool) -> Results:
     if not rows[0].asked:  # what the others are held against, though nobody asked for it
         rows[0] = dataclasses.replace(rows[0], now=before)
     names = dict.fromkeys([*launched.rows, *sorted(paths)])
-    elsewhere = {*registered, *tried}
+    elsewhere = {*registered, *set(tried).difference(asked_for)}
     rows += [extra(name) for name in names if name not in elsewhere]
     tables = tuple(folders), tuple(tunings), tuple(map(extra, tried))
     return Results(sweep, scale, tuple(rows), *tables, complete=launched.complete)

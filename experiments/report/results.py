@@ -103,7 +103,7 @@ class Results:
       rows: the registered variants in order, the base first, then the others by name.
       folders: the SWEEP@SCALE folders that were read.
       tunings: of rows, as they were asked for.
-      points: a row for each point of their grids; none of these is among `rows`.
+      points: a row for each point of their grids; those that a plain grid asked for too are also among `rows`.
       complete: whether every folder says what was asked for.
       only: globs, as `launch.local` takes them, of the rows to show; all where there are none.
     """
@@ -163,11 +163,13 @@ class Results:
     def seeds(self, row: Row) -> list[int]:
         """Returns the seeds that `row` should have: those asked for, else those of all rows of its kind.
 
-        A point of a tuning should have the seed of the grid, and the fresh ones if it is chosen.
+        A point of a tuning should have the seed of the grid, and the fresh ones if it is chosen, beside those that a
+        plain grid asked for.
         """
         if row.variant.name in self._runs_of_points:
             chosen = [asked for asked, choice in self.choices if choice.point == row.variant.name]
-            return sorted({tuning.SEED, *(seed for asked in chosen for seed in asked.seeds)})
+            others = row.asked.seeds if row.asked and not row.asked.tuned else ()
+            return sorted({tuning.SEED, *others, *(seed for asked in chosen for seed in asked.seeds)})
         if row.asked:
             return sorted({*row.asked.seeds, *(run.seed for run in row.runs)})
         return self._seeds_by_kind[row.variant.name in self._registered]
@@ -200,8 +202,9 @@ class Results:
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
-        """Rows that a table shows, then the points of tunings: without `only`, every run of the folders is in one."""
-        return (*self.shown, *self.points)
+        """Rows that a table shows, then the other points of tunings: without `only`, every run is in one of them."""
+        shown = {row.variant.name for row in self.shown}
+        return (*self.shown, *(row for row in self.points if row.variant.name not in shown))
 
     @functools.cached_property
     def done(self) -> list[RunResult]:
