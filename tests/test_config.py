@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tx import cli
+from tx import cli, components
 from tx import config as config_lib
 from tx.errors import UserError
 from tx.files import to_json
@@ -392,6 +392,28 @@ def test_a_configuration_file_with_overrides(config_file):
 START = "from tx import config\ndef get_config():\n    c = config.get_config()\n"
 
 
+def test_a_configuration_file_is_read_as_a_command_line_is(tmp_path):
+    """A component that it chooses comes with its defaults, and the command line may give what it leaves open."""
+    code = """
+        from ml_collections import config_dict
+        from tx import config
+
+
+        def get_config():
+            c = config.get_config()
+            c.optim.optimizer = "adamw"
+            c.train.steps = config_dict.placeholder(int)
+            with c.model.ignore_type():
+                c.model.num_heads = "4"
+            return c
+    """
+    (tmp_path / "mine.py").write_text(textwrap.dedent(code))
+    config, _ = cli.config_from([f"--config={tmp_path}/mine.py", "--config.train.steps=500"])
+    assert (config.train.steps, config.model.num_heads) == (500, 4)
+    assert config.optim.adamw.weight_decay == components.known_fields()["optim.adamw.weight_decay"].default
+    refused(lambda: cli.config_from([f"--config={tmp_path}/mine.py"]), "train.steps takes a whole number")
+
+
 def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
     def read(*argv):
         return lambda: cli.config_from(list(argv))
@@ -415,6 +437,7 @@ def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
             ("raise SystemExit(3)", "gives no configuration: SystemExit: 3"),
             (f"{START}    return {{}}", "must return an ml_collections.ConfigDict; it gives a dict"),
             (f"{START}    c.train.steps = 'x'\n    return c", "gives no configuration: TypeError"),
+            (f"{START}    c.optim.optimizer = 'sgd'\n    return c", "optim.beta1 belongs to"),
             (f"{START}    with c.unlocked():\n        c.mine = 3\n    return c", "no configuration field 'mine'"),
             (f"{START}    with c.unlocked():\n        del c.train.seed\n    return c", "train.seed is missing; let"),
         ]

@@ -278,6 +278,17 @@ def test_a_run_that_diverged_is_no_part_of_the_noise(tmp_path, losses):
     assert not any(differences_table.UNKNOWN in one for one in notes)
 
 
+def test_a_run_that_diverged_is_compared_by_no_sentences_either(tmp_path, stats):
+    put_scores(tmp_path, "base", 1, stats["base"])
+    put_scores(tmp_path, "E", 1, stats["E"], ppl=1e9)
+    assert differences_table.intervals(read(tmp_path)) == {"PPL": {}, "BLEU": {}}
+    notes = table_of(tmp_path).notes
+    assert differences_table.APART in notes
+    assert not {differences_table.ONE_SEED, differences_table.NOTE} & set(notes)
+    put_scores(tmp_path, "A/h=1", 1, stats["E"])
+    assert set(differences_table.intervals(read(tmp_path))["BLEU"]) == {"A/h=1"}
+
+
 def test_what_seeds_resolve_may_be_beyond_a_float():
     assert power._size("PPL", 1000.0) == "inf% perplexity"
 

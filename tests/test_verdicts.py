@@ -63,6 +63,8 @@ def test_another_hand_made_folder(tmp_path):
     alone = fill(tmp_path / "alone", rows | {"gelu": around(1.1)[:1], "swiglu": around(0.5)[:1], "none": []})
     assert words(alone)["gelu", "relu"] == ("contradicted", "")  # by the spread of the seeds of others
     assert words(alone)["swiglu", "relu"] == ("supported", "")
+    apart = fill(tmp_path / "apart", rows | {"gelu": [(1e9, 0.0)], "swiglu": [*around(0.5)[:2], (1e9, 0.0)]})
+    assert {words(apart)[row, "relu"][1] for row in ("gelu", "swiglu")} == {"diverged: gelu", "diverged: swiglu"}
     near = fill(tmp_path / "near", rows | {"gelu": around(1.001)[:1], "swiglu": around(0.9999)[:1]})
     assert words(near)["gelu", "relu"] == ("undecided", "one seed: gelu")  # which equals nothing by itself
     assert words(near)["swiglu", "relu"] == ("undecided", "")  # tested, and inside the noise

@@ -10,9 +10,10 @@ import sys
 
 from ml_collections import ConfigDict
 
+from tx import components, plugins
 from tx import config as config_lib
-from tx import plugins
 from tx.errors import UserError
+from tx.fields import FIELDS
 from tx.files import expanded
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]  # holds the packages, tx among them
@@ -153,18 +154,25 @@ def config_from(argv: list[str]) -> tuple[ConfigDict, list[str]]:
     spec, diff, rest = split_config_arguments(argv)
     if spec is None:
         raise UserError("--config is missing; e.g. --config=experiments/config.py:table3/base@smoke")
-    config = load_config(spec)
-    _refuse_other_fields(spec, config)
+    config = _whole(load_config(spec), diff, where=f"--config={spec}")
     config_lib.update(config, diff, where="command line")
     config_lib.validate(config)
     return config, rest
 
 
-def _refuse_other_fields(spec, config):
-    found, whole = config_lib.fields(config), config_lib.get_config()
-    config_lib.update(whole, found, where=f"--config={spec}")
-    if missing := sorted(config_lib.fields(whole).keys() - found.keys()):
-        raise UserError(f"--config={spec}: {missing[0]} is missing; let get_config change what tx.config gives")
+def _whole(config, given, where):
+    """Returns a configuration with the fields of one that a file gives, but those that the command line gives.
+
+    A component that it chooses has its defaults where it does not say more. Raises UserError for a field that there is
+    not, that is of a component not chosen, or that is missing.
+    """
+    found = config_lib.fields(config)
+    lacking = FIELDS.keys() - found.keys() - given.keys()
+    if missing := sorted(name for name in lacking if components.owners(name) is None):
+        raise UserError(f"{where}: {missing[0]} is missing; let get_config change what tx.config.get_config gives")
+    whole = config_lib.get_config()
+    config_lib.update(whole, {name: value for name, value in found.items() if name not in given}, where)
+    return whole
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:

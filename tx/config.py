@@ -341,6 +341,8 @@ def _refuse_what_cudnn_lacks(model, row_length):
         "model.d_k = model.d_v": model.d_k == model.d_v,
         "model.similarity=scaled": model.similarity == "scaled",
         "model.num_kv_heads=0": model.num_kv_heads == 0,
+        # Those of one's own are known where components are (tx/training/checks.py).
+        "positions that add nothing to the logits": model.positions not in ("relative", "t5", "alibi"),
         "model.d_k a multiple of 8, at most 128": model.d_k % 8 == 0 and model.d_k <= 128,
         # With rows of 64, some of them empty, the gradients of the first step were not finite on an H100.
         "data.row_length a multiple of 128": row_length % 128 == 0,

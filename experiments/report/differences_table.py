@@ -26,13 +26,20 @@ def intervals(found: Results) -> dict[str, dict[str, Interval]]:
     """
     known = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     if any(row.variant.name not in known["BLEU"] for row in _one_seeds(found)):
-        resampled = bootstrap.bleu_intervals(found)
-        known["BLEU"] = {name: one.interval for name, one in resampled.items() if not one.over_seeds} | known["BLEU"]
+        resampled, sound = bootstrap.bleu_intervals(found), _sound(found)
+        single = {name: one.interval for name, one in resampled.items() if name in sound and not one.over_seeds}
+        known["BLEU"] = single | known["BLEU"]
     return known
 
 
 def _one_seeds(found):
-    return [row for row in found.rows if len(BLEU.values(row)) == 1]
+    return [row for row in found.rows if len(noise.comparable(row, BLEU)) == 1]
+
+
+def _sound(found):
+    """Returns the names of the rows that can be compared with base; none where that has a run that diverged."""
+    sound = {row.variant.name for row in found.rows if noise.comparable(row, BLEU)}
+    return sound if found.rows[0].variant.name in sound else set()
 
 
 def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, ...]:
@@ -45,8 +52,9 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     done = [row for row in found.rows[1:] if row.results] if found.rows[0].results else []
     by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
-    apart = [row for row in done if not all(noise.comparable(one, NLL) for one in (row, found.rows[0]))]
-    unknown = any(row.variant.name not in known["PPL"] for row in done if row not in apart)
+    sound = {row.variant.name for row in done if noise.comparable(row, NLL)}
+    apart = bool(done) and (len(sound) < len(done) or not noise.comparable(found.rows[0], NLL))
+    unknown = bool(noise.comparable(found.rows[0], NLL)) and not sound <= known["PPL"].keys()
     single = any(len(row.results) == 1 and row.variant.name in by_seeds["PPL"] for row in done)
     return (
         *((NOTE,) if any(by_seeds.values()) else ()),

@@ -5,7 +5,6 @@ loss is held against is its standard deviation between seeds: the row's own, or 
 """
 
 import math
-import statistics
 from collections.abc import Callable
 
 from experiments.report.metrics import is_diverged
@@ -87,6 +86,8 @@ def on_plateau(row: Row, sweep: Results) -> bool:
 
 def at_edge(row: Row, sweep: Results) -> bool:
     """Returns whether a row is one tuned, at the least or greatest value of its grid: a better may lie beyond."""
+    if row.asked and not row.asked.tuned:  # a plain row, though it may be the same point
+        return False
     paths = {run.path for run in row.runs}
     return bool(paths) and any(paths <= runs for runs in sweep.once(_runs_at_edges))
 
@@ -122,8 +123,10 @@ def _exceeds_noise(change: Callable[[RunResult], float | None], row: Row, sweep:
 
 def _mean(number: Callable[[RunResult], float | None], row: Row) -> float | None:
     """Returns the mean of a number over the results that a row is judged by; None where none has it."""
-    known = [value for value in map(number, _judged(row)) if value is not None]
-    return statistics.fmean(known) if known else None
+    if (key := (_judged, number)) not in row.measured:
+        known = [value for value in map(number, _judged(row)) if value is not None]
+        row.measured[key] = sum(value / len(known) for value in known) if known else None  # of huge ones, overflow
+    return row.measured[key]
 
 
 def _judged(row):

@@ -102,7 +102,7 @@ class Grid:
         found = dict(noise.compare(samples[best], others).intervals)
         if measure is BLEU:
             rows = {row.variant.name: row for row in self.points.values()}
-            rest = [row for name, row in rows.items() if name in others and name not in found]
+            rest = [row for name, row in rows.items() if others.get(name) and name not in found]
             drawn = bootstrap.bleu_intervals_of_each(rows[best], rest) if rest else {}
             found |= {name: one.interval for name, one in drawn.items()}
         return found
@@ -195,7 +195,8 @@ def told(grid: Grid, head: str) -> str:
     if best.low is not None:
         text += f" [{low}, {high}]"
     if not best.differences:
-        if best.low is not None:
+        rivals = [row for row in grid.points.values() if row.variant.name != best.row and row.results]
+        if not any(noise.comparable(row, SCORES[head]) for row in rivals):
             return f"{text}; no other point can be compared."  # in each a run has diverged
         return f"{text}; nothing tells the noise: that needs two seeds of the points or more."
     close = [label for name, label in labels.items() if best.is_close(name)]

@@ -61,7 +61,8 @@ def comparable(row: Row, measure: Measure) -> list[float]:
     """Returns the same to be compared with other rows': none of a row where a run diverged.
 
     How far that went is chance, and no sample of a normal distribution: in a spread that all rows share, no row would
-    differ from any. That it may diverge is what such a row shows.
+    differ from any. That it may diverge is what such a row shows. After few steps every row is worse than chance:
+    nothing is compared then.
     """
     return [] if any(map(is_diverged, row.results)) else finite(row, measure)
 

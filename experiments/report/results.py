@@ -168,7 +168,8 @@ class Results:
         """
         if row.variant.name in self._runs_of_points:
             chosen = [asked for asked, choice in self.choices if choice.point == row.variant.name]
-            others = row.asked.seeds if row.asked and not row.asked.tuned else ()
+            plain = row.asked and not row.asked.tuned
+            others = (*row.asked.seeds, *(run.seed for run in row.runs)) if plain else ()
             return sorted({tuning.SEED, *others, *(seed for asked in chosen for seed in asked.seeds)})
         if row.asked:
             return sorted({*row.asked.seeds, *(run.seed for run in row.runs)})

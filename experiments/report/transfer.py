@@ -110,8 +110,8 @@ def _seeds(found):
 def _effects(found: Results) -> dict[str, tuple[float, Interval | None]]:
     """Returns {row: (its difference from base, the interval where seeds give one)}."""
     base, *others = found.rows
-    of_base, known = noise.comparable(base, NLL), noise.intervals(found, NLL)
-    values = {row.variant.name: noise.comparable(row, NLL) for row in others}
+    of_base, known = noise.finite(base, NLL), noise.intervals(found, NLL)
+    values = {row.variant.name: noise.finite(row, NLL) for row in others}
     if not of_base:
         return {}
     middle = sum(of_base) / len(of_base)

@@ -111,7 +111,8 @@ def _untested(pair, measure, values, least):
     for row, own, needed in zip(pair, values, (least, 2), strict=True):
         if len(own) < needed:
             name, done = row.variant.name, measure.values(row)
-            how = "no result" if not row.results else "one seed" if len(done) == 1 else "diverged"
+            apart = "diverged" if len(own) < len(done) else "one seed"
+            how = apart if row.results else "no result"
             return f"{how}: {name}" if done or not row.results else f"not measured: {name}"
     return NO_SPREAD
 

@@ -93,7 +93,12 @@ class Session:
 
         It is called before anything is packed: what is stale is nothing to bring home.
         """
-        for run in self._planned(wanted):
+        try:
+            runs = self._planned(wanted)
+        except UserError as error:  # said again where the sweep is to run; until then others can
+            self.diary.write(f"{wanted}: {error}")
+            return
+        for run in runs:
             if run.state.name == "stale":
                 self.diary.write(f"{run.label} is left out: {run.state.reason}")
                 shutil.rmtree(run.folder.path)

@@ -236,13 +236,15 @@ class Checkpoints:
         return self.parameters(like, self.averaged_steps(last), item)
 
     def averaged_steps(self, last: int) -> list[int]:
-        """Returns the steps of the `last` newest checkpoints, those left out that an interruption alone has saved.
+        """Returns the steps of the `last` newest checkpoints; of those saved for an interruption alone, of none.
 
         Raises UserError where there are fewer.
         """
         steps = regular_steps(self.steps(), self._every)[-last:]
         if len(steps) < last:
-            raise UserError(f"averaging {last} checkpoints, but {self._folder} holds {len(steps)}")
+            raise UserError(
+                f"averaging {last} checkpoints, but {self._folder} holds {len(steps)}, those of interruptions apart"
+            )
         return steps
 
     def parameters(self, like: dict, steps: Sequence[int], item: str = "params") -> dict:
