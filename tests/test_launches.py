@@ -55,6 +55,17 @@ def launched(workdir, *argv, done=lambda run: True):
     return runs
 
 
+def tuned(workdir, *argv):
+    """Leaves the grid of a tuning as `launched` does."""
+    args = arguments(*argv, f"--workdir={workdir}")
+    grid, _ = tuning.stages(args)
+    request.remember(args, grid.plan())
+    grid.begun()
+    for run in grid.plan():
+        run.folder.create()
+        run.folder.result.write_text(json.dumps(fabricated.result_of(run.config.to_dict())))
+
+
 # What was asked for
 
 
@@ -135,15 +146,7 @@ def test_a_launch_writes_it_before_anything_starts(tmp_path, monkeypatch):
 
 
 def test_a_tuning_asks_for_its_points_alone(tmp_path):
-    args = arguments(
-        "table3@smoke", "--only=base", "--tune=optim.lr_factor=1,2", "--set=train.steps=7", f"--workdir={tmp_path}"
-    )
-    grid, _ = tuning.stages(args)
-    request.remember(args, grid.plan())
-    grid.begun()
-    for run in grid.plan():
-        run.folder.create()
-        run.folder.result.write_text(json.dumps(fabricated.result_of(run.config.to_dict())))
+    tuned(tmp_path, "table3@smoke", "--only=base", "--tune=optim.lr_factor=1,2", "--set=train.steps=7")
     (found,) = reading.read([tmp_path])
     assert found.shown == ()
     assert [(row.variant.name, [run.stale for run in row.runs]) for row in found.points] == [
@@ -151,17 +154,6 @@ def test_a_tuning_asks_for_its_points_alone(tmp_path):
         ("base+lr_factor=2", [()]),
     ]
     assert command.main(["report", str(tmp_path)]) == 0
-
-
-def tuned(workdir, *argv):
-    """Leaves the grid of a tuning as `launched` does."""
-    args = arguments(*argv, f"--workdir={workdir}")
-    grid, _ = tuning.stages(args)
-    request.remember(args, grid.plan())
-    grid.begun()
-    for run in grid.plan():
-        run.folder.create()
-        run.folder.result.write_text(json.dumps(fabricated.result_of(run.config.to_dict())))
 
 
 @pytest.mark.parametrize("order", [1, -1])

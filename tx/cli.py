@@ -100,14 +100,13 @@ def load_config(spec: str) -> ConfigDict:
 
 
 def _without_traceback(file, call):
-    """Returns what a call of a file's code returns; UserError, in one line, for what that raises."""
+    """Returns what a call of a file's code returns; UserError for what that raises."""
     try:
         return call()
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a script may end so
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"--config: {file} gives no configuration: {said}") from error
+        raise UserError(f"--config: {file} gives no configuration: {type(error).__name__}: {error}") from error
 
 
 def _split_spec(spec):

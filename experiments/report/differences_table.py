@@ -26,8 +26,9 @@ def intervals(found: Results) -> dict[str, dict[str, Interval]]:
     """
     known = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     if any(row.variant.name not in known["BLEU"] for row in _one_seeds(found)):
-        resampled, sound = bootstrap.bleu_intervals(found), _sound(found)
-        single = {name: one.interval for name, one in resampled.items() if name in sound and not one.over_seeds}
+        resampled, sound = bootstrap.bleu_intervals(found), _sound(found.rows, BLEU)
+        of_base = found.rows[0].variant.name in sound
+        single = {n: one.interval for n, one in resampled.items() if of_base and n in sound and not one.over_seeds}
         known["BLEU"] = single | known["BLEU"]
     return known
 
@@ -36,10 +37,9 @@ def _one_seeds(found):
     return [row for row in found.rows if len(noise.comparable(row, BLEU)) == 1]
 
 
-def _sound(found):
-    """Returns the names of the rows that can be compared with base; none where that has a run that diverged."""
-    sound = {row.variant.name for row in found.rows if noise.comparable(row, BLEU)}
-    return sound if found.rows[0].variant.name in sound else set()
+def _sound(rows, measure):
+    """Returns the names of the rows that can be compared with others."""
+    return {row.variant.name for row in rows if noise.comparable(row, measure)}
 
 
 def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, ...]:
@@ -52,9 +52,9 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     done = [row for row in found.rows[1:] if row.results] if found.rows[0].results else []
     by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
-    sound = {row.variant.name for row in done if noise.comparable(row, NLL)}
-    apart = bool(done) and (len(sound) < len(done) or not noise.comparable(found.rows[0], NLL))
-    unknown = bool(noise.comparable(found.rows[0], NLL)) and not sound <= known["PPL"].keys()
+    sound, of_base = _sound(done, NLL), bool(_sound(found.rows[:1], NLL))
+    apart = bool(done) and not (of_base and len(sound) == len(done))
+    unknown = of_base and not sound <= known["PPL"].keys()
     single = any(len(row.results) == 1 and row.variant.name in by_seeds["PPL"] for row in done)
     return (
         *((NOTE,) if any(by_seeds.values()) else ()),

@@ -74,7 +74,12 @@ def intervals(found: Results, measure: Measure) -> dict[str, Interval]:
     varies, has none.
     """
     base, *others = found.rows
-    return compare(comparable(base, measure), {row.variant.name: comparable(row, measure) for row in others}).intervals
+    return compare_rows(base, others, measure).intervals
+
+
+def compare_rows(base: Row, others: Sequence[Row], measure: Measure) -> Comparison:
+    """Compares rows with one other by the numbers of their seeds that are `comparable`; {row's name: interval}."""
+    return compare(comparable(base, measure), {row.variant.name: comparable(row, measure) for row in others})
 
 
 def compare(control: Sequence[float], others: Mapping[str, Sequence[float]]) -> Comparison:

@@ -75,8 +75,7 @@ def sentence(found: Results, seeds: int | None = None) -> str:
     seeds = seeds or (statistics.mode(counts) if counts else 1)
     told, needs = [], []
     for title, measure in SCORES.items():
-        samples = {row.variant.name: noise.comparable(row, measure) for row in others}
-        known = noise.compare(noise.comparable(base, measure), samples)
+        known = noise.compare_rows(base, others, measure)
         if not known.spread:
             continue
         rows = len(known.intervals) or 1

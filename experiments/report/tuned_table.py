@@ -124,12 +124,7 @@ def _columns(fields, shown):
 def _intervals(key, base: Row, tuned: Sequence[Tuned]) -> dict[str, dict[str, Interval]]:
     """Returns {score: {row: interval of its difference from the base tuned alike}}, simultaneous."""
     alike = [one.fresh for one in tuned if one.asked.key[1] == key and one.fresh is not base]
-    return {
-        head: noise.compare(
-            noise.comparable(base, measure), {row.variant.name: noise.comparable(row, measure) for row in alike}
-        ).intervals
-        for head, measure in SCORES.items()
-    }
+    return {head: noise.compare_rows(base, alike, measure).intervals for head, measure in SCORES.items()}
 
 
 def _scored(head: str, measure: Measure, one: Tuned, base: Row | None, known) -> list[str]:
