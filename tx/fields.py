@@ -173,6 +173,7 @@ _DATA = {
     "vocab": Field(
         "exact", "V subwords, no other number; or fit: as many as the training text allows, at most V", ("exact", "fit")
     ),
+    "lowercase": Field(False, "both sides in lower case: what is learned from, translated and compared with"),
     "row_length": Field(256, "tokens of a packed row, on each side: no training sentence may be longer"),
     "batch_rows": Field(96, 'rows of a batch: 96 x 256 is "approximately 25000" tokens a side (section 5.1)'),
     "max_length_quantile": Field(1.0, "of the training sentences' lengths: what is longer is not trained on"),

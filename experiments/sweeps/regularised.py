@@ -42,6 +42,7 @@ REGULARISED = register(
             Variant("base"),
             Variant("average=5", {"decode.average_last": 5}),
             Variant("published", PUBLISHED),
+            Variant("published/to-the-letter", PUBLISHED | {"data.lowercase": True, "data.batch_rows": 128}),
         ),
     )
 )

@@ -31,6 +31,7 @@ class Corpus:
       fingerprint: hex digest that changes with the text.
       split_names: its splits, in the data set's order.
       open_splits: returns {split: random-access sequence of {language: UTF-8 bytes}}, prepared if need be.
+      lowercase: whether the pairs are read in lower case.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Corpus:
     fingerprint: str
     split_names: tuple[str, ...]
     open_splits: Callable[[], Mapping[str, Sequence]] = dataclasses.field(repr=False)
+    lowercase: bool = False
 
     @functools.cached_property
     def splits(self) -> Mapping[str, Sequence]:
@@ -55,9 +57,10 @@ class Corpus:
         self.check_split(split)
         records = self.splits[split]
         indices = range(0, len(records), step)
+        cased = str.lower if self.lowercase else str
         for start in range(0, len(indices), _BLOCK):
             for record in records.__getitems__(list(indices[start : start + _BLOCK])):
-                yield record[self.source].decode(), record[self.target].decode()
+                yield cased(record[self.source].decode()), cased(record[self.target].decode())
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
         """Returns the (source, target) sentences of a split, in order."""
@@ -68,12 +71,24 @@ def load(data_config, log: Callable[[str], None] = print) -> Corpus:
     """Opens a corpus, fetching its text where that is possible.
 
     Args:
-      data_config: `config.data` (its fields corpus, source, target, dir).
+      data_config: `config.data` (its fields corpus, source, target, dir, lowercase).
       log: told, in a line, of anything that takes long.
 
     Raises:
       UserError: an unknown corpus or pair, missing or malformed text, a TFDS set that cannot be prepared.
     """
+    corpus = _load(data_config, log)
+    if not data_config.lowercase:
+        return corpus
+    return dataclasses.replace(corpus, fingerprint=in_lower_case(corpus.fingerprint), lowercase=True)
+
+
+def in_lower_case(fingerprint: str) -> str:
+    """Returns the fingerprint of a text in lower case, from that of the text."""
+    return hashlib.sha256(f"{fingerprint} in lower case".encode()).hexdigest()
+
+
+def _load(data_config, log) -> Corpus:
     name, source, target = data_config.corpus, data_config.source, data_config.target
     if config.is_of_tfds(name):
         return _from_tfds(name, source, target, data_config.dir, log)

@@ -136,7 +136,7 @@ def prepare(data_config, vocab_size: int, log: Callable[[str], None] = print) ->
     # Byte pairs of an exact number were all there was, and keep their keys.
     otherwise = [] if (tokenizer, fit) == (vocabulary.BPE, False) else [tokenizer, fit]
     key = cache.fingerprint(_FORMAT, corpus.fingerprint, vocab_size, *otherwise)
-    vocab = Vocabulary.load(cache.entry("vocabularies", key, learn) / "model", tokenizer)
+    vocab = Vocabulary.load(cache.entry("vocabularies", key, learn) / "model", tokenizer, data_config.lowercase)
     fingerprint = cache.fingerprint(_FORMAT, corpus.fingerprint, vocab.fingerprint)
 
     def open_split(split: str) -> TokenizedSplit:

@@ -30,10 +30,11 @@ class Vocabulary:
     Args:
       model: a serialised sentencepiece model.
       tokenizer: its type, "bpe", "unigram" (Kudo 2018), "char" or "word" (what stands between spaces).
+      lowercase: whether text is encoded in lower case, as that which it was learned from was.
     """
 
-    def __init__(self, model: bytes, tokenizer: str = BPE):
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: bytes, tokenizer: str = BPE, lowercase: bool = False):
+        self.model, self.tokenizer, self.lowercase = model, tokenizer, lowercase
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     @classmethod
@@ -80,9 +81,9 @@ class Vocabulary:
         return made
 
     @classmethod
-    def load(cls, path: pathlib.Path, tokenizer: str = BPE) -> "Vocabulary":
+    def load(cls, path: pathlib.Path, tokenizer: str = BPE, lowercase: bool = False) -> "Vocabulary":
         """Reads what `save` wrote of a vocabulary of that tokenizer."""
-        return cls(pathlib.Path(path).read_bytes(), tokenizer)
+        return cls(pathlib.Path(path).read_bytes(), tokenizer, lowercase)
 
     def save(self, path: pathlib.Path) -> None:
         """Writes the model to a file."""
@@ -97,12 +98,12 @@ class Vocabulary:
     def fingerprint(self) -> str:
         """Digest of the pieces in order, and of how text is cut into them; the model file varies with the machine."""
         pieces = map(self._processor.id_to_piece, range(self.size))
-        how = () if self.tokenizer == BPE else (self.tokenizer,)
+        how = [self.tokenizer] * (self.tokenizer != BPE) + ["lower case"] * self.lowercase
         return hashlib.sha256("\n".join([*how, *pieces]).encode()).hexdigest()
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence, without EOS."""
-        return self._processor.encode(sentences)
+        return self._processor.encode([s.lower() for s in sentences] if self.lowercase else sentences)
 
     def piece(self, token: int) -> str:
         """Returns a subword as it is; U+2581 stands for a space."""

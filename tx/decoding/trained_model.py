@@ -68,7 +68,7 @@ def _configuration(run, options):
 def _kept_vocabulary(run, config, fingerprint):
     """Returns the subwords that lie in a run's folder; None where they are not there, damaged, or not its own."""
     with contextlib.suppress(OSError, RuntimeError):
-        vocabulary = Vocabulary(read_bytes(run.vocabulary), config.data.tokenizer)
+        vocabulary = Vocabulary(read_bytes(run.vocabulary), config.data.tokenizer, config.data.lowercase)
         return vocabulary if vocabulary.fingerprint == fingerprint else None
     return None
 
