@@ -80,6 +80,22 @@ def test_every_split_keeps_the_order_of_its_file(tmp_path):
     assert "tensorflow" not in sys.modules
 
 
+def test_lower_case_is_that_of_every_sentence(tmp_path):
+    kept = data_config(folder=write(tmp_path, **{"val.de": "Ä ẞ\nİI ΑΣ\n".encode(), "val.en": b"A B\nC\n"}))
+    lower = kept.copy_and_resolve_references()
+    lower.lowercase = True
+    as_it_is, corpus = corpora.load(kept), corpora.load(lower)
+    assert corpus.pairs("validation") == [("a b", "ä ß"), ("c", "i\u0307i ας")]
+    assert as_it_is.pairs("validation") == [("A B", "Ä ẞ"), ("C", "İI ΑΣ")]
+    for split in as_it_is.split_names:
+        assert corpus.pairs(split) == [(a.lower(), b.lower()) for a, b in as_it_is.pairs(split)]
+    assert corpus.fingerprint == corpora.in_lower_case(as_it_is.fingerprint) != as_it_is.fingerprint
+    assert corpus.splits["train"].__getitems__([0]) == as_it_is.splits["train"].__getitems__([0])  # one copy is kept
+    made = tokenized.prepare(lower, 300, log=lambda line: None)
+    assert made.vocabulary.decode(made.splits["validation"].target(0)) == "ä ß"
+    assert made.fingerprint != tokenized.prepare(kept, 300, log=lambda line: None).fingerprint
+
+
 def test_changed_text_is_never_served_from_old_data(tmp_path):
     before = corpora.load(data_config(folder=write(tmp_path)))
     assert before.pairs("validation")[0][1] != "neu"
@@ -511,6 +527,10 @@ def test_a_set_of_tfds_is_found_and_its_columns_picked(tmp_path, monkeypatch):
         UserError, match=r"parallel_text:2\.0\.0 is not prepared .* \(there is 1\.10\.0, 1\.9\.0\), and prep"
     ):
         corpora.load(data_config("set/parallel_text:2.0.0", "en", "de", tmp_path))
+    lower = data_config("set/parallel_text", "en", "de", tmp_path)
+    lower.lowercase = True
+    assert corpora.load(lower).pairs("train") == [("a sentence, really", "ein satz")]
+    assert corpora.load(lower).fingerprint == corpora.in_lower_case(corpus.fingerprint)
     other = corpora.load(data_config("set/parallel_text", "de", "en", tmp_path))
     assert other.pairs("train") == [("ein Satz", "a sentence, really")]
     assert other.fingerprint != corpus.fingerprint

@@ -310,6 +310,19 @@ def test_subwords_that_a_run_does_not_keep_come_from_its_text(sweep, tmp_path, t
     assert tx.load(run.path).vocabulary.fingerprint == model.vocabulary.fingerprint == Vocabulary(kept).fingerprint
 
 
+@pytest.mark.slow
+def test_a_model_of_lower_case_takes_sentences_in_any_case(tmp_path):
+    assert launched(tmp_path, ROWS["C/N=2"], "--set=data.lowercase=true") == 0
+    run = run_of(tmp_path, "C/N=2")
+    made = run.translations("test").read_text()
+    assert made == made.lower()
+    trained = tx.load(run.path)
+    upper, lower = trained.encode([source.upper() for source in SOURCES]), trained.encode(list(map(str.lower, SOURCES)))
+    for one, other in zip(upper, lower, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert trained.translate([SOURCES[0].upper()]) == trained.translate([SOURCES[0].lower()])
+
+
 def test_exported_parameters_are_read_back_equal(sweep, no_text, tmp_path, capsys):
     run, file = run_of(sweep, "C/N=2"), tmp_path / "model.safetensors"
     capsys.readouterr()

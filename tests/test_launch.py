@@ -644,15 +644,17 @@ def test_own_text_makes_the_same_run_wherever_it_lies(launcher, capsys, tmp_path
     fails(lambda: launcher(*asked), capsys, "another configuration", "data.corpus")  # the generated sentences
 
 
-def test_what_is_done_on_another_version_of_a_tfds_set_is_stale(launcher, capsys, tmp_path):
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_what_is_done_on_another_version_of_a_tfds_set_is_stale(launcher, capsys, tmp_path, lowercase):
     """Its description stands for its text; where it lies nowhere, nothing is said, and nothing prepared."""
-    asked = ("table3/base@paper", f"--set=data.dir={tmp_path}")
+    asked = ("table3/base@paper", f"--set=data.dir={tmp_path}", f"--set=data.lowercase={lowercase}")
     (run,) = planned(*asked, f"--workdir={launcher.workdir}")
     version = tmp_path / "wmt14_translate" / "de-en" / "1.0.0"
     version.mkdir(parents=True)
     info = {"name": "wmt14_translate", "configName": "de-en", "version": "1.0.0", "fileFormat": "array_record"}
     (version / "dataset_info.json").write_text(json.dumps(info))
     fingerprint = cache.fingerprint(json.dumps(info), "en", "de")
+    fingerprint = corpora.in_lower_case(fingerprint) if lowercase else fingerprint
     run.folder.create()
     run.folder.result.write_text(
         to_json({"config": run.config.to_dict(), "data": {"corpus": "x", "fingerprint": fingerprint}})

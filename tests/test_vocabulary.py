@@ -197,6 +197,14 @@ def test_fit_takes_what_there_is(vocabulary):
         Vocabulary.learn(TEXT, 200, fit=True)
 
 
+def test_a_vocabulary_of_lower_case_takes_text_in_any_case(vocabulary, tmp_path):
+    vocabulary.save(tmp_path / "model")
+    lower = Vocabulary.load(tmp_path / "model", lowercase=True)
+    assert lower.encode(["Zwei Hunde, ÄÖ"]) == vocabulary.encode(["zwei hunde, äö"])
+    assert lower.encode(["Zwei Hunde, ÄÖ"]) != vocabulary.encode(["Zwei Hunde, ÄÖ"])
+    assert lower.fingerprint != vocabulary.fingerprint
+
+
 @pytest.mark.parametrize("tokenizer", ["unigram", "char", "word"])
 def test_an_exact_number_is_exact_for_every_tokenizer(tokenizer):
     most = Vocabulary.learn(TEXT, 5000, tokenizer, fit=True).size
