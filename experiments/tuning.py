@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from experiments import points
 from experiments.locks import locked
+from tx.config import says_where
 from tx.errors import UserError, writing
 from tx.files import from_json, read_text, to_json, write_atomically
 
@@ -76,8 +77,10 @@ class Choice:
 def check(grid: Iterable[str]) -> None:
     """Raises UserError for a dotted field that the dev loss, by which points are chosen, cannot depend on."""
     for field in grid:
-        if field.startswith(_LATER) and field not in _BEFORE:
-            raise UserError(f"--tune chooses by the dev loss, which {field} does not change; use --grid {field}=...")
+        where = says_where(field)
+        if where or (field.startswith(_LATER) and field not in _BEFORE):
+            flag = "--set" if where else "--grid"
+            raise UserError(f"--tune chooses by the dev loss, which {field} does not change; use {flag} {field}=...")
 
 
 def choose(asked: Asked, losses: Mapping[str, float | None]) -> Choice:

@@ -38,7 +38,7 @@ class View:
         console: Console,
     ):
         self.console, self._todo, self._running = console, todo, running
-        self._skipped = len(runs) - len(todo)
+        self._before = _done_before(runs, todo)
         self._ended: list[tuple[Job | None, PlannedRun, Outcome]] = []
         self._held: set[tuple[str, str]] = set()
         self._clock = Clock(todo)
@@ -47,7 +47,7 @@ class View:
     def __enter__(self):
         if self._live:
             self._live.start()
-        self._say(f"{len(self._todo)} to run, {self._skipped} done before")
+        self._say(f"{len(self._todo)} to run, {self._before}")
         return self
 
     def __exit__(self, *_):
@@ -142,7 +142,7 @@ class View:
 
     def _counts(self) -> str:
         failed = sum(1 for _, _, outcome in self._ended if outcome.name != "done")
-        return f"{len(self._ended) - failed} done, {failed} failed, {self._skipped} done before"
+        return f"{len(self._ended) - failed} done, {failed} failed, {self._before}"
 
     def _left(self) -> str:
         left = self._clock.left(self._running)
@@ -182,6 +182,13 @@ def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]
             run.name, str(run.seed), run.state.name, *number, f"{run.params:,}", f"{run.flops:.2e}", Text(folder)
         )
     return table
+
+
+def _done_before(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> str:
+    """Returns "2 done before" of the runs that are not to run, and how many of other code or text stay as they are."""
+    doing = {run.label for run in todo}
+    stale = sum(run.state.name == "stale" for run in runs if run.label not in doing)
+    return f"{len(runs) - len(todo) - stale} done before" + (f", {stale} stale" if stale else "")
 
 
 def _clock(seconds: float) -> str:

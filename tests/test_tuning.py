@@ -170,6 +170,8 @@ def test_several_fields_are_a_product_around_every_point_of_a_grid():
         ([GRID, "--only=Z"], ["--only=Z"]),
         (["--tune=decode.beam=1,2"], ["the dev loss", "decode.beam", "use --grid decode.beam=..."]),
         (["--tune=probe.metrics=ter,"], ["the dev loss", "probe.metrics", "use --grid probe.metrics=..."]),
+        (["--tune=parallel.threads=1,2"], ["the dev loss", "parallel.threads", "use --set parallel.threads=..."]),
+        (["--tune=data.dir=a,b"], ["the dev loss", "data.dir", "use --set data.dir=..."]),
     ],
 )
 def test_what_the_caller_has_to_mend_is_one_line(tuner, capsys, given, wanted):
