@@ -3,6 +3,7 @@
 Tables show means over seeds; here is what they are means of, for questions that no table asks.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -110,9 +111,17 @@ def costs(result: RunResult) -> dict[str, object]:
 
 
 def values(row: Row, run: SeedRun, fields: Iterable[str]) -> dict[str, object]:
-    """Returns {dotted field: value} of a run: of its own configuration where it is done, else of its row's."""
+    """Returns {dotted field: value} of a run: of its own configuration where it is done, else of its row's.
+
+    A field that came after a run was made had its default there; one of a component that a run has not is None.
+    """
     known = tx.config.fields(run.result.config) if run.result else {**(row.now or {}), **row.diff}
-    return {field: known.get(field) for field in fields}
+    return {field: known.get(field, _defaults().get(field)) for field in fields}
+
+
+@functools.cache
+def _defaults():
+    return tx.config.fields(tx.config.get_config())
 
 
 def _lines(found, row, fields):

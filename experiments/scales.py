@@ -2,9 +2,9 @@
 
 At scale `paper` the factors are 1 and the numbers are the paper's. Elsewhere `width` multiplies d_model and d_ff,
 `heads` multiplies d_k and d_v, and `depth` multiplies N, of whatever row is run, and the layers of a decoder that has
-others than the encoder; h stays, so a small table keeps the structure of the big one. Heads shrink less than the model:
-a quarter of base's d_k would be the 16 that row B shows to be bad, and base would be judged by a fault that another row
-is there to show. Depth 1/2 keeps the rows N=2, 4, 6, 8 apart (1, 2, 3, 4); 1/3 would not.
+others than the encoder; h stays, so a small table keeps the structure of the big one. Where heads shrink less than the
+model it is because row B shows a small d_k to be bad: base would be judged by a fault that another row is there to
+show. Depth 1/2 keeps the rows N=2, 4, 6, 8 apart (1, 2, 3, 4); 1/3 would not.
 
 A row that trains longer in the paper (big, three times) does so at every scale, in proportion.
 """

@@ -23,6 +23,10 @@ SEED = 1  # of every point of a grid
 FAILED = math.nan  # the loss of a point that has none
 MOST = 10_000  # points that a file may ask for
 _LATER = ("decode.", "probe.")  # what is done with a model when its dev loss is known
+# Of another text, or per another kind of subword: such losses are no better or worse than each other.
+_UNITS = frozenset(
+    ("data.corpus", "data.source", "data.target", "data.lowercase", "data.tokenizer", "data.vocab", "model.vocab_size")
+)
 _BEFORE = ("decode.average_last",)  # of those, what the parameters follow from whose dev loss it is
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
@@ -77,6 +81,8 @@ class Choice:
 def check(grid: Iterable[str]) -> None:
     """Raises UserError for a dotted field that the dev loss, by which points are chosen, cannot depend on."""
     for field in grid:
+        if field in _UNITS:
+            raise UserError(f"--tune chooses by the dev loss, whose unit {field} changes; use --grid {field}=...")
         where = says_where(field)
         if where or (field.startswith(_LATER) and field not in _BEFORE):
             flag = "--set" if where else "--grid"

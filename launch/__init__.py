@@ -1,4 +1,4 @@
-"""Launcher of runs on this machine; what is done is skipped, what is unfinished is resumed."""
+"""Launcher of runs, here, on Slurm or on Ray; what is done is skipped, what is unfinished is resumed."""
 
 
 def sweep(*selectors, **arguments):

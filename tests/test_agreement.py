@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import statistics
 
 import numpy as np
 import pytest
@@ -136,6 +137,15 @@ def test_resampled_taus_and_slopes_are_scipys_of_each_sample():
     assert list(agreement.taus(ours, papers)) == pytest.approx(expected, nan_ok=True)
     slopes = [linregress(x, y).slope for x, y in zip(papers, ours, strict=True)]
     assert list(agreement._slopes(papers, ours)) == pytest.approx(slopes)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_drawn_means_spread_as_means_of_so_many_seeds_do(seeds):
+    own = [1.0 + 0.3 * i**2 for i in range(seeds)]
+    rng = np.random.default_rng(0)
+    drawn = agreement._means(rng.choice(own, (40_000, seeds)), own)
+    assert drawn.mean() == pytest.approx(statistics.mean(own), rel=0.01)
+    assert drawn.std() == pytest.approx(statistics.stdev(own) / math.sqrt(seeds), rel=0.02)
 
 
 def exactly(tmp_path, size, apart=0.0):

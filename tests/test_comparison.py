@@ -179,7 +179,8 @@ def test_no_regression_is_told_between_texts(tmp_path, capsys):
     printed = capsys.readouterr()
     assert ended.value.code == 2
     assert "Regression:" not in printed.out
-    assert printed.err == "error: table3@smoke: of different texts or vocabularies, so that no regression can be told\n"
+    wanted = "table3@smoke: E: A and B of different texts or vocabularies, so that no regression can be told"
+    assert printed.err == f"error: {wanted}\n"
 
 
 def test_a_guard_that_can_judge_nothing_is_an_error(tmp_path, capsys):

@@ -196,7 +196,7 @@ def test_the_walk_through_of_own_text_as_written(own_text):
     assert printed[1].split("\n")[1] == ""
     assert "base" in printed[2]
     for folder in ("table3@smoke/base", "table3@mine/base", "table3@mine/C/N=2"):
-        run = RunDir(own_text / "runs" / folder / "seed1")
+        run = RunDir(own_text / "own" / folder / "seed1")
         result = run.read_result()
         assert result.vocab_size < result.config["model"]["vocab_size"] == 500  # there are not as many
         sized = run_config.read_config(run)
@@ -315,11 +315,15 @@ def test_an_ablation_as_the_first_page_has_it(tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     content = re.search(r"^```python\n# near\.py\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[1]
     (tmp_path / "near.py").write_text(content)
-    command = re.search(r"`python -m (launch\.local near@smoke .*?)`", text)[1].split()
+    command = re.search(r"`tx launch (near@smoke .*?)`", text)[1].split()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     fewer = ["--seeds=1", "--set=train.steps=2"]
     done = subprocess.run(
-        [sys.executable, "-m", *command, *fewer], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "launch.local", *command, *fewer],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert re.search(r"near +near .* done", done.stdout)

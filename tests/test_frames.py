@@ -1,5 +1,6 @@
 """Runs as data frames: `experiments.load` and `experiments.curves`."""
 
+import json
 import math
 import os
 import pathlib
@@ -12,6 +13,7 @@ import pytest
 from fabricated import cells, fail, put, table_of
 
 import experiments
+from experiments import tuning
 from experiments.export import trials
 from experiments.report import reading
 from tx.errors import UserError
@@ -52,6 +54,28 @@ def test_a_line_for_each_run_whatever_became_of_it(tmp_path, monkeypatch):
     assert experiments.load(f"~/{tmp_path.name}").equals(frame)
     with pytest.raises(UserError, match="no folder"):
         experiments.load(str(tmp_path / "none"))
+
+
+def test_only_means_the_points_of_tunings_too(tmp_path):
+    asked = [tuning.Asked(row, {}, {"optim.lr_factor": [0.5, 1.0]}, (2,)) for row in ("base", "E")]
+    for one in asked:
+        for point, values in one.points.items():
+            put(tmp_path, f"table3/{one.row}@smoke", 1, overrides=values, folder=point)
+    tuning.record(tmp_path / "table3@smoke", [(one, dict.fromkeys(one.points, 1.0)) for one in asked])
+    points = ["E+lr_factor=0.5", "E+lr_factor=1"]
+    assert sorted(experiments.load(tmp_path, only="E")["row"]) == points
+    assert len(experiments.load(tmp_path)) == 4
+
+
+def test_a_field_that_came_after_a_run_has_its_default_there(tmp_path):
+    for name in ("published", "published/to-the-letter"):
+        run = put(tmp_path, f"regularised/{name}@smoke", 1)
+        result = json.loads((run / "result.json").read_text())
+        if name == "published":
+            del result["config"]["data"]["lowercase"]
+        (run / "result.json").write_text(json.dumps(result))
+    frame = experiments.load(tmp_path).set_index("row")
+    assert frame["data.lowercase"].to_dict() == {"published": False, "published/to-the-letter": True}
 
 
 def test_the_states_are_those_that_are_documented(tmp_path):

@@ -19,8 +19,8 @@ from tx import config as config_lib
 from tx.errors import UserError
 
 
-def launched(workdir, *argv, ppl, seeds=3, bleu=lambda point, seed: 30.0):
-    """A launch with results made up by a function of each run's configuration and seed; None leaves one out."""
+def launched(workdir, *argv, ppl, seeds=3, bleu=lambda point, seed: 30.0, data=None):
+    """A launch with results made up by functions of each run's configuration and seed; None leaves one out."""
     parser = argparse.ArgumentParser()
     selection.add_arguments(parser)
     given = ("table3@smoke", "--only=base", f"--seeds={seeds}", f"--workdir={workdir}", *argv)
@@ -32,7 +32,8 @@ def launched(workdir, *argv, ppl, seeds=3, bleu=lambda point, seed: 30.0):
         if value is not None:
             run.folder.create()
             score = bleu(run.config, run.config.train.seed)
-            run.folder.result.write_text(json.dumps(fabricated.result_of(run.config.to_dict(), value, score)))
+            result = fabricated.result_of(run.config.to_dict(), value, score)
+            run.folder.result.write_text(json.dumps(result | ({"data": data(run.config)} if data else {})))
     (found,) = reading.read([workdir])
     return found
 

@@ -181,10 +181,10 @@ def test_resampled_rows_are_those_of_each_pair():
     def row(name, seeds):
         stats = rng.integers(1, 9, size=(seeds, 20, 10))
         stats[..., 1] = 7  # lengths of references are the same for all
-        made = [
-            types.SimpleNamespace(translated=True, scores=types.SimpleNamespace(stats=one.tolist())) for one in stats
-        ]
-        return types.SimpleNamespace(variant=types.SimpleNamespace(name=name), results=made)
+        data = types.SimpleNamespace(fingerprint="f", vocabulary_fingerprint="v")
+        scores = [types.SimpleNamespace(stats=one.tolist()) for one in stats]
+        made = [types.SimpleNamespace(translated=True, scores=one, data=data) for one in scores]
+        return types.SimpleNamespace(variant=types.SimpleNamespace(name=name), results=made, measured={})
 
     base, others = row("base", 3), [row("a", 2), row("b", 1), row("c", 4)]
     each = bootstrap.bleu_intervals_of_each(base, others)

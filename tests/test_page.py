@@ -16,10 +16,13 @@ from fabricated import fail, put, result_of
 
 from experiments import __main__ as command
 from experiments import registry, tuning
-from experiments.page import bundles, cells, curves, differences, labels, sentences, serve, write
+from experiments.page import bundles, cells, curves, differences, labels, pictures, sentences, serve, write
 from experiments.report import reading, verdicts
 from experiments.report.noise import Interval
 from launch import local
+from tx import config
+from tx.data import corpora
+from tx.data.synthetic import generate
 
 EVIL = "<img src=x onerror=alert(1)></script><b>"
 
@@ -278,6 +281,35 @@ def test_best_and_worst_translations(tmp_path):
     assert [each.bleu for each in one.best[:2]] == pytest.approx([100, 100])
     assert [(each.number, each.ours) for each in one.worst] == [(1, lines[0]), (2, lines[1]), (4, lines[3])]
     assert one.best[0].source == ""  # the corpus has another fingerprint than this result
+
+
+@pytest.mark.parametrize("field", sorted(set(config.get_config().data) - {"corpus", "source", "target"}))
+def test_sentences_of_a_result_from_before_a_field(tmp_path, field):
+    """As of every field that is yet to come: a result without it was made with its default."""
+    run = put(tmp_path, "table3/base@smoke", 1)
+    result = json.loads((run / "result.json").read_text())
+    pairs = generate.read("numbers", "en", "de")["test"]
+    result["tests"]["test"]["stats"] = [[4, 4, 4, 3, 2, 1, 4, 3, 2, 1]] * len(pairs)
+    c = config.get_config()
+    c.data.corpus = "numbers"
+    result["data"]["fingerprint"] = corpora.load(c.data).fingerprint
+    del result["config"]["data"][field]
+    (run / "result.json").write_text(json.dumps(result))
+    (run / "translations.test.txt").write_text("x\n" * len(pairs))
+    (found,) = reading.read([tmp_path])
+    (one,) = sentences.of(found)
+    assert [(each.source, each.reference) for each in one.worst] == pairs[:3]
+
+
+def test_a_head_of_which_a_measure_is_not_finite_leaves_a_page(tmp_path):
+    head = {"stack": "encoder", "layer": 0, "kind": "self", "distance": 1.0, "variance": 2.0, "loss_without": math.inf}
+    heads = [head | {"head": i, "entropy": entropy} for i, entropy in enumerate((math.nan, 1.5))]
+    put(tmp_path, "heads/h=1@smoke", 1, attention=heads)
+    (found,) = reading.read([tmp_path])
+    _, values = pictures.of(found, {})["attention"]
+    assert (values[0]["entropy"], values[0]["loss_without"]) == ([None, 1.5], [None, None])
+    (page,) = write.pages([tmp_path])
+    assert page.stat().st_size > 0
 
 
 def test_the_version_of_a_page_changes_with_its_files(tmp_path):

@@ -9,6 +9,7 @@ from fabricated import SIGNATURE, cells, fail, put, table_of
 
 from experiments import registry
 from experiments.report import costs_table, reading, scores_table, tables
+from experiments.report.results import KINDS
 from launch import local
 
 
@@ -74,7 +75,8 @@ def test_a_table_says_which_row_was_trained_longer_and_for_how_many_steps(tmp_pa
     put(tmp_path, "regularised/base@smoke", 1)
     # Its base trains four times as long as the paper's, which is no longer than the others.
     notes = [note for note in table_of(tmp_path / "regularised@smoke").notes if "as long" in note]
-    assert notes == ["published: trained 0.44 times as long as the others (steps: not run)."]
+    shorter = "trained 0.44 times as long as the others (steps: not run)."
+    assert notes == [f"published: {shorter}", f"published/to-the-letter: {shorter}"]
 
 
 def test_a_table_says_what_the_scale_made_of_the_paper(tmp_path):
@@ -85,11 +87,22 @@ def test_a_table_says_what_the_scale_made_of_the_paper(tmp_path):
     factors = "d_model and d_ff are {} of the paper's, d_k and d_v {}, N {}, h the same"
     assert f"At scale smoke, {factors.format('1/8', '1/4', '1/2')}" in said["smoke"]
     assert f"At scale tatoeba, {factors.format('1/2', '1/2', '1/2')}" in said["tatoeba"]
-    narrow = "Heads shrink less than the model because a d_k of 16"
+    narrow = "Heads shrink less than the model because a small d_k"
     assert (narrow in said["smoke"], narrow in said["tatoeba"], narrow in said["paper"]) == (True, False, False)
     pre = "tensor2tensor made pre-norm its default in October 2017"
     assert (pre in said["smoke"], pre in said["tatoeba"], pre in said["paper"]) == (True, True, False)
     assert "At scale" not in said["paper"]
+
+
+def test_what_is_not_translated_has_no_score_of_translations(tmp_path):
+    put(tmp_path / "last", "table1/self-attention@recall", 1, exact=0.5)
+    put(tmp_path / "whole", "table1/self-attention@smoke", 1, exact=0.5)
+    last, whole = table_of(tmp_path / "last"), table_of(tmp_path / "whole")
+    kinds = [kind for kind in KINDS if kind != "bleu"]
+    assert [last.records[0][kind] for kind in kinds] == [None] * len(kinds)
+    assert [whole.records[0][kind] for kind in kinds] == [31.0, 32.0, 33.0, 55.5]
+    assert "exact %: of the test sentences, those whose last token is foretold to the letter." in last.notes
+    assert "exact %: of the test sentences, those translated to the letter." in whole.notes
 
 
 def test_a_table_says_which_parameters_are_scored_where_the_results_do(tmp_path):
@@ -109,7 +122,7 @@ def test_a_table_says_which_parameters_are_scored_where_the_results_do(tmp_path)
 def test_what_a_sweeps_base_changes_is_shown(tmp_path):
     put(tmp_path, "regularised/base@smoke", 1)
     rows = cells(table_of(tmp_path))
-    assert list(rows) == ["base", "average=5", "published"]
+    assert list(rows) == ["base", "average=5", "published", "published/to-the-letter"]
     assert rows["base"]["P_drop"] == "0.3"
 
 

@@ -82,5 +82,13 @@ def test_a_row_is_as_in_the_paper_within_the_noise_or_the_other_way(tmp_path):
     ]
 
 
+def test_rows_of_another_sweep_are_called_what_they_are(tmp_path):
+    for row, ppl in (("h=8", 5.0), ("h=1", 6.0)):
+        for seed, shift in enumerate((-0.01, 0.0, 0.01), 1):
+            put(tmp_path, f"heads/{row}@smoke", seed, ppl=ppl + shift)
+    lines = [line for line in reproduction.to_markdown(read(tmp_path)).splitlines() if line.startswith("- ")]
+    assert lines == ["- h=1: in perplexity 1 of 1 as in the paper."]
+
+
 def test_without_seeds_nothing_is_said(tmp_path):
     assert reproduction.to_markdown(fill(tmp_path, {"base": [(5, 30)], "E": [(6, 31)]})) == ""

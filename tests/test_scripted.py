@@ -159,4 +159,4 @@ def test_the_page_as_written(tmp_path):
     assert logits.endswith(", 500)")
     assert attention.startswith("(8, ")
     assert float(loss.removeprefix("loss ")) < 5  # of 500 subwords chosen evenly it would be 6.2
-    assert (tmp_path / "runs/table3@smoke/table.md").exists()
+    assert (tmp_path / "short/table3@smoke/table.md").exists()

@@ -9,8 +9,10 @@ import types
 import pytest
 from fabricated import put
 
+from experiments import tuning
 from experiments.claims import Claim
-from experiments.report import claims_table, flags, reading, reproduction, tuned_table, verdicts
+from experiments.launches import AskedRow
+from experiments.report import claims_table, findings, flags, reading, reproduction, tuned_table, verdicts
 from experiments.report.noise import Comparison, Interval
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -102,6 +104,60 @@ def test_what_is_claimed_of_tuned_rows_is_judged_by_these_alone(tmp_path, monkey
     assert claims_table.build(alone).rows == claims_table.build(found).rows
     monkeypatch.setattr(tuned_table, "read", lambda _: [])
     assert not claims_table.build(alone).rows
+
+
+LR, WARMUP = "optim.lr_factor", "optim.warmup_steps"
+
+
+def tuned(folder, row, grid, chosen, nll, without):
+    """A row of `optimizers` that was tuned: flat curves, the chosen point ahead, three fresh seeds of it."""
+    asked = tuning.Asked(row, {}, grid, (2, 3, 4))
+    losses = {point: nll + (values != chosen) for point, values in asked.points.items()}
+    for point, values in asked.points.items():
+        for seed in (1, 2, 3, 4) if values == chosen else (1,):
+            shown = losses[point] + 0.001 * seed
+            dev = {"split": "validation", "nll": shown, "ppl": math.exp(shown), "tokens": 7}
+            dev |= {"nll_without_source": without}
+            curve = [{"step": step, "dev_nll": shown, "dev_ppl": 9.0} for step in (300, 450, 600, 750)]
+            name, values = f"optimizers/{row}@smoke", dict(values)
+            put(folder, name, seed, overrides=values, folder=point, dev=dev, curve=curve)
+    tuning.record(folder / "optimizers@smoke", [(asked, losses)])
+
+
+def test_tuned_rows_are_unfinished_beside_those_that_were_tuned(tmp_path):
+    """Lion has not learned to use the source; no row of the sweep was made without tuning."""
+    rates = {LR: [0.5, 1.0, 2.0]}
+    tuned(tmp_path, "adam", rates, {LR: 1.0}, nll=1.0, without=3.0)
+    tuned(tmp_path, "lion", rates, {LR: 1.0}, nll=2.9, without=3.0)
+    tuned(tmp_path, "muon", rates, {LR: 1.0}, nll=1.0, without=3.0)
+    found = read(tmp_path)
+    assert words(found)["lion", "adam"] == ("undecided", "unfinished")
+    assert words(found)["muon", "adam"][1] != "unfinished"
+    assert "for unfinished rows: lion." in findings.to_markdown(found)
+    (row,) = [row for row in tuned_table.build(found).rows if row[0] == "lion"]
+    assert "on the plateau" in row[-1]
+
+
+def test_a_tuned_row_at_the_edge_is_unfinished_whatever_was_asked_of_the_plain_one(tmp_path):
+    rates = {LR: [0.5, 1.0, 2.0]}
+    for row, chosen in (("adam", 1.0), ("lion", 2.0)):
+        tuned(tmp_path, row, rates, {LR: chosen}, nll=1.0, without=3.0)
+    found = read(tmp_path)
+    plain = (
+        dataclasses.replace(row, asked=AskedRow(row.variant.name, row.variant.name, {}, {}, (1,))) for row in found.rows
+    )
+    for one in (found, dataclasses.replace(found, rows=tuple(plain))):
+        assert words(one)["lion", "adam"] == ("undecided", "unfinished")
+
+
+def test_a_claim_of_tuned_rows_is_of_those_tuned_in_their_rate_alone(tmp_path):
+    rates = {LR: [0.5, 1.0, 2.0]}
+    for row in ("adam", "lion"):
+        tuned(tmp_path, row, rates, {LR: 1.0}, nll=1.0, without=3.0)
+    before = verdicts.judge(read(tmp_path))
+    both = rates | {WARMUP: [10, 20]}
+    tuned(tmp_path, "lion", both, {LR: 1.0, WARMUP: 10}, nll=0.5, without=3.0)
+    assert verdicts.judge(read(tmp_path)) == before
 
 
 def test_nothing_is_judged_by_rows_that_are_unfinished(tmp_path):

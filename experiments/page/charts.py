@@ -25,7 +25,8 @@ def style(row: int) -> tuple[str, tuple[int, ...]]:
 def forest(head: str, title: str, rows: Sequence[str]) -> dict[str, object]:
     """Returns the chart of our differences, with intervals, and the paper's, a row a line.
 
-    Its data, called as `head`, are {"row", "ours", "low", "high", "paper", "inside"}.
+    Its data, called as `head`, are {"row", "ours", "low", "high", "paper", "inside"}. Ours is a cross where nothing
+    tells its noise.
     """
     base = alt.Chart(alt.NamedData(head))
     names = alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=170, grid=True, ticks=False))
@@ -42,6 +43,7 @@ def forest(head: str, title: str, rows: Sequence[str]) -> dict[str, object]:
         x="ours:Q",
         y=names,
         fillOpacity=alt.condition("datum.inside", alt.value(0), alt.value(1)),
+        shape=alt.condition("datum.low === null", alt.value("cross"), alt.value("circle")),
         tooltip=tips,
     )
     return _finished(alt.layer(zero, bars, paper, ours), height=alt.Step(_ROW_HEIGHT))

@@ -73,9 +73,9 @@ def thinned(steps: list[int]) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (POINTS - 1))] for i in range(POINTS)]
 
 
-def rounded(values: Iterable[float]) -> list[float]:
-    """Returns numbers as a page carries them, to as many digits as a picture can show."""
-    return [float(f"{value:.{_DIGITS}g}") for value in values]
+def rounded(values: Iterable[float | None]) -> list[float | None]:
+    """Returns numbers as a page carries them, to as many digits as a picture can show; None stays."""
+    return [None if value is None else float(f"{value:.{_DIGITS}g}") for value in values]
 
 
 def _mean_over(row: Row, per_step: Callable) -> float | None:

@@ -132,6 +132,6 @@ def _attention(found):
         for head in looked_into:
             places[f"{head.stack} {head.kind} {head.layer}"].append(head)
         for where, heads in places.items():
-            measured = {name: curves.rounded(getattr(head, name) for head in heads) for name in HEADS}
+            measured = {name: curves.rounded(_finite(getattr(head, name)) for head in heads) for name in HEADS}
             values.append({"row": row.label, "where": where, "head": [head.head for head in heads], **measured})
     return {"attention": (charts.attention(HEADS, values[0]["row"]), values)} if values else {}

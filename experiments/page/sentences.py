@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+import tx.config
 from experiments.report.results import Results, Row
 from tx.errors import UserError, printable
 from tx.evaluation.scores import sentence_bleu
@@ -81,7 +82,7 @@ def _pairs(result: RunResult, texts: dict[str, Pairs]) -> Pairs:
     """Returns the sentences that were translated; () where the text is not here, or is another by now."""
     from tx.data import corpora  # slow to import
 
-    data = ConfigDict(result.config["data"])
+    data = ConfigDict(tx.config.get_config().data.to_dict() | result.config["data"])  # fields came after some results
     key = f"{data.to_json()} {result.split}"
     if key not in texts:
         texts[key] = ()

@@ -110,7 +110,7 @@ def _intervals(known, measure, theirs, with_base) -> dict[str, tuple[float, floa
     rng, found = np.random.default_rng(SEED), {}
     means = np.array([sum(own) / len(own) for own in values])
     if all(len(own) > 1 for own in values):
-        drawn = np.stack([rng.choice(own, (SAMPLES, len(own))).mean(axis=1) for own in values], axis=1)
+        drawn = np.stack([_means(rng.choice(own, (SAMPLES, len(own))), own) for own in values], axis=1)
         found["tau_seeds"] = _ends(taus(drawn, np.broadcast_to(theirs, drawn.shape)))
         if with_base:
             found["slope_seeds"] = _ends(_slopes(theirs[1:] - theirs[0], drawn[:, 1:] - drawn[:, :1]))
@@ -121,6 +121,15 @@ def _intervals(known, measure, theirs, with_base) -> dict[str, tuple[float, floa
             rows = rng.integers(1, len(known), size=(SAMPLES, len(known) - 1))
             found["slope_rows"] = _ends(_slopes((theirs - theirs[0])[rows], (means - means[0])[rows]))
     return found
+
+
+def _means(draws, own):
+    """Returns the mean of each line of draws from a row's seeds.
+
+    Few seeds spread less about their own mean than about the true one, by the root of (n - 1) / n.
+    """
+    middle = sum(own) / len(own)
+    return middle + (draws.mean(axis=1) - middle) * math.sqrt(len(own) / (len(own) - 1))
 
 
 def _ends(draws):

@@ -49,9 +49,11 @@ def points(found: Results) -> list[Point]:
     ]
 
 
-def _inside(point: Point) -> bool:
-    """Whether a row is told from base no better than by the noise between seeds."""
-    return point.low is not None and point.low <= 0 <= point.high
+def _told(point: Point) -> str:
+    """Returns what the noise between seeds says of a row's difference from base."""
+    if point.low is None:
+        return "ours, noise unknown"
+    return "ours, inside the noise" if point.low <= 0 <= point.high else "ours"
 
 
 def _finite(value):
@@ -76,7 +78,7 @@ def figure(found: Results):
     drawn = points(found)
     rows = range(len(drawn), 0, -1)
     with matplotlib.rc_context(pictures.STYLE):
-        drawing = Figure(figsize=(8, 0.8 + 0.23 * len(drawn)), layout="constrained")
+        drawing = Figure(figsize=(8, 0.8 + 0.23 * max(3, len(drawn))), layout="constrained")  # room for the legend
         axes = drawing.subplots()
         axes.axvline(0, color="0.7", linewidth=0.8)
         axes.hlines(rows, 0, 1, transform=axes.get_yaxis_transform(), color="0.92", linewidth=0.8, zorder=0)
@@ -86,16 +88,13 @@ def figure(found: Results):
         axes.hlines(
             [row for row, _ in known], *zip(*ends, strict=True) if ends else ((), ()), color="C0", linewidth=1.2
         )
-        for inside, label in ((False, "ours"), (True, "ours, inside the noise")):
-            some = [(point.ours, row) for row, point in zip(rows, drawn, strict=True) if _inside(point) == inside]
-            axes.plot(
-                *zip(*some, strict=True) if some else ((), ()),
-                "o",
-                markersize=4,
-                color="C0",
-                label=label,
-                mfc="white" if inside else "C0",
-            )
+        marks = {"ours": ("o", "C0"), "ours, inside the noise": ("o", "white")}
+        if len(known) < len(drawn):
+            marks["ours, noise unknown"] = ("x", "C0")
+        for label, (marker, face) in marks.items():
+            some = [(point.ours, row) for row, point in zip(rows, drawn, strict=True) if _told(point) == label]
+            places = zip(*some, strict=True) if some else ((), ())
+            axes.plot(*places, marker, markersize=4, color="C0", label=label, mfc=face)
         axes.set_yticks(rows, [point.row for point in drawn])
         axes.set_ylim(0.3, len(drawn) + 0.7)
         axes.set_xlabel("difference from base in log-perplexity: to the left better, to the right worse")

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.report.noise import LEVEL, SEED, Interval
+from experiments.report.metrics import BLEU
+from experiments.report.noise import LEVEL, SEED, Interval, of_one_text
 from experiments.report.results import Results, Row
 
 SAMPLES = 1000
@@ -74,7 +75,7 @@ def _against(one, others, anew=False):
     found, state = {}, rng.bit_generator.state
     for row in others:
         stats = _statistics(row)
-        if stats is None or not _same_text(stats, base):
+        if stats is None or not (_same_text(stats, base) and of_one_text(one, row, BLEU)):
             continue
         if anew:
             rng.bit_generator.state = state

@@ -77,7 +77,7 @@ def _recipe_notes(found):
         )
         if scale.heads > scale.width:
             notes[0] += (
-                " Heads shrink less than the model because a d_k of 16 is what the paper's own row B shows to be bad."
+                " Heads shrink less than the model because a small d_k is what the paper's own row B shows to be bad."
             )
     if {**scale.fields, **found.sweep.base}.get("model.norm") == "pre":
         notes.append(
@@ -133,13 +133,16 @@ def _scored_note(found):
     return (f"PPL and scores are of {' or '.join(sorted(which))} of a run.",) if which else ()
 
 
-def texts_notes(done: Sequence[RunResult]) -> tuple[str, ...]:
-    """Returns a warning where results are not of one text, or not of one vocabulary."""
-    return tuple(
-        f"The runs were trained on different {what}: their numbers cannot be compared."
-        for what, key in (("texts", "fingerprint"), ("vocabularies", "vocabulary_fingerprint"))
-        if len({getattr(result.data, key) for result in done}) > 1
-    )
+DIFFERENT = "The runs were trained on different"  # texts or vocabularies
+
+
+def texts_notes(done: Sequence[RunResult], per_subword: bool = True) -> tuple[str, ...]:
+    """Returns a warning where results are not of one text, or, for numbers per subword, not of one vocabulary."""
+    if len({result.data.fingerprint for result in done}) > 1:
+        return (f"{DIFFERENT} texts: their numbers cannot be compared.",)
+    if per_subword and len({result.data.vocabulary_fingerprint for result in done}) > 1:
+        return (f"{DIFFERENT} vocabularies: their perplexities cannot be compared.",)
+    return ()
 
 
 def seeds_note(found: Results) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 
 from experiments.report import power
-from experiments.report.captions import caption
+from experiments.report.captions import caption, texts_notes
 from experiments.report.metrics import number
 from experiments.report.noise import LEVEL
 from experiments.report.results import Results
@@ -52,7 +52,7 @@ def build(found: Results) -> Table:
         rows=tuple(map(_cells, verdicts)),
         groups=tuple(one.claim.statement if one.claim.printed is None else "printed" for one in verdicts),
         caption=caption(_claimed(found), _HOW),
-        notes=_notes(verdicts),
+        notes=(*_notes(verdicts), *texts_notes(_claimed(found).done)),
         records=tuple(map(_record, verdicts)),
     )
 

@@ -10,7 +10,7 @@ import rich.text
 import tx.config
 from experiments.report import differences_table, flags, noise, own_metrics, reading, regression, tables
 from experiments.report.captions import caption, seeds_note, texts_notes
-from experiments.report.metrics import BLEU, EXACT, NAMED, PPL, Measure, number
+from experiments.report.metrics import BLEU, EXACT, NAMED, NLL, PPL, Measure, number
 from experiments.report.results import KINDS, NOT_COMPARED, Results, Row, SeedRun
 from experiments.report.row_status import Footnotes, state_of
 from experiments.report.tables import Column, Table
@@ -37,19 +37,24 @@ def compare(
 
     Returns what was found of that, in sentences, which are printed too. Raises UserError where there is nothing to put
     side by side, or a folder cannot be read (`results.read`), or no row could be tested for what is looked for,
-    or the two sides of a sweep are of different texts.
+    or the two sides of a row are of different texts or vocabularies.
     """
     found, tested, left_out, apart = [], 0, [], []
     for pair in _pairs(*({one.name: one for one in reading.read([folder], only, left_out)} for folder in (a, b))):
         tables.print_table(build(*pair), console)
-        if fail_on and texts_notes([result for one in pair for result in one.done]):
-            apart.append(" and ".join(dict.fromkeys(one.name for one in pair)))
-        elif fail_on:
-            worse = regression.regressions(_by_row(*pair))
+        if not fail_on:
+            continue
+        rows = _by_row(*pair)
+        both = {name: sides for name, sides in rows.items() if all(sides)}
+        others = [name for name, sides in both.items() if not noise.of_one_text(*sides, NLL)]
+        if others:
+            apart.append(f"{' and '.join(dict.fromkeys(one.name for one in pair))}: {', '.join(others)}")
+        else:
+            worse = regression.regressions(rows)
             tested += worse.tested
             found += [f"{pair[1].name}: {line}" for line in worse.lines]
     if apart:
-        raise UserError(f"{apart[0]}: of different texts or vocabularies, so that no regression can be told")
+        raise UserError(f"{apart[0]}: A and B of different texts or vocabularies, so that no regression can be told")
     if fail_on and not tested:
         raise UserError("no row could be tested for regressions: give A and B rows in common, of two seeds or more")
     for line in found:

@@ -2,7 +2,7 @@
 
 from experiments.claims import MARGINS
 from experiments.report import bootstrap, noise, own_metrics, power
-from experiments.report.captions import caption
+from experiments.report.captions import caption, texts_notes
 from experiments.report.metrics import BLEU, NLL, number
 from experiments.report.noise import LEVEL, SCORES, Interval
 from experiments.report.results import Results
@@ -49,7 +49,8 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
       found: the results.
       known: the intervals.
     """
-    done = [row for row in found.rows[1:] if row.results] if found.rows[0].results else []
+    base, *others = found.rows
+    done = [row for row in others if row.results and noise.of_one_text(base, row, NLL)] if base.results else []
     by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
     sound, of_base = _sound(done, NLL), bool(_sound(found.rows[:1], NLL))
@@ -84,6 +85,7 @@ def build(found: Results) -> Table:
         caption=caption(found, _HOW),
         notes=(
             *notes(found, known),
+            *texts_notes(found.done),
             "Tested over the seeds: the logarithm of perplexity, in nats a subword, and BLEU, of all rows together.",
             "bootstrap: over sentences, the same for both, and over each row's seeds, from the statistics of each "
             "sentence that results hold; of one row at a time, and over few seeds a little too narrow.",
@@ -109,7 +111,7 @@ def _record(row, base, known, resampled):
     record = {"row": name}
     for head, measure in SCORES.items():
         interval = known[head].get(name)
-        values = [noise.comparable(one, measure) for one in (base, row)]
+        values = [noise.comparable(one, measure) for one in (base, row)] if interval else ((), ())
         record |= columns(head, interval)
         record[f"{head.lower()}_p_equivalent"] = noise.equivalence(*values, MARGINS[head.lower()])
     drawn = resampled.get(name)

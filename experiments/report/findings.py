@@ -5,7 +5,8 @@ A claim of a row that is unfinished is no finding: what its numbers would say st
 
 from collections.abc import Iterable
 
-from experiments.report import claims_table, flags, power
+from experiments.report import claims_table, power
+from experiments.report.captions import texts_notes
 from experiments.report.metrics import number
 from experiments.report.results import Results
 from experiments.report.verdicts import (
@@ -16,7 +17,7 @@ from experiments.report.verdicts import (
     UNFINISHED,
     Verdict,
     measure_of,
-    rows_of,
+    unfinished,
 )
 
 _UNITS = {"ppl": "nats", "bleu": "BLEU"}  # of log-perplexity a subword, and of what is translated
@@ -48,7 +49,7 @@ def to_markdown(found: Results) -> str:
         (f"No findings, for unfinished rows: {_unfinished(late, found)}. Longer training comes first; their numbers as "
          "they stand:", _bullets(late, _as_it_stands)),
     )  # fmt: skip
-    parts = [claims_table.tally(verdicts)]
+    parts = [claims_table.tally(verdicts), *texts_notes(found.done)]
     parts += ["\n".join((title, "", *bullets)) for title, bullets in lists if bullets]
     if rest:
         parts.append(f"{len(rest)} not tested: {_reasons(rest)}.")
@@ -100,7 +101,7 @@ def _doubt(verdicts: Iterable[Verdict]) -> str:
 
 def _unfinished(verdicts: Iterable[Verdict], found: Results) -> str:
     """Returns the names of the rows that are unfinished; "all of them" where no row that was tested is finished."""
-    rows = rows_of(found)
+    known = unfinished(found)
     both = dict.fromkeys((one.claim.tuned, name) for one in verdicts for name in (one.claim.row, one.claim.against))
-    late = [name for tuned, name in both if flags.unfinished(rows[tuned][name], found)]
+    late = [name for tuned, name in both if (tuned, name) in known]
     return "all of them" if len(late) == len(both) else ", ".join(late)

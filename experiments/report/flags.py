@@ -45,9 +45,16 @@ def _equal_seeds(row):
             yield f"seeds {', '.join(seeds[:-1])} and {seeds[-1]}"
 
 
-def unfinished(row: Row, sweep: Results) -> bool:
-    """Returns whether a row cannot be judged by its numbers: training too short, or stuck, or its grid too narrow."""
-    return still_descending(row, sweep) or on_plateau(row, sweep) or at_edge(row, sweep)
+def unfinished(row: Row, sweep: Results, beside: Results | None = None) -> bool:
+    """Returns whether a row cannot be judged by its numbers: training too short, or stuck, or its grid too narrow.
+
+    Args:
+      row: any row; a tuned one over its fresh seeds.
+      sweep: what it is of, grids included.
+      beside: whose rows it is compared with: those tuned too of a tuned one; by default the sweep's.
+    """
+    beside = beside or sweep
+    return still_descending(row, beside) or on_plateau(row, beside) or at_edge(row, sweep)
 
 
 _DESCENDING = (

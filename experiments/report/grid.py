@@ -76,7 +76,10 @@ class Grid:
     points: Mapping[tuple[tuple[object, ...], ...], Row]
 
     def best(self, head: str) -> Best | None:
-        """Returns the best point by a score of `noise.SCORES`; None where no point has a finite one."""
+        """Returns the best point by a score of `noise.SCORES`.
+
+        None where no point has a finite one, or the points' are not of one text and one kind of subword.
+        """
         if head not in self._known:
             self._known[head] = self._best(head)
         return self._known[head]
@@ -86,8 +89,10 @@ class Grid:
         return {}
 
     def _best(self, head):
-        measure = SCORES[head]
-        samples = {row.variant.name: noise.comparable(row, measure) for row in self.points.values()}
+        measure, rows = SCORES[head], list(self.points.values())
+        if not all(noise.of_one_text(rows[0], row, measure) for row in rows):
+            return None
+        samples = {row.variant.name: noise.comparable(row, measure) for row in rows}
         means = {name: sum(values) / len(values) for name, values in samples.items() if values}
         if not means:
             return None

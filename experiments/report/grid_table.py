@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from experiments.report import grid as grids
 from experiments.report import noise
-from experiments.report.captions import caption, seeds_note
+from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.grid import SHOWN, Best, Grid, shown
 from experiments.report.metrics import number
 from experiments.report.noise import LEVEL, SCORES
@@ -41,6 +41,7 @@ def build(found: Results, pivot: str | None = None) -> Table:
             f"In parentheses: inside the noise of the best, whose difference has an interval ({LEVEL:.0%}, of all "
             "points of the grid together) that holds 0.",
             *seeds_note(found),
+            *texts_notes([result for grid in made for row in grid.points.values() for result in row.results]),
             *notes.lines,
         ),
         records=tuple(record for i in range(len(made)) for record in _records(found, i, made, heads, best)),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from experiments import registry
 from experiments.report import agreement_table, claims_table, differences_table, flags, noise, own_metrics, power
 from experiments.report.captions import caption, standing_notes
-from experiments.report.metrics import BLEU, EXACT, EXACT_NOTE, NAMED, NOTES, PPL, Measure, number
+from experiments.report.metrics import BLEU, EXACT, NAMED, NOTES, PPL, Measure, exact_note, number
 from experiments.report.noise import Interval
 from experiments.report.results import KINDS, Results, Row
 from experiments.report.row_status import Footnotes, state_of
@@ -16,7 +16,11 @@ from experiments.report.tables import Column, Table
 FIELDS = 90  # `Column.drop` of the fields that rows change: a narrow terminal leaves them out first
 _SCORES = {"PPL": PPL, "BLEU": BLEU}
 # For CSV only.
-_OTHERS = {kind: Measure(lambda r, kind=kind: getattr(r.scores, kind), "", "") for kind in KINDS if kind != "bleu"}
+_OTHERS = {
+    kind: Measure(lambda r, kind=kind: getattr(r.scores, kind) if r.translated else None, "", "")
+    for kind in KINDS
+    if kind != "bleu"
+}
 
 
 def build(found: Results) -> Table:
@@ -54,7 +58,7 @@ def build(found: Results) -> Table:
             *standing_notes(found),
             *differences_table.notes(found, known),
             *_judgements(found),
-            *([EXACT_NOTE] if shown.exact else []),
+            *([exact_note(found.done)] if shown.exact else []),
             *(note for name, note in NOTES.items() if name in shown.measures),
             *own_metrics.notes(found.shown),
             *notes.lines,

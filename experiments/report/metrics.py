@@ -84,7 +84,13 @@ PPL = Measure(lambda r: r.dev.ppl, ".2f", ".2f")
 NLL = Measure(lambda r: r.dev.nll, ".4f", ".4f")  # log-perplexity, in nats a subword
 BLEU = Measure(lambda r: r.scores.bleu if r.translated else None, ".1f", ".2f")
 EXACT = Measure(lambda r: 100 * r.scores.exact_match, ".1f", ".1f")
-EXACT_NOTE = "exact %: of the test sentences, those translated to the letter."
+
+
+def exact_note(results: Sequence[RunResult]) -> str:
+    """Returns what "exact %" is of, in a table of some results."""
+    what = "translated" if any(result.translated for result in results) else "whose last token is foretold"
+    return f"exact %: of the test sentences, those {what} to the letter."
+
 
 DIVERGED = "Diverged: dev perplexity is above the number of subwords, where guessing any of them would put it."
 
@@ -156,9 +162,9 @@ def _recalled(distance):
     """Returns the share of the test sentences of corpus `recall` with that distance whose value was remembered."""
 
     def of(result):
-        if result.config["data"]["corpus"] != "recall":
-            return None
         scores = result.scores
+        if result.config["data"]["corpus"] != "recall" or None in (scores.lengths, scores.matches):
+            return None
         chosen = [i for i, length in enumerate(scores.lengths) if length == recall.target_tokens(distance)]
         return exact_of(scores, chosen) if chosen else None
 

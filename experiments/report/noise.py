@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from experiments.report.metrics import BLEU, NLL, Measure, is_diverged
+from experiments.report.metrics import BLEU, NLL, PPL, Measure, is_diverged
 from experiments.report.results import Results, Row
 
 SEED = 1  # of the sampling by which scipy integrates, and of the bootstrap
@@ -67,19 +67,32 @@ def comparable(row: Row, measure: Measure) -> list[float]:
     return [] if any(map(is_diverged, row.results)) else finite(row, measure)
 
 
+def of_one_text(one: Row, other: Row, measure: Measure) -> bool:
+    """Returns whether the numbers of two rows are of one text; of a loss per subword, of the same subwords too."""
+    return len(_texts(one, measure) | _texts(other, measure)) < 2
+
+
+def _texts(row, measure):
+    if (key := (_texts, measure)) not in row.measured:
+        data, per_subword = [result.data for result in row.results], measure in (NLL, PPL)
+        row.measured[key] = {(one.fingerprint, one.vocabulary_fingerprint if per_subword else None) for one in data}
+    return row.measured[key]
+
+
 def intervals(found: Results, measure: Measure) -> dict[str, Interval]:
     """Returns {row's name: the interval of its difference from base}, simultaneous at LEVEL for all rows of a table.
 
-    A row without a finite value or with a run that diverged, and every row where base has fewer than two or nothing
-    varies, has none.
+    A row without a finite value, with a run that diverged or of another text, and every row where base has fewer than
+    two or nothing varies, has none.
     """
     base, *others = found.rows
     return compare_rows(base, others, measure).intervals
 
 
 def compare_rows(base: Row, others: Sequence[Row], measure: Measure) -> Comparison:
-    """Compares rows with one other by the numbers of their seeds that are `comparable`; {row's name: interval}."""
-    return compare(comparable(base, measure), {row.variant.name: comparable(row, measure) for row in others})
+    """Compares rows with one other by the numbers of their seeds that are `comparable`, and of one text with its."""
+    alike = [row for row in others if of_one_text(base, row, measure)]
+    return compare(comparable(base, measure), {row.variant.name: comparable(row, measure) for row in alike})
 
 
 def compare(control: Sequence[float], others: Mapping[str, Sequence[float]]) -> Comparison:

@@ -10,8 +10,9 @@ _GROUPS = {
     "B": "d_k (B)",
     "C": "Size (C)",
     "D": "Dropout, smoothing (D)",
-    "": "Positions (E), big",
+    "E": "Positions (E), big",
 }
+_LIKE = {"big": "E"}  # on one line with it
 _SCORES = {"ppl": "perplexity", "bleu": "BLEU"}
 _OTHERWISE = {UNDECIDED: "within the noise", EQUIVALENT: "the same", CONTRADICTED: "the other way"}
 
@@ -19,11 +20,14 @@ _OTHERWISE = {UNDECIDED: "within the noise", EQUIVALENT: "the same", CONTRADICTE
 def to_markdown(found: Results) -> str:
     """Returns a bullet for each group: how many rows differ as in the paper, and which do not or within noise.
 
+    Rows of a sweep that are not named as those of Table 3 have one of their own each.
+
     Made of the verdicts on the claims that the paper prints: a row counts where it is told from base and its seeds give
     an interval. Where rows are unfinished, that comes first: no claim of theirs is decided.
     """
     told = [one for one in judge(found) if one.claim.printed is not None and one.claim.sign and one.interval]
-    lines = [f"- {name}: {text}." for group, name in _GROUPS.items() if (text := _text(group, told))]
+    groups = dict.fromkeys((*_GROUPS, *(_group(one.claim.row) for one in told)))
+    lines = [f"- {_GROUPS.get(group, group)}: {text}." for group in groups if (text := _text(group, told))]
     if not lines:
         return ""
     rows = {one.claim.row for one in told}
@@ -52,4 +56,4 @@ def _text(group: str, told: Iterable[Verdict]) -> str:
 
 def _group(row):
     group = row.partition("/")[0]
-    return group if group in _GROUPS else ""
+    return _LIKE.get(group, group)

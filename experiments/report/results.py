@@ -203,9 +203,10 @@ class Results:
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
-        """Rows that a table shows, then the other points of tunings: without `only`, every run is in one of them."""
+        """Rows that a table shows, then the other points of tunings that `only` means: without it, every run's row."""
         shown = {row.variant.name for row in self.shown}
-        return (*self.shown, *(row for row in self.points if row.variant.name not in shown))
+        others = (row for row in self.points if row.variant.name not in shown)
+        return (*self.shown, *(row for row in others if self.means(row.variant.name, row.asked)))
 
     @functools.cached_property
     def done(self) -> list[RunResult]:

@@ -1,6 +1,6 @@
 """Table of translation scores: every test split by every kind of score, for each row of a sweep."""
 
-from experiments.report.captions import caption, seeds_note
+from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.metrics import Measure
 from experiments.report.results import KINDS, Results
 from experiments.report.tables import Column, Table
@@ -31,6 +31,7 @@ def build(found: Results) -> Table:
             "tokenised, compounds split and lower case: multi-bleu on Moses tokens; with hyphenated compounds split "
             "as for the paper; and in lower case.",
             *seeds_note(found),
+            *texts_notes(found.done, per_subword=False),
         ),
         records=tuple(records),
     )

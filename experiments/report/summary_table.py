@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from experiments.report import main_table
+from experiments.report import differences_table, main_table
+from experiments.report.captions import DIFFERENT
 from experiments.report.results import Results
 from experiments.report.symbols import symbol
 from experiments.report.tables import Table
@@ -13,6 +14,10 @@ _WITH_PAPER = (
     *("BLEU paper", "BLEU ours", "exact % ours", "runs"),
 )
 _WITHOUT = ("row", "PPL", "ΔPPL", "BLEU", "ΔBLEU", "exact %", "params 10^6", "runs")
+_NOTES = (  # by how they begin: what differences and ± are, and where nothing tells their noise
+    *("PPL is", "±", DIFFERENT, differences_table.NOTE, differences_table.UNKNOWN, differences_table.APART),
+    *(differences_table.SINGLE, differences_table.ONE_SEED),
+)
 _CAPTION = ("Scale", "corpus", "steps", "seeds")
 
 
@@ -26,9 +31,7 @@ def build(found: Results) -> Table:
     cells = tuple(tuple(row[i] for i in kept) for row in full.rows)
     marks = {note.partition(" ")[0] for note in full.notes if note.startswith("[")}
     shown = {mark for mark in marks if any(mark in cell for row in cells for cell in row)}
-    notes = tuple(
-        note for note in full.notes if note.partition(" ")[0] in shown or note.startswith(("PPL is", "±", "(Δ)"))
-    )
+    notes = tuple(note for note in full.notes if note.partition(" ")[0] in shown or note.startswith(_NOTES))
     states = {row[-1] for row in cells}
     if len(states) == 1 and len(cells) > 1 and titles[kept[-1]] == "runs":  # said once
         kept, cells = kept[:-1], tuple(row[:-1] for row in cells)

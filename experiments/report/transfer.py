@@ -13,6 +13,7 @@ import rich.text
 
 from experiments import registry
 from experiments.report import agreement, flags, noise, pictures, reading, tables
+from experiments.report.captions import texts_notes
 from experiments.report.metrics import NLL, number
 from experiments.report.noise import LEVEL, Interval
 from experiments.report.results import Results
@@ -86,6 +87,7 @@ def build(found: Sequence[Results]) -> Table:
             "In nats a subword of each scale's own vocabulary: positive is worse than base. Intervals hold for all "
             "rows of a scale together, over the seeds (Dunnett's test); in parentheses what is inside the noise.",
             *filter(None, map(_unfinished, found)),
+            *(note for one in found for note in _untested(one, effects[one.scale.label])),
             *_orders(effects, printed),
         ),
         records=tuple(records),
@@ -97,6 +99,15 @@ def _unfinished(found):
     late = [row.variant.name for row in done if flags.unfinished(row, found)]
     which = "every row" if len(late) == len(done) else ", ".join(late)
     return f"Unfinished at {found.scale.label}, so that longer training would change it: {which}." if late else ""
+
+
+def _untested(found, effects):
+    """Yields which differences of a scale have no interval, and whether its rows are of one text."""
+    rows = [row for row, (_, interval) in effects.items() if not interval]
+    if rows:
+        which = "every row" if len(rows) == len(effects) else ", ".join(rows)
+        yield f"At {found.scale.label} nothing tells the noise of {which}: the difference is shown as it is."
+    yield from (f"{found.scale.label}: {note}" for note in texts_notes(found.done))
 
 
 def _rows(found):
@@ -192,9 +203,13 @@ def figure(found: Sequence[Results]):
                 if interval:
                     axes.hlines(height, interval.low, interval.high, color=f"C{i}", linewidth=1.2)
                 face = "white" if interval and not interval.sign else f"C{i}"
-                axes.plot(difference, height, marker="os^Dv"[i % 5], markersize=4, color=f"C{i}", mfc=face)
+                shape = "os^Dv"[i % 5] if interval else "x"
+                axes.plot(difference, height, marker=shape, markersize=4, color=f"C{i}", mfc=face)
             axes.plot([], [], marker="os^Dv"[i % 5], color=f"C{i}", linestyle="", label=scale)
         axes.set_yticks(list(heights.values()), list(heights))
-        axes.set_xlabel("difference from base in log-perplexity; hollow: inside the noise")
+        unknown = any(not interval for of_rows in effects.values() for _, interval in of_rows.values())
+        axes.set_xlabel(
+            f"difference from base in log-perplexity; hollow: inside the noise{'; x: noise unknown' if unknown else ''}"
+        )
         axes.legend()
     return drawing

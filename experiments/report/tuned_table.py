@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from experiments import registry, tuning
@@ -65,8 +65,14 @@ def _tuned(found, asked):
     untuned = next(
         (row for row in found.rows if row.variant.name == asked.row), Row(registry.Variant(asked.row), {}, ())
     )
-    fresh = dataclasses.replace(untuned, runs=tuple(runs[seed] for seed in sorted(runs) if seed in asked.seeds))
+    seeds = tuple(runs[seed] for seed in sorted(runs) if seed in asked.seeds)
+    fresh = dataclasses.replace(untuned, runs=seeds, asked=None)  # what a launch asked of the plain row is not of these
     return Tuned(asked, choice, tuple(tried.get(point, {}).get(tuning.SEED) for point in asked.points), fresh, untuned)
+
+
+def of_rows(found: Results, rows: Iterable[Row]) -> Results:
+    """Returns the results of other rows in the place of a sweep's own: of those that were tuned, over fresh seeds."""
+    return dataclasses.replace(found, rows=tuple(rows), tunings=(), points=())
 
 
 def build(found: Results) -> Table:
@@ -76,7 +82,7 @@ def build(found: Results) -> Table:
     shown = {name: one for name, one in _MEASURES.items() if any(one.values(each.fresh) for each in tuned)}
     if "BLEU" in shown:
         shown.pop("exact %", None)
-    by_seeds = dataclasses.replace(found, rows=tuple(one.fresh for one in tuned), tunings=(), points=())
+    by_seeds = of_rows(found, [one.fresh for one in tuned])
     base = {one.asked.key[1]: one.fresh for one in tuned if one.asked.row == found.rows[0].variant.name}
     known = {key: _intervals(key, fresh, tuned) for key, fresh in base.items()}
     cells, records = [], []

@@ -53,19 +53,25 @@ def judge(found: Results) -> list[Verdict]:
     """
     said = claims.of_sweep(found.sweep.name, found.scale.name)
     rows = rows_of(found)
-    named = {(claim.tuned, name) for claim in said for name in (claim.row, claim.against)}
-    unfinished = {
-        (tuned, name) for tuned, name in named if name in rows[tuned] and _unfinished(rows[tuned][name], found)
-    }
+    late = unfinished(found)
     families: dict[tuple[bool, str, str], Comparison] = {}
-    return [_judge(one, rows[one.tuned], _family(one, said, rows, families, found), unfinished) for one in said]
+    return [_judge(one, rows[one.tuned], _family(one, said, rows, families, found), late) for one in said]
+
+
+def unfinished(found: Results) -> set[tuple[bool, str]]:
+    """Returns (whether tuned, name) of the rows of claims whose runs are unfinished, each beside those of its kind."""
+    said, rows = claims.of_sweep(found.sweep.name, found.scale.name), rows_of(found)
+    beside = {False: found, True: tuned_table.of_rows(found, rows[True].values())}
+    named = {(claim.tuned, name) for claim in said for name in (claim.row, claim.against)}
+    done = {(tuned, name) for tuned, name in named if name in rows[tuned] and rows[tuned][name].results}
+    return {(tuned, name) for tuned, name in done if flags.unfinished(rows[tuned][name], found, beside[tuned])}
 
 
 def rows_of(found: Results) -> dict[bool, dict[str, Row]]:
     """Returns {whether tuned: {name: row}} of the rows that claims about a sweep may be judged by."""
     said = claims.of_sweep(found.sweep.name, found.scale.name)
     read = tuned_table.read(found) if any(claim.tuned for claim in said) else ()
-    tuned = {one.asked.row: one.fresh for one in read if _RATE in one.asked.grid}
+    tuned = {one.asked.row: one.fresh for one in read if set(one.asked.grid) == {_RATE}}
     return {False: {row.variant.name: row for row in found.rows}, True: tuned}
 
 
@@ -78,16 +84,14 @@ def _family(claim, said, rows, families, found) -> Comparison | None:
         base = claim.against == found.rows[0].variant.name
         alike = [one.row for one in said if (one.tuned, one.against, one.measure) == key and one.row in rows]
         others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(alike))
-        values = {name: noise.comparable(rows[name], measure_of(claim)) for name in (claim.against, *others)}
-        families[key] = noise.compare(values.pop(claim.against), values)
+        measure, control = measure_of(claim), rows[claim.against]
+        alike = [name for name in others if noise.of_one_text(control, rows[name], measure)]
+        values = {name: noise.comparable(rows[name], measure) for name in alike}
+        families[key] = noise.compare(noise.comparable(control, measure), values)
     return families[key]
 
 
-def _unfinished(row: Row, found: Results) -> bool:
-    return bool(row.results) and flags.unfinished(row, found)
-
-
-def _judge(claim, rows, family, unfinished) -> Verdict:
+def _judge(claim, rows, family, late) -> Verdict:
     if family is None:
         return Verdict(claim, UNDECIDED, UNTUNED, UNDECIDED)
     measure, pair = measure_of(claim), (rows[claim.row], rows[claim.against])
@@ -98,7 +102,7 @@ def _judge(claim, rows, family, unfinished) -> Verdict:
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 1), UNDECIDED, used=used)
     equivalence = noise.equivalence(values[1], values[0], claim.margin)
     stands = _word(claim, interval, equivalence)
-    if unfinished & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
+    if late & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
         return Verdict(claim, UNDECIDED, UNFINISHED, stands, interval, equivalence, None, used)
     if stands == UNDECIDED and claim.sign == 0 and equivalence is None:  # only that they differ could be seen
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 2), stands, interval, used=used)
@@ -108,6 +112,8 @@ def _judge(claim, rows, family, unfinished) -> Verdict:
 
 def _untested(pair, measure, values, least):
     """Returns why two rows could not be tested, of which the first needs `least` seeds, and the other two."""
+    if not noise.of_one_text(*pair, measure):
+        return f"of another text: {pair[0].variant.name}"
     for row, own, needed in zip(pair, values, (least, 2), strict=True):
         if len(own) < needed:
             name, done = row.variant.name, measure.values(row)
