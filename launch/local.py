@@ -30,8 +30,7 @@ from launch import command_line, compilation_cache, display, grouping, plan, pow
 from launch.display import plan_table, say
 from launch.plan import PlannedRun, selection
 from launch.pool import Command, Pool, train_command
-from launch.preparation import make_ready, memory, prepare, say_differences, say_dispatch
-from launch.resources import default_jobs
+from launch.preparation import make_ready, most_threads, prepare, say_differences, say_dispatch, share
 from launch.text import with_text
 from launch.tuning import Stage
 from launch.watchdog import watched
@@ -75,20 +74,19 @@ def launch(
 
     Args:
       workdir: where the runs' shared compilation cache lies.
-      jobs: how many processes at once; None for `default_jobs`.
+      jobs: how many processes at once; None for what `launch.preparation.share` chooses.
       command: the command line of a process.
       stalled: seconds without progress after which a process is ended.
     """
-    threads = max((run.config.parallel.threads for group in groups for run in group), default=1)
     cache = workdir / compilation_cache.FOLDER
     if why := compilation_cache.why_unusable(cache):
         say(console, f"note: {why}: what one process has compiled, others compile again")
     defaults = {} if why else compilation_cache.variables(cache)
     if place.pool:
-        pool = place.pool(jobs, command, defaults, threads, stalled)
+        pool = place.pool(jobs, command, defaults, most_threads(groups), stalled)
     else:
-        jobs = jobs or default_jobs(len(groups), max(map(memory, groups), default=0.0), threads)
-        pool = Pool(jobs, command, defaults, threads, stalled, place.grace)
+        jobs, threads, devices = share(groups, jobs)
+        pool = Pool(jobs, command, defaults, threads, stalled, place.grace, devices)
     return worker.work(
         runs, groups, pool, console, retries, place, functools.partial(compilation_cache.write_checksums, cache)
     )

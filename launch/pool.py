@@ -112,6 +112,7 @@ class Pool:
       threads: the most in a process.
       stalled: seconds without progress after which a process is ended.
       grace: seconds that a process has to save and end after SIGTERM.
+      devices: GPUs of a process, where there are any.
     """
 
     def __init__(
@@ -122,8 +123,9 @@ class Pool:
         threads: int = 1,
         stalled: float = math.inf,
         grace: float = GRACE,
+        devices: int = 1,
     ):
-        self.free = slots(jobs, threads)
+        self.free = slots(jobs, threads, devices)
         self.running: list[Job] = []
         self._command, self._defaults, self._stalled, self._grace = command, defaults, stalled, grace
 

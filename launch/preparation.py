@@ -8,10 +8,12 @@ import collections
 import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -19,6 +21,7 @@ from launch import dispatch, grouping, plan, request
 from launch.display import say
 from launch.plan import PlannedRun
 from launch.pool import Command, describe_signal, train_command
+from launch.resources import default_jobs, devices_per_process, slots
 from launch.text import with_text
 from launch.tuning import Stage
 from launch.watchdog import Watch, watched
@@ -60,13 +63,55 @@ def prepare(runs: Sequence[PlannedRun]) -> None:
         check_corpus(config, prepared[key], split_names(config, prepared[key]))
 
 
+class Share(NamedTuple):
+    """Share of this machine that each process of a launch gets; what `launch.resources.slots` takes.
+
+    Attributes:
+      jobs: how many processes at once.
+      threads: the most in one.
+      devices: GPUs of one, where there are any.
+    """
+
+    jobs: int
+    threads: int
+    devices: int
+
+
+def share(groups: Sequence[Sequence[PlannedRun]], jobs: int | None) -> Share:
+    """Returns the share of each process that makes one of some groups; UserError as `most_devices`.
+
+    Args:
+      jobs: how many processes at once, where that is asked for.
+    """
+    threads, devices = most_threads(groups), most_devices(groups)
+    jobs = jobs or default_jobs(len(groups), max(map(memory, groups), default=0.0), threads, devices)
+    return Share(jobs, threads, devices)
+
+
+def most_threads(groups: Sequence[Sequence[PlannedRun]]) -> int:
+    """Returns the most threads that a process computes with."""
+    return max((run.config.parallel.threads for group in groups for run in group), default=1)
+
+
+def most_devices(groups: Sequence[Sequence[PlannedRun]], there: int | None = None) -> int:
+    """Returns how many GPUs each process gets; see `launch.resources.devices_per_process`, UserError too.
+
+    What translates alone counts for one: it has no use for several.
+    """
+    trained = [run for group in groups for run in group if run.trained_in is None]
+    return devices_per_process([run.config.parallel.devices for run in trained], there)
+
+
 def check_memory(
-    groups: Sequence[Sequence[PlannedRun]], command: Command = train_command, stalled: float = math.inf
+    groups: Sequence[Sequence[PlannedRun]],
+    command: Command = train_command,
+    stalled: float = math.inf,
+    jobs: int | None = None,
 ) -> None:
     """Runs the largest shapes of what is to be trained, where large; UserError where memory does not suffice.
 
     Likewise where that shows no progress for `stalled` seconds. What only translates is not tried: a batch of it is
-    small beside a step.
+    small beside a step. What is tried has the GPUs, and the part of their memory, that one of `jobs` processes has.
     """
     trained = [group for group in groups if group[0].trained_in is None]
     largest = max(trained, key=_bytes, default=None)
@@ -77,15 +122,16 @@ def check_memory(
         for run in shapes:
             run.hand_over()
         argv = [*command(shapes), "--rehearse"]
-        status, said = _try(argv, stalled)
+        status, said = _try(argv, stalled, slots(*share(groups, jobs))[0].variables)
     if status:
         raise UserError(f"{largest[0].label}, the largest, cannot run here: {said}")
 
 
-def _try(argv, stalled) -> tuple[int, str]:
+def _try(argv, stalled, variables: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Runs a command; returns its exit status and, where that is not 0, what went wrong, in one line."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(argv, **pipes, text=True, start_new_session=True) as process:
+    env = os.environ | (variables or {})
+    with subprocess.Popen(argv, **pipes, text=True, env=env, start_new_session=True) as process:
         watch = Watch(process, [], stalled)
         try:
             while process.returncode is None:
@@ -116,10 +162,14 @@ def make_ready(
     command: Command = train_command,
     prepare: Callable[[Sequence[PlannedRun]], None] = prepare,
     place: Place = ALONE,
+    gpus: int | None = None,
 ) -> tuple[list[PlannedRun], list[list[PlannedRun]]]:
     """Prepares what the runs of a stage need and records what is asked for; returns all runs, and groups of what to do.
 
     Raises UserError where something stands in their way.
+
+    Args:
+      gpus: how many each worker has on another machine; None where the runs are made on this one.
     """
     runs = with_text(stage.plan())
     plan.refuse_clashes(runs)
@@ -130,6 +180,8 @@ def make_ready(
     if not args.rerun_stale:
         _say_stale(stale, console)
         _refuse_stale_parameters(groups, stale)
+    if not place.pool:  # else what a run has is chosen, and refused, elsewhere
+        most_devices(groups, gpus)  # UserError before anything is begun
     with contextlib.ExitStack() as new:
         for folder in (args.workdir, *dict.fromkeys(args.workdir / run.sweep for run in runs)):
             new.enter_context(_new_folder(folder))  # the tables are to lie there at the end
@@ -137,7 +189,7 @@ def make_ready(
             with watched("preparing text", args.stalled * 60):
                 prepare([run for group in groups for run in group])
             if not args.no_rehearsal:
-                check_memory(groups, command, args.stalled * 60)
+                check_memory(groups, command, args.stalled * 60, args.jobs)
     if anew:  # now that nothing else is in the way
         _set_aside(stale, console)
         runs = with_text(stage.plan())

@@ -2,8 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from tx.errors import UserError
 from tx.runtime.backend import gpus, tpus
 
 RAY_PARTS = 10_000  # of a core or a GPU: what Ray counts in
@@ -19,37 +20,38 @@ class Slot:
 
     Attributes:
       cores: logical cores by number (none if they cannot be chosen).
-      variables: of the environment, which choose a GPU.
+      variables: of the environment, which choose its GPUs.
     """
 
     cores: tuple[int, ...]
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def slots(jobs: int, threads: int = 1) -> list[Slot]:
+def slots(jobs: int, threads: int = 1, devices: int = 1) -> list[Slot]:
     """Cuts this machine into equal slots: disjoint ones, unless there are fewer GPUs than jobs, or cores than threads.
 
     Args:
       jobs: how many slots.
       threads: the most in a job; a slot has as many cores if the machine does, so that the last job is not left on one.
+      devices: GPUs of a slot, where there are any (`devices_per_process`).
     """
-    cores, devices = _cores(), gpus()
+    cores, cards = _cores(), _cut(gpus(), devices)
     share = max(1, len(cores) // jobs)
     size = min(len(cores), max(share, threads))
     made = []
     for i in range(jobs):
         mine = tuple(sorted(cores[(i * share + k) % len(cores)] for k in range(size)))
         variables = {}
-        if devices:
-            variables["CUDA_VISIBLE_DEVICES"] = devices[i % len(devices)]
-            if (together := -(-jobs // len(devices))) > 1:
+        if cards:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(cards[i % len(cards)])
+            if (together := -(-jobs // len(cards))) > 1:
                 variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.2f}"  # JAX takes it at its start
         made.append(Slot(mine if hasattr(os, "sched_setaffinity") else (), variables))
     return made
 
 
-def default_jobs(jobs: int, need: float = 0.0, threads: int = 1) -> int:
-    """Returns how many jobs to run at once: one a GPU, one on all TPUs, else by cores and memory.
+def default_jobs(jobs: int, need: float = 0.0, threads: int = 1, devices: int = 1) -> int:
+    """Returns how many jobs to run at once: one for each `devices` GPUs, one on all TPUs, else by cores and memory.
 
     A core gets at most one job and two threads.
 
@@ -57,14 +59,47 @@ def default_jobs(jobs: int, need: float = 0.0, threads: int = 1) -> int:
       jobs: how many there are to do.
       need: the most memory that one takes, in bytes.
       threads: the most in one.
+      devices: GPUs of one, where there are any.
     """
     if there := gpus():
-        return max(1, min(jobs, len(there)))
+        return max(1, min(jobs, len(_cut(there, devices))))
     if tpus():
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fit = min(len(_cores()), THREADS_PER_CORE * len(_cores()) // threads)
     return int(max(1, min(jobs, fit, memory // need if need else jobs)))
+
+
+def devices_per_process(asked: Iterable[int], there: int | None = None) -> int:
+    """Returns how many GPUs each process gets: the most that any run asks for; 1 where there are none to share out.
+
+    Args:
+      asked: `parallel.devices` of the runs; 0 is all.
+      there: how many GPUs a worker has on another machine; None for those of this one.
+
+    Raises UserError where a run asks for more.
+    """
+    asked = set(asked)
+    here = there is None
+    if here:
+        there = _most(gpus())
+    if not there:
+        return 1
+    if (wanted := max(asked, default=1)) > there:
+        has = f"{'this machine' if here else 'a worker'} has {there} GPU{'' if there == 1 else 's'} for a process"
+        others = "or to 0 for all" if here else f"to 0 for all, or --gpus to {wanted}"
+        raise UserError(f"parallel.devices={wanted}, but {has}; set it to at most {there}, {others}")
+    return there if 0 in asked else wanted
+
+
+def _most(cards: list[str]) -> int:
+    """Returns how many of some GPUs one process can compute on: CUDA shows it no more than one instance of MIG."""
+    return 1 if any(card.startswith("MIG-") for card in cards) else len(cards)
+
+
+def _cut(cards: list[str], size: int) -> list[list[str]]:
+    """Cuts GPUs into consecutive groups of a size; those at the end that are too few for another are left out."""
+    return [cards[k : k + size] for k in range(0, len(cards) - size + 1, size)]
 
 
 def _cores() -> list[int]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from launch import command_line, display, local, tuning
 from launch.display import say
 from launch.plan import PlannedRun
-from launch.preparation import make_ready, prepare
+from launch.preparation import make_ready, most_devices, prepare
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
 from tx.runs.run_dir import RunDir
@@ -107,14 +107,17 @@ def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[Plann
         return 0
     executor = _executor(args, shown=False)
     args.no_rehearsal = True  # the memory here is not that of a node
-    runs, groups = make_ready(stages[0], args, console, prepare=prepare)
+    runs, groups = make_ready(stages[0], args, console, prepare=prepare, gpus=args.gpus)
     if not groups and len(stages) == 1:
         say(console, f"all {len(runs)} runs are done: nothing is submitted")
         return 0
     from launch.slurm_worker import SlurmWorker
 
     number = args.workers if len(stages) > 1 else min(args.workers, len(groups))
-    arguments = [*rest, f"--workdir={args.workdir}", f"--jobs={args.jobs or max(1, args.gpus)}", "--no_rehearsal"]
+    # The runs of a second stage are not known yet, but are of the same rows; and those may be done.
+    devices = most_devices([runs] if len(stages) > 1 else groups, args.gpus)
+    jobs_each = args.jobs or max(1, args.gpus // devices)
+    arguments = [*rest, f"--workdir={args.workdir}", f"--jobs={jobs_each}", "--no_rehearsal"]
     since = time.time()
     RunDir(args.workdir / FOLDER).create()
     with _sbatch_errors():

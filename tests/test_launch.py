@@ -1,6 +1,7 @@
 """Launching: which runs, where, what is skipped, refused, tried again; with a fake trainer."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from experiments import points, registry
-from launch import display, grouping, local, plan, pool, preparation, queue, resources, worker
+from launch import display, grouping, local, plan, pool, preparation, queue, resources, slurm, worker
 from launch.plan import selection
 from tx.data import cache, corpora
 from tx.errors import UserError
@@ -47,6 +48,7 @@ TRAINER = textwrap.dedent(
         keys = ("JAX_COMPILATION_CACHE_DIR",)
         record = {"event": event, "name": config.name, "seed": config.train.seed, "pid": os.getpid()}
         record |= {key: os.environ[key] for key in keys}
+        record["gpus"] = os.environ.get("CUDA_VISIBLE_DEVICES")
         record["cores"] = sorted(os.sched_getaffinity(0))
         with open(os.environ["FAKE_LOG"], "a") as log:
             log.write(json.dumps(record) + "\\n")
@@ -837,7 +839,7 @@ def test_a_stack_is_at_least_one_run(launcher, capsys, size):
 
 def test_a_job_is_given_memory_for_its_runs_and_their_size(launcher, monkeypatch):
     needs = []
-    monkeypatch.setattr(local, "default_jobs", lambda jobs, need, threads: needs.append(need) or 1)
+    monkeypatch.setattr(preparation, "default_jobs", lambda jobs, need, *_: needs.append(need) or 1)
     monkeypatch.setattr(preparation, "check_memory", lambda *_: None)
     assert launcher("table3/base@smoke", "--seeds=4", "--stack=3") == 0
     assert launcher("table3/E@smoke", "--set", "model.d_ff=200000") == 0
@@ -911,6 +913,149 @@ def test_a_gpu_takes_a_process_and_several_share_what_there_is(monkeypatch):
     monkeypatch.setattr(backend, "_cuda_plugin", lambda: False)  # there is a card, but JAX computes on the CPU
     assert resources.default_jobs(20) > 1
     assert resources.slots(1)[0].variables == {}
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    """Has this machine four GPUs, or those that a test names; JAX has its plugin for them."""
+
+    def name(visible):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    monkeypatch.setattr(
+        backend.glob, "glob", lambda pattern: [f"/dev/nvidia{i}" for i in range(8)] if "nvidia" in pattern else []
+    )
+    monkeypatch.setattr(backend, "_cuda_plugin", lambda: True)
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    name("0,1,2,3")
+    return name
+
+
+def shared(*arguments, jobs=None):
+    """The variables of the slots in which the launch of 20 runs, a group each, starts their processes."""
+    groups = [[run] for run in planned("table3@smoke", "--workdir=w", *arguments)]
+    return [slot.variables for slot in resources.slots(*preparation.share(groups, jobs))]
+
+
+@pytest.mark.parametrize(
+    ("devices", "jobs", "visible"),
+    [
+        (1, 4, ["0", "1", "2", "3"]),
+        (1, None, ["0", "1", "2", "3"]),
+        (2, None, ["0,1", "2,3"]),
+        (2, 1, ["0,1"]),
+        (3, None, ["0,1,2"]),  # what is left over is too little for another
+        (4, None, ["0,1,2,3"]),
+        (0, None, ["0,1,2,3"]),
+    ],
+)
+def test_a_process_has_as_many_gpus_as_its_runs_ask_for(cards, devices, jobs, visible):
+    found = shared(f"--set=parallel.devices={devices}", jobs=jobs)
+    assert found == [{"CUDA_VISIBLE_DEVICES": names} for names in visible]
+
+
+@pytest.mark.parametrize(
+    ("devices", "jobs", "visible", "fraction"),
+    [
+        (1, 6, ["0", "1", "2", "3", "0", "1"], "0.45"),
+        (2, 3, ["0,1", "2,3", "0,1"], "0.45"),
+        (3, 2, ["0,1,2"] * 2, "0.45"),
+        (0, 3, ["0,1,2,3"] * 3, "0.30"),
+    ],
+)
+def test_more_jobs_than_groups_of_gpus_share_their_memory(cards, devices, jobs, visible, fraction):
+    found = shared(f"--set=parallel.devices={devices}", jobs=jobs)
+    assert [variables["CUDA_VISIBLE_DEVICES"] for variables in found] == visible
+    assert {variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] for variables in found} == {fraction}
+
+
+def test_the_run_with_the_most_devices_decides(cards, monkeypatch):
+    most = preparation.most_devices
+    runs = planned("table3/base@smoke", "--workdir=w", "--grid=parallel.devices=1,3")
+    assert [run.config.parallel.devices for run in runs] == [1, 1, 3]
+    assert [most([[run] for run in those]) for those in ([], runs[:2], runs)] == [1, 1, 3]
+    everything = planned("table3/base@smoke", "--workdir=w", "--set=parallel.devices=0")
+    assert most([runs, everything]) == 4
+    decoding = planned("decoding@smoke", "--only=beam=*/alpha=0.6/average=1", "--workdir=w", "--set=parallel.devices=2")
+    assert most([decoding]) == 2
+    assert most([[run for run in decoding if run.trained_in]]) == 1
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert most([runs, everything]) == 1
+
+
+def test_a_process_has_one_instance_of_mig_at_most(cards):
+    cards("MIG-7a,MIG-7b")
+    assert shared("--set=parallel.devices=0") == [{"CUDA_VISIBLE_DEVICES": name} for name in ("MIG-7a", "MIG-7b")]
+    with pytest.raises(
+        UserError, match=r"^parallel\.devices=2, but this machine has 1 GPU for a process; set it to at"
+    ):
+        shared("--set=parallel.devices=2")
+
+
+def test_more_devices_than_there_are_is_an_error_before_anything(cards, launcher, capsys):
+    message = "parallel.devices=5, but this machine has 4 GPUs for a process; set it to at most 4, or to 0 for all"
+    fails(lambda: launcher("table3/base@smoke", "--set=parallel.devices=5"), capsys, message)
+    assert not launcher.workdir.exists()
+    assert not launcher.prepared
+
+
+def test_the_largest_run_is_tried_on_the_gpus_that_it_will_have(cards, launcher, monkeypatch):
+    monkeypatch.setattr(preparation, "TRIED", 0)
+    name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    rehearsing = (
+        'if sys.argv[-1] == "--rehearse":\n    with open(os.environ["FAKE_LOG"], "a") as log:\n'
+        '        log.write(json.dumps({"event": "try", "gpus": os.environ["CUDA_VISIBLE_DEVICES"], '
+        f'"memory": os.environ.get("{name}")}}) + "\\n")\n    sys.exit()\n'
+    )
+    launcher.script.write_text(TRAINER.replace("failed = False", rehearsing + "failed = False"))
+    arguments = ["table3/A/*@smoke", "--set=parallel.devices=2"]
+    assert launcher(*arguments) == 0
+    assert launcher("table3/E@smoke", *arguments[1:], "--jobs=3") == 0
+    assert launcher("table3/big@smoke") == 0
+    tried = [(event["gpus"], event["memory"]) for event in launcher.events("try")]
+    assert tried == [("0,1", None), ("0,1", "0.45"), ("0", None)]
+    used = {event["name"]: event["gpus"] for event in launcher.events()}
+    assert set(used.values()) == {"0,1", "2,3", "0"}
+    assert used["table3/big@smoke"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "jobs"),
+    [
+        (["--gpus=8"], 8),
+        (["--gpus=8", "--set=parallel.devices=2"], 4),
+        (["--gpus=8", "--set=parallel.devices=3"], 2),
+        (["--gpus=8", "--set=parallel.devices=0"], 1),
+        (["--gpus=8", "--set=parallel.devices=8", "--tune=optim.lr_factor=0.5,1"], 1),
+        (["--gpus=8", "--set=parallel.devices=2", "--jobs=3"], 3),
+        (["--set=parallel.devices=2"], 1),  # on CPUs
+    ],
+)
+def test_a_worker_of_slurm_makes_as_many_runs_as_it_has_gpus_for(cards, launcher, monkeypatch, arguments, jobs):
+    cards("0")  # of where it is launched from
+    submitted = []
+    worker_of = types.SimpleNamespace(SlurmWorker=lambda given, *_: given)  # submitit may not be there
+    monkeypatch.setitem(sys.modules, "launch.slurm_worker", worker_of)
+    monkeypatch.setattr(slurm, "_sbatch_errors", contextlib.nullcontext)
+    monkeypatch.setattr(
+        slurm,
+        "_executor",
+        lambda *_, **__: types.SimpleNamespace(submit_array=lambda those: submitted.extend(those) or []),
+    )
+    given = ["table3/base@smoke", f"--workdir={launcher.workdir}", "--time=10", *arguments]
+    assert slurm.main(given, prepare=lambda runs: None) == 0
+    assert [[one for one in those if one.startswith("--jobs=")][-1] for those in submitted] == [f"--jobs={jobs}"]
+
+
+def test_more_devices_than_a_worker_of_slurm_has_is_an_error_before_anything(cards, launcher, capsys, monkeypatch):
+    monkeypatch.setattr(slurm, "_executor", lambda *_, **__: None)
+    given = ["table3/base@smoke", f"--workdir={launcher.workdir}", "--time=10", "--gpus=2", "--set=parallel.devices=4"]
+    wanted = (
+        "parallel.devices=4, but a worker has 2 GPUs for a process; set it to at most 2, to 0 for all, or --gpus to 4"
+    )
+    fails(lambda: slurm.main(given, prepare=launcher.prepared.append), capsys, wanted)
+    assert not launcher.workdir.exists()
+    assert not launcher.prepared
 
 
 def test_progress_reads_the_newest_whole_line(tmp_path):
