@@ -1,9 +1,12 @@
 """Checkpoints: they get checksums when they are whole, and are never opened when these do not match."""
 
+import functools
 import random
 import shutil
+import weakref
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -13,7 +16,7 @@ from launch import local
 from tx import files
 from tx.errors import UserError
 from tx.runs.checkpoint_files import ALWAYS, APART
-from tx.runs.checkpoints import Checkpoints
+from tx.runs.checkpoints import Checkpoint, Checkpoints
 from tx.runs.run_dir import RunDir
 from tx.training.experiment import _refuse_what_cannot_train
 from tx.training.step import init_state
@@ -156,6 +159,42 @@ def test_parameters_are_read_without_the_optimizer_state(saved, monkeypatch):
     assert read == [(1, ["params"]), (2, ["params"])]
     for one, two in zip(jax.tree.leaves(mean), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+def test_a_mean_is_made_with_one_checkpoint_in_memory_at_a_time(tmp_path, monkeypatch):
+    """To the bits of float32 sums in order of the steps, from 0, which makes -0.0 of all of them 0.0."""
+    rng = np.random.default_rng(SEED)
+    values = [
+        {"matrix": rng.normal(size=(40, 30)) * 10.0 ** rng.integers(-6, 6, (40, 30)), "zeros": np.full(3, -0.0)}
+        for _ in range(6)
+    ]
+    values = jax.tree.map(np.float32, values)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step, params in enumerate(values, 1):
+        params = jax.tree.map(jnp.array, params)
+        checkpoints.save(Checkpoint(params, {"count": jnp.int32(step)}, {}, {"step": step}))
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    read, earlier, alive = Checkpoints._arrays, [], []
+
+    def noted(self, step, **like):
+        alive.append(sum(any(leaf() is not None for leaf in tree) for tree in earlier))
+        found = read(self, step, **like)
+        earlier.append([weakref.ref(leaf) for leaf in jax.tree.leaves(found)])
+        return found
+
+    monkeypatch.setattr(Checkpoints, "_arrays", noted)
+    mean, last = (checkpoints.average(jax.eval_shape(lambda: values[0]), count) for count in (6, 1))
+    checkpoints.close()
+    assert len(alive) == 7
+    assert max(alive) <= 2
+    for name, leaf in mean.items():
+        total = functools.reduce(np.add, [params[name] for params in values], np.float32(0))
+        assert leaf.dtype == np.float32
+        # XLA multiplies by the reciprocal, so NumPy's quotient may have another last bit.
+        assert np.asarray(leaf).tobytes() == np.asarray(jnp.array(total) / 6).tobytes()
+        np.testing.assert_allclose(leaf, total / np.float32(6), rtol=3e-7)
+        assert np.asarray(last[name]).tobytes() == values[-1][name].tobytes()
 
 
 @pytest.mark.parametrize("item", ALWAYS)

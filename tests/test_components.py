@@ -237,6 +237,92 @@ def test_a_fused_kernel_of_attention_is_refused_where_it_would_leave_a_bias_out(
         check_config(tiny.config(**sizes, model__positions=name))
 
 
+ADDED = ("none", "sinusoidal", "learned")  # at most vectors are added to the embeddings, whatever mixes these
+
+
+def doubled(encoding):
+    """An encoding that tells attention twice of what it tells."""
+
+    def twice(method):
+        def made(self, *inputs):
+            return method(self, *inputs) * 2
+
+        return made
+
+    methods = {name: getattr(encoding, name) for name in ("rotate", "logit_bias", "value_bias")}
+    own = {name: twice(one) for name, one in methods.items() if one is not getattr(PositionEncoding, name)}
+    return type(encoding.__name__, (encoding,), own)
+
+
+def refusal(config):
+    try:
+        config_lib.validate(config)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("mixer", list(mixers))
+def test_positions_that_a_mixer_leaves_out_are_refused(mixer, monkeypatch):
+    """They are those of which other ones give the same logits to the bit."""
+    bare = {"model.num_layers": 1, "model.feed_forward": "none", "model.norm": "none", "model.target_spaces": 0}
+    tokens, rng = jnp.asarray([[5, 9, 7, 1]]), np.random.default_rng(1)
+    for name in positions:
+        config = config_lib.get_config()
+        config_lib.update(config, tiny.SIZES | bare | {"model.positions": name, "model.mixer": mixer})
+        refused = refusal(config)
+        if name in ADDED:
+            assert refused is None
+            continue
+        model = Transformer(**config.model)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), tokens, tokens)
+        variables = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
+        with jax.disable_jit():  # of a scan and the like, which would be compiled for every pair
+            before = model.apply(variables, tokens, tokens)
+            monkeypatch.setitem(positions._components, name, doubled(positions[name]))
+            after = model.apply(variables, tokens, tokens)
+        assert np.array_equal(before, after) == (refused is not None)
+        if refused is not None:
+            assert f"model.positions={name} acts within self-attention, and model.mixer={mixer} has none; c" in refused
+
+
+def test_one_stack_asks_for_another_mixer_before_other_positions():
+    """Its mixer is attention, so it tells any positions."""
+    config = config_lib.get_config()
+    config_lib.update(config, {"model.architecture": "decoder_only"})
+    for name in positions:
+        config_lib.update(config, {"model.positions": name, "model.mixer": "dilated"})
+        assert "decoder_only needs model.mixer=attention" in refusal(config)
+        config_lib.update(config, {"model.mixer": "attention"})
+        assert refusal(config) is None
+
+
+class Moved(Near):
+    """Near, with a vector added."""
+
+    def __call__(self, position):
+        return jnp.ones((*position.shape, self.d_model))
+
+
+def test_positions_of_ones_own_that_a_mixer_leaves_out_are_refused(added):
+    """A mixer of one's own is handed them all, and may ask for any."""
+    field = Field(8, "offsets from here on share a number")
+    added(positions, Near, "near", reach=field)
+    added(positions, Moved, "moved", reach=field)
+    added(positions, type("Turned", (positions["rotary"],), {}), "turned")
+    added(positions, type("Nothing", (PositionEncoding,), {}), "nothing")
+    added(positions, lambda **fields: positions["rotary"](**fields), "made")
+    added(mixers, mixers["dilated"], "mine")
+    for mixer in mixers:
+        for name in ("near", "moved", "turned", "nothing", "made"):
+            config = tiny.config(model__positions=name, model__mixer=mixer)
+            if name in ("near", "turned") and mixer in ("recurrent", "convolution", "dilated"):
+                with pytest.raises(UserError, match=rf"positions={name} acts within .*mixer={mixer} has none; choose"):
+                    check_config(config)
+            else:
+                check_config(config)
+
+
 def test_a_component_may_be_named_as_a_dropout_is(added):
     """Only the three fields are rates."""
     added(positions, Near, "neardropout", reach=Field(3, "offsets from here on share a number"))

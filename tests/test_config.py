@@ -211,6 +211,26 @@ def test_what_no_run_can_have(diff, words):
     refused(lambda: validated(**diff), *words)
 
 
+@pytest.mark.parametrize(
+    ("steps", "every", "last"),
+    [
+        *((5000, 1500, 4), (5000, 1500, 5), (750, 150, 5), (750, 150, 6), (500, 5000, 1), (500, 5000, 2)),
+        *((100_000, 1500, 5), (3000, 1500, 2), (3000, 1500, 3), (3001, 1500, 3), (3, 1, 3), (3, 1, 4), (1, 1, 1)),
+    ],
+)
+def test_an_average_of_more_checkpoints_than_a_run_leaves_is_refused(steps, every, last):
+    """Found before the training, not after it."""
+    there = len([step for step in range(1, steps + 1) if step % every == 0 or step == steps])
+    diff = {"train.steps": steps, "train.checkpoint_every": every, "train.keep_checkpoints": 9}
+    diff |= {"decode.average_last": last}
+    if last <= there:
+        validated(**diff)
+        return
+    words = (f"decode.average_last={last}", f"train.steps={steps} holds {there}", f"train.checkpoint_every={every}")
+    refused(lambda: validated(**diff), *words, f"set decode.average_last={there}")
+    validated(**diff | {"decode.average_last": there})
+
+
 def test_an_odd_width_is_fine_without_sinusoids():
     validated(**{"model.d_model": 15, "model.positions": "learned"})
 

@@ -10,6 +10,7 @@ makes of it otherwise is found then, not when the run is to go on.
 import contextlib
 import functools
 import glob
+import operator
 import os
 import pathlib
 import resource
@@ -259,8 +260,12 @@ class Checkpoints:
         """
         for step in steps:
             self._refuse_corruption(step)
-        trees = [self._arrays(step, **{item: like})[item] for step in steps]
-        return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
+        if len(steps) == 1:
+            return self._arrays(steps[0], **{item: like})[item]
+        total = jax.tree.map(lambda _: 0, like)
+        for step in steps:  # one at a time: a device may have no room for all of them
+            total = jax.tree.map(operator.add, total, self._arrays(step, **{item: like})[item])
+        return jax.tree.map(lambda leaf: leaf / len(steps), total)
 
     def _refuse_corruption(self, step):
         if found := distributed.broadcast_value(functools.partial(self._find_corruption, step)):

@@ -2,11 +2,12 @@
 
 from ml_collections import ConfigDict
 
+from tx.config import WITHOUT_ATTENTION, untold_positions
 from tx.errors import UserError
 from tx.evaluation.metrics import metrics
 from tx.evaluation.tokenizers import bleu_tokenizer
 from tx.model.losses import losses
-from tx.model.positions import check_length, positions, positions_needed
+from tx.model.positions import PositionEncoding, check_length, positions, positions_needed
 from tx.model.transformer import check_components
 from tx.training.optimizer import optimizers, schedules
 
@@ -14,14 +15,15 @@ from tx.training.optimizer import optimizers, schedules
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for the name of a component that there is not, and for rows longer than the learned positions.
 
-    Likewise for positions that a fused kernel of attention would leave out, and for a target language that cannot be
-    scored here: that is found before anything is trained.
+    Likewise for positions that a fused kernel of attention would leave out, or a mixer that is no attention, and for a
+    target language that cannot be scored here: that is found before anything is trained.
 
     Args:
       config: one that is valid.
     """
     check_components(config.model)
     _refuse_unseen_biases(config.model)
+    _refuse_untold_positions(config.model)
     _ = schedules[config.optim.schedule], optimizers[config.optim.optimizer], losses[config.loss.name]
     metrics.check(config.probe)
     longest = positions_needed(config.model.architecture, config.data.row_length, config.data.row_length)
@@ -29,11 +31,25 @@ def check_config(config: ConfigDict) -> None:
     _ = bleu_tokenizer(config.data.target)
 
 
-def _refuse_unseen_biases(model):
+def _encoding(model):
     encoding = positions[model.positions]
-    encoding = getattr(encoding, "func", encoding)  # of one with fields of its own
+    return getattr(encoding, "func", encoding)  # of one with fields of its own
+
+
+def _refuse_unseen_biases(model):
+    encoding = _encoding(model)
     if model.attention_backend == "cudnn" and (encoding.has_logit_bias() or encoding.has_value_bias()):
         raise UserError(
             f"model.attention_backend=cudnn adds nothing to logits or values; model.positions={model.positions} does: "
             "set model.attention_backend=xla"
         )
+
+
+def _refuse_untold_positions(model):
+    encoding = _encoding(model)
+    if model.mixer not in WITHOUT_ATTENTION or not isinstance(encoding, type):  # what a function makes is not known yet
+        return
+    methods = ("__call__", "rotate", "logit_bias", "value_bias")
+    overridden = {name for name in methods if getattr(encoding, name) is not getattr(PositionEncoding, name)}
+    if overridden and "__call__" not in overridden:
+        raise untold_positions(model)
