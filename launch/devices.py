@@ -8,7 +8,7 @@ import pathlib
 import re
 
 import tx.config
-from experiments.bench.harness.machine import DENSE_PEAKS
+from experiments.bench.harness.machine import DENSE_PEAKS, is_called
 from tx.errors import UserError, unknown
 from tx.model import flops
 from tx.renamed_fields import with_new_names
@@ -85,7 +85,7 @@ def measured(device: Device) -> tuple[Measured, ...]:
     for path in sorted(RESULTS.glob("train-*.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
         mfu = told["contestants"].get("tx", {}).get("median", {}).get("mfu")
-        if mfu is not None and device.kind in told["machine"]["processor"]:
+        if mfu is not None and is_called(told["machine"]["processor"], device.kind):
             config = tx.config.get_config()
             tx.config.update(config, tx.config.fields(with_new_names(told["config"])), path.name)
             step = flops.training_flops(config) / config.train.steps

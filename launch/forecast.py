@@ -25,6 +25,7 @@ from tx.runtime.backend import LOSS_LOGITS
 # bfloat16 with cuDNN's attention, beside parameters, gradients, moments and a chunk of logits: base at 96 x 256 took
 # 6.8 GiB, big 13.6 GiB (experiments/bench/results/train-*-h100.json); 0.57 and 0.56.
 KEPT = 0.57
+REMAT = 4 / 3  # of the time: beside a forward pass and a backward one, which is two, another forward pass
 PARAMETER_BYTES = 16  # parameter, gradient and two moments, in float32
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 LOGIT_BYTES = {"xla": 4, "pallas": 2}  # by model.kernels
@@ -105,13 +106,14 @@ def _forecast(name, runs, device, per_run, mfu, memory):
     if mfu is not None or devices.measured(device):
         measured = devices.nearest(device, flops.training_flops(config) / config.train.steps, mfu)
     done = sum(run.state.finished for run in runs)
+    computed = operations * (REMAT if config.train.remat else 1)
     return Forecast(
         name,
         len(runs) - done,
         done,
         operations,
         float(config.train.steps * config.data.batch_rows * config.data.row_length if operations else 0),
-        operations / (device.peak * measured.mfu * per_run) / 3600 if measured else None,
+        computed / (device.peak * measured.mfu * per_run) / 3600 if measured else None,
         memory(config),
         measured,
         config,

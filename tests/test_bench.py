@@ -23,6 +23,7 @@ from experiments.bench import decoding, guards, packing, seeds, table, training
 from experiments.bench.contestants import bundle, weights
 from experiments.bench.contestants.length_batches import LengthBatches
 from experiments.bench.harness import contestant, rounds, sentences
+from experiments.bench.harness import machine as machines
 from experiments.bench.harness.contestant import Contestant
 from tx import config as tx_config
 from tx import plugins
@@ -816,3 +817,33 @@ def test_marian_translates_as_ours_does(translated):
     theirs.setting(batch=3)
     assert theirs.translate()["sentences"] == 8
     assert theirs.outputs() == ours.outputs()
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", None),
+        ("NVIDIA L40", None),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A100 80GB PCIe", 312e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA GH200 480GB", None),
+    ],
+)
+def test_a_peak_is_that_of_the_card_itself(kind, peak):
+    """As NVIDIA's data sheets have it; an L40S is no L4, and cards for PCIe are slower."""
+    found = [one for name, one in machines.DENSE_PEAKS.items() if machines.is_called(kind, name)]
+    assert found == ([] if peak is None else [peak])
+
+
+@pytest.mark.parametrize(("count", "taken"), [(0, 2), (1, 1), (2, 2), (3, 2)])
+def test_no_more_sentences_are_translated_than_there_are(count, taken):
+    ids = sentences.invent(2, 300, 8)
+    got = decoding._sources(ids, count)
+    assert len(got) == taken
+    for i, source in enumerate(got):
+        np.testing.assert_array_equal(source, ids.source(i))

@@ -1,6 +1,7 @@
 """The cache of prepared text: what is whole needs no lock, what killed processes left goes, modes follow the umask."""
 
 import dataclasses
+import errno
 import fcntl
 import os
 import stat
@@ -39,6 +40,18 @@ def test_what_is_whole_needs_no_lock(monkeypatch):
     assert cache.entry("kind", "key", build) == entry
     with pytest.raises(UserError, match="Read-only file system"):
         cache.entry("kind", "other", build)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_an_error_in_one_line(monkeypatch, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cache.fcntl, "flock", flock)
+    with pytest.raises(UserError, match=f"kind: {os.strerror(number)}; set TX_CACHE_DIR to a folder where") as error:
+        cache.entry("kind", "key", build)
+    assert "\n" not in str(error.value)
+    assert not (cache.root() / "kind" / "key").exists()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o002, 0o775), (0o077, 0o700)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import registry
+from experiments import claims, registry
 from experiments.scales import SCALES
 from tx import config as config_lib
 from tx.data.packing import FIELDS
@@ -113,3 +113,32 @@ def test_no_component_is_left_out():
     for kind in (positions, similarities, mixers, feed_forwards, norms, schedules):
         tried = {diff_of(components).get(kind.field, base[kind.field]) for components in TOGETHER}
         assert tried == set(kind), kind.field
+
+
+def test_no_two_decodings_are_one_search():
+    """Of a beam of one, which has one hypothesis, no length penalty chooses another."""
+    decodings = [registry.get_config(name).decode for name in registry.select("decoding/*@paper")]
+    searched = [(one.beam, one.alpha if one.beam > 1 else None, one.average_last) for one in decodings]
+    assert len(set(searched)) == len(searched) == 39
+
+
+@pytest.mark.parametrize("scale", [name for name in SCALES if name != "recall"])
+def test_an_average_of_the_newest_is_compared_with_the_newest(scale):
+    """Not with the checkpoint of the lowest dev loss, which would be two changes at once."""
+    averaged = []
+    for sweep in registry.sweeps():
+        configs = [registry.get_config(name) for name in registry.select(f"{sweep.name}/*@{scale}")]
+        if any(config.decode.average_last > 1 for config in configs):
+            averaged.append(sweep.name)
+            assert {config.train.select for config in configs} == {"last"}
+    assert averaged == ["decoding", "regularised", "table2"]
+
+
+def test_what_is_claimed_of_a_longer_warm_up_is_claimed_where_it_ends():
+    (claim,) = [one for one in claims.of_sweep("schedule", "multi30k") if one.row == "warmup=16000"]
+    for scale in claim.scales:
+        config = registry.get_config(f"schedule/warmup=16000@{scale}")
+        assert config.optim.warmup_steps < config.train.steps
+    config = registry.get_config("schedule/warmup=16000@smoke")
+    assert config.optim.warmup_steps > config.train.steps
+    assert not [one for one in claims.of_sweep("schedule", "smoke") if one.row == "warmup=16000"]

@@ -434,6 +434,30 @@ def test_a_configuration_file_is_read_as_a_command_line_is(tmp_path):
     refused(lambda: cli.config_from([f"--config={tmp_path}/mine.py"]), "train.steps takes a whole number")
 
 
+def test_a_configuration_file_may_have_dataclasses(tmp_path):
+    code = """
+        from __future__ import annotations
+
+        import dataclasses
+
+        from tx import config
+
+
+        @dataclasses.dataclass
+        class Sizes:
+            width: int = 32
+
+
+        def get_config():
+            c = config.get_config()
+            c.model.d_model = Sizes().width
+            return c
+    """
+    (tmp_path / "mine.py").write_text(textwrap.dedent(code))
+    for _ in range(2):
+        assert cli.load_config(f"{tmp_path}/mine.py").model.d_model == 32
+
+
 def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
     def read(*argv):
         return lambda: cli.config_from(list(argv))
@@ -454,6 +478,7 @@ def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):
         [
             ("x =", "gives no configuration: SyntaxError"),
             ("import nope", "gives no configuration: ModuleNotFoundError: No module named 'nope'"),
+            ("from . import x", "gives no configuration: ImportError: attempted relative import with no known parent"),
             ("raise SystemExit(3)", "gives no configuration: SystemExit: 3"),
             (f"{START}    return {{}}", "must return an ml_collections.ConfigDict; it gives a dict"),
             (f"{START}    c.train.steps = 'x'\n    return c", "gives no configuration: TypeError"),

@@ -20,13 +20,16 @@ from flax import traverse_util
 import tx
 from experiments import __main__ as experiments_command
 from launch import local
+from tx import config as config_lib
 from tx import decode, evaluate, export, train
 from tx.data import tokenized
 from tx.data.synthetic import numbers
 from tx.data.vocabulary import EOS, Vocabulary
+from tx.decoding.trained_model import OpenedModel
 from tx.errors import UserError
 from tx.model import Transformer
 from tx.runs.run_dir import RunDir
+from tx.runs.selection import Selected
 
 FILE = pathlib.Path(__file__).parent.parent / "experiments" / "config.py"
 CONFIG = f"{FILE}:table3/base@smoke"
@@ -321,6 +324,16 @@ def test_a_model_of_lower_case_takes_sentences_in_any_case(tmp_path):
     for one, other in zip(upper, lower, strict=True):
         np.testing.assert_array_equal(one, other)
     assert trained.translate([SOURCES[0].upper()]) == trained.translate([SOURCES[0].lower()])
+
+
+def test_an_exported_parameter_has_its_shape_and_its_values():
+    params = {"a": {"number": jnp.float32(3.5), "turned": np.arange(6.0, dtype=np.float32).reshape(2, 3).T}}
+    vocabulary = Vocabulary.learn(["a b c"], 300, "char", True)
+    file = export.to_safetensors(OpenedModel(config_lib.get_config(), Selected(params, 1, "last"), vocabulary))
+    read = safetensors.numpy.load(file)
+    for name, value in params["a"].items():
+        assert read[f"a.{name}"].shape == value.shape
+        assert read[f"a.{name}"].tobytes() == np.asarray(value).tobytes()
 
 
 def test_exported_parameters_are_read_back_equal(sweep, no_text, tmp_path, capsys):

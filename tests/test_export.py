@@ -83,6 +83,18 @@ def test_what_is_exported_again_stands_once_and_reports_do_not_read_it(workdir):
     assert (linked / "tensorboard").is_dir()
 
 
+def test_what_is_gone_or_left_out_is_in_no_later_export(workdir):
+    def exported():
+        there = workdir / "tensorboard"
+        return {str(file.parent.relative_to(there)) for file in there.rglob("events.*")} - {"."}
+
+    assert command.main(["export", str(workdir), "--to=tensorboard"]) == 0
+    assert len(exported()) == 5
+    shutil.rmtree(workdir / "table3@smoke/base/seed2")
+    assert command.main(["export", str(workdir), "--to=tensorboard", "--only=base"]) == 0
+    assert exported() == {"table3@smoke/base/seed1"}
+
+
 def test_what_cannot_be_exported_says_why(workdir, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     for arguments, line in (

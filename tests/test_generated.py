@@ -65,7 +65,7 @@ from tx.data.synthetic.generate import Generator, generators
 def mine(source, target):
     return {{"train": [("{text}", "b")], "test": []}}
 
-generators.register("mine")(Generator(mine, {modules}))
+generators.register("mine")(Generator(mine, {modules}, {libraries}))
 """
 
 
@@ -75,8 +75,8 @@ def read_own(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     monkeypatch.setenv(plugins.VARIABLE, str(path))
 
-    def read(text, modules=()):
-        path.write_text(OWN.format(text=text, modules=modules))
+    def read(text, modules=(), libraries=()):
+        path.write_text(OWN.format(text=text, modules=modules, libraries=libraries))
         with monkeypatch.context() as patch:
             patch.setattr(generate.generators, "_components", dict(generate.generators._components))
             patch.delitem(sys.modules, f"tx_import_{path}", raising=False)
@@ -99,6 +99,15 @@ def test_a_generator_of_one_s_own_names_modules(read_own, tmp_path, monkeypatch)
     assert len(entries()) == 2
     with pytest.raises(UserError, match=r"the module 'no_such' of a generator has no source here.*; leave the gen"):
         read_own("text", ("no_such",))
+
+
+@pytest.mark.parametrize("name", ["flax.linen", ""])
+def test_a_generator_of_one_s_own_names_libraries_as_pip_does(read_own, name):
+    assert read_own("text", libraries=("flax",)) == "text"
+    with pytest.raises(UserError, match=f"the library '{name}' of a generator is no distribution .*; give") as error:
+        read_own("text", libraries=("flax", name))
+    assert "\n" not in str(error.value)
+    assert len(entries()) == 1
 
 
 def test_a_generator_without_a_file_is_refused():

@@ -18,6 +18,7 @@ from experiments.report import reading
 from launch import grouping
 from launch.gpu import archives, bundle, mps, session, take, timed, wanted
 from launch.gpu.budget import Card, training_seconds
+from tx import plugins
 from tx.data import text_files
 from tx.errors import UserError
 from tx.runs import fingerprint, provenance
@@ -469,6 +470,36 @@ def back(folder):
     (folder / "out").mkdir(exist_ok=True)
     archives.Packer(folder / "runs", folder / "out").pack()
     return take.take(folder / "out", folder / "into")
+
+
+def test_a_sweep_that_nobody_knows_keeps_no_other_back(tmp_path):
+    put(tmp_path / "runs")
+    shutil.copytree(tmp_path / "runs/table3@smoke", tmp_path / "runs/unheard@smoke")
+    new, refused = back(tmp_path)
+    assert new == 1
+    assert ["unheard" in line for line in refused] == [True]
+    assert not (tmp_path / "into/unheard@smoke").exists()
+
+
+def test_sweeps_of_ones_own_are_imported(machine, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from experiments.registry import Sweep, Variant, register\n"
+        "register(Sweep('brought', {}, (Variant('base'), Variant('x', {'model.norm': 'pre'})), 'Mine'))\n"
+    )
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.setattr(registry, "_SWEEPS", dict(registry._SWEEPS))
+    bundled = []
+    monkeypatch.setattr(
+        bundle, "bundle", lambda folder, python, sweeps: bundled.extend(map(registry.parse_sweep, sweeps)) or {}
+    )
+    bundle.main([f"--import={tmp_path / 'mine.py'}", "--sweep=brought@smoke:1", f"--folder={tmp_path / 'b'}"])
+    assert [sweep.name for sweep, *_ in bundled] == ["brought"]
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.setattr(registry, "_SWEEPS", {k: v for k, v in registry._SWEEPS.items() if k != "brought"})
+    with pytest.raises(SystemExit):
+        take.main([f"--import={tmp_path / 'mine.py'}", str(tmp_path)])
+    assert os.environ[plugins.VARIABLE] == str(tmp_path / "mine.py")
+    assert machine(f"--import={tmp_path / 'mine.py'}") == 0  # and hands nothing of it on: its processes have it
 
 
 def test_a_result_is_put_in_its_place_with_the_code_that_made_it(tmp_path):

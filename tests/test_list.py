@@ -109,7 +109,7 @@ def test_without_a_name_sweeps_and_scales(capsys):
         assert scale in text
     overview = json.loads(listed(capsys, "--format=json"))
     assert [s["name"] for s in overview["scales"]] == ["paper", "tatoeba", "multi30k", "smoke", "recall"]
-    assert {s["name"]: s["variants"] for s in overview["sweeps"]}.items() >= {("table3", 20), ("regularised", 3)}
+    assert {s["name"]: s["variants"] for s in overview["sweeps"]}.items() >= {("table3", 20), ("regularised", 4)}
 
 
 def test_unknown_names_end_with_one_line(capsys):
@@ -129,5 +129,5 @@ def test_it_does_not_import_jax():
 
 
 def test_a_sweeps_own_base_is_said(capsys):
-    assert "Its base differs from the paper's by P_drop=0.3 steps=400,000." in listed(capsys, "regularised@multi30k")
+    assert "Its base differs from the paper's by P_drop=0.3 steps=400,000 select=last." in listed(capsys, "regularised@multi30k")
     assert "Its base differs" not in listed(capsys, "table3@paper")

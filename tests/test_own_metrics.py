@@ -1,10 +1,12 @@
 """Metrics of translations: built in and added, computed, kept in results, shown where nobody knows them any more."""
 
 import csv
+import importlib.util
 import io
 
 import fabricated
 import pytest
+import sacrebleu
 from fabricated import cells, put
 
 from experiments import frames, registry
@@ -16,6 +18,7 @@ from tx.errors import UserError
 from tx.evaluation import metrics
 from tx.evaluation.translation import TranslatedSplit
 from tx.fields import Field
+from tx.files import digest
 from tx.runs.result import RunResult
 from tx.training.checks import check_config
 
@@ -39,12 +42,12 @@ def longest():
     components.withdraw("probe.metrics", "longest")
 
 
-def measured(**diff):
-    """The metrics of the sentences above, by name, under these changes of a configuration."""
+def measured(translations=TRANSLATIONS, references=REFERENCES, **diff):
+    """The metrics of sentences, by name, under these changes of a configuration."""
     config = registry.get_config("table3/base@smoke", {name.replace("__", "."): v for name, v in diff.items()})
     check_config(config)
     result = RunResult.from_dict(fabricated.result_of(config.to_dict()))
-    split = TranslatedSplit({}, SOURCES, TRANSLATIONS, REFERENCES)
+    split = TranslatedSplit({}, SOURCES, translations, references)
     return metrics.add(result, config, {result.split: split}).metrics
 
 
@@ -54,6 +57,39 @@ def test_built_in_ones_by_hand():
     assert found["ter"].values == {"test": pytest.approx(100 * (1 + 2) / 5)}  # a word replaced, two too many
     assert (found["ter"].better, found["length_ratio"].better) == ("lower", "neither")
     assert measured() is None
+
+
+# References, translations, in how many characters these differ, and how many the references have.
+WITHOUT_SPACES = {
+    "zh": (["我今天 在北京买书。", "好"], ["我昨天在北京买笔。", "好"], 2, 10),
+    "th": (["ฉันรักแมว", "ดี"], ["ฉันรักหมา", "ดี"], 2, 11),
+}
+
+
+@pytest.mark.parametrize("language", WITHOUT_SPACES)
+@pytest.mark.parametrize("normalized", [False, True])
+def test_edits_are_of_characters_where_there_are_no_spaces(language, normalized):
+    references, translations, edits, characters = WITHOUT_SPACES[language]
+    settings = {"probe__metrics": "ter", "probe__ter__normalized": normalized, "data__target": language}
+    found = measured(translations, references, **settings)["ter"].values["test"]
+    spaced = [[" ".join(text.replace(" ", "")) for text in side] for side in (translations, references)]
+    assert sum(len(text.split()) for text in spaced[1]) == characters
+    assert found == pytest.approx(100 * edits / characters)
+    assert found == sacrebleu.TER(normalized=normalized).corpus_score(spaced[0], [spaced[1]]).score
+
+
+def test_a_decorated_metric_is_known_by_its_own_file(tmp_path):
+    modules = {}
+    for name, code in {
+        "wrapper": "import functools\ndef logged(f):\n    return functools.wraps(f)(lambda given: f(given))\n",
+        "mine": "def mine(given):\n    return 1.0\n",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(code)
+        spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
+        modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(modules[name])
+    decorated = modules["wrapper"].logged(modules["mine"].mine)
+    assert metrics._digest(decorated) == digest(tmp_path / "mine.py")[:12] != digest(tmp_path / "wrapper.py")[:12]
 
 
 def test_one_of_ones_own_with_a_field(longest):

@@ -8,6 +8,8 @@ import itertools
 import json
 import math
 import re
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -310,6 +312,23 @@ def test_a_head_of_which_a_measure_is_not_finite_leaves_a_page(tmp_path):
     assert (values[0]["entropy"], values[0]["loss_without"]) == ([None, 1.5], [None, None])
     (page,) = write.pages([tmp_path])
     assert page.stat().st_size > 0
+
+
+def test_the_version_of_a_page_changes_when_a_run_is_killed(tmp_path):
+    run = tmp_path / "table3@smoke/base/seed1"
+    run.mkdir(parents=True)
+    code = (
+        "import pathlib, sys, time\nfrom tx.runs.lease import Lease\n"
+        "with Lease(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "held\n"
+        (found,) = reading.read([tmp_path])
+        before = serve.version(found)
+        assert serve.version(found) == before
+        child.kill()
+        child.wait()
+        assert serve.version(found) != before
 
 
 def test_the_version_of_a_page_changes_with_its_files(tmp_path):

@@ -179,6 +179,21 @@ def test_a_grid_is_pivoted(page, tmp_path):
     assert page.complaints == []
 
 
+def test_the_curves_of_the_points_that_a_table_shows(page, tmp_path):
+    test_grid.two_axes(tmp_path)
+    for path in tmp_path.glob("**/result.json"):
+        curve = [{"step": step, "dev_nll": 2.0, "dev_ppl": 7.4} for step in (300, 750)]
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"curve": curve}))
+    (path,) = write.pages([tmp_path])
+    page.open(path.as_uri())
+    checked = "document.querySelectorAll('input[name=shown]:checked').length"
+    page.click("document.querySelector('[data-show=none]')")
+    page.until(f"{checked} === 0")
+    page.click("document.querySelector('[data-show=table]')")
+    page.until(f"{checked} === 7")  # base and six points
+    assert page.run("document.querySelectorAll('input[name=shown]').length") == 7
+
+
 def test_rows_are_switched_by_keyboard(opened):
     assert opened.run(LINES) == 5
     opened.run("document.querySelector('input[name=shown]').focus()")

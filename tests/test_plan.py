@@ -92,6 +92,15 @@ def test_what_is_done_is_not_made_again(capsys, tmp_path):
     assert "measured in bfloat16; float32 takes longer" in " ".join(lines)
 
 
+def test_hours_count_what_is_computed_again(capsys, tmp_path):
+    """A backward pass takes twice a forward one, and train.remat makes a second forward one: 4 for 3."""
+    name, hours = "table3/big@paper", []
+    for remat in ("false", "true"):
+        cells, _ = planned(capsys, tmp_path, name, "--device=h100", "--mfu=0.1", f"--set=train.remat={remat}")
+        hours.append(float(cells[name][3]))
+    assert hours[1] == pytest.approx(hours[0] * 4 / 3, rel=0.01)
+
+
 def test_hours_are_those_of_the_longest_first():
     class Row:
         def __init__(self, hours, runs):

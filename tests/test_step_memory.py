@@ -65,6 +65,17 @@ def test_a_program_is_compiled_once_and_known_configurations_are_not_even_traced
     assert asked[3:] == [("program", 4, 16), ("memory", 4, 16)]
 
 
+@pytest.mark.parametrize(("field", "value"), [("train__remat", True), ("train__steps_per_dispatch", 5)])
+def test_what_says_how_a_step_is_computed_makes_another_program(asked, field, value):
+    found()
+    found(**{field: value})
+    assert [method for method, *_ in asked] == [
+        "program",
+        "memory",
+        "program",
+    ]  # the stand-in makes one program of both
+
+
 @pytest.mark.parametrize("what", ["tools", "flags", "code"])
 def test_another_compiler_flags_or_code_are_asked_anew(asked, monkeypatch, what):
     found()

@@ -15,11 +15,13 @@ import tiny
 from tx import config as config_lib
 from tx.data import builders, corpora, text_folders, tokenized
 from tx.data.loader import TrainBatches
+from tx.decoding import trained_model
 from tx.errors import UserError
 from tx.model.flops import training_flops
 from tx.runs import identity, state
 from tx.runs.run_dir import RunDir
-from tx.training import experiment
+from tx.runs.selection import Selected
+from tx.training import experiment, outcome
 
 ODD = "a\u2028b\u0085c\x0cd"  # what str.splitlines would cut
 TRAIN = [(f"phrase {i} {ODD}", f"sentence {i}") for i in range(40)]
@@ -365,6 +367,33 @@ def test_two_folders_make_no_two_configurations():
 def test_a_path_is_no_set_of_tfds(corpus):
     assert config_lib.is_of_tfds(corpus) == (corpus == "wmt14_translate/de-en")
     assert pathlib.Path(data_config("rel").corpus.removeprefix("files:")).is_absolute()
+
+
+@pytest.mark.parametrize("stem", ["valid", "test"])
+def test_a_trained_run_is_opened_on_its_own_text_alone(tmp_path, monkeypatch, stem):
+    """A sentence of dev or test is corrected, which no subword depends on."""
+    monkeypatch.setattr(trained_model, "select_parameters", lambda *_: Selected({}, 1, "last"))
+    folder = write(tmp_path / "text", whole())
+    c, run = config_lib.get_config(), RunDir(tmp_path / "run")
+    settings = {"data.corpus": f"files:{folder}", "data.source": "fr", "data.target": "en", "model.vocab_size": 300}
+    config_lib.update(c, settings)
+    made = outcome.described(tokenized.prepare(c.data, 300, log=lambda line: None))
+    run.checkpoints.mkdir(parents=True)
+    run.config.write_text(json.dumps({"config": c.to_dict(), "data": made}))
+    assert trained_model.open_run(run, {})[2].pairs("test") == TEST
+
+    pairs = {"valid": DEV, "test": TEST}[stem]
+    write(folder, lines(stem, [(pairs[0][0], "corrected"), *pairs[1:]]))
+    with pytest.raises(
+        UserError, match=r"run was made with other text, .* TX_DATA_DIR; .* tx\.decode RUN FILE"
+    ) as error:
+        trained_model.open_run(run, {})
+    assert "\n" not in str(error.value)
+    assert trained_model.open_model(run, {}).vocabulary.fingerprint == made["vocabulary_fingerprint"]
+
+    del made["fingerprint"]  # as runs of before it was kept
+    run.config.write_text(json.dumps({"config": c.to_dict(), "data": made}))
+    assert trained_model.open_run(run, {})[2].pairs({"valid": "validation"}.get(stem, stem))[0][1] == "corrected"
 
 
 # As many subwords as there are: what was asked for says which run it is, what there is says how large its model is.

@@ -78,11 +78,15 @@ def load_config(spec: str) -> ConfigDict:
     if path is None:
         there = _ROOT / "experiments" / "config.py"
         raise UserError(f"--config: no Python file {file!r}; give FILE.py:NAME, e.g. {there}:table3/base@smoke")
-    module_spec = importlib.util.spec_from_file_location("config_file", path)
-    module = importlib.util.module_from_spec(module_spec)
+    module_name = f"tx_config_{path.resolve()}".replace(".", "_")  # a point would say that it lies in a package
+    module_spec = importlib.util.spec_from_file_location(module_name, path)
+    sys.modules[module_name] = module = importlib.util.module_from_spec(module_spec)  # dataclasses look it up there
     sys.path.insert(0, str(path.resolve().parent.parent))  # so that the file can import the package it lies in
     try:
         _without_traceback(file, lambda: module_spec.loader.exec_module(module))
+    except UserError:
+        sys.modules.pop(module_name, None)
+        raise
     finally:
         sys.path.pop(0)
     arguments = [name] if name else []

@@ -2,7 +2,7 @@
 
     python -m tx.evaluate RUN [--beam=4] [--alpha=0.6] [--extra_length=50] [--average_last=1] [--splits=test,...]
 
-Prints JSON and changes nothing in the run's folder.
+Prints JSON and changes nothing in the run's folder. The text must be the run's; `tx.decode` translates any other.
 """
 
 import sys

@@ -48,7 +48,8 @@ def to_safetensors(model: OpenedModel) -> bytes:
     """Returns the parameters and what they are of as a safetensors file."""
     config, selected, vocabulary = model
     tensors = {
-        name: np.ascontiguousarray(leaf) for name, leaf in traverse_util.flatten_dict(selected.params, sep=".").items()
+        name: np.asarray(leaf, order="C")  # ascontiguousarray would give a number a dimension
+        for name, leaf in traverse_util.flatten_dict(selected.params, sep=".").items()
     }
     return safetensors.numpy.save(
         tensors,

@@ -73,7 +73,7 @@ def measure_decoding(
         bundle.refuse_inexpressible(config.model.to_dict(), PEERS[peer][1])
     split = split_names(config, data)[0]
     ids = data.splits[split]
-    sources = [ids.source(i) for i in range(count or len(ids))][: len(ids)]
+    sources = _sources(ids, count)
     references = [target for _, target in data.pairs(split)][: len(sources)]
     with tempfile.TemporaryDirectory() as folder:
         bundle.save(pathlib.Path(folder), config.to_dict(), params, sources)
@@ -98,6 +98,11 @@ def measure_decoding(
             if label != OURS
         },
     }
+
+
+def _sources(ids, count):
+    """Returns the first sentences of a split's source, all where there are no more or none are counted."""
+    return [ids.source(i) for i in range(min(count or len(ids), len(ids)))]
 
 
 def _contest(folder, ours, peers, threads, turns):

@@ -59,6 +59,7 @@ class Shown(NamedTuple):
       rows: the cells.
       ids: of the element that each row's cells lead to, or "".
       once: lines on what is the same of every row.
+      labels: of each row, by which switches call it; none where no switch means a row.
     """
 
     table: Table
@@ -66,6 +67,7 @@ class Shown(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
     ids: tuple[str, ...]
     once: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 def of(found: Results, known: Mapping[str, Mapping[str, Difference]]) -> Shown:
@@ -105,7 +107,7 @@ def of(found: Results, known: Mapping[str, Mapping[str, Difference]]) -> Shown:
     if fields:
         columns.append((CHANGES, True))
     ids = tuple(run_list.id_of(place) for place in range(len(rows)))
-    return Shown(table, tuple(columns), tuple(rows), ids, once)
+    return Shown(table, tuple(columns), tuple(rows), ids, once, tuple(row.label for row in found.shown))
 
 
 def plain(table: Table, row: Sequence[str]) -> tuple[Cell, ...]:

@@ -177,7 +177,7 @@ async function start() {
   for (const button of document.querySelectorAll("button[data-show]")) {
     button.addEventListener("click", () => {
       const names = new Set(
-        tables.results.rows({ search: "applied" }).nodes().toArray().map((row) => row.cells[0].textContent.trim()),
+        tables.results.rows({ search: "applied" }).nodes().toArray().map((row) => row.dataset.row),
       );
       const kind = button.dataset.show;
       for (const one of switches) one.checked = kind === "all" || (kind === "table" && names.has(one.value));

@@ -14,6 +14,7 @@ from experiments.page.write import NAME, address
 from experiments.report import reading
 from experiments.report.results import Results
 from tx.errors import UserError, printable
+from tx.runs import lease
 
 _HOST = "127.0.0.1"
 _WATCHED = {"result.json", "error.json", "metrics.jsonl", "config.json", "launch.json", "tuning.json", "lease"}
@@ -133,6 +134,9 @@ def version(found: Results) -> str:
             except OSError:
                 continue  # it has just gone
             digest.update(f"{path} {state.st_mtime_ns} {state.st_size}\n".encode(errors="surrogateescape"))
+    begun = (run for row in found.all_rows for run in row.runs if not run.result)
+    for run in begun:  # who is killed changes no file
+        digest.update(f"{run.path} {lease.holder(run.path) is None}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -21,12 +21,23 @@ def _variant(beam, alpha, average):
 
 _USUAL = {"decode.beam": 4, "decode.alpha": 0.6, "decode.average_last": 1}
 _FIRST = (4, 0.6, 1)
-_POINTS = [(beam, alpha, average) for average in _AVERAGES for beam in (1, 2, 4, 8, 16) for alpha in (0.0, 0.6, 1.0)]
+_POINTS = [
+    (beam, alpha, average)
+    for average in _AVERAGES
+    for beam in (1, 2, 4, 8, 16)
+    for alpha in (0.0, 0.6, 1.0)
+    if beam > 1 or alpha == 0.6  # of one hypothesis no length penalty makes another
+]
 
 DECODING = register(
     Sweep(
         name="decoding",
-        base={"train.eval_every": 5000, "train.checkpoint_every": 5000, "train.keep_checkpoints": max(_AVERAGES)},
+        base={
+            "train.eval_every": 5000,
+            "train.checkpoint_every": 5000,
+            "train.keep_checkpoints": max(_AVERAGES),
+            "train.select": "last",  # which an average of the newest ends with
+        },
         doc="Beam, length penalty and checkpoints averaged, on one trained model",
         variants=tuple(_variant(*point) for point in (_FIRST, *(point for point in _POINTS if point != _FIRST))),
     )

@@ -37,7 +37,7 @@ PUBLISHED = {
 REGULARISED = register(
     Sweep(
         name="regularised",
-        base={"model.dropout": 0.3, "train.steps": 400_000},
+        base={"model.dropout": 0.3, "train.steps": 400_000, "train.select": "last"},
         doc="Dropout 0.3 and longer training, for corpora where 0.1 overfits; a published model with its own recipe",
         variants=(
             Variant("base"),

@@ -23,7 +23,7 @@ SCHEDULE = register(
             Variant("factor=2", {"optim.lr_factor": 2.0}),
             Variant("constant", {"optim.schedule": "constant"}),
             Variant("cosine", {"optim.schedule": "cosine"}),
-            Variant("no-width", {"optim.scale_by_width": False}),
+            Variant("no-width", {"optim.scale_by_width": False}, note="the base itself at the paper's d_model"),
             Variant("beta2=0.9", {"optim.beta2": 0.9}),
             Variant("beta2=0.999", {"optim.beta2": 0.999}),
             Variant("epsilon=1e-6", {"optim.epsilon": 1e-6}),

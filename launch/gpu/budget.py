@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from launch.forecast import REMAT
 from tx.model import flops
 
 # Seconds of a training step, for each layer (half of both stacks', and one more) and for each byte of
@@ -21,7 +22,6 @@ BYTE = 1.83e-12
 # longer. Compiling took 180 s a process, on one thread each and eight processes at once; then a second for every
 # checkpoint of every member, fifteen each, and half a minute of translations.
 SLOWDOWN = 1.2
-REMAT = 4 / 3  # of the time: beside a forward pass and a backward one, which is two, another forward pass
 OVERHEAD = 240.0
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from experiments import registry
 from launch.gpu.session import BUNDLE, SWEEPS
-from tx import cli
+from tx import cli, plugins
 from tx.data import text_files
 from tx.errors import UserError, one_line_errors
 
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=cli.path, default=BUNDLE, help="default: %(default)s")
     parser.add_argument("--python", default="3.12", help="that machine's version (default: %(default)s)")
     parser.add_argument("--sweep", action="append", metavar="SWEEP@SCALE:SEEDS", help=f"default: {' '.join(SWEEPS)}")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(plugins.take(list(sys.argv[1:] if argv is None else argv)))
     sizes = bundle(args.folder, args.python, [sweep.partition(":")[0] for sweep in args.sweep or SWEEPS])
     print(f"{args.folder}: {_mib(sizes)}, of at most {LIMIT >> 20} MiB")
 

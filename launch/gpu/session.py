@@ -31,7 +31,7 @@ from launch.gpu import archives, mps
 from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
 from launch.gpu.wanted import FORM, Wanted, planned, programs
-from tx import cli
+from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
 
 SWEEPS = (
@@ -231,7 +231,7 @@ def _parser():
 @one_line_errors
 def main(argv: Sequence[str] | None = None, *, command: Command = python, prepare: Callable = _prepare) -> int:
     """Runs everything; returns the exit status. The keywords take the place of the real things in tests."""
-    args, rest = _parser().parse_known_args(argv)
+    args, rest = _parser().parse_known_args(plugins.take(list(sys.argv[1:] if argv is None else argv)))
     sweeps = args.sweep or list(map(Wanted.parse, SWEEPS))
     if not (args.bundle / "text").is_dir():
         raise UserError(f"{args.bundle} holds no text; run `make gpu-bundle` first, and bring that folder here")

@@ -16,7 +16,7 @@ from experiments import registry, tuning
 from experiments.report import reading
 from experiments.report.results import Row, SeedRun
 from launch.gpu import archives
-from tx import cli
+from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
 from tx.files import write_atomically
 from tx.runs import fingerprint, provenance, state
@@ -49,12 +49,12 @@ def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tu
     """
     if not list(folder.glob(archives.PATTERN)):
         raise UserError(f"no {archives.PATTERN} in {folder}; give the folder that holds what came back")
-    new, refused = 0, []
+    new, refused, left_out = 0, [], []
     with tempfile.TemporaryDirectory() as temporary:
         unpacked = pathlib.Path(temporary)
         archives.unpack(folder, unpacked)
         archives.put_tunings(folder, unpacked)
-        for found in reading.read([unpacked]):
+        for found in reading.read([unpacked], left_out=left_out):
             for row, run in ((one, run) for one in found.all_rows for run in one.runs):
                 there = RunDir(into / run.path.relative_to(unpacked))
                 if why := why_not(row, run, there, any_code):
@@ -66,7 +66,7 @@ def take(folder: pathlib.Path, into: pathlib.Path, any_code: bool = False) -> tu
             if found.tunings and (into / found.name).is_dir():  # else every result of it was refused
                 tuned = [(asked, found.losses(asked)) for asked in found.tunings]
                 tuning.record(into / found.name, tuned)
-    return new, refused
+    return new, refused + list(map(str, left_out))
 
 
 def _same(one, other):
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=cli.path, help="holds the archives that came back")
     parser.add_argument("--into", type=cli.path, default=INTO, help="default: %(default)s")
     parser.add_argument("--other_code", action="store_true", help="also what was made by code that computes otherwise")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(plugins.take(list(sys.argv[1:] if argv is None else argv)))
     new, refused = take(args.folder, args.into, args.other_code)
     print("\n".join([*refused, f"{new} new results in {args.into}, {len(refused)} refused"]))
     return 1 if refused else 0

@@ -48,10 +48,22 @@ def locked(path: pathlib.Path) -> Iterator[None]:
             f"cannot write to {path.parent}: {error.strerror}; set TX_CACHE_DIR to a folder that can"
         ) from None
     with lock:
-        while not _take(lock):
-            show_progress()  # who has it is watched by its own launcher
-            time.sleep(_LOOK)
+        _wait_for(lock, path.parent)
         yield
+
+
+def _wait_for(lock, folder):
+    """Takes a lock, once it is free; UserError where the folder's file system has no locks, as some network ones."""
+    while True:
+        try:
+            if _take(lock):
+                return
+        except OSError as error:
+            raise UserError(
+                f"cannot lock a file in {folder}: {error.strerror}; set TX_CACHE_DIR to a folder where that is possible"
+            ) from None
+        show_progress()  # who has it is watched by its own launcher
+        time.sleep(_LOOK)
 
 
 def _lock_of(path):

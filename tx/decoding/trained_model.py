@@ -37,7 +37,7 @@ def open_model(run: RunDir, options: dict) -> OpenedModel:
     The text is read only where the run does not keep its subwords, as those of before they were kept.
     Raises UserError as `open_run`.
     """
-    config, fingerprint = _configuration(run, options)
+    config, fingerprint, _ = _configuration(run, options)
     vocabulary = _kept_vocabulary(run, config, fingerprint) or _prepare(run, config, fingerprint).vocabulary
     config = tokenized.sized_for(config, vocabulary)
     return OpenedModel(config, select_parameters(config, run), vocabulary)
@@ -46,23 +46,29 @@ def open_model(run: RunDir, options: dict) -> OpenedModel:
 def open_run(run: RunDir, options: dict) -> tuple[ConfigDict, Selected, tokenized.PreparedData]:
     """Returns (configuration, parameters, data) of a trained run, decoding options replaced where they are given.
 
-    Raises UserError where the folder holds no trained run, or the text is not the one it was trained on.
+    Raises UserError where the folder holds no trained run, or the text, that of dev and test too, is not the run's.
     """
-    config, fingerprint = _configuration(run, options)
+    config, fingerprint, text = _configuration(run, options)
     data = _prepare(run, config, fingerprint)
+    if text and text != data.corpus.fingerprint:  # runs of before it was kept have none
+        raise UserError(
+            f"{run.path} was made with other text, of train, dev or test, than {data.corpus.name} has now; give the "
+            "same text, in its folder (data.dir) or by TX_DATA_DIR; for other text use python -m tx.decode RUN FILE"
+        )
     config = tokenized.sized(config, data)
     return config, select_parameters(config, run), data
 
 
 def _configuration(run, options):
-    """Returns the configuration of a run that has checkpoints, and the fingerprint of its vocabulary."""
+    """Returns the configuration of a run that has checkpoints, and the fingerprints of its vocabulary and text."""
     head, config = run.read("config"), read_config(run)
     given = {f"decode.{name}": value for name, value in options.items() if value is not None}
     config_lib.update(config, given, where="options of decoding")
     config_lib.validate(config)
     if not run.checkpoints.is_dir():
         raise UserError(f"{run.path} has no checkpoints; train it first, or copy them beside its config.json")
-    return config, config_lib.fields(head).get("data.vocabulary_fingerprint")
+    made = config_lib.fields(head)
+    return config, made.get("data.vocabulary_fingerprint"), made.get("data.fingerprint")
 
 
 def _kept_vocabulary(run, config, fingerprint):

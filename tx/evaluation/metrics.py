@@ -60,7 +60,7 @@ class _About(NamedTuple):
 def _digest(metric):
     """Returns what identifies the file of a metric; None where there is none, as in a notebook."""
     try:
-        return digest(pathlib.Path(inspect.getfile(metric)))[:12]
+        return digest(pathlib.Path(inspect.getfile(inspect.unwrap(metric))))[:12]
     except (OSError, TypeError):
         return None
 
@@ -136,14 +136,23 @@ def length_ratio(given: Translations) -> float | None:
     return ours / theirs if theirs else None
 
 
-@metrics.register("ter", "edits for each hundred words of the references, in lower case", "lower")
+@metrics.register(
+    "ter",
+    "edits for each hundred words (characters where there are no spaces) of the references, in lower case",
+    "lower",
+)
 def ter(given: Translations, *, normalized: bool) -> float:
-    """Returns the translation edit rate (Snover et al. 2006), as sacreBLEU computes it."""
+    """Returns the translation edit rate (Snover et al. 2006), as sacreBLEU computes it; of characters without spaces.
+
+    sacreBLEU's own way, asian_support, cuts a text only where it is normalized, and not Thai, Lao, Khmer and the like.
+    """
     import sacrebleu  # slow to import
 
-    language = given.result.config["data"]["target"]
-    rate = sacrebleu.TER(normalized=normalized, asian_support=not has_spaces(language))
-    return rate.corpus_score(given.translations, [given.references]).score
+    sides = [given.translations, given.references]
+    if not has_spaces(given.result.config["data"]["target"]):
+        sides = [[" ".join("".join(text.split())) for text in side] for side in sides]
+    translations, references = sides
+    return sacrebleu.TER(normalized=normalized).corpus_score(translations, [references]).score
 
 
 def add(result: RunResult, config: ConfigDict, translated: Mapping[str, "TranslatedSplit"]) -> RunResult:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import pathlib
+import re
 import resource
 import sys
 import time
@@ -12,8 +13,14 @@ from tx.runs import provenance
 
 LIBRARIES = ("torch", "ctranslate2", "transformers")
 PEAK_SIZE = {"cpu": 2048, "gpu": 8192}  # rows and columns of the matrices whose product is timed
-# What makers print for dense bfloat16 products, operations per second, by a part of the device's name.
+# What makers print for dense bfloat16 products, operations per second, by a word of the device's name.
 DENSE_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12}
+_SLOWER = re.compile(r"\b(H100|H200)\b.*\b(PCIe|NVL)\b")  # cards of a name with those, of another peak
+
+
+def is_called(kind: str, name: str) -> bool:
+    """Returns whether a device is of a kind that is called by a name: as a whole word, and not a slower card of it."""
+    return bool(re.search(rf"\b{re.escape(name)}\b", kind)) and not _SLOWER.search(kind)
 
 
 class Provenance:
@@ -79,7 +86,7 @@ class Product:
             self._wait = lambda: None
             kind = jax.devices()[0].device_kind
             if dtype == "bfloat16":
-                self._dense = next((peak for name, peak in DENSE_PEAKS.items() if name in kind), None)
+                self._dense = next((peak for name, peak in DENSE_PEAKS.items() if is_called(kind, name)), None)
         else:
             import numpy as np
 

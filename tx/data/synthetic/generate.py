@@ -26,7 +26,7 @@ class Generator:
     Attributes:
       generate: returns the pairs of every split, given two language codes; what it imports may be slow to import.
       modules: those that make it: of tx.data.synthetic, by their last names, or others by their whole names.
-      libraries: those that have a say in it.
+      libraries: those that have a say in it, by the names of their distributions.
       code: digest of the file that `generate` is in, when it was registered; "" for this one, which makes no text.
 
     Raises UserError where that file cannot be read.
@@ -73,7 +73,7 @@ def read(name: str, source: str, target: str) -> Pairs:
 
     Its modules are imported only where the text has to be made.
 
-    Raises UserError for a pair of languages that it does not have.
+    Raises UserError for a pair of languages that it does not have, and where its modules or libraries are not here.
     """
     generator = generators[name]
 
@@ -81,11 +81,22 @@ def read(name: str, source: str, target: str) -> Pairs:
         made = generator.generate(source, target)
         (folder / _FILE).write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
 
-    versions = {library: importlib.metadata.version(library) for library in generator.libraries}
+    versions = {library: _version(library) for library in generator.libraries}
     own = [generator.code] if generator.code else []
     key = cache.fingerprint(_FORMAT, name, source, target, *map(_source, generator.modules), versions, *own)
     text = (cache.entry("generated", key, build) / _FILE).read_text(encoding="utf-8")
     return {split: [tuple(pair) for pair in pairs] for split, pairs in json.loads(text).items()}
+
+
+def _version(library):
+    """Returns the version of an installed distribution."""
+    try:
+        return importlib.metadata.version(library)
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # none of that name; a name that is empty
+        raise UserError(
+            f"the library {library!r} of a generator is no distribution that is installed here; give the name that pip "
+            "lists it by, which need not be the one that it is imported by (scikit-learn, not sklearn), or install it"
+        ) from None
 
 
 def _source(module):
