@@ -77,6 +77,28 @@ def test_only_what_names_a_component_of_a_file_depends_on_it(tmp_path, monkeypat
     assert len(set(mine)) == 3
 
 
+def test_a_file_in_the_environment_and_on_the_command_line_counts_once(tmp_path, monkeypatch):
+    text = "from tx.model.positions import positions\n\n\n@positions.register('once')\ndef once(x): return x\n"
+    (tmp_path / "x.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for variable in ("", "x.py", "./x.py:x.py"):
+        monkeypatch.setenv(plugins.VARIABLE, variable)
+        monkeypatch.setattr(plugins, "load", lambda: None)
+        plugins.take(["--import", "x.py"])
+        found.append(fingerprint.numerics({"model": {"positions": "once"}}))
+    assert len(set(found)) == 1
+
+
+def test_a_file_that_cannot_be_imported_is_none_of_those_that_are(tmp_path):
+    (tmp_path / "good.py").write_text("")
+    (tmp_path / "bad.py").write_text("x =")
+    plugins.take(["--import", str(tmp_path / "good.py")])
+    with pytest.raises(UserError, match=r"bad\.py cannot be imported"):
+        plugins.take(["--import", str(tmp_path / "bad.py")])
+    assert plugins.files() == [tmp_path / "good.py"]
+
+
 SCALE = """
 from experiments.scales import Scale, register
 

@@ -1,5 +1,6 @@
 """The fingerprint of the code: what changes it and what does not, on copies of the package and on made-up ones."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -501,11 +502,192 @@ def test_a_component_with_fields_counts_where_it_is_named_and_what_is_said_of_th
         "helper(OTHER)",
         "for RATE in [OTHER]: tx.parts.RATE = RATE",
         "if OTHER: pass",
+        "for n in [OTHER]:\n        register(n)\n        tx.parts.RATE = n",
     ],
 )
 def test_what_an_added_file_changes_elsewhere_always_counts(package, more):
     found = [package("one", mine(other=value, more=more)) for value in (1, 2)]
     assert len({*found, package("one")}) == 3
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "import sys; sys.path.insert(0, str(OTHER))",
+        "for n in (100, OTHER): register(n)",
+        "for n in (100, OTHER):\n        if n > OTHER:\n            register(n)\n        else:\n            'Words'",
+    ],
+)
+def test_what_an_added_file_says_of_other_runs_does_not_count(package, more):
+    assert {package("one", mine(other=value, more=more)) for value in (1, 2)} == {package("one")}
+
+
+def test_what_a_loop_over_runs_leaves_counts_where_it_is_used(package):
+    text = "for n in (1, {}): register(n)\n    @parts.register('last')\n    def last(x): return n"
+    assert package("last", mine(more=text.format(2))) != package("last", mine(more=text.format(3)))
+    assert package("one", mine(more=text.format(2))) == package("one")
+
+
+# Modules that an added file imports.
+
+OWN = """
+    from tx.parts import parts
+    {imports}
+
+    @parts.register("own")
+    def own(x): return {call}(x)
+    """
+HELPER = """
+    import math
+    def act(x): return math.exp(x) * {}
+    def unused(x): return {}
+    """
+
+
+@pytest.fixture
+def with_helper(tmp_path):
+    """Returns a function ({file: text}, part, which of the files are added) -> `Code.numerics`, in one folder."""
+    root = tmp_path / "project" / "tx"
+    for name, text in PACKAGE.items():
+        file = root.parent / f"{PLACES.get(name, f'tx.{name}').replace('.', '/')}.py"
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_text(textwrap.dedent(text))
+
+    def numerics(files, part="own", added=("own_ff.py",), folder="user"):
+        for name, text in files.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text(textwrap.dedent(text))
+        return Code(root, [tmp_path / folder / name for name in added]).numerics({"model": {"part": part}})
+
+    return numerics
+
+
+@pytest.mark.parametrize("added", [("own_ff.py",), ("own_ff.py", "helper_rv.py"), ("helper_rv.py", "own_ff.py")])
+@pytest.mark.parametrize(
+    ("helper", "imports", "call"),
+    [
+        ("helper_rv.py", "from helper_rv import act", "act"),
+        ("helper_rv.py", "import helper_rv as h", "h.act"),
+        ("helper_rv.py", "", "__import__; from helper_rv import act; act"),
+        ("lib/__init__.py", "import lib", "lib.act"),
+        ("lib/deep/helper.py", "import lib.deep.helper", "lib.deep.helper.act"),
+        ("lib/helper.py", "from lib import helper", "helper.act"),
+    ],
+)
+def test_of_a_module_that_an_added_file_imports_counts_what_is_used(with_helper, added, helper, imports, call):
+    own = OWN.format(imports=imports, call=call)
+    if not imports:
+        own = own.replace("return __import__; ", "").replace("; act(x)", "; return act(x)")
+    added = added if helper == "helper_rv.py" else added[:1] if added[0] == "own_ff.py" else added[1:]
+    found = {
+        values: with_helper({"own_ff.py": own, helper: HELPER.format(*values)}, added=added)
+        for values in ((1, 1), (2, 1), (1, 2))
+    }
+    assert found[1, 1] == found[1, 2] != found[2, 1]
+    assert with_helper({}, "one", added) == with_helper({}, "one", ())
+
+
+def test_modules_that_such_a_module_imports_and_registers(with_helper):
+    files = {
+        "own_ff.py": "import lib\nimport lib.broken\nfrom wandb import init\n",
+        "lib/__init__.py": "from . import broken, parts_of_mine\nfrom .deep import act\n",
+        "lib/broken.py": "x =",
+        "lib/deep.py": HELPER.format(1, 1),
+        "lib/parts_of_mine.py": OWN.format(imports="from lib import act, broken, gone", call="broken.f or gone or act"),
+        "wandb/run.txt": "of no module",
+    }
+    before = with_helper(files)
+    assert with_helper({"lib/deep.py": HELPER.format(1, 2)}) == before
+    assert with_helper({"lib/deep.py": HELPER.format(2, 1)}) != before
+    assert with_helper({"lib/deep.py": HELPER.format(1, 1)}) == before == with_helper(files, folder="moved")
+    base = with_helper({}, "one", ())
+    assert with_helper({}, "one") == base
+    patched = [with_helper({"lib/deep.py": f"import tx.parts\ntx.parts.RATE = {value}\n"}, "one") for value in (3, 4)]
+    assert len({base, *patched}) == 3  # as of an added file
+
+
+def test_a_module_elsewhere_where_python_looks_counts_and_a_library_does_not(with_helper, tmp_path, monkeypatch):
+    own = OWN.format(imports="from helper_elsewhere import act; import pytest", call="act or pytest")
+    for folder, differs in (("site-packages", False), ("lib", True)):
+        place = tmp_path / folder
+        place.mkdir()
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(place))
+            found = []
+            for value in (1, 2):
+                (place / "helper_elsewhere.py").write_text(textwrap.dedent(HELPER.format(value, 1)))
+                found.append(with_helper({"own_ff.py": own}))
+        assert (found[0] != found[1]) == differs
+    assert "helper_elsewhere" not in sys.modules
+
+
+# Files that are edited while a process lives.
+
+EDITED = """
+    import os, pathlib, sys, time, types
+    from tx.runs import fingerprint
+    file, helper, package = map(pathlib.Path, sys.argv[1:])
+    os.environ["TX_IMPORT"] = str(file)
+
+    def now():
+        return fingerprint.numerics({"model": {"feed_forward": "own"}})
+
+    def edit(path, old, new):
+        path.write_text(path.read_text().replace(old, new))
+
+    print(now(), now())
+    edit(file, "+ 1", "+ 2")
+    print(now(), now())
+    edit(helper, "* 1", "* 2")
+    print(now())
+    edit(file, "return", "return (")  # half written
+    print(now())
+    edit(file, "return (", "return")
+    edit(package, "CHUNK = 512", "CHUNK = 1024")
+    time.sleep(1.1)
+    print(now())
+    sys.modules["tx.training.experiment"] = types.ModuleType("experiment")  # it makes runs by what it has loaded
+    edit(file, "+ 2", "+ 3")
+    print(now())
+    """
+ONE_FILE = """
+    import sys
+    from tx.runs import fingerprint
+    print(fingerprint.numerics({"model": {"feed_forward": "own"}}))
+    """
+
+
+def test_it_follows_the_files_that_are_edited(tmp_path):
+    """The oracle is a process of its own for each state of the files."""
+    copied, file, helper = copy(tmp_path), tmp_path / "own_ff.py", tmp_path / "helper_rv.py"
+    own = "from helper_rv import act\nfrom tx.model.feed_forward import feed_forwards\n\n\n"
+    own += "@feed_forwards.register('own')\ndef own(x): return act(x) + {}\n"
+
+    def write(number, factor):
+        file.write_text(own.format(number))
+        helper.write_text(f"def act(x): return x * {factor}\n")
+
+    def python(code, *arguments):
+        command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "TX_IMPORT": str(file)}
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    write(1, 1)
+    first, again, *later = python(EDITED, file, helper, copied / "runtime/backend.py")
+    edited_file, edited_again, edited_helper, broken, edited_package, training = later
+    assert (first, edited_file, edited_helper) == (again, edited_again, broken)
+    assert edited_package == training
+    write(2, 2)
+    assert python(ONE_FILE) == [edited_package]
+    edit(copied, "runtime/backend.py", "CHUNK = 1024", "CHUNK = 512")
+    assert python(ONE_FILE) == [edited_helper]
+    write(2, 1)
+    assert python(ONE_FILE) == [edited_file]
+    write(1, 1)
+    assert python(ONE_FILE) == [first]
+    assert len({first, edited_file, edited_helper, edited_package}) == 4
 
 
 def test_the_same_in_every_version_of_python(package):

@@ -461,6 +461,45 @@ def cells_of(word, table):
     return next(i for i, column in enumerate(table.columns) if word in column.head)
 
 
+@pytest.mark.parametrize("newest", ["a", "b"])
+@pytest.mark.parametrize("selectors", [("mine@smoke", "mine@smoke"), ("mine@smoke", "mine@multi30k")])
+def test_of_two_files_that_register_one_name_the_newest_launch_counts(tmp_path, capsys, monkeypatch, newest, selectors):
+    folders = ["b", "a"] if newest == "a" else ["a", "b"]
+    for i, (folder, selector) in enumerate(zip(folders, selectors, strict=True)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(SWEEP.format(name="mine") + f"OF = {folder!r}\n")
+        (tmp_path / folder / f"more_{folder}.py").write_text("")
+        plugins.take([f"--import={tmp_path / folder / 'mine.py'}", f"--import={tmp_path / folder}/more_{folder}.py"])
+        launched(tmp_path / "runs", selector, "--only=x")
+        os.utime(tmp_path / "runs" / selector / "launch.json", (1e9 + i, 1e9 + i))
+        forget(monkeypatch)
+    capsys.readouterr()
+    imports.recall([tmp_path / "runs"])
+    said = capsys.readouterr().err
+    assert registry.sweep("mine")
+    other = tmp_path / folders[0] / "mine.py"
+    assert said.count("\n") == 1
+    assert said.startswith(f"not imported: {other}, with which {tmp_path / 'runs' / selectors[0]} was launched, cannot")
+    assert "ValueError: sweep 'mine' is registered already" in said
+    mine = tmp_path / newest / "mine.py"
+    assert set(plugins.files()) == {mine, *(tmp_path / one / f"more_{one}.py" for one in "ab")}
+    imported = plugins.sys.modules[f"tx_import_{mine}"].OF
+    assert imported == newest
+    assert command.main(["report", str(tmp_path / "runs")]) == 0
+
+
+def test_a_relative_path_in_the_environment_is_the_file_itself(tmp_path, monkeypatch):
+    (tmp_path / "near.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for named in ("near.py", f"{tmp_path}/link/../{tmp_path.name}/near.py", "near.py:./near.py", '["near.py"]'):
+        monkeypatch.setenv(plugins.VARIABLE, named)
+        assert plugins.files() == [tmp_path / "near.py"]
+        assert [one["file"] for one in imports.remember(plugins.files())] == [str(tmp_path / "near.py")]
+        assert plugins.take(["--import", "near.py"]) == []
+        assert os.environ[plugins.VARIABLE] == str(tmp_path / "near.py")
+
+
 def test_a_folder_from_elsewhere_runs_nothing(tmp_path, capsys, monkeypatch):
     """Whatever file it names, its own or one of the user's: the digest is in its own hands too."""
     evil = tmp_path / "runs" / "evil.py"

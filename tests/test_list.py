@@ -129,5 +129,7 @@ def test_it_does_not_import_jax():
 
 
 def test_a_sweeps_own_base_is_said(capsys):
-    assert "Its base differs from the paper's by P_drop=0.3 steps=400,000 select=last." in listed(capsys, "regularised@multi30k")
+    assert "Its base differs from the paper's by P_drop=0.3 steps=400,000 select=last." in listed(
+        capsys, "regularised@multi30k"
+    )
     assert "Its base differs" not in listed(capsys, "table3@paper")

@@ -19,20 +19,23 @@ HELP = "a file with components or sweeps of your own; repeatable"
 
 
 def files() -> list[pathlib.Path]:
-    """Returns the files that are imported, in order."""
+    """Returns the files that are imported, in order, each once and by its real path: it is kept beside the runs."""
     text = os.environ.get(VARIABLE, "")
     found = text.split(os.pathsep)
     if text.startswith("["):
         with contextlib.suppress(ValueError):  # else a path begins so
             found = [path for path in from_json(text) if isinstance(path, str)]
-    return [expanded(path) for path in found if path]
+    paths = [os.path.realpath(expanded(path)) for path in found if path]
+    return [pathlib.Path(path) for path in dict.fromkeys(paths)]
 
 
 def take(argv: list[str]) -> list[str]:
     """Imports the file of every `--import FILE.py` and returns the other arguments.
 
-    Raises UserError for an option without a file, and where a file is missing or cannot be imported.
+    Raises UserError for an option without a file, and where a file is missing or cannot be imported; then none of them
+    is among `files`.
     """
+    before = os.environ.get(VARIABLE, "")
     rest, arguments, paths = [], iter(argv), list(map(str, files()))
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -46,7 +49,11 @@ def take(argv: list[str]) -> list[str]:
         paths += [] if path in paths else [path]
     if paths:
         os.environ[VARIABLE] = json.dumps(paths) if os.pathsep in "".join(paths) else os.pathsep.join(paths)
-    load()
+    try:
+        load()
+    except UserError:
+        os.environ[VARIABLE] = before
+        raise
     return rest
 
 

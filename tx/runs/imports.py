@@ -10,11 +10,11 @@ import os
 import pathlib
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from tx import plugins
 from tx.data import cache
-from tx.errors import printable
+from tx.errors import UserError, printable
 from tx.files import digest, from_json, read_text, to_json, write_atomically
 
 FILE = "launch.json"
@@ -43,24 +43,36 @@ def remember(files: Sequence[pathlib.Path]) -> list[dict[str, str]]:
 def recall(places: Iterable[pathlib.Path]) -> None:
     """Imports what the launches imported whose runs lie at some places, and says in a line each what is not.
 
-    A file is passed over where this process has imported it, or another of its name: that was asked for instead. Raises
-    UserError where one cannot be imported.
+    A file is passed over where this process has imported it, or another of its name: that was asked for instead. Where
+    two register one name, as a file and its copy do, the newest launch's is imported and the other is said. Raises
+    UserError where a file that was asked for cannot be imported.
 
     Args:
       places: workdirs, SWEEP@SCALE folders, or folders of runs in these.
     """
+    plugins.load()
     there = {path.name for path in plugins.files()}
-    own, wanted = _own(), []
-    for folder, file, sha256 in dict.fromkeys(one for place in places for one in _named(place)):
-        path = pathlib.Path(file)
-        if path.name in there:
-            continue
-        if why := _why_not(path, sha256, own):
-            line = f"not imported: {file}, with which {folder} was launched, {why}; give {plugins.OPTION} FILE"
-            print(printable(line), file=sys.stderr)
-        else:
-            wanted.append(f"{plugins.OPTION}={file}")
-    plugins.take(wanted)
+    folders = dict.fromkeys(folder for place in places for folder in _folders(place))
+    own, reasons = _own(), {}
+    for folder in sorted(folders, key=_written, reverse=True):
+        for file, sha256 in _named(folder):
+            path = pathlib.Path(file)
+            if path.name in there:
+                continue
+            if (file, sha256) not in reasons:
+                reasons[file, sha256] = _why_not(path, sha256, own) or _failure(file)
+            if why := reasons[file, sha256]:
+                line = f"not imported: {file}, with which {folder} was launched, {why}; give {plugins.OPTION} FILE"
+                print(printable(line), file=sys.stderr)
+
+
+def _failure(file):
+    """Imports a file; returns why it cannot be, in a line, or ""."""
+    try:
+        plugins.take([f"{plugins.OPTION}={file}"])
+    except UserError as error:
+        return str(error).removeprefix(f"{plugins.OPTION}: {file} ")
+    return ""
 
 
 def _why_not(path, sha256, own):
@@ -72,18 +84,33 @@ def _why_not(path, sha256, own):
     return "" if [str(path), sha256] in own else "is not a file that you have launched with here"
 
 
-def _named(place: pathlib.Path) -> Iterator[tuple[str, str, str]]:
-    """Yields (folder, file, SHA-256) of what the launches of the SWEEP@SCALE folders at, in or above a place name."""
+def _folders(place: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the SWEEP@SCALE folders at, in or above a place."""
     place = pathlib.Path(os.path.abspath(place))
     folders = [one for one in (place, *place.parents) if "@" in one.name]
     if not folders and place.is_dir():
         folders = sorted(one for one in place.iterdir() if "@" in one.name)
-    for folder in folders:
-        try:
-            for one in from_json(read_text(folder / FILE, LARGEST))["imports"]:
-                yield str(folder), str(one["file"]), str(one["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # there is none, or it is damaged, which is said where its rows are read
+    return folders
+
+
+def _written(folder):
+    """Returns when the last launch was noted in a folder."""
+    try:
+        return (folder / FILE).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _named(folder: pathlib.Path) -> list[tuple[str, str]]:
+    """Returns (file, SHA-256) of what the launches of a SWEEP@SCALE folder name, the newest launch's first."""
+    try:
+        told = from_json(read_text(folder / FILE, LARGEST))
+        named = {str(one["file"]): str(one["sha256"]) for one in told["imports"]}
+        launches = [[str(one["file"]) for one in launch["imports"]] for launch in reversed(told["launches"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # there is none, or it is damaged, which is said where its rows are read
+    order = dict.fromkeys([*(file for launch in launches for file in launch if file in named), *named])
+    return [(file, named[file]) for file in order]
 
 
 def _folder() -> pathlib.Path:

@@ -2,7 +2,8 @@
 
 It goes by definitions, not by files: from the functions that make a run it follows every name to the function, class
 or constant that it stands for, and so on. Of the components in a registry (`tx.registry`) only those count that the
-configuration names; of the files that `--import` names, what such a component needs, and what they change elsewhere.
+configuration names; of the files that `--import` names, and of the modules of a user's own that these import, what
+such a component needs, and what they change elsewhere.
 """
 
 import ast
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from tx import config as config_lib
-from tx import plugins
 from tx.files import read_source
-from tx.runs.fingerprint.definitions import EFFECTS, WHOLE, Module, bound, first_text, path_of
+from tx.runs.fingerprint.definitions import EFFECTS, WHOLE, Module, bound, first_text, is_idle, path_of
+from tx.runs.fingerprint.own_files import OwnFiles
 from tx.runs.fingerprint.references import Reader, Reference
 
 ENTRIES = (  # all that leaves a result
@@ -45,35 +46,17 @@ APART = frozenset(
             f"runs/{name}"
             for name in ("identity", "lease", "metrics_log", "provenance", "record", "result", "run_dir", "tensorboard")
         ),
-        *(f"runs/fingerprint/{name}" for name in ("__init__", "code", "definitions", "references")),
+        *(
+            f"runs/fingerprint/{name}"
+            for name in ("__init__", "code", "current", "definitions", "own_files", "references")
+        ),
         *(f"runtime/{name}" for name in ("clock", "determinism", "distributed", "liveness", "memory", "signals")),
     )
 )
 
-# Calls of an added file that say what is to be run: a run's configuration has it.
+# Calls of a user's file that say what is to be run, which a run's configuration has, and where Python finds modules.
 _NAMES_RUNS = ("@experiments.registry.register", "@experiments.scales.register")
-
-
-def numerics(config: ConfigDict | dict) -> str:
-    """Returns 12 hexadecimal digits that change with the code that makes a run of this configuration.
-
-    Names of files, comments, docstrings, annotations, layout, and what is printed make no difference to them.
-
-    Args:
-      config: whole, or as it was read from a file: a field that is missing has its default. Of a component that is
-        not there, as where its file was not imported, nothing is followed.
-    """
-    return _code(tuple(plugins.files())).numerics(config)
-
-
-def covered(config: ConfigDict | dict) -> list[str]:
-    """Returns the dotted names of the definitions that `numerics` goes by."""
-    return _code(tuple(plugins.files())).covered(config)
-
-
-@functools.cache
-def _code(files):
-    return Code(pathlib.Path(__file__).resolve().parents[2], files)
+_FINDS_MODULES = "@sys.path."
 
 
 @functools.cache
@@ -82,7 +65,7 @@ def _defaults():
 
 
 class Code:
-    """A package and the files that add to it, each read once.
+    """A package and the files that add to it, with the modules of a user's own that these import, each read once.
 
     Args:
       root: the folder of the package.
@@ -91,6 +74,7 @@ class Code:
     Attributes:
       modules: {dotted name: Module}, None for those of APART.
       registries: {key of a registry: the field of the configuration that it is of}.
+      own: the added files, and what they import (`OwnFiles`).
     """
 
     def __init__(self, root: pathlib.Path, files: Sequence[pathlib.Path] = ()):
@@ -103,8 +87,9 @@ class Code:
             name = folder if place.name == "__init__" else f"{folder}.{place.name}"
             apart = place.as_posix() in APART
             self.modules[name] = None if apart else Module(name, read_source(path), folder)
-        self._added = [Module(path.stem, read_source(path)) for path in files]
-        every = [module for module in self.modules.values() if module] + self._added
+        whole = [module for module in self.modules.values() if module]
+        self.own = OwnFiles(files, {one.partition(".")[0] for module in whole for one in module.imports.values()})
+        every = whole + self.own.modules
         made = [(module, name, nodes[0]) for module in every for name, nodes in module.definitions.items()]
         self.registries = {(m, name): field for m, name, node in made if (field := self._registry(m, node))}
         self._fields = sorted(set(self.registries.values()))
@@ -113,7 +98,7 @@ class Code:
             self._sort(module)
 
     def numerics(self, config: ConfigDict | dict) -> str:
-        """As the function of this name."""
+        """As the function `tx.runs.fingerprint.numerics`."""
         chosen = self._chosen(config)
         if chosen not in self._known:
             reached = self._reached(chosen)
@@ -123,7 +108,7 @@ class Code:
         return self._known[chosen]
 
     def covered(self, config: ConfigDict | dict) -> list[str]:
-        """As the function of this name."""
+        """As the function `tx.runs.fingerprint.covered`."""
         return sorted(f"{module.name}.{name}" for module, name in self._reached(self._chosen(config)))
 
     def _chosen(self, config):
@@ -133,10 +118,10 @@ class Code:
     # What is reached.
 
     def _reached(self, chosen):
-        """{key: keys that it refers to} of all that the entries and the added files' effects lead to."""
+        """{key: keys that it refers to} of all that the entries and the effects of a user's files lead to."""
         names, found = dict(zip(self._fields, chosen, strict=True)), {}
         waiting = [self.follow(entry.split(".")).key for entry in ENTRIES]
-        waiting += [(module, EFFECTS) for module in self._added if module.effects]
+        waiting += [(module, EFFECTS) for module in self.own.modules if module.effects]
         while waiting:
             key = waiting.pop()
             if key not in found:
@@ -193,8 +178,9 @@ class Code:
                     name = f"{path_of(call.func.value)[-1]}.{registered[1]}"
                     module.definitions[name] = [value]
                     self._register(registered, module, name)
-                case ast.Expr(ast.Call(func=func)) if self._word(module, func) in _NAMES_RUNS:
-                    pass
+                case _ if self._only_names_runs(module, node):
+                    for name in bound([node]):  # a definition may use what a loop has left there
+                        module.definitions.setdefault(name, []).append(node)
                 case _:
                     owner = self._owner(module, node)
                     if not owner:
@@ -202,6 +188,17 @@ class Code:
                             self._register(self.registration(module, call), module, WHOLE)
                     (module.definitions[owner] if owner else module.effects).append(node)
         module.loose = set(bound(module.effects))
+
+    def _only_names_runs(self, module, statement):
+        """Whether a statement says what is to be run or where modules lie, or is a loop or a condition of these."""
+        match statement:
+            case ast.Expr(ast.Call(func=func)):
+                word = self._word(module, func)
+                return word in _NAMES_RUNS or word.startswith(_FINDS_MODULES)
+            case ast.For() | ast.While() | ast.If():
+                inner = [one for one in [*statement.body, *statement.orelse] if not is_idle(one)]
+                return bool(inner) and all(self._only_names_runs(module, one) for one in inner)
+        return False
 
     def _register(self, registered, module, name):
         if registered and registered[1] is None:
@@ -212,7 +209,7 @@ class Code:
     def _owner(self, module, node):
         """The definition that a statement changes, as `f.defvjp(...)` does f; None where it may be anything else.
 
-        In an added file a variable may be another name of something elsewhere.
+        In a user's file a variable may be another name of something elsewhere.
         """
         match node:
             case (
@@ -228,7 +225,7 @@ class Code:
         if not isinstance(root, ast.Name) or root.id not in module.definitions:
             return None
         variable = not hasattr(module.definitions[root.id][0], "body")
-        return None if variable and module in self._added else root.id
+        return None if variable and module in self.own.modules else root.id
 
     # What names stand for.
 
@@ -243,21 +240,27 @@ class Code:
             return Reference(f"@{name}", (module, WHOLE), rest)
         if name in module.definitions:
             return Reference(f"@{name}", (module, name), rest)
-        if name in module.imports:
+        if name in module.imports and not self._is_unread(module, name):
             return self.follow([*module.imports[name].split("."), *rest])
         return Reference(name, None, rest)
+
+    def _is_unread(self, module, name):
+        """Whether a package imports a module of its own that is none of Python's, or cannot be read."""
+        whole = f"{module.name}.{name}"
+        return module.imports[name] == whole and whole not in self.modules and whole not in self.own.named
 
     def _has(self, module, name):
         return name in module.definitions or name in module.imports or name.startswith("__")
 
     def follow(self, names: Sequence[str]) -> Reference:
-        """Returns what a dotted name stands for; what is not of this package, or is APART, takes in nothing."""
-        count = len(names) if names[0] == self._package else 0
-        while count and ".".join(names[:count]) not in self.modules:
+        """Returns what a dotted name stands for; what is a library's, or is APART, takes in nothing."""
+        modules = self.modules if names[0] == self._package else self.own.named
+        count = len(names) if modules else 0
+        while count and ".".join(names[:count]) not in modules:
             count -= 1
         if not count:
             return Reference(f"@{'.'.join(names)}", None, ())
-        module, rest = self.modules[".".join(names[:count])], names[count:]
+        module, rest = modules[".".join(names[:count])], names[count:]
         if not module:
             return Reference(f"@{rest[0] if rest else WHOLE}", None, rest[1:])
         return self.find(module, rest, outside=True) if rest else Reference(f"@{WHOLE}", (module, WHOLE), ())

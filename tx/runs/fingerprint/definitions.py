@@ -19,6 +19,7 @@ class Module:
       definitions: {name: the statements that make it}; of a start as a program, PROGRAM.
       imports: {name: what it stands for, dotted}.
       stars: modules of which everything is imported, dotted.
+      import_nodes: the statements that `imports` and `stars` are of.
       rest: the statements that define nothing.
       effects: those of `rest` that belong to no definition; `tx.runs.fingerprint.code.Code` tells them.
       loose: the names that `effects` bind.
@@ -26,7 +27,7 @@ class Module:
 
     def __init__(self, name: str, text: str, package: str = ""):
         self.name, self.definitions, self.imports = name, {}, {}
-        self.stars, self.rest, self.effects, self.loose = [], [], [], set()
+        self.stars, self.import_nodes, self.rest, self.effects, self.loose = [], [], [], [], set()
         tree = ast.parse(text)
         if "from ." in text:
             _make_absolute(tree, package)
@@ -37,8 +38,10 @@ class Module:
         match node:
             case ast.ImportFrom(names=[ast.alias(name="*")]):
                 self.stars.append(node.module)
+                self.import_nodes.append(node)
             case ast.Import() | ast.ImportFrom():
                 self.imports |= imported(node)
+                self.import_nodes.append(node)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 self._define(name, node)
             case _ if is_idle(node) or type(node).__name__ == "TypeAlias":  # which Python has from 3.12 on
