@@ -3,7 +3,6 @@
 Tables show means over seeds; here is what they are means of, for questions that no table asks.
 """
 
-import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,6 +12,8 @@ from experiments.report.metrics import BLEU, EXACT, NAMED, NLL, PPL
 from experiments.report.results import KINDS, Results, Row, SeedRun
 from experiments.report.row_status import word_for
 from experiments.report.symbols import changes, in_order
+from tx import components
+from tx.fields import FIELDS
 from tx.files import expanded
 from tx.runs import imports
 from tx.runs.metrics_log import read_metrics
@@ -113,15 +114,17 @@ def costs(result: RunResult) -> dict[str, object]:
 def values(row: Row, run: SeedRun, fields: Iterable[str]) -> dict[str, object]:
     """Returns {dotted field: value} of a run: of its own configuration where it is done, else of its row's.
 
-    A field that came after a run was made had its default there; one of a component that a run has not is None.
+    A field of every run that came after this one was made had its default there; one of a component is None.
     """
-    known = tx.config.fields(run.result.config) if run.result else {**(row.now or {}), **row.diff}
-    return {field: known.get(field, _defaults().get(field)) for field in fields}
+    if not run.result:
+        known = {**(row.now or {}), **row.diff}
+        return {field: known.get(field) for field in fields}
+    known = tx.config.fields(run.result.config)
+    return {field: known[field] if field in known else _default(field) for field in fields}
 
 
-@functools.cache
-def _defaults():
-    return tx.config.fields(tx.config.get_config())
+def _default(field):
+    return FIELDS[field].default if field in FIELDS and not components.owners(field) else None
 
 
 def _lines(found, row, fields):

@@ -257,6 +257,7 @@ def doubled(encoding):
 def refusal(config):
     try:
         config_lib.validate(config)
+        check_config(config)
     except UserError as error:
         return str(error)
     return None

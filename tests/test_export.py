@@ -93,6 +93,12 @@ def test_what_is_gone_or_left_out_is_in_no_later_export(workdir):
     shutil.rmtree(workdir / "table3@smoke/base/seed2")
     assert command.main(["export", str(workdir), "--to=tensorboard", "--only=base"]) == 0
     assert exported() == {"table3@smoke/base/seed1"}
+    put(workdir, "heads/h=1@smoke", 1)
+    assert command.main(["export", str(workdir), "--to=tensorboard"]) == 0
+    assert "heads@smoke/h=1/seed1" in exported()
+    shutil.rmtree(workdir / "heads@smoke")
+    assert command.main(["export", str(workdir), "--to=tensorboard"]) == 0
+    assert "heads@smoke/h=1/seed1" not in exported()
 
 
 def test_what_cannot_be_exported_says_why(workdir, capsys, monkeypatch):

@@ -78,6 +78,18 @@ def test_a_field_that_came_after_a_run_has_its_default_there(tmp_path):
     assert frame["data.lowercase"].to_dict() == {"published": False, "published/to-the-letter": True}
 
 
+def test_a_field_that_a_run_has_not_has_no_value(tmp_path):
+    put(tmp_path, "optimizers/sgd@smoke", 1)
+    put(tmp_path, "schedule/beta2=0.9@smoke", 1)
+    put(tmp_path, "schedule/factor=2@smoke", 1)
+    (tmp_path / "schedule@smoke/mine/seed1").mkdir(parents=True)  # nobody knows what it is
+    frame = experiments.load(tmp_path).set_index("row")
+    beta = frame["optim.beta2"]
+    assert (beta["beta2=0.9"], beta["factor=2"]) == (0.9, 0.98)
+    assert beta[["sgd", "mine"]].isna().all()
+    assert pd.isna(frame["optim.lr_factor"]["mine"])
+
+
 def test_the_states_are_those_that_are_documented(tmp_path):
     (tmp_path / "table3@smoke" / "base" / "seed1").mkdir(parents=True)
     assert experiments.load(tmp_path)["state"].tolist() == ["begun"]

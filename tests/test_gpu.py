@@ -15,7 +15,7 @@ import pytest
 
 from experiments import points, registry, tuning
 from experiments.report import reading
-from launch import grouping
+from launch import grouping, preparation
 from launch.gpu import archives, bundle, mps, session, take, timed, wanted
 from launch.gpu.budget import Card, training_seconds
 from tx import plugins
@@ -500,6 +500,12 @@ def test_sweeps_of_ones_own_are_imported(machine, tmp_path, monkeypatch, capsys)
         take.main([f"--import={tmp_path / 'mine.py'}", str(tmp_path)])
     assert os.environ[plugins.VARIABLE] == str(tmp_path / "mine.py")
     assert machine(f"--import={tmp_path / 'mine.py'}") == 0  # and hands nothing of it on: its processes have it
+    monkeypatch.setattr(registry, "_SWEEPS", {k: v for k, v in registry._SWEEPS.items() if k != "brought"})
+    monkeypatch.delitem(sys.modules, f"tx_import_{tmp_path / 'mine.py'}")  # as in a process of its own
+    seen = []
+    monkeypatch.setattr(preparation, "prepare", seen.extend)
+    session._prepare([wanted.Wanted.parse("brought@smoke:1")], tmp_path / "runs", [])
+    assert [run.name for run in seen] == ["brought/base@smoke", "brought/x@smoke"]
 
 
 def test_a_result_is_put_in_its_place_with_the_code_that_made_it(tmp_path):

@@ -10,12 +10,14 @@ from test_grid import launched
 from experiments import __main__ as command
 from experiments import tuning
 from experiments.report import (
+    agreement_table,
     bootstrap,
     claims_table,
     differences_table,
     findings,
     grid,
     grid_table,
+    lengths_table,
     main_table,
     noise,
     reading,
@@ -55,6 +57,7 @@ TABLES = {
     "differences": differences_table.build,
     "claims": claims_table.build,
     "scores": scores_table.build,
+    "lengths": lengths_table.build,
 }
 
 
@@ -65,7 +68,8 @@ def test_every_table_that_shows_such_rows_says_so(tmp_path, other):
         name: [note for note in build(found).notes if "trained on different" in note] for name, build in TABLES.items()
     }
     wanted = {None: [], "texts": [TEXTS], "subwords": [SUBWORDS]}[other]
-    assert said == {name: wanted if (name, other) != ("scores", "subwords") else [] for name in TABLES}
+    in_words = ("scores", "lengths") if other == "subwords" else ()  # whose numbers are not per subword
+    assert said == {name: [] if name in in_words else wanted for name in TABLES}
     assert [note for note in transfer.build([found]).notes if "trained on" in note] == [f"smoke: {w}" for w in wanted]
     assert [line for line in findings.to_markdown(found).split("\n") if "trained on" in line] == wanted
 
@@ -91,7 +95,7 @@ def test_other_subwords_leave_bleu_comparable(tmp_path):
     assert noise.intervals(found, NLL).keys() == {"gelu"}
     assert noise.intervals(found, BLEU).keys() == bootstrap.bleu_intervals(found).keys() == {"gelu", "swiglu"}
     rows = {row.variant.name: row for row in found.rows}
-    pairs = {measure: noise.of_one_text(rows["relu"], rows["swiglu"], measure) for measure in (NLL, PPL, BLEU)}
+    pairs = {measure: noise.of_one_text(measure, rows["relu"], rows["swiglu"]) for measure in (NLL, PPL, BLEU)}
     assert pairs == {NLL: False, PPL: False, BLEU: True}
     record = {one["row"]: one for one in differences_table.build(found).records}["swiglu"]
     assert (record["log_ppl_difference"], record["ppl_p_equivalent"]) == (None, None)
@@ -113,6 +117,31 @@ def test_a_grid_over_them_has_no_best_point(tmp_path, field):
     (name,) = [field.partition("=")[0]]
     with pytest.raises(UserError, match=f"whose unit {name} changes; use --grid {name}="):
         tuning.check([name])
+
+
+def test_a_grid_whose_first_point_is_missing_has_no_best_point_either(tmp_path):
+    def data(config):
+        return {"corpus": "c", "fingerprint": "f", "vocabulary_fingerprint": config.data.tokenizer}
+
+    def ppl(config, seed):
+        return None if config.data.tokenizer == "bpe" else 5.0 + seed / 100
+
+    found = launched(tmp_path, "--grid=data.tokenizer=bpe,char,unigram", ppl=ppl, data=data)
+    (one,) = grid.of(found)
+    assert one.best("PPL") is None
+    assert one.best("BLEU") is not None
+
+
+def test_agreement_with_the_paper_is_of_the_rows_of_base_s_text(tmp_path):
+    for folder, rows in (("all", ("base", "C/N=2", "C/N=4", "C/N=8")), ("without", ("base", "C/N=2", "C/N=4"))):
+        for i, row in enumerate(rows):
+            for seed in (1, 2, 3):
+                data = {"corpus": "c", "fingerprint": "other" if row == "C/N=8" else "f", "vocabulary_fingerprint": "v"}
+                put(tmp_path / folder, f"table3/{row}@smoke", seed, ppl=5.0 + i + seed / 10, bleu=30.0 - i, data=data)
+    told = [agreement_table.build(reading.read([tmp_path / folder])[0]).records[0] for folder in ("all", "without")]
+    keys = [key for key in told[0] if key.startswith(("ppl", "bleu"))]
+    assert keys
+    assert [told[0][key] for key in keys] == [told[1][key] for key in keys]
 
 
 def test_a_comparison_goes_row_by_row(tmp_path, capsys):

@@ -21,7 +21,6 @@ from tx.files import expanded
 from tx.renamed_fields import NEW_NAMES
 
 _NESTED = (ml_collections.ConfigDict, dict)  # written out, it would be a new union for every value of every run
-WITHOUT_ATTENTION = ("recurrent", "convolution", "dilated")  # of the mixers; they ask nothing of a position encoding
 FOLDER = "files:"  # what data.corpus begins with where the text lies in a folder of the user's own: files:DIR
 
 
@@ -286,17 +285,6 @@ def _check_model(config):
         _refuse_what_cudnn_lacks(config.model, config.data.row_length)
     if config.model.architecture == "decoder_only":
         _refuse_what_one_stack_lacks(config.model)
-    # Encodings of one's own are known where components are (tx/training/checks.py).
-    if config.model.mixer in WITHOUT_ATTENTION and config.model.positions in ("relative", "t5", "alibi", "rotary"):
-        raise untold_positions(config.model)
-
-
-def untold_positions(model: ml_collections.ConfigDict) -> UserError:
-    """Returns the error for positions that only self-attention asks for, with a mixer that is none."""
-    return UserError(
-        f"model.positions={model.positions} acts within self-attention, and model.mixer={model.mixer} has none; "
-        "choose model.positions=sinusoidal, learned or none, or model.mixer=attention or local"
-    )
 
 
 def _check_data_and_training(config):
@@ -311,7 +299,6 @@ def _check_data_and_training(config):
             f"decode.average_last={config.decode.average_last} needs as many checkpoints; "
             f"train.keep_checkpoints is {config.train.keep_checkpoints}"
         )
-    _refuse_too_few_checkpoints(config.train, config.decode.average_last)
     if config.train.select == "best" and config.train.eval_every % config.train.checkpoint_every:
         raise UserError(
             f"train.select=best needs a checkpoint at every evaluation, but train.eval_every={config.train.eval_every} "
@@ -332,16 +319,6 @@ def _check_data_and_training(config):
     if config.parallel.fsdp_shards > 1 and config.parallel.mode == "pmap":
         shards = config.parallel.fsdp_shards
         raise UserError(f"parallel.fsdp_shards={shards} needs parallel.mode=jit; pmap cuts nothing")
-
-
-def _refuse_too_few_checkpoints(train, last):
-    there = -(-train.steps // train.checkpoint_every)  # those of interruptions do not count (tx/runs/retention.py)
-    if last > there:
-        raise UserError(
-            f"decode.average_last={last} asks for averaging {last} checkpoints, but a run of train.steps={train.steps} "
-            f"holds {there} at its end: one every train.checkpoint_every={train.checkpoint_every} steps, and the last; "
-            f"set decode.average_last={there}, or a smaller train.checkpoint_every"
-        )
 
 
 def _refuse_what_one_stack_lacks(model):

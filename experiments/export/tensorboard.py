@@ -31,9 +31,8 @@ def write(trials: Sequence[Trial], folder: pathlib.Path) -> None:
         with _events(folder) as events:
             config = hparams.hparams_config_pb(params, [hparams.Metric(name) for name in names])
             events.add_summary(config, min((trial.began for trial in trials), default=0.0))
-        for sweep in {trial.sweep for trial in trials}:
-            for old in filter(pathlib.Path.is_dir, (folder / sweep).rglob("seed*")):
-                tensorboard.delete(old)  # also of runs that are gone, or left out now
+        for old in filter(pathlib.Path.is_dir, folder.glob("*@*/**/seed*")):
+            tensorboard.delete(old)  # also of runs that are gone, or left out now
         for trial, values in zip(trials, told, strict=True):
             with _events(folder / trial.sweep / trial.row / f"seed{trial.seed}") as events:
                 start = hparams.hparams_pb(values, trial_id=trial.group, start_time_secs=trial.began)

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.claims import MARGINS, direction
 from experiments.report import noise
-from experiments.report.metrics import Measure
+from experiments.report.metrics import NLL, Measure
 from experiments.report.noise import LEVEL, SEED
 from experiments.report.results import Row
 
@@ -47,7 +47,8 @@ class Agreement(NamedTuple):
 
 def agree(rows: Sequence[Row], key: str, measure: Measure) -> Agreement:
     """Compares rows, the base first, with the paper's numbers called `key` ("ppl", "bleu")."""
-    known = [row for row in rows if _mean(row, measure) is not None and papers(row, key) is not None]
+    alike = [row for row in rows if noise.of_one_text(measure if key == "bleu" else NLL, rows[0], row)]
+    known = [row for row in alike if _mean(row, measure) is not None and papers(row, key) is not None]
     ours, theirs = [_mean(row, measure) for row in known], [papers(row, key) for row in known]
     same, signs, slope = [], [], None
     with_base = bool(known) and known[0] is rows[0]
@@ -165,7 +166,8 @@ def under_noise(rows: Sequence[Row], key: str, measure: Measure) -> tuple[float,
     A perfect copy of the paper, made with as many seeds as ours have and as much spread between them, would score that.
     None where we know of no spread.
     """
-    known = [row for row in rows if papers(row, key) is not None and noise.finite(row, measure)]
+    alike = [row for row in rows if noise.of_one_text(measure, rows[0], row)]
+    known = [row for row in alike if papers(row, key) is not None and noise.finite(row, measure)]
     values = [noise.finite(row, measure) for row in known]
     spread = noise.pooled([own for own in (noise.comparable(row, measure) for row in known) if len(own) > 1])
     if not spread or len(known) < 2:

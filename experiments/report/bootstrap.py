@@ -75,7 +75,7 @@ def _against(one, others, anew=False):
     found, state = {}, rng.bit_generator.state
     for row in others:
         stats = _statistics(row)
-        if stats is None or not (_same_text(stats, base) and of_one_text(one, row, BLEU)):
+        if stats is None or not (_same_text(stats, base) and of_one_text(BLEU, one, row)):
             continue
         if anew:
             rng.bit_generator.state = state

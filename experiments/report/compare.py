@@ -46,7 +46,7 @@ def compare(
             continue
         rows = _by_row(*pair)
         both = {name: sides for name, sides in rows.items() if all(sides)}
-        others = [name for name, sides in both.items() if not noise.of_one_text(*sides, NLL)]
+        others = [name for name, sides in both.items() if not noise.of_one_text(NLL, *sides)]
         if others:
             apart.append(f"{' and '.join(dict.fromkeys(one.name for one in pair))}: {', '.join(others)}")
         else:

@@ -50,7 +50,7 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
       known: the intervals.
     """
     base, *others = found.rows
-    done = [row for row in others if row.results and noise.of_one_text(base, row, NLL)] if base.results else []
+    done = [row for row in others if row.results and noise.of_one_text(NLL, base, row)] if base.results else []
     by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
     sound, of_base = _sound(done, NLL), bool(_sound(found.rows[:1], NLL))

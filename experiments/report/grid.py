@@ -90,7 +90,7 @@ class Grid:
 
     def _best(self, head):
         measure, rows = SCORES[head], list(self.points.values())
-        if not all(noise.of_one_text(rows[0], row, measure) for row in rows):
+        if not noise.of_one_text(measure, *rows):
             return None
         samples = {row.variant.name: noise.comparable(row, measure) for row in rows}
         means = {name: sum(values) / len(values) for name, values in samples.items() if values}

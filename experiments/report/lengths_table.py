@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from experiments.report.captions import caption, seeds_note
+from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.metrics import Measure, bleu_of, by_length, exact_of, says_lengths
 from experiments.report.results import Results
 from experiments.report.tables import Column, Table
@@ -70,7 +70,7 @@ def build(found: Results) -> Table:
         rows=tuple((row.label, *(one.cell(row) for one in measures.values())) for row in rows),
         groups=tuple(row.group for row in rows),
         caption=caption(found, _HOW),
-        notes=(*((_sizes(known[0], cut),) if known else ()), *seeds_note(found)),
+        notes=(*((_sizes(known[0], cut),) if known else ()), *seeds_note(found), *texts_notes(found.done, False)),
         records=tuple(records),
     )
 

@@ -67,9 +67,9 @@ def comparable(row: Row, measure: Measure) -> list[float]:
     return [] if any(map(is_diverged, row.results)) else finite(row, measure)
 
 
-def of_one_text(one: Row, other: Row, measure: Measure) -> bool:
-    """Returns whether the numbers of two rows are of one text; of a loss per subword, of the same subwords too."""
-    return len(_texts(one, measure) | _texts(other, measure)) < 2
+def of_one_text(measure: Measure, *rows: Row) -> bool:
+    """Returns whether the numbers of rows are of one text; of a loss per subword, of the same subwords too."""
+    return len(set().union(*(_texts(row, measure) for row in rows))) < 2
 
 
 def _texts(row, measure):
@@ -91,7 +91,7 @@ def intervals(found: Results, measure: Measure) -> dict[str, Interval]:
 
 def compare_rows(base: Row, others: Sequence[Row], measure: Measure) -> Comparison:
     """Compares rows with one other by the numbers of their seeds that are `comparable`, and of one text with its."""
-    alike = [row for row in others if of_one_text(base, row, measure)]
+    alike = [row for row in others if of_one_text(measure, base, row)]
     return compare(comparable(base, measure), {row.variant.name: comparable(row, measure) for row in alike})
 
 

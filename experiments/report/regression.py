@@ -34,7 +34,7 @@ def intervals(pairs: Pairs) -> dict[str, dict[str, Interval]]:
     both = {name: pair for name, pair in pairs.items() if all(row and row.results for row in pair)}
     found = {}
     for head, measure in _measures(both).items():
-        alike = {name: pair for name, pair in both.items() if noise.of_one_text(*pair, measure)}
+        alike = {name: pair for name, pair in both.items() if noise.of_one_text(measure, *pair)}
         values = {name: [noise.finite(row, measure) for row in pair] for name, pair in alike.items()}
         tested = {name: pair for name, pair in values.items() if min(map(len, pair)) > 1}
         made = {name: noise.welch(*pair, comparisons=len(tested)) for name, pair in tested.items()}

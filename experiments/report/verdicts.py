@@ -85,7 +85,7 @@ def _family(claim, said, rows, families, found) -> Comparison | None:
         alike = [one.row for one in said if (one.tuned, one.against, one.measure) == key and one.row in rows]
         others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(alike))
         measure, control = measure_of(claim), rows[claim.against]
-        alike = [name for name in others if noise.of_one_text(control, rows[name], measure)]
+        alike = [name for name in others if noise.of_one_text(measure, control, rows[name])]
         values = {name: noise.comparable(rows[name], measure) for name in alike}
         families[key] = noise.compare(noise.comparable(control, measure), values)
     return families[key]
@@ -112,7 +112,7 @@ def _judge(claim, rows, family, late) -> Verdict:
 
 def _untested(pair, measure, values, least):
     """Returns why two rows could not be tested, of which the first needs `least` seeds, and the other two."""
-    if not noise.of_one_text(*pair, measure):
+    if not noise.of_one_text(measure, *pair):
         return f"of another text: {pair[0].variant.name}"
     for row, own, needed in zip(pair, values, (least, 2), strict=True):
         if len(own) < needed:

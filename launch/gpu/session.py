@@ -199,6 +199,7 @@ def _without_only(rest):
 def _prepare(sweeps, workdir, rest):
     from launch import preparation  # what it needs is slow to import
 
+    plugins.load()  # it is a process of its own
     for wanted in sweeps:
         preparation.prepare(planned(wanted, workdir, rest))
 

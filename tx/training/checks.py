@@ -2,7 +2,6 @@
 
 from ml_collections import ConfigDict
 
-from tx.config import WITHOUT_ATTENTION, untold_positions
 from tx.errors import UserError
 from tx.evaluation.metrics import metrics
 from tx.evaluation.tokenizers import bleu_tokenizer
@@ -11,12 +10,15 @@ from tx.model.positions import PositionEncoding, check_length, positions, positi
 from tx.model.transformer import check_components
 from tx.training.optimizer import optimizers, schedules
 
+_WITHOUT_ATTENTION = ("recurrent", "convolution", "dilated")  # of the mixers; they ask nothing of a position encoding
+
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for the name of a component that there is not, and for rows longer than the learned positions.
 
-    Likewise for positions that a fused kernel of attention would leave out, or a mixer that is no attention, and for a
-    target language that cannot be scored here: that is found before anything is trained.
+    Likewise for positions that a fused kernel of attention would leave out, or a mixer that is no attention, for an
+    average of more checkpoints than there will be, and for a target language that cannot be scored here: that is found
+    before anything is trained. What is trained already is read whatever it is.
 
     Args:
       config: one that is valid.
@@ -24,6 +26,7 @@ def check_config(config: ConfigDict) -> None:
     check_components(config.model)
     _refuse_unseen_biases(config.model)
     _refuse_untold_positions(config.model)
+    _refuse_too_few_checkpoints(config.train, config.decode.average_last)
     _ = schedules[config.optim.schedule], optimizers[config.optim.optimizer], losses[config.loss.name]
     metrics.check(config.probe)
     longest = positions_needed(config.model.architecture, config.data.row_length, config.data.row_length)
@@ -47,9 +50,22 @@ def _refuse_unseen_biases(model):
 
 def _refuse_untold_positions(model):
     encoding = _encoding(model)
-    if model.mixer not in WITHOUT_ATTENTION or not isinstance(encoding, type):  # what a function makes is not known yet
+    if model.mixer not in _WITHOUT_ATTENTION or not isinstance(encoding, type):  # of a function it is not known yet
         return
     methods = ("__call__", "rotate", "logit_bias", "value_bias")
     overridden = {name for name in methods if getattr(encoding, name) is not getattr(PositionEncoding, name)}
     if overridden and "__call__" not in overridden:
-        raise untold_positions(model)
+        raise UserError(
+            f"model.positions={model.positions} acts within self-attention, and model.mixer={model.mixer} has none; "
+            "choose model.positions=sinusoidal, learned or none, or model.mixer=attention or local"
+        )
+
+
+def _refuse_too_few_checkpoints(train, last):
+    there = -(-train.steps // train.checkpoint_every)  # those of interruptions do not count (tx/runs/retention.py)
+    if last > there:
+        raise UserError(
+            f"decode.average_last={last} asks for averaging {last} checkpoints, but a run of train.steps={train.steps} "
+            f"holds {there} at its end: one every train.checkpoint_every={train.checkpoint_every} steps, and the last; "
+            f"set decode.average_last={there}, or a smaller train.checkpoint_every"
+        )
