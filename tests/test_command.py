@@ -172,3 +172,12 @@ def completed():
 def test_what_a_word_may_be(completed, line, wanted, more):
     found = completed[line].split("\n")
     assert set(wanted) <= set(found) if more else found == wanted
+
+
+def test_modules_are_found_where_python_m_finds_them(tmp_path, monkeypatch, capsys):
+    """In the folder that a command is started in: the processes of runs look there too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(ROOT), *(path for path in sys.path if path)])
+    assert command.main(["list", "table3@smoke"]) == 0
+    assert sys.path[:2] == [str(tmp_path), str(ROOT)]
+    capsys.readouterr()

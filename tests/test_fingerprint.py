@@ -607,6 +607,15 @@ def test_modules_that_such_a_module_imports_and_registers(with_helper):
     assert len({base, *patched}) == 3  # as of an added file
 
 
+def test_a_package_may_name_something_as_the_module_that_it_is_in(with_helper):
+    """Though that cannot be read: half written, or no Python."""
+    own = OWN.format(imports="from lib import scan", call="scan")
+    whole = {"own_ff.py": own, "lib/__init__.py": "from .scan import scan\n", "lib/scan.py": "x ="}
+    assert with_helper(whole)
+    seen = {with_helper({"lib/scan.py": f"def scan(x):\n    return x * {value}\n"}) for value in (1, 2)}
+    assert len(seen) == 2
+
+
 def test_a_module_elsewhere_where_python_looks_counts_and_a_library_does_not(with_helper, tmp_path, monkeypatch):
     own = OWN.format(imports="from helper_elsewhere import act; import pytest", call="act or pytest")
     for folder, differs in (("site-packages", False), ("lib", True)):

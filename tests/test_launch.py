@@ -1262,29 +1262,30 @@ def test_a_grid_of_decoding_takes_the_parameters_of_the_variant(launcher):
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_decoding_waits_for_the_training(launcher, monkeypatch, failing):
+    """Three with a beam of 2 take the parameters of one with a beam of 4."""
     monkeypatch.setenv("FAKE_SLEEP", "0.2")
     if failing:
         monkeypatch.setenv("FAKE_FAIL", "decoding/beam=4/alpha=0.6/average=1@smoke")
-    status = launcher("decoding@smoke", "--only=beam=1/*average=1", "--jobs=3")
+    status = launcher("decoding@smoke", "--only=beam=2/*average=1", "--jobs=3")
     assert status == failing
     log = [json.loads(line) for line in launcher.log.read_text().splitlines()]
     first, *others = log if failing else log[1:]  # of the training: its start where it fails, else its end
     assert first["name"] == "decoding/beam=4/alpha=0.6/average=1@smoke"
     assert first["event"] == ("start" if failing else "end")
-    assert {e["name"].split("/")[1] for e in others} == {"beam=1"}
+    assert {e["name"].split("/")[1] for e in others} == {"beam=2"}
     assert len([e for e in others if e["event"] == "start"]) == 3
     if not failing:
-        assert launcher("decoding@smoke", "--only=beam=1/*average=1") == 0
+        assert launcher("decoding@smoke", "--only=beam=2/*average=1") == 0
         assert len(launcher.events()) == 4  # nothing is done twice
 
 
 def test_parameters_that_other_code_has_trained_are_not_decoded(launcher, capsys):
-    asked, trained = ("decoding@smoke", "--only=beam=1/*average=1"), "decoding/beam=4/alpha=0.6/average=1@smoke"
+    asked, trained = ("decoding@smoke", "--only=beam=2/*average=1"), "decoding/beam=4/alpha=0.6/average=1@smoke"
     assert launcher(trained) == 0
     folder = RunDir(launcher.workdir / "decoding@smoke" / "beam=4" / "alpha=0.6" / "average=1" / "seed1")
     whole = folder.read("result")
     folder.result.write_text(to_json(whole | {"numerics": "0123456789ab"}))
-    wanted = ("beam=1/alpha=0.0/average=1@smoke seed 1 (and 2 more runs) takes the parameters of", f"{trained} seed 1")
+    wanted = ("beam=2/alpha=0.0/average=1@smoke seed 1 (and 2 more runs) takes the parameters of", f"{trained} seed 1")
     capsys.readouterr()
     fails(lambda: launcher(*asked), capsys, *wanted, "the fingerprint was 0123456789ab", "--rerun_stale")
     assert len(launcher.ran()) == len(launcher.prepared) == 1

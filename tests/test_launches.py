@@ -546,3 +546,18 @@ def test_a_sweep_that_nobody_knows_leaves_the_others_their_tables(tmp_path, caps
     assert told.err.startswith("error: left out: ")
     assert "unknown sweep 'theirs'" in told.err
     assert launches.read([tmp_path / "theirs@smoke"]) == launches.Launched({}, False)
+
+
+def test_a_file_that_was_edited_between_two_launches_is_imported_without_a_word(tmp_path, capsys, monkeypatch):
+    """As it is now; what was made by its other content is stale by the fingerprint."""
+    (tmp_path / "mine.py").write_text(SWEEP.format(name="mine"))
+    for i, selector in enumerate(("mine@smoke", "mine@multi30k")):
+        (tmp_path / "mine.py").write_text(SWEEP.format(name="mine") + f"OF = {i}\n")
+        plugins.take([f"--import={tmp_path / 'mine.py'}"])
+        launched(tmp_path / "runs", selector, "--only=x")
+        os.utime(tmp_path / "runs" / selector / "launch.json", (1e9 + i, 1e9 + i))
+        forget(monkeypatch)
+    capsys.readouterr()
+    imports.recall([tmp_path / "runs"])
+    assert plugins.files() == [tmp_path / "mine.py"]
+    assert capsys.readouterr().err == ""

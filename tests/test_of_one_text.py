@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from fabricated import cells, put
@@ -142,6 +143,10 @@ def test_agreement_with_the_paper_is_of_the_rows_of_base_s_text(tmp_path):
     keys = [key for key in told[0] if key.startswith(("ppl", "bleu"))]
     assert keys
     assert [told[0][key] for key in keys] == [told[1][key] for key in keys]
+    assert [(one["compared"], one["left_out"]) for one in told] == [(3, 17), (3, 17)]
+    shutil.rmtree(tmp_path / "all/table3@smoke/base")  # nobody knows which of the texts is meant
+    (found,) = reading.read([tmp_path / "all"])
+    assert agreement_table.build(found).records[0]["ppl_tau_b"] is None
 
 
 def test_a_comparison_goes_row_by_row(tmp_path, capsys):

@@ -45,9 +45,16 @@ class Agreement(NamedTuple):
     slope_rows: tuple[float, float] | None = None
 
 
+def of_base_s_text(rows: Sequence[Row], measure: Measure) -> list[Row]:
+    """Returns the rows of the text of the first, base; where that has no results all, but none of several texts."""
+    if rows and rows[0].results:
+        return [row for row in rows if noise.of_one_text(measure, rows[0], row)]
+    return list(rows) if noise.of_one_text(measure, *rows) else []
+
+
 def agree(rows: Sequence[Row], key: str, measure: Measure) -> Agreement:
     """Compares rows, the base first, with the paper's numbers called `key` ("ppl", "bleu")."""
-    alike = [row for row in rows if noise.of_one_text(measure if key == "bleu" else NLL, rows[0], row)]
+    alike = of_base_s_text(rows, measure if key == "bleu" else NLL)
     known = [row for row in alike if _mean(row, measure) is not None and papers(row, key) is not None]
     ours, theirs = [_mean(row, measure) for row in known], [papers(row, key) for row in known]
     same, signs, slope = [], [], None
@@ -166,7 +173,7 @@ def under_noise(rows: Sequence[Row], key: str, measure: Measure) -> tuple[float,
     A perfect copy of the paper, made with as many seeds as ours have and as much spread between them, would score that.
     None where we know of no spread.
     """
-    alike = [row for row in rows if noise.of_one_text(measure, rows[0], row)]
+    alike = of_base_s_text(rows, measure)
     known = [row for row in alike if papers(row, key) is not None and noise.finite(row, measure)]
     values = [noise.finite(row, measure) for row in known]
     spread = noise.pooled([own for own in (noise.comparable(row, measure) for row in known) if len(own) > 1])

@@ -33,7 +33,7 @@ def build(found: Results) -> Table:
     shown = {key: score for key, score in _SCORES.items() if key in measured}
     records = []
     for name, rows in groups.items():
-        compared = sum(1 for row in rows if row.results)
+        compared = sum(1 for row in agreement.of_base_s_text(rows, BLEU) if row.results)
         record = {"rows": name, "compared": compared, "left_out": len(rows) - compared}
         for key, (_, measure) in shown.items():
             record |= _record(key, agreement.agree(rows, key, measure))
@@ -51,7 +51,7 @@ def build(found: Results) -> Table:
         notes=(
             "tau-b: Kendall's, between our means over the seeds, of BLEU and of the logarithm of PPL, and the paper's "
             "numbers: 1 where rows stand in the paper's order, -1 in the reverse, about 0 in any; of few rows it has "
-            "few values. Base is a row of every group. Left out: rows without results.",
+            "few values. Base is a row of every group. Left out: rows without results, or of another text.",
             f"over seeds, over rows: {LEVEL:.0%} intervals of a bootstrap that draws each row's seeds anew, or the "
             f"rows themselves, {agreement.FEW} or more.",
             f"same direction: of the rows that differ from base by at least {NO_DIFFERENCE['ppl']:g} PPL or "

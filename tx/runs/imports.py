@@ -57,8 +57,8 @@ def recall(places: Iterable[pathlib.Path]) -> None:
     for folder in sorted(folders, key=_written, reverse=True):
         for file, sha256 in _named(folder):
             path = pathlib.Path(file)
-            if path.name in there:
-                continue
+            if path.name in there or pathlib.Path(os.path.realpath(path)) in plugins.files():
+                continue  # as it is now: of what was another then, the fingerprints say so
             if (file, sha256) not in reasons:
                 reasons[file, sha256] = _why_not(path, sha256, own) or _failure(file)
             if why := reasons[file, sha256]:

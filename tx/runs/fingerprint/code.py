@@ -246,8 +246,9 @@ class Code:
 
     def _is_unread(self, module, name):
         """Whether a package imports a module of its own that is none of Python's, or cannot be read."""
-        whole = f"{module.name}.{name}"
-        return module.imports[name] == whole and whole not in self.modules and whole not in self.own.named
+        whole, target = f"{module.name}.{name}", module.imports[name]
+        of_it = target == whole or target.startswith(f"{whole}.")  # from .scan import scan
+        return of_it and whole not in self.modules and whole not in self.own.named
 
     def _has(self, module, name):
         return name in module.definitions or name in module.imports or name.startswith("__")
