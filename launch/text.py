@@ -52,14 +52,12 @@ def _fingerprint(data):
 def _of_prepared(data):
     found = (tfds_folders.newest(root, data.corpus) for root in tfds_folders.roots(data.dir))
     folder = next(filter(None, found), None)
-    found = tfds_folders.fingerprint(folder, data.source, data.target) if folder else ""
-    return _in_lower_case(found) if found and data.lowercase else found
+    if not folder:
+        return ""
+    from tx.data import corpora  # slow to import
 
-
-def _in_lower_case(fingerprint):
-    from tx.data import corpora
-
-    return corpora.in_lower_case(fingerprint)
+    fingerprint = tfds_folders.fingerprint(folder, data.source, data.target)
+    return corpora.in_lower_case(fingerprint) if data.lowercase else fingerprint
 
 
 def _of_text(data):

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, linregress
 
 from experiments import __main__ as command
 from experiments import registry
-from experiments.report import agreement, agreement_steps, agreement_table, main_table, reading
+from experiments.report import agreement, agreement_steps, agreement_table, bootstrap, main_table, reading
 
 
 def tau_b(ours, papers):
@@ -143,7 +143,7 @@ def test_resampled_taus_and_slopes_are_scipys_of_each_sample():
 def test_drawn_means_spread_as_means_of_so_many_seeds_do(seeds):
     own = [1.0 + 0.3 * i**2 for i in range(seeds)]
     rng = np.random.default_rng(0)
-    drawn = agreement._means(rng.choice(own, (40_000, seeds)), own)
+    drawn = bootstrap.draws_over_seeds(np.broadcast_to(own, (40_000, seeds)), rng)
     assert drawn.mean() == pytest.approx(statistics.mean(own), rel=0.01)
     assert drawn.std() == pytest.approx(statistics.stdev(own) / math.sqrt(seeds), rel=0.02)
 

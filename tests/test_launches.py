@@ -507,7 +507,11 @@ def test_a_folder_from_elsewhere_runs_nothing(tmp_path, capsys, monkeypatch):
     evil.write_text(f"open({str(tmp_path / 'obeyed')!r}, 'w')")
     monkeypatch.chdir(evil.parent)
     for name in (str(evil), "evil.py", "/proc/self/cwd/evil.py", f"{evil.parent}/../runs/evil.py"):
-        told = {"imports": [{"file": name, "sha256": imports._digest(pathlib.Path(name))}], "launches": [], "rows": []}
+        told = {
+            "imports": [{"file": name, "sha256": imports.digest_if_readable(pathlib.Path(name))}],
+            "launches": [],
+            "rows": [],
+        }
         (tmp_path / "runs" / "table3@smoke" / "launch.json").write_text(json.dumps(told))
         refused(tmp_path / "runs", capsys, "is not a file that you have launched with here")
     assert not (tmp_path / "obeyed").exists()

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import inspect
 import pathlib
 import re
@@ -79,14 +78,9 @@ def load_config(spec: str) -> ConfigDict:
         there = _ROOT / "experiments" / "config.py"
         raise UserError(f"--config: no Python file {file!r}; give FILE.py:NAME, e.g. {there}:table3/base@smoke")
     module_name = f"tx_config_{path.resolve()}".replace(".", "_")  # a point would say that it lies in a package
-    module_spec = importlib.util.spec_from_file_location(module_name, path)
-    sys.modules[module_name] = module = importlib.util.module_from_spec(module_spec)  # dataclasses look it up there
     sys.path.insert(0, str(path.resolve().parent.parent))  # so that the file can import the package it lies in
     try:
-        _without_traceback(file, lambda: module_spec.loader.exec_module(module))
-    except UserError:
-        sys.modules.pop(module_name, None)
-        raise
+        module = _without_traceback(file, lambda: plugins.import_file(module_name, path))
     finally:
         sys.path.pop(0)
     arguments = [name] if name else []

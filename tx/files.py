@@ -168,3 +168,11 @@ def digest(path: pathlib.Path) -> str:
     """Returns the SHA-256 of a file; OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_if_readable(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file; "" where there is none that can be read."""
+    try:
+        return digest(path) if path.is_file() else ""
+    except OSError:
+        return ""

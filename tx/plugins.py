@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import sys
+import types
 
 from tx.errors import UserError
 from tx.files import expanded, from_json
@@ -68,13 +69,22 @@ def load() -> None:
             continue
         if not path.is_file() or path.suffix != ".py":
             raise UserError(f"{OPTION}: no Python file {path}")
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
+            import_file(name, path)
         except (Exception, SystemExit) as error:  # a script may end so
-            del sys.modules[name]
             raise UserError(f"{OPTION}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def import_file(name: str, path: pathlib.Path) -> types.ModuleType:
+    """Imports a Python file as the module of a name, which stays only if it comes to its end; raises what it raises."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # dataclasses look it up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
 
 
 def _is_imported(path):

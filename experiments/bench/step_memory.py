@@ -96,7 +96,8 @@ def _kept(kind, key, make):
 
 def _training_fields(config):
     """Returns the fields that a training step's program may depend on; some of them are but its numbers."""
-    how = {name: tx.config.fields(config)[name] for name in ("train.remat", "train.steps_per_dispatch")}
+    fields = tx.config.fields(config)
+    how = {name: fields[name] for name in ("train.remat", "train.steps_per_dispatch")}
     return tx.config.training_fields(config) | {"train.seed": 0} | how
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.claims import MARGINS, direction
-from experiments.report import noise
+from experiments.report import bootstrap, noise
 from experiments.report.metrics import NLL, Measure
 from experiments.report.noise import LEVEL, SEED
 from experiments.report.results import Row
@@ -118,7 +118,8 @@ def _intervals(known, measure, theirs, with_base) -> dict[str, tuple[float, floa
     rng, found = np.random.default_rng(SEED), {}
     means = np.array([sum(own) / len(own) for own in values])
     if all(len(own) > 1 for own in values):
-        drawn = np.stack([_means(rng.choice(own, (SAMPLES, len(own))), own) for own in values], axis=1)
+        seeds = [np.broadcast_to(own, (SAMPLES, len(own))) for own in values]
+        drawn = np.stack([bootstrap.draws_over_seeds(own, rng) for own in seeds], axis=1)
         found["tau_seeds"] = _ends(taus(drawn, np.broadcast_to(theirs, drawn.shape)))
         if with_base:
             found["slope_seeds"] = _ends(_slopes(theirs[1:] - theirs[0], drawn[:, 1:] - drawn[:, :1]))
@@ -129,15 +130,6 @@ def _intervals(known, measure, theirs, with_base) -> dict[str, tuple[float, floa
             rows = rng.integers(1, len(known), size=(SAMPLES, len(known) - 1))
             found["slope_rows"] = _ends(_slopes((theirs - theirs[0])[rows], (means - means[0])[rows]))
     return found
-
-
-def _means(draws, own):
-    """Returns the mean of each line of draws from a row's seeds.
-
-    Few seeds spread less about their own mean than about the true one, by the root of (n - 1) / n.
-    """
-    middle = sum(own) / len(own)
-    return middle + (draws.mean(axis=1) - middle) * math.sqrt(len(own) / (len(own) - 1))
 
 
 def _ends(draws):

@@ -71,7 +71,7 @@ def _against(one, others, anew=False):
     rng = np.random.default_rng(SEED)
     sentences = base.shape[1]
     counts = rng.multinomial(sentences, np.full(sentences, 1 / sentences), size=SAMPLES).astype(np.float32)
-    of_base, mean = _draws(_resampled(counts, base), rng), corpus_bleu(base.sum(axis=1)).mean()
+    of_base, mean = draws_over_seeds(_resampled(counts, base), rng), corpus_bleu(base.sum(axis=1)).mean()
     found, state = {}, rng.bit_generator.state
     for row in others:
         stats = _statistics(row)
@@ -79,7 +79,7 @@ def _against(one, others, anew=False):
             continue
         if anew:
             rng.bit_generator.state = state
-        draws = _draws(_resampled(counts, stats), rng) - of_base
+        draws = draws_over_seeds(_resampled(counts, stats), rng) - of_base
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         interval = Interval(float(corpus_bleu(stats.sum(axis=1)).mean() - mean), float(low), float(high))
         found[row.variant.name] = Resampled(interval, min(len(stats), len(base)) > 1)
@@ -105,8 +105,8 @@ def _same_text(one, other):
     return one.shape[1:] == other.shape[1:] and np.array_equal(one[0, :, 1], other[0, :, 1])
 
 
-def _draws(scores, rng):
-    """Returns the mean over resampled seeds of each line of (resamples of the sentences, seeds)."""
+def draws_over_seeds(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns the mean over resampled seeds of each line of (resamples, seeds)."""
     seeds = scores.shape[1]
     means = scores.mean(axis=1, keepdims=True)
     if seeds == 1:

@@ -1,9 +1,8 @@
 """Table of claims: what was expected of a sweep, and whether its runs support it, contradict it or leave it open."""
 
-import dataclasses
 from collections import Counter
 
-from experiments.report import power
+from experiments.report import power, tuned_table
 from experiments.report.captions import caption, texts_notes
 from experiments.report.metrics import number
 from experiments.report.noise import LEVEL
@@ -33,7 +32,7 @@ _NAMES = {"ppl": "log PPL", "bleu": "BLEU"}
 
 def build(found: Results) -> Table:
     """Makes the table, a line a claim; it has none where no claim's rows both have results."""
-    verdicts = judged(found)
+    verdicts, claimed = judged(found), _claimed(found)
     return Table(
         title=f"{found.name}: {tally(verdicts)}",
         columns=(
@@ -51,16 +50,15 @@ def build(found: Results) -> Table:
         ),
         rows=tuple(map(_cells, verdicts)),
         groups=tuple(one.claim.statement if one.claim.printed is None else "printed" for one in verdicts),
-        caption=caption(_claimed(found), _HOW),
-        notes=(*_notes(verdicts), *texts_notes(_claimed(found).done)),
+        caption=caption(claimed, _HOW),
+        notes=(*_notes(verdicts), *texts_notes(claimed.done)),
         records=tuple(map(_record, verdicts)),
     )
 
 
 def _claimed(found):
     """Returns results whose rows are those that claims may be judged by."""
-    rows = [row for named in rows_of(found).values() for row in named.values()]
-    return dataclasses.replace(found, rows=tuple(rows), tunings=(), points=())
+    return tuned_table.of_rows(found, (row for named in rows_of(found).values() for row in named.values()))
 
 
 def judged(found: Results) -> list[Verdict]:

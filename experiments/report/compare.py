@@ -45,8 +45,7 @@ def compare(
         if not fail_on:
             continue
         rows = _by_row(*pair)
-        both = {name: sides for name, sides in rows.items() if all(sides)}
-        others = [name for name, sides in both.items() if not noise.of_one_text(NLL, *sides)]
+        others = [name for name, sides in rows.items() if all(sides) and not noise.of_one_text(NLL, *sides)]
         if others:
             apart.append(f"{' and '.join(dict.fromkeys(one.name for one in pair))}: {', '.join(others)}")
         else:

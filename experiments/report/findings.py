@@ -101,7 +101,7 @@ def _doubt(verdicts: Iterable[Verdict]) -> str:
 
 def _unfinished(verdicts: Iterable[Verdict], found: Results) -> str:
     """Returns the names of the rows that are unfinished; "all of them" where no row that was tested is finished."""
-    known = unfinished(found)
+    known = found.once(unfinished)
     both = dict.fromkeys((one.claim.tuned, name) for one in verdicts for name in (one.claim.row, one.claim.against))
     late = [name for tuned, name in both if (tuned, name) in known]
     return "all of them" if len(late) == len(both) else ", ".join(late)

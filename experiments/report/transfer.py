@@ -87,7 +87,8 @@ def build(found: Sequence[Results]) -> Table:
             "In nats a subword of each scale's own vocabulary: positive is worse than base. Intervals hold for all "
             "rows of a scale together, over the seeds (Dunnett's test); in parentheses what is inside the noise.",
             *filter(None, map(_unfinished, found)),
-            *(note for one in found for note in _untested(one, effects[one.scale.label])),
+            *filter(None, (_untested(one, effects[one.scale.label]) for one in found)),
+            *(f"{one.scale.label}: {note}" for one in found for note in texts_notes(one.done)),
             *_orders(effects, printed),
         ),
         records=tuple(records),
@@ -102,12 +103,10 @@ def _unfinished(found):
 
 
 def _untested(found, effects):
-    """Yields which differences of a scale have no interval, and whether its rows are of one text."""
+    """Returns which differences of a scale have no interval; "" where all have one."""
     rows = [row for row, (_, interval) in effects.items() if not interval]
-    if rows:
-        which = "every row" if len(rows) == len(effects) else ", ".join(rows)
-        yield f"At {found.scale.label} nothing tells the noise of {which}: the difference is shown as it is."
-    yield from (f"{found.scale.label}: {note}" for note in texts_notes(found.done))
+    which = "every row" if len(rows) == len(effects) else ", ".join(rows)
+    return f"At {found.scale.label} nothing tells the noise of {which}: the difference is shown as it is." * bool(rows)
 
 
 def _rows(found):

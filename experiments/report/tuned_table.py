@@ -71,7 +71,7 @@ def _tuned(found, asked):
 
 
 def of_rows(found: Results, rows: Iterable[Row]) -> Results:
-    """Returns the results of other rows in the place of a sweep's own: of those that were tuned, over fresh seeds."""
+    """Returns results of other rows in the place of a sweep's own, such as those that were tuned, over fresh seeds."""
     return dataclasses.replace(found, rows=tuple(rows), tunings=(), points=())
 
 

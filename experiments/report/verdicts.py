@@ -53,7 +53,7 @@ def judge(found: Results) -> list[Verdict]:
     """
     said = claims.of_sweep(found.sweep.name, found.scale.name)
     rows = rows_of(found)
-    late = unfinished(found)
+    late = found.once(unfinished)
     families: dict[tuple[bool, str, str], Comparison] = {}
     return [_judge(one, rows[one.tuned], _family(one, said, rows, families, found), late) for one in said]
 
@@ -82,8 +82,8 @@ def _family(claim, said, rows, families, found) -> Comparison | None:
         return None
     if key not in families:
         base = claim.against == found.rows[0].variant.name
-        alike = [one.row for one in said if (one.tuned, one.against, one.measure) == key and one.row in rows]
-        others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(alike))
+        claimed = [one.row for one in said if (one.tuned, one.against, one.measure) == key and one.row in rows]
+        others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(claimed))
         measure, control = measure_of(claim), rows[claim.against]
         alike = [name for name in others if noise.of_one_text(measure, control, rows[name])]
         values = {name: noise.comparable(rows[name], measure) for name in alike}

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from tx import components
 from tx.errors import UserError
-from tx.evaluation.tokenizers import has_spaces
+from tx.evaluation.tokenizers import characters, has_spaces
 from tx.fields import FIELDS, Field
 from tx.files import digest
 from tx.registry import Configured, Registry
@@ -150,7 +150,7 @@ def ter(given: Translations, *, normalized: bool) -> float:
 
     sides = [given.translations, given.references]
     if not has_spaces(given.result.config["data"]["target"]):
-        sides = [[" ".join("".join(text.split())) for text in side] for side in sides]
+        sides = [list(map(characters, side)) for side in sides]
     translations, references = sides
     return sacrebleu.TER(normalized=normalized).corpus_score(translations, [references]).score
 

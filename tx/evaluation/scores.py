@@ -16,7 +16,7 @@ import sacrebleu
 import sacremoses
 
 from tx.errors import UserError
-from tx.evaluation.tokenizers import bleu_tokenizer, has_spaces, language_code
+from tx.evaluation.tokenizers import bleu_tokenizer, characters, has_spaces, language_code
 
 
 def score(hypotheses: list[str], references: list[str], target_language: str) -> dict[str, object]:
@@ -107,7 +107,7 @@ def moses(text: str, language: str) -> str:
     Of a language without spaces between words the tokens are characters, since Moses has no rules for it.
     """
     if not has_spaces(language):
-        return " ".join("".join(text.split()))
+        return characters(text)
     normalizer, tokenizer = _moses(language_code(language))
     return tokenizer.tokenize(normalizer.replace_unicode_punct(text), return_str=True)
 

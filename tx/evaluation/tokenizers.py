@@ -50,6 +50,11 @@ def has_spaces(language: str) -> bool:
     return language_code(language) not in _WITHOUT_SPACES | {"zh", "ja"}
 
 
+def characters(text: str) -> str:
+    """Returns the characters of a text without spaces between words, joined by spaces: its tokens."""
+    return " ".join("".join(text.split()))
+
+
 def language_code(language: str) -> str:
     """Returns the code under which the rules of a language are found: "fr" for "FR", "fr_CA", "fra" and "fre"."""
     code = language.replace("_", "-").partition("-")[0].lower()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from tx import plugins
 from tx.data import cache
 from tx.errors import UserError, printable
-from tx.files import digest, from_json, read_text, to_json, write_atomically
+from tx.files import digest_if_readable, from_json, read_text, to_json, write_atomically
 
 FILE = "launch.json"
 MOST = 1000  # contents that are kept of what was imported
@@ -27,7 +27,7 @@ def remember(files: Sequence[pathlib.Path]) -> list[dict[str, str]]:
 
     Where the cache cannot be written they are not noted: then `recall` leaves them alone.
     """
-    found = [{"file": str(path), "sha256": sha256} for path in files if (sha256 := _digest(path))]
+    found = [{"file": str(path), "sha256": sha256} for path in files if (sha256 := digest_if_readable(path))]
     pairs = [[one["file"], one["sha256"]] for one in found]
     own = _own()
     if new := [pair for pair in pairs if pair not in own]:
@@ -79,7 +79,7 @@ def _why_not(path, sha256, own):
     """Returns why a file is not to be imported, in a few words; "" where it may be."""
     if not path.is_file():
         return "is gone"
-    if _digest(path) != sha256:
+    if digest_if_readable(path) != sha256:
         return "has changed since"
     return "" if [str(path), sha256] in own else "is not a file that you have launched with here"
 
@@ -128,11 +128,3 @@ def _own() -> list[list[str]]:
         return [[str(path), str(digest)] for path, digest in pairs]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-
-
-def _digest(path):
-    """Returns the SHA-256 of a file; "" where it cannot be read."""
-    try:
-        return digest(path) if path.is_file() else ""
-    except OSError:
-        return ""

@@ -8,8 +8,8 @@ import time
 from ml_collections import ConfigDict
 
 from tx import plugins
+from tx.files import digest_if_readable
 from tx.runs.fingerprint.code import ENTRIES, Code
-from tx.runs.fingerprint.own_files import file_digest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _SECONDS = 1.0  # between looks at the package's files: 1.5 ms each, and a plan asks for every run of ten thousand
@@ -40,7 +40,7 @@ def _code():
     state, digests, code = _kept.get(files, (None, {}, None))
     if code and any(entry.rpartition(".")[0] in sys.modules for entry in ENTRIES):
         return code
-    now = _package(time.monotonic() // _SECONDS), {path: file_digest(path) for path in digests}
+    now = _package(time.monotonic() // _SECONDS), {path: digest_if_readable(path) for path in digests}
     if code and now == (state, digests):
         return code
     try:

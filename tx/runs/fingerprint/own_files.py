@@ -7,7 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Collection, Iterator, Sequence
 
-from tx.files import digest, read_source
+from tx.files import digest_if_readable, read_source
 from tx.runs.fingerprint.definitions import PROGRAM, Module
 
 _PROJECT = frozenset({"tx", "experiments", "launch", "__main__"})  # the last is its command, or the file itself
@@ -88,7 +88,7 @@ class OwnFiles:
 
     def _module(self, path, name, package):
         if path not in self._read:
-            self.digests[path] = file_digest(path)  # before it is read: what is written meanwhile is noticed
+            self.digests[path] = digest_if_readable(path)  # before it is read: what is written meanwhile is noticed
             self._read[path] = Module(name, read_source(path), package)
         return self._read[path]
 
@@ -101,14 +101,6 @@ def _place(name, folders):
         if (file := folder / f"{name}.py").is_file():
             return file, []
     return None, [folder / name for folder in folders if (folder / name).is_dir()]
-
-
-def file_digest(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file; "" where it cannot be read."""
-    try:
-        return digest(path)
-    except OSError:
-        return ""
 
 
 def _is_installed(path):
