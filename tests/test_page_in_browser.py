@@ -190,8 +190,8 @@ def test_the_curves_of_the_points_that_a_table_shows(page, tmp_path):
     page.click("document.querySelector('[data-show=none]')")
     page.until(f"{checked} === 0")
     page.click("document.querySelector('[data-show=table]')")
-    page.until(f"{checked} === 7")  # base and six points
-    assert page.run("document.querySelectorAll('input[name=shown]').length") == 7
+    page.until(f"{checked} === 6")  # every point
+    assert page.run("document.querySelectorAll('input[name=shown]').length") == 6
 
 
 def test_rows_are_switched_by_keyboard(opened):
