@@ -96,7 +96,8 @@ class Scale:
         for name in EVERY if "train.steps" in diff else ():
             every = self.fields.get(name, PAPER[name])
             rescaled.setdefault(name, round(every * numbers["train.steps"] / PAPER["train.steps"]))
-        return rescaled
+        # In a short training less than a step is a step.
+        return rescaled | {name: 1 for name in EVERY if rescaled.get(name) == 0 and numbers.get(name, 1) > 0}
 
     def scale_sizes(self, fields: Mapping[str, object], where: str) -> dict[str, int]:
         """Returns the sizes among `fields` ({dotted name: value}), multiplied by the scale's factors.

@@ -3,6 +3,7 @@
 What a command needs is imported when it is called, so that `tx --help` and completion are quick.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -66,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         print(f"usage: tx status DIR [--import FILE]\n\n{COMMANDS[name].summary}")
         return 0
     command = COMMANDS[name]
-    if not sys.flags.safe_path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: what a run is made of is found alike by both
+    with contextlib.suppress(FileNotFoundError):  # that folder is gone
+        if not sys.flags.safe_path and os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # as `python -m` does: what a run is made of is found alike by both
     streams.end_at_once()
     module = importlib.import_module(command.module)
     return module.main([*command.first, *rest])

@@ -22,7 +22,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
@@ -123,7 +123,7 @@ def main(
         place = place._replace(since=time.time())
     failed = left = 0
     folders = {}
-    with _interruptible():
+    with interruptible():
         try:
             for stage in stages:
                 stays = place.stays or stage is not stages[-1]  # the next one goes by all of this one
@@ -180,7 +180,7 @@ def _carry_out(stage, args, console, command, prepare, place) -> tuple[list[Plan
 
 
 @contextlib.contextmanager
-def _interruptible():
+def interruptible() -> Iterator[None]:
     """Turns the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt.
 
     Later ones are ignored, so that they cannot cut the ending of the runs short. What was ignored before stays so:

@@ -248,7 +248,7 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
     was through with the runs beside, or with releasing its lease.
     """
     if os.path.exists(run.folder.result):
-        return Outcome("done")
+        return of_result(run)
     if job.process is None:
         return Outcome("failed", job.error)  # the folder may be another's
     if not os.path.exists(run.folder.error):
@@ -270,6 +270,16 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
         except OSError:  # a full disk fails a run, but must not fail the others
             return Outcome("failed", report["error"])
     return Outcome("failed", state.error_of(run.folder))
+
+
+def of_result(run: PlannedRun) -> Outcome:
+    """Returns the outcome of a run whose result is there: failed where a launch with other arguments has made it."""
+    try:
+        if run.folder.read_if_whole("result"):
+            state.refuse_other_configuration(run.config, run.folder)
+    except UserError as error:
+        return Outcome("failed", str(error))
+    return Outcome("done")
 
 
 def log_path(run: PlannedRun) -> pathlib.Path:

@@ -131,7 +131,8 @@ def _try(argv, stalled, variables: Mapping[str, str] | None = None) -> tuple[int
     """Runs a command; returns its exit status and, where that is not 0, what went wrong, in one line."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     env = os.environ | (variables or {})
-    with subprocess.Popen(argv, **pipes, text=True, env=env, start_new_session=True) as process:
+    text = {"encoding": "utf-8", "errors": "replace"}  # a library, or a path, may say anything
+    with subprocess.Popen(argv, **pipes, **text, env=env, start_new_session=True) as process:
         watch = Watch(process, [], stalled)
         try:
             while process.returncode is None:

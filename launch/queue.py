@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from launch import failures
 from launch.plan import PlannedRun
-from launch.pool import Outcome
+from launch.pool import Outcome, of_result
 from tx.errors import UserError
 from tx.runs import lease, state
 
@@ -107,7 +107,7 @@ class Queue:
         """Takes the runs out of a group that another launch has done, or given up."""
         for run in list(group):
             if os.path.exists(run.folder.result):
-                became = Outcome("done")
+                became = of_result(run)
             elif self._count(run) > self._retries and os.path.exists(run.folder.error):
                 became = Outcome("failed", state.error_of(run.folder))
             else:

@@ -70,17 +70,23 @@ def first_variables(count: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def others(
-    group: PlacementGroup, runs: Sequence[PlannedRun], command: Command, variables: Mapping[str, str], threads: int
+    group: PlacementGroup,
+    runs: Sequence[PlannedRun],
+    folder: str,
+    command: Command,
+    variables: Mapping[str, str],
+    threads: int,
 ) -> Iterator[None]:
     """Has the processes from 1 on run beside the body; they are ended after it, as a launch ends its runs.
 
     Args:
+      folder: that the launch was started in, as `enter` takes it.
       variables: of the environment of process 0.
     """
     needs = [{"num_cpus": one.get("CPU", 0), "num_gpus": one.get("GPU", 0)} for one in group.bundle_specs]
     tasks = [
         ray.remote(**needs[k], max_retries=0, scheduling_strategy=on(group, k))(_accompany).remote(
-            runs, command, {**variables, PROCESS: str(k)}, threads
+            runs, folder, command, {**variables, PROCESS: str(k)}, threads
         )
         for k in range(1, len(needs))
     ]
@@ -92,8 +98,21 @@ def others(
         ray.wait(tasks, num_returns=len(tasks), timeout=GRACE + 5)
 
 
-def _accompany(runs: Sequence[PlannedRun], command: Command, variables: Mapping[str, str], threads: int) -> int:
+def enter(folder: str) -> None:
+    """Makes the folder that a launch was started in the current one, where this node has it.
+
+    Ray starts tasks in the folder that the node was started in, while $TX_DATA_DIR, $TX_CACHE_DIR, $PYTHONPATH and
+    data.dir may hold paths that are relative to the launch's.
+    """
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+
+
+def _accompany(
+    runs: Sequence[PlannedRun], folder: str, command: Command, variables: Mapping[str, str], threads: int
+) -> int:
     """Runs a process on this node until it ends; what it says lies beside the log of process 0."""
+    enter(folder)
     os.environ.update(variables)
     own = {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())}
     log = log_path(runs[0])

@@ -14,7 +14,7 @@ from ray.util.placement_group import PlacementGroup
 
 from launch import ray_hosts
 from launch.plan import PlannedRun
-from launch.pool import GRACE, Command, Job, Outcome, Pool, log_path
+from launch.pool import GRACE, Command, Job, Outcome, Pool, log_path, of_result
 from launch.ray_hosts import Hosts
 from launch.resources import Slot
 from launch.worker import POLL
@@ -98,7 +98,7 @@ class RayPool:
         if 0 < gpus < 1:
             variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{MEMORY_SHARE * gpus:.2f}"
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(make_on_node)
-        asked = command, variables, defaults, threads, stalled
+        asked = os.getcwd(), command, variables, defaults, threads, stalled
 
         def make(runs, group):
             chosen = task if group is None else task.options(scheduling_strategy=ray_hosts.on(group, 0))
@@ -164,6 +164,7 @@ def _release(job):
 
 def make_on_node(
     runs: Sequence[PlannedRun],
+    folder: str,
     command: Command,
     variables: Mapping[str, str],
     defaults: dict[str, str],
@@ -174,9 +175,11 @@ def make_on_node(
     """Makes runs side by side in a process on this node, and returns what became of each.
 
     Args:
+      folder: that the launch was started in, as `ray_hosts.enter` takes it.
       variables: of the environment, which the process is to have.
       group: nodes of one run on several, of which this is the first.
     """
+    ray_hosts.enter(folder)
     context = ray.get_runtime_context()
     engine = {lease.ENGINE: f"ray job {context.get_job_id()} node {context.get_node_id()[:8]}"}
     several = {} if group is None else ray_hosts.first_variables(len(group.bundle_specs))
@@ -187,7 +190,7 @@ def make_on_node(
         job = pool.start(runs)  # which hands over what the others read
         if group is not None:
             variables = {**defaults, **variables, **engine, **several}
-            ending.enter_context(ray_hosts.others(group, runs, command, variables, threads))
+            ending.enter_context(ray_hosts.others(group, runs, folder, command, variables, threads))
         while not pool.finished():
             time.sleep(POLL)
     return [job.outcome(run) for run in runs]
@@ -200,6 +203,6 @@ def _outcomes(job: RayJob) -> list[Outcome]:
     except exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         failed = Outcome("failed", f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}")
-        return [Outcome("done") if run.folder.result.exists() else failed for run in job.runs]
+        return [of_result(run) if run.folder.result.exists() else failed for run in job.runs]
     # What was interrupted was so by others, as a node that is taken away does: it goes on elsewhere.
     return [Outcome("held") if one.name == "interrupted" else one for one in outcomes]

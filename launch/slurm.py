@@ -130,8 +130,13 @@ def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[Plann
 def _check(args: argparse.Namespace) -> None:
     if args.time is None:
         raise UserError("--time is missing: the time limit of a job, e.g. --time=4:00:00; a run may take many of them")
+    if wrong := re.search(r"[%\n]", str(args.workdir)):
+        raise UserError(f"{str(args.workdir)!r}: Slurm takes {wrong[0]!r} for something else; choose another --workdir")
     if args.workers < 1:
         raise UserError(f"--workers must be at least 1; got {args.workers}")
+    for option, number, least in ("--mem", args.mem, 0), ("--cpus", args.cpus, 0), ("--gpus", args.gpus, -1):
+        if number is not None and not least < number < math.inf:
+            raise UserError(f"{option} must be {'at least 0' if least < 0 else 'above 0'}; got {number:g}")
     if not 0 < args.notice <= 30 * args.time:
         raise UserError(f"--notice must be above 0 and at most half of --time; got {args.notice} seconds")
     for option in args.sbatch:

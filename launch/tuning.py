@@ -58,9 +58,10 @@ class Tuning:
 
     Args:
       args: parsed arguments, with --tune.
+      clashing: whether folders of fresh seeds may hold another configuration: for who makes way for the runs.
     """
 
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: argparse.Namespace, clashing: bool = False):
         self._args, grid = args, assignments.given(args).tune
         tuning.check(grid)
         self._seeds = assignments.seeds(args, first=tuning.SEED + 1)
@@ -73,8 +74,13 @@ class Tuning:
             self._rows.append(_Tuned(row, asked, args.workdir / f"{run.sweep.name}@{run.scale.label}"))
         for one in self._rows:
             tuning.read(one.folder)
+        if not clashing:
+            plan.refuse_clashes(self.begun())
+
+    def begun(self) -> list[PlannedRun]:
+        """Returns the fresh seeds of every point that has a folder, chosen or not."""
         begun = [one.at(point) for one in self._rows for point in one.asked.points if (one.folder / point).exists()]
-        plan.refuse_clashes(self._runs(begun, self._seeds))
+        return self._runs(begun, self._seeds)
 
     def grid(self) -> list[PlannedRun]:
         """Returns the runs of every row at every point, with one seed."""

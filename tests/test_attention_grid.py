@@ -117,6 +117,12 @@ def test_the_grid_is_right_where_plain_jax_takes_the_place_of_cudnn(tmp_path, ca
     assert "cells not right" in capsys.readouterr().out
 
 
+def test_rows_too_short_to_have_something_empty_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["attention", "--lengths=64,3", "--threads=1"])
+    assert capsys.readouterr().err == "error: --lengths must be at least 4; got 3\n"
+
+
 def test_what_is_not_finite_is_named():
     array = {"finite": True, "error": 0.01}
     cell = {"length": 64, "width": 16, "empty": True, "rows": "as they are", "right": False}

@@ -15,8 +15,10 @@ import tiny
 
 from tx.decoding import beam_search, top_k
 from tx.errors import UserError
+from tx.fields import FIELDS
 
 EOS, PAD, ROWS = 1, 0, 2039
+PENALTIES = {"wu2016": lambda length: (5 + length) / 6, "length": lambda length: length}
 
 
 class HashModel:
@@ -68,16 +70,16 @@ class HashModel:
             state = (state * 31 + token * 17 + sentence + index) % ROWS
         return self.exact[state]
 
-    def score(self, sentence, tokens, length, alpha):
+    def score(self, sentence, tokens, length, alpha, penalty="wu2016"):
         total = sum(self.log_probs(sentence, tokens[:i])[token] for i, token in enumerate(tokens))
-        return total / ((5 + length) / 6) ** alpha
+        return total / PENALTIES[penalty](length) ** alpha
 
 
-def exhaustive(model, sentence, limit, alpha):
+def exhaustive(model, sentence, limit, alpha, penalty):
     """All finished outputs of at most `limit` tokens, as (score, tokens), best first."""
     others = [token for token in range(model.table.shape[1]) if token != EOS]
     texts = [(*p, EOS) for n in range(limit) for p in itertools.product(others, repeat=n)]
-    return sorted(((model.score(sentence, t, len(t), alpha), t) for t in texts), reverse=True)
+    return sorted(((model.score(sentence, t, len(t), alpha, penalty), t) for t in texts), reverse=True)
 
 
 def greedy(model, sentence, limit):
@@ -87,7 +89,7 @@ def greedy(model, sentence, limit):
     return tuple(tokens)
 
 
-def plain_beam(model, sentence, limit, width, alpha, eos_rank=None):
+def plain_beam(model, sentence, limit, width, alpha, eos_rank=None, penalty="wu2016"):
     """The same beam search in plain Python, without stopping early."""
     alive, finished = [(0.0, ())], []
     for _ in range(limit):
@@ -97,11 +99,11 @@ def plain_beam(model, sentence, limit, width, alpha, eos_rank=None):
             for token, log_prob in enumerate(model.log_probs(sentence, tokens))
         ]
         grown = sorted(grown, reverse=True)[: 2 * width]
-        ended = [(total / ((5 + len(t)) / 6) ** alpha, t) for total, t in grown[:eos_rank] if t[-1] == EOS]
+        ended = [(total / PENALTIES[penalty](len(t)) ** alpha, t) for total, t in grown[:eos_rank] if t[-1] == EOS]
         finished += ended
         finished = sorted(finished, reverse=True)[:width]
         alive = [(total, t) for total, t in grown if t[-1] != EOS][:width]
-    return finished or [(total / ((5 + limit) / 6) ** alpha, t) for total, t in alive]
+    return finished or [(total / PENALTIES[penalty](limit) ** alpha, t) for total, t in alive]
 
 
 def assert_same(found, sentence, expected):
@@ -117,31 +119,35 @@ def assert_same(found, sentence, expected):
     assert (found.scores[sentence, len(expected) :] == -np.inf).all()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize(("penalty", "alpha"), [*(("wu2016", alpha) for alpha in (0.0, 0.6, 1.0)), ("length", 1.0)])
 @pytest.mark.parametrize(("vocab", "limit", "width"), [(3, 5, 24), (4, 4, 54)])
-def test_wide_beam_finds_what_exhaustive_search_finds(vocab, limit, width, alpha):
+def test_wide_beam_finds_what_exhaustive_search_finds(vocab, limit, width, penalty, alpha):
     # Wide enough: 2 * width is the number of continuations of all unfinished outputs before the last step.
     assert 2 * width == (vocab - 1) ** (limit - 1) * vocab
     model = HashModel(vocab, eos_bonus=-1.0)
     sentences = range(100, 112)
     limits = [limit - i % 2 for i in range(len(sentences))]
-    found = model.search(sentences, limits, width, alpha=alpha, max_length=limit)
+    found = model.search(sentences, limits, width, alpha=alpha, length_penalty=penalty, max_length=limit)
     for i, sentence in enumerate(sentences):
-        assert_same(found, i, exhaustive(model, sentence, limits[i], alpha))
+        assert_same(found, i, exhaustive(model, sentence, limits[i], alpha, penalty))
 
 
 @pytest.mark.parametrize(
-    ("width", "alpha", "eos_bonus"),
-    [(4, 0.6, 0.5), (4, 0.6, -3.0), (4, 0.0, 0.5), (2, 2.0, 0.5), (3, 1.0, -1.0)],
+    ("width", "alpha", "eos_bonus", "penalty"),
+    [
+        *((4, 0.6, 0.5, "wu2016"), (4, 0.6, -3.0, "wu2016"), (4, 0.0, 0.5, "wu2016"), (2, 2.0, 0.5, "wu2016")),
+        *((3, 1.0, -1.0, "wu2016"), (3, 1.0, -1.0, "length"), (4, 1.0, 0.5, "length"), (2, 0.5, -3.0, "length")),
+    ],
 )
-def test_narrow_beam_equals_plain_beam(width, alpha, eos_bonus):
+def test_narrow_beam_equals_plain_beam(width, alpha, eos_bonus, penalty):
     model = HashModel(5, seed=width, eos_bonus=eos_bonus)
     sentences = np.arange(24) * 7
     limits = 1 + np.arange(24) % 9
-    every = model.search(sentences, limits, width, alpha=alpha, max_length=9)
-    best = model.search(sentences, limits, width, alpha=alpha, max_length=9, nbest=1)
+    options = {"alpha": alpha, "length_penalty": penalty, "max_length": 9}
+    every = model.search(sentences, limits, width, **options)
+    best = model.search(sentences, limits, width, **options, nbest=1)
     for i, (sentence, limit) in enumerate(zip(sentences, limits, strict=True)):
-        expected = plain_beam(model, sentence, limit, width, alpha)
+        expected = plain_beam(model, sentence, limit, width, alpha, penalty=penalty)
         assert_same(every, i, expected)
         assert_same(best, i, expected[:1])
 
@@ -277,6 +283,18 @@ def test_selection_equals_a_stable_sort(columns, k):
         np.testing.assert_array_equal(np.asarray(beam_indices) * columns + tokens, expected)
         want = np.take_along_axis(exact.reshape(20, -1), expected, axis=-1)
         np.testing.assert_allclose(values, want, rtol=1e-5, atol=1e-5)
+
+
+def test_every_length_penalty_can_be_chosen():
+    assert FIELDS["decode.length_penalty"].takes == tuple(beam_search.LENGTH_PENALTIES) == tuple(PENALTIES)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_an_empty_row_has_a_score(penalty):
+    options = {"alpha": 1.0, "length_penalty": penalty, "max_length": 6}
+    found = HashModel(5).search([3, 3], [0, 6], 2, **options)
+    assert found.scores[0, 0] == 0
+    assert_same(found, 1, plain_beam(HashModel(5), 3, 6, 2, 1.0, penalty=penalty))
 
 
 def test_refuses_what_would_not_be_exact():

@@ -10,11 +10,13 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sacrebleu
 import tiny
 
 from experiments import __main__ as experiments_command
@@ -27,6 +29,7 @@ from experiments.bench.harness import machine as machines
 from experiments.bench.harness.contestant import Contestant
 from tx import config as tx_config
 from tx import plugins
+from tx.data.tokenized import TokenizedSplit
 from tx.errors import UserError
 from tx.runs.run_config import handed_over
 
@@ -125,6 +128,24 @@ def test_layouts_are_tried_and_a_gpu_keeps_what_it_has_compiled(monkeypatch, pla
     assert max(trials, key=training._rate)["parts"] == 2
 
 
+def test_what_has_compiled_before_has_no_time_of_compiling(monkeypatch):
+    """On a GPU the process that tried the layouts is kept; its pass over the sentences compiles nothing more."""
+
+    def run(method, **_):
+        return {"steps": 2, "target_tokens": 100, "seconds": 1.0}
+
+    monkeypatch.setattr(training, "Contestant", lambda *_: contextlib.nullcontext(run))
+    monkeypatch.setattr(training, "_torch", lambda *_: contextlib.nullcontext(run))
+    trials = [{"mode": "tuned", "size": 1, "update_tokens": 50, "part_tokens": 50, "target_tokens_per_s": 1.0}]
+    config = tiny.config()
+    for kept, timed in ((run, {"tx"}), (None, {"tx", "PyTorch tuned"})):
+        monkeypatch.setattr(training, "_try_layouts", lambda *_, kept=kept: (trials, kept))
+        with contextlib.ExitStack() as stack:
+            contestants, _, first, _ = training._start(stack, config, "folder", ("tuned",), 100, 1, "gpu")
+        assert contestants.keys() == {"tx", "PyTorch tuned"}
+        assert first.keys() == timed
+
+
 # Models that other programs can hold
 
 
@@ -206,6 +227,48 @@ def test_models_with_other_parts_are_refused(field, value, set_to):
         bundle.refuse_inexpressible(model | {"num_heads": 3}, "Marian")
 
 
+@pytest.mark.parametrize(
+    ("size", "changed", "lacking"),
+    [
+        ("similarity/additive/d_k=64@multi30k", {}, "model.similarity=additive"),
+        ("feed_forward/swiglu@smoke", {}, "model.feed_forward=swiglu"),
+        ("table1/recurrent@smoke", {}, "model.mixer=recurrent"),
+        ("heads/h=8/kv=1@smoke", {}, "model.num_kv_heads=1"),
+        ("add_norm/residual-without-norm@smoke", {}, "model.norm=none"),
+        ("regularisation/dropout/residual@smoke", {}, "model.drop_embedding=false"),
+        ("optimizers/muon@smoke", {}, "optim.optimizer=muon"),
+        ("losses/focal/gamma=1@smoke", {}, "loss.name=focal"),
+        ("smoke", {"optim.clip_norm": "1", "train.ema": "0.9"}, "optim.clip_norm=1.0, train.ema=0.9"),
+        ("table3/B/d_k=16@multi30k", {}, "model.d_k=4"),
+        ("smoke", {"model.projection_bias": "false"}, "model.projection_bias=false"),
+    ],
+)
+def test_what_pytorch_would_train_something_else_in_place_of_is_refused(monkeypatch, size, changed, lacking):
+    def start(*_):
+        raise RuntimeError("measured")
+
+    monkeypatch.setattr(training, "need", lambda *_: None)
+    monkeypatch.setattr(training, "_write_sentences", start)
+    config = sentences.config_of(size, changed, beside_peers=True)
+    given = {"threads": 1, "modes": tuple(training.MODES)}
+    for measure, more in (
+        (training.measure_training, {"count": 9, "turns": 1}),
+        (training.measure_memory, {"steps": 1}),
+    ):
+        with pytest.raises(UserError, match=rf"cannot hold {re.escape(lacking)} \(h=8, d_model="):
+            measure(config, peer="torch", **given, **more)
+        with pytest.raises(RuntimeError, match="measured"):
+            measure(config, peer="none", **given, **more)
+    if lacking.startswith(("model.d_k", "model.projection")):  # which the one written for speed has
+        training.refuse_what_torch_lacks(config, ("tuned", "tuned-compiled"))
+
+
+@pytest.mark.parametrize("size", ["smoke", "multi30k", "depth/12-2@smoke", "add_norm/pre@smoke", "table3/big@paper"])
+def test_what_pytorch_holds_is_measured(size):
+    config = sentences.config_of(size, {"model.dtype": "bfloat16"}, beside_peers=True)
+    training.refuse_what_torch_lacks(config, training.MODES)
+
+
 # Sentences and batches
 
 
@@ -222,6 +285,26 @@ def test_invented_sentences():
         assert ids.max() < 40
     assert np.corrcoef(split.src_lengths, split.tgt_lengths)[0, 1] > 0.8
     np.testing.assert_array_equal(split.src_ids, sentences.invent(500, 40, 64).src_ids)
+
+
+@pytest.mark.parametrize("quantile", [1.0, 0.5])
+def test_sentences_are_those_that_a_run_trains_on(monkeypatch, quantile):
+    lengths = [(5, 6), (1, 7), (9, 30), (8, 1), (3, 4), (20, 21), (40, 3)]  # with the end of sentence
+
+    def side(sizes):
+        return np.ones(sum(sizes), np.int32), np.cumsum([0, *sizes])
+
+    split = TokenizedSplit(*(part for sizes in zip(*lengths, strict=True) for part in side(sizes)))
+    prepared = types.SimpleNamespace(splits={"train": split})
+    monkeypatch.setattr("tx.data.tokenized.prepare", lambda *_: prepared)
+    config = sentences.config_of("smoke", {"data.row_length": "32", "data.max_length_quantile": str(quantile)})
+    chosen, text = sentences.choose(config, 100)
+    wanted = {(5, 6), (3, 4)} | ({(9, 30), (20, 21)} if quantile == 1 else set())
+    assert set(zip(chosen.src_lengths, chosen.tgt_lengths, strict=True)) == wanted
+    assert text.startswith(f"{len(wanted)} training sentences")
+    config = sentences.config_of("smoke", {"data.row_length": "3"})
+    with pytest.raises(UserError, match=r"no training sentence fits into data.row_length=3"):
+        sentences.choose(config, 100)
 
 
 def test_sentences_survive_a_folder(tmp_path):
@@ -314,6 +397,46 @@ def test_our_training_makes_whole_updates(trainer):
     assert 0 < one["loss"] < 10
     memory = trainer("memory")
     assert 10 < memory["started_mib"] < memory["peak_mib"] < 5000
+
+
+@pytest.mark.slow
+def test_our_training_makes_the_updates_of_a_dispatch_in_one_call(tmp_path):
+    sentences.save(sentences.invent(60, 40, 32), tmp_path)
+    ran = []
+    for each in (1, 2):
+        config = tiny.config(model__num_layers=1, model__dropout=0.0, train__steps_per_dispatch=each).to_dict()
+        arguments = {"config": config, "folder": str(tmp_path)}
+        with Contestant("tx", "contestants.tx_training:Training", arguments, 1) as one:
+            ran.append(one("run", target_tokens=200))
+    assert [one["steps"] for one in ran] == [2, 2]
+    for count in ("target_tokens", "source_tokens", "positions"):
+        assert ran[0][count] == ran[1][count]
+    assert ran[1]["loss"] == pytest.approx(ran[0]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        "tx_training:Training",
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ("tx_decoding:Decoding", "tx_loop:Loop", "tx_start:Start")
+        ),
+    ],
+)
+def test_our_contestants_import_what_the_command_was_told_to(tmp_path, monkeypatch, served):
+    file = tmp_path / "own.py"
+    file.write_text("raise ValueError('seen')")
+    monkeypatch.setenv(plugins.VARIABLE, str(file))
+    config = tiny.config().to_dict()
+    arguments = {
+        "tx_training:Training": {"config": config, "folder": str(tmp_path)},
+        "tx_decoding:Decoding": {"folder": str(tmp_path)},
+        "tx_loop:Loop": {"config": config, "kept": []},
+        "tx_start:Start": {"config": config},
+    }
+    with pytest.raises(UserError, match=r"own\.py cannot be imported: ValueError: seen"):
+        Contestant("ours", f"contestants.{served}", arguments[served], 1)
 
 
 def test_a_contestant_that_breaks_off_shows_its_log(trainer):
@@ -470,13 +593,29 @@ def test_batches_are_packed_ahead_and_by_one_thread(tmp_path, capsys):
     ahead, alone = (result["contestants"][label]["rounds"] for label in ("tx", packing.ALONE))
     assert [one["target_tokens"] for one in ahead] == [one["target_tokens"] for one in alone]  # the same batches
     config = sentences.config_of("smoke", {"train.steps_per_dispatch": "5"})
-    positions = packing.DISPATCHES * 5 * config.data.batch_rows * config.data.row_length
+    positions = packing.UPDATES * config.data.batch_rows * config.data.row_length
     for one in (*ahead, *alone):
         assert 0.5 * positions < one["target_tokens"] <= positions
         assert one["target_tokens_per_s"] == pytest.approx(one["target_tokens"] / one["seconds"])
         assert one["target_tokens_per_cpu_s"] == pytest.approx(one["target_tokens"] / one["cpu_seconds"])
     table.build(table.read([out]))
     assert "packing ahead of a device, target tokens/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("each", "drawn"), [(1, 1000), (7, 1001), (50, 1000), (2000, 2000)])
+def test_a_round_of_packing_has_as_many_updates_whatever_a_call_makes(monkeypatch, each, drawn):
+    updates = []
+
+    def draw(method, dispatches):
+        updates.append(dispatches * each)
+        return {"seconds": 2.0, "cpu_seconds": 1.0, "target_tokens": 10 * dispatches}
+
+    monkeypatch.setattr(packing, "Contestant", lambda *_: contextlib.nullcontext(draw))
+    monkeypatch.setattr(packing.sentences, "choose", lambda *_: (sentences.invent(5, 40, 32), "invented"))
+    config = tiny.config()
+    config.train.steps_per_dispatch = each
+    packing.measure_packing(config, count=5, turns=2, threads=1)
+    assert updates == 6 * [drawn]
 
 
 # The table
@@ -838,6 +977,29 @@ def test_a_peak_is_that_of_the_card_itself(kind, peak):
     """As NVIDIA's data sheets have it; an L40S is no L4, and cards for PCIe are slower."""
     found = [one for name, one in machines.DENSE_PEAKS.items() if machines.is_called(kind, name)]
     assert found == ([] if peak is None else [peak])
+
+
+def test_a_model_that_ends_every_sentence_at_once_is_measured(monkeypatch, tmp_path):
+    config = sentences.config_of("smoke", {"data.target": "zh"})
+    ids = sentences.invent(2, 300, 8)
+    decoded = types.SimpleNamespace(decode=lambda output: "")
+    data = types.SimpleNamespace(splits={"test": ids}, vocabulary=decoded, pairs=lambda split: [("a", "b"), ("c", "d")])
+    monkeypatch.setattr("tx.decoding.trained_model.open_run", lambda *_: (config, ({}, 1, "last"), data))
+    monkeypatch.setattr("tx.evaluation.translation.split_names", lambda *_: ["test"])
+    rates = {"sentences_per_s": 4.0, "tokens_per_s": 0.0}
+    results = {label: {"rounds": [dict(rates)], "median": dict(rates)} for label in ("tx", "CTranslate2")}
+    monkeypatch.setattr(decoding, "_contest", lambda *_: (results, {label: [[], []] for label in results}))
+    made = decoding.measure_decoding(tmp_path, split=None, beam=4, peers=[], count=0, threads=1, turns=1)
+    assert made["ratios"] == {"CTranslate2": {"sentences_per_s": {"median": 1.0, "min": 1.0, "max": 1.0}}}
+    assert made["contestants"]["tx"]["bleu"] == 0.0
+
+
+@pytest.mark.parametrize(("language", "tokenizer"), [("zh", "zh"), ("th", "char"), ("de", "13a")])
+def test_bleu_is_of_the_tokens_of_the_target_language(language, tokenizer):
+    translations, references = ["我们明天早上去北京看朋友"], ["我们明天晚上去北京看朋友"]
+    wanted = sacrebleu.BLEU(force=True, tokenize=tokenizer).corpus_score(translations, [references]).score
+    assert decoding._bleu(translations, references, language) == wanted
+    assert (wanted > 50) == (language != "de")
 
 
 @pytest.mark.parametrize(("count", "taken"), [(0, 2), (1, 1), (2, 2), (3, 2)])

@@ -181,3 +181,19 @@ def test_modules_are_found_where_python_m_finds_them(tmp_path, monkeypatch, caps
     assert command.main(["list", "table3@smoke"]) == 0
     assert sys.path[:2] == [str(tmp_path), str(ROOT)]
     capsys.readouterr()
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path):
+    gone = tmp_path / "gone"
+    start = f"import os, sys; os.chdir({str(gone)!r}); os.rmdir(os.getcwd()); from launch import command; "
+    for arguments in ["launch", "table3/base@smoke", "--dry_run"], ["launch", "table3/base@smoke", "--workdir=runs"]:
+        gone.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", f"{start}sys.exit(command.main({arguments}))"],
+            env=os.environ | {"PYTHONPATH": str(pathlib.Path(command.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert done.stderr.endswith("the folder that this was started in is gone; start from another\n")
+        assert len(done.stderr.splitlines()) == 1

@@ -21,13 +21,13 @@ from tx import config as config_lib
 from tx.decoding.translator import Translator
 from tx.errors import UserError
 from tx.fields import ANY, FIELDS, SHARE, Field
-from tx.model.feed_forward import feed_forwards
+from tx.model.feed_forward import FeedForward, feed_forwards
 from tx.model.loss import batch_loss
 from tx.model.losses import losses
-from tx.model.mixers import mixers
+from tx.model.mixers import Mixer, mixers
 from tx.model.norms import norms
 from tx.model.positions import PositionEncoding, positions
-from tx.model.similarity import similarities
+from tx.model.similarity import Similarity, similarities
 from tx.model.transformer import Transformer
 from tx.registry import Configured, Registry
 from tx.training.checks import check_config
@@ -169,6 +169,25 @@ def test_what_cannot_be_registered(added, those, name, arguments, message):
     assert name in ("rotary", "twin") or name not in components.names(those.field)
 
 
+@pytest.mark.parametrize(
+    ("those", "base", "name"),
+    [
+        (positions, PositionEncoding, "max_offset"),
+        (mixers, Mixer, "kernel_width"),
+        (feed_forwards, FeedForward, "d_ff"),
+        (similarities, Similarity, "d_k"),
+        (norms, norms["rms"], "parent"),
+    ],
+)
+def test_a_field_that_what_the_model_hands_on_would_hide_is_refused(those, base, name):
+    """Else the component would be made with model.max_offset, whatever model.NAME.max_offset is."""
+    assert set(those.given) == set(base.__dataclass_fields__)
+    with pytest.raises(ValueError, match=f"is given its {name} by the model, which would hide a field of that name"):
+        those.register("hidden", **{name: Field(3, "m")})(base)
+    assert "hidden" not in those
+    assert "hidden" not in components.names(those.field)
+
+
 def test_a_default_alone_is_no_field():
     with pytest.raises(ValueError, match=r"reach is no tx\.fields\.Field"):
         components.declare("model.positions", "other", (), {"reach": 8})
@@ -189,6 +208,7 @@ def test_a_share_that_the_group_has_not_is_refused():
         ((1.0, "m", SHARE), r"must lie in \[0, 1\)"),
         (("x", "m", ("a", "b")), "the default is one of a, b"),
         ((1, "m", "small"), "a number is one of"),
+        (("x", "m", ("x")), "is a tuple of its choices; got 'x'"),  # no tuple, for want of a comma
     ],
 )
 def test_a_field_that_makes_no_sense(arguments, message):

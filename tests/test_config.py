@@ -3,6 +3,7 @@
 import decimal
 import fractions
 import json
+import sys
 import textwrap
 
 import ml_collections
@@ -460,6 +461,35 @@ def test_a_configuration_file_may_have_dataclasses(tmp_path):
     (tmp_path / "mine.py").write_text(textwrap.dedent(code))
     for _ in range(2):
         assert cli.load_config(f"{tmp_path}/mine.py").model.d_model == 32
+
+
+def test_what_a_configuration_file_imports_later_is_found(tmp_path, monkeypatch):
+    """It looks where the file itself has told Python to look, and beside the folder that it lies in."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.path)
+    code = """
+        import pathlib
+        import sys
+
+        sys.path.insert(0, str(pathlib.Path(__file__).parent / "helpers"))
+
+
+        def get_config():
+            from tx import config
+            from {package} import widths_beside
+            import widths_of_helpers
+
+            c = config.get_config()
+            c.model.d_model = widths_beside.WIDTH + widths_of_helpers.WIDTH
+            return c
+    """
+    folder = tmp_path / "package_of_a_config"
+    (folder / "helpers").mkdir(parents=True)
+    (folder / "widths_beside.py").write_text("WIDTH = 32\n")
+    (folder / "helpers" / "widths_of_helpers.py").write_text("WIDTH = 16\n")
+    (folder / "mine.py").write_text(textwrap.dedent(code).format(package=folder.name))
+    assert cli.load_config(f"{folder}/mine.py").model.d_model == 48
+    assert sys.path == [str(folder / "helpers"), *before]  # which the file has asked for; nothing else stays
 
 
 def test_a_command_line_without_a_usable_configuration(config_file, tmp_path):

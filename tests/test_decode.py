@@ -101,6 +101,17 @@ def test_a_translation_does_not_depend_on_the_size_of_batches(model, together):
     same(together[1], Translator(small, params)(sources))
 
 
+def test_the_length_penalty_is_the_configuration_s(model):
+    config, _, params, sources = model
+    asked = [config.copy_and_resolve_references() for _ in range(2)]
+    for one, penalty in zip(asked, ("wu2016", "length"), strict=True):
+        one.decode.alpha, one.decode.length_penalty = 1.0, penalty
+    usual, by_length = (Translator(one, params)(sources) for one in asked)
+    lengths = [(len(one), len(other)) for one, other in zip(usual, by_length, strict=True)]
+    assert any(one < other for one, other in lengths)  # which falls steeper with length favours long ones
+    assert not any(one > other for one, other in lengths)
+
+
 def test_many_sentences_and_several_workers_translate_the_same(model, together, monkeypatch):
     config, _, params, sources = model
     monkeypatch.setattr(backend, "MANY", 4)

@@ -1,10 +1,27 @@
 """Pictures: what they draw is what they are given."""
 
+import io
+import types
+
 import numpy as np
 import pytest
+import tiny
 
 from experiments.analysis import figures
+from tx.data.vocabulary import Vocabulary
+from tx.decoding import trained_model
 from tx.errors import UserError
+from tx.runs.run_dir import RunDir
+
+
+class Letters(Vocabulary):
+    """A vocabulary of bytes."""
+
+    def __init__(self):
+        pass
+
+    def encode(self, sentences):
+        return [list(sentence.encode()) for sentence in sentences]
 
 
 def lines_of(figure):
@@ -45,6 +62,38 @@ def test_a_heat_map_of_each_head_asked_for():
         np.testing.assert_array_equal(maps[f"head {head}"].images[0].get_array(), weights[head])
     assert [text.get_text() for text in maps["head 0"].get_yticklabels()] == ["x", "y"]
     assert [text.get_text() for text in maps["head 3"].get_xticklabels()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("draw", [figures.attention, figures.heat_maps])
+def test_a_dollar_begins_no_formula(draw):
+    pieces = ["$$", "$\\nothing$", "\\$", "US$5$"]
+    figure = draw(np.full((2, 4, 4), 0.25), pieces, pieces, [0, 1], "cost$$")
+    figure.savefig(io.BytesIO(), format="svg")
+    texts = [text for text in figure.findobj(lambda one: hasattr(one, "get_parse_math")) if "$" in text.get_text()]
+    assert {*pieces, "cost$$"} == {text.get_text() for text in texts}
+    assert not any(text.get_parse_math() for text in texts)
+
+
+def test_the_sentence_is_cut_as_the_training_text_is(tmp_path, monkeypatch):
+    """Without the blanks around it, which are subwords of their own; what cannot be translated is refused."""
+    found, config = [], tiny.config(model__positions="none")
+    opened = config, ({},), types.SimpleNamespace(vocabulary=Letters())
+    monkeypatch.setattr(trained_model, "open_run", lambda run, options: opened)
+
+    def attention(config, params, vocabulary, sentence, kind, layer):
+        found.append(sentence)
+        return np.ones((config.model.num_heads, 1, 1)), ["x"], ["x"]
+
+    monkeypatch.setattr(figures, "_attention", attention)
+    figures.draw(RunDir(tmp_path), " two\u3000thousand \n", "encoder", -1, None, tmp_path)
+    assert found == ["two\u3000thousand"]
+    for sentence, why in (
+        (" \u3000", "--sentence is empty"),
+        ("a" * 8192, "--sentence: source of 8193 tokens, .* a sentence has 8192 tokens at most"),
+        ("a" * 70_000, "--sentence has 70,000 characters"),
+    ):
+        with pytest.raises(UserError, match=why):
+            figures.draw(RunDir(tmp_path), sentence, "encoder", -1, None, tmp_path)
 
 
 def test_the_curve_of_the_learning_rate():

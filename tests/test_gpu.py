@@ -4,7 +4,10 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
 import sys
 import tarfile
 import textwrap
@@ -15,7 +18,7 @@ import pytest
 
 from experiments import points, registry, tuning
 from experiments.report import reading
-from launch import grouping, preparation
+from launch import grouping, preparation, text
 from launch.gpu import archives, bundle, mps, session, take, timed, wanted
 from launch.gpu.budget import Card, training_seconds
 from tx import plugins
@@ -235,25 +238,35 @@ RATES = (0.5, 1.0, 2.0)
 TUNED = f"table3@smoke:{SEEDS}:optim.lr_factor={','.join(map(str, RATES))}"
 
 
-def put_tuned(folder, row, best):
-    """Writes a row's grid, of which the rate `best` has the lowest loss, and the fresh seeds of that."""
+def put_tuned(folder, row, best, **changes):
+    """Writes a row's grid, of which the rate `best` has the lowest loss, and the fresh seeds of that.
+
+    Args:
+      changes: fields of the configuration that are not as they are registered.
+    """
     for rate in RATES:
         for seed in (1, *(range(2, SEEDS + 2) if rate == best else ())):
-            point = {"optim.lr_factor": rate}
-            name, more = points.name(row, point), {"ppl": 5 + abs(rate - best), "numerics": NOW, "overrides": point}
+            point, overrides = {"optim.lr_factor": rate}, {"optim.lr_factor": rate, **changes}
+            name, more = points.name(row, point), {"ppl": 5 + abs(rate - best), "numerics": NOW, "overrides": overrides}
             run = fabricated.put(folder, f"table3/{row}@smoke", seed, folder=name, **more)
             result = json.loads((run / "result.json").read_text())
             result["name"] = result["config"]["name"] = f"table3/{name}@smoke"
             (run / "result.json").write_text(json.dumps(result))
 
 
-def test_rows_are_tuned_and_what_they_chose_comes_back(machine, capsys):
+def put_all_tuned(folder):
+    """Writes what a launch of TUNED would; returns {row: the rate that it chooses}."""
     best = dict(zip(ROWS, (1.0, 2.0, 0.5), strict=True))
     for row, rate in best.items():
-        put_tuned(machine.folder / "results", row, rate)
+        put_tuned(folder, row, rate)
     grid = {"optim.lr_factor": list(RATES)}
     asked = [tuning.Asked(row, {}, grid, tuple(range(2, SEEDS + 2))) for row in best]
-    tuning.record(machine.folder / "results" / "table3@smoke", [(one, dict.fromkeys(one.points)) for one in asked])
+    tuning.record(folder / "table3@smoke", [(one, dict.fromkeys(one.points)) for one in asked])
+    return best
+
+
+def test_rows_are_tuned_and_what_they_chose_comes_back(machine, capsys):
+    best = put_all_tuned(machine.folder / "results")
     assert machine(f"--sweep={TUNED}", "--bench_seconds=0") == 0
     first, second = machine.calls()  # the untuned rows come first, as asked for
     assert not any(one.startswith("--tune") for one in first)
@@ -326,6 +339,115 @@ def test_what_other_code_made_is_left_out_before_anything_is_packed(machine):
     assert runs_of("base") <= machine.packed()
 
 
+def bring(machine):
+    """Packs what was put into folder/runs as an earlier call's."""
+    (machine.folder / "earlier").mkdir()
+    archives.Packer(machine.folder / "runs", machine.folder / "earlier").pack()
+
+
+@pytest.mark.parametrize("changed", [{"train.steps": 20}, {}])
+def test_tuned_rows_of_another_recipe_and_points_chosen_otherwise_are_made_anew(machine, capsys, changed):
+    put_all_tuned(machine.folder / "results")
+    put_tuned(machine.folder / "runs", "base", best=0.5, **changed)
+    if not changed:
+        for path in (machine.folder / "runs").rglob("result.json"):
+            path.write_text(path.read_text().replace(NOW, "0" * 12))
+    bring(machine)
+    assert machine(f"--sweep={TUNED}", "--bench_seconds=0", minutes=1) == 0
+    assert len(machine.calls()) == 2  # the plain rows, and the tuned ones
+    made = len(ROWS) * (len(RATES) + SEEDS)
+    assert len(machine.packed()) == made + len(runs_of(*ROWS))
+    assert f"{made} of {made} runs are done" in capsys.readouterr().out.splitlines()[-2]
+    assert take.take(machine.out, machine.folder / "into")[1] == []
+    assert machine(f"--sweep={TUNED}", "--bench_seconds=0") == 0
+    assert len(machine.calls()) == 2
+
+
+def test_what_cannot_be_read_of_an_earlier_call_is_made_anew(machine, capsys):
+    (put(machine.folder / "runs", "base", 1) / "result.json").write_text("{}")
+    put(machine.folder / "runs", "A/h=1", 1, dev="none")
+    bring(machine)
+    assert machine("--bench_seconds=0") == 0
+    assert machine.packed() == runs_of(*ROWS)
+    assert take.take(machine.out, machine.folder / "into") == (len(ROWS) * SEEDS, [])
+    assert "table3@smoke/base/seed1 is left out: result.json is damaged" in capsys.readouterr().out
+
+
+def test_what_is_of_another_text_than_the_bundle_has_is_made_anew(machine, monkeypatch, capsys):
+    put(machine.work / "runs", "base", 1)
+    monkeypatch.setattr(text, "_fingerprint", lambda data: "another text")
+    assert machine("--bench_seconds=0") == 0
+    assert machine.packed() == runs_of(*ROWS)
+    assert "is left out: the text of numbers is another" in capsys.readouterr().out
+
+
+def test_what_is_in_the_way_of_one_sweep_keeps_no_other_back(machine, capsys):
+    (machine.work / "runs" / "table3@smoke").mkdir(parents=True)
+    (machine.work / "runs" / "table3@smoke" / tuning.FILE).write_text("no JSON")
+    put_all_tuned(machine.folder / "results")
+    options = [f"--sweep={TUNED}", "--sweep=table3@smoke:1", "--bench_seconds=0"]
+    # The tuned sweep comes second to the fixture's, and before another.
+    assert machine(*options, minutes=1) == 1
+    assert machine.launched() == [",".join(ROWS)]
+    assert "tuning.json" in capsys.readouterr().out
+
+
+def test_archives_that_are_not_needed_any_more_are_gone(machine, monkeypatch):
+    monkeypatch.setattr(archives, "FULL", 1)
+    monkeypatch.setattr(archives, "AT_ONCE", 1)
+    for seed in range(1, SEEDS + 1):
+        put(machine.work / "runs", "base", seed, numerics="0" * 12)
+        put(machine.work / "runs", "A/h=1", seed)
+    machine.out.mkdir()
+    archives.Packer(machine.work / "runs", machine.out).pack()
+    assert len(list(machine.out.iterdir())) == 2 * SEEDS
+    assert machine("--slowdown=1e9", "--bench_seconds=0") == 0  # nothing is started
+    assert machine.packed() == runs_of("A/h=1")
+    for path in (machine.work / "runs").rglob("result.json"):
+        path.write_text(path.read_text().replace(NOW, "0" * 12))
+    assert machine("--slowdown=1e9", "--bench_seconds=0") == 0
+    assert machine.packed() == set()
+
+
+# Started as a program, its launch a process that takes a minute: what it says is that it is there, and by which number.
+INTERRUPTED = textwrap.dedent(
+    """
+    import sys
+    from launch.gpu import session
+
+    minute = "import os, time; print('number', os.getpid(), flush=True); time.sleep(60)"
+    if __name__ == "__main__":
+        sys.exit(session.main(sys.argv[1:], command=lambda args: [sys.executable, "-c", minute, *args], prepare=print))
+    """
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_session_that_is_ended_takes_what_it_has_started_with_it(machine, number):
+    (machine.folder / "session.py").write_text(INTERRUPTED)
+    put(machine.work / "runs", "A/h=1", 1)
+    options = [f"--{name}={getattr(machine, name)}" for name in ("work", "out")]
+    options += [f"--bundle={machine.folder / 'bundle'}", "--platform=cpu", "--slowdown=1e-9", "--bench_seconds=0"]
+    process = subprocess.Popen(
+        [sys.executable, str(machine.folder / "session.py"), "--sweep=table3@smoke:1", "--only=base", *options],
+        env=os.environ | {"PYTHONPATH": str(bundle.ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    started, until = None, time.monotonic() + 120
+    while not started and time.monotonic() < until:
+        log = machine.out / "log.txt"
+        started = re.search(r"number (\d+)", log.read_text()) if log.exists() else None
+        time.sleep(0.1)
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1].splitlines() == ["error: interrupted"]
+    assert process.returncode == 130
+    assert not os.path.exists(f"/proc/{started[1]}")
+    assert machine.packed() == {"A/h=1/seed1"}
+
+
 def test_the_longest_row_that_fits_comes_first_and_what_does_not_fit_waits_until_it_does(machine):
     for seed in range(1, SEEDS + 1):
         put(machine.folder / "results", "big", seed)
@@ -374,6 +496,11 @@ def test_a_failed_launch_is_told_with_its_last_words(machine, monkeypatch, capsy
         (["--sweep=table3@smoke:2:optim.lr_fact=1,2"], "optim.lr_fact"),
         (["--sweep=table3@smoke:2:"], "takes SWEEP@SCALE:SEEDS"),
         (["--sweep=table3@smoke"], "takes SWEEP@SCALE:SEEDS"),
+        (["--jobs=0"], "--jobs must be above 0; got 0"),
+        (["--minutes=nan"], "--minutes must be above 0; got nan"),
+        (["--slowdown=0"], "--slowdown must be above 0; got 0"),
+        (["--overhead=-1"], "--overhead must be at least 0; got -1"),
+        (["--bench_seconds=nan"], "--bench_seconds must be at least 0; got nan"),
     ],
 )
 def test_what_the_caller_has_to_mend_is_said_before_anything_starts(machine, capsys, arguments, wanted):
@@ -569,6 +696,22 @@ def test_of_a_sweep_whose_results_are_all_refused_nothing_is_put(tmp_path):
     assert not (tmp_path / "into").exists()
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"no JSON", b"{}"])
+def test_what_rows_were_tuned_by_is_named_where_it_is_damaged(tmp_path, damage):
+    put(tmp_path / "runs")
+    (tmp_path / "out").mkdir()
+    copy = tmp_path / "out" / "tuning-table3@smoke.json"
+    copy.write_bytes(damage)
+    with pytest.raises(UserError, match=f"{copy} is damaged; fetch it again"):
+        back(tmp_path)
+    archives.copy_tunings(tmp_path / "runs", tmp_path / "out")  # there is none: it stays
+    asked = tuning.Asked("base", {}, {"optim.lr_factor": list(RATES)}, (2, 3))
+    tuning.record(tmp_path / "runs" / "table3@smoke", [(asked, dict.fromkeys(asked.points))])
+    archives.copy_tunings(tmp_path / "runs", tmp_path / "out")
+    assert copy.read_bytes() == (tmp_path / "runs" / "table3@smoke" / tuning.FILE).read_bytes()
+    assert back(tmp_path)[0] == 1
+
+
 def test_a_folder_without_archives_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no results"):
         take.take(tmp_path, tmp_path / "into")
@@ -608,6 +751,34 @@ def test_too_large_a_bundle_is_an_error_and_leaves_the_last_one(tmp_path, monkey
         bundle.bundle(tmp_path / "bundle", "3.12", ["table3@multi30k"])
     assert [path.name for path in (tmp_path / "bundle" / "wheels").iterdir()] == ["one.whl"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("name", ["docs", "docs/.", "link", "file", "docs/thesis.txt/bundle"])
+def test_what_is_no_bundle_is_not_deleted(tmp_path, monkeypatch, capsys, name):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "thesis.txt").write_text("four years")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("docs")
+    monkeypatch.setattr(bundle, "put_wheels", lambda folder, python: None)
+    monkeypatch.setattr(bundle, "put_text", lambda *arguments: None)
+    there = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path / "docs")
+    for folder in {f"{tmp_path}/{name}", "." if name.endswith(".") else f"../{name}"}:
+        with pytest.raises(SystemExit) as ended:
+            bundle.main(["--sweep=table3@multi30k:1", f"--folder={folder}"])
+        assert ended.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_a_bundle_may_be_where_no_folder_is_yet_and_where_a_link_leads(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "put_wheels", lambda folder, python: (folder / "one.whl").touch())
+    monkeypatch.setattr(bundle, "put_text", lambda *arguments: None)
+    (tmp_path / "link").symlink_to("a/b/bundle")
+    for name in ("a/b/bundle", "link"):
+        bundle.bundle(tmp_path / name, "3.12", ["table3@multi30k"])
+        assert (tmp_path / "link" / "wheels" / "one.whl").exists()
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_every_wheel_has_a_version_of_its_own():

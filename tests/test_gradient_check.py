@@ -139,6 +139,19 @@ def test_ways_by_name():
         assert way in every_way(tiny.config(data__batch_rows=rows))
 
 
+@pytest.mark.parametrize("way", ["jit5", "fsdp1000000", "pmap5"])
+def test_no_more_devices_are_simulated_than_a_batch_has_rows(monkeypatch, capsys, way):
+    """A million were still being made after a minute, before it was said that they cannot share a batch."""
+    monkeypatch.setattr(check.cli, "load_config", lambda spec: config(data__batch_rows=4))
+    monkeypatch.setattr(check.backend, "simulate_devices", lambda count: pytest.fail(f"simulates {count} devices"))
+    monkeypatch.setattr(check.determinism, "fix", lambda parallel: None)
+    with pytest.raises(SystemExit):
+        check.main(["--config=it", f"--ways=jit4,{way}"])
+    count = way.lstrip("abcdefghijklmnopqrstuvwxyz")
+    line = f"error: --ways: {count} devices, but data.batch_rows=4 can be split over 4 at most"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
 @pytest.mark.parametrize(("factor", "status"), [pytest.param(1.0, 0, marks=pytest.mark.slow), (1.001, 1)])
 def test_the_exit_status_and_the_verdict(little_model, monkeypatch, capsys, factor, status):
     monkeypatch.setattr(check.cli, "load_config", lambda spec: config())

@@ -8,13 +8,16 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from flax import linen as nn
 
 from tx.decoding.pending_logits import PendingLogits
 from tx.decoding.top_k import top_k
 from tx.kernels import bias, cross_entropy, decoding, elementwise, norm, projection, residual_norm
 from tx.kernels.update import update_elements
 from tx.model import prng
+from tx.model.kernel_params import prepare
 from tx.model.loss import batch_loss
+from tx.model.norms import LayerNorm, norms
 from tx.runtime.trees import stack
 from tx.training.optimizer import optimizer, optimizers, schedule, treats_elements_alone
 from tx.training.stacking import TracedHyperparameters
@@ -314,6 +317,25 @@ def test_a_model_with_kernels_has_the_loss_and_gradients_of_one_without(norm, dr
     if dropout:
         (value, _), _ = loss_and_gradients(pallas, params, batch, jax.random.key(6))
         assert abs(value - wanted[0][0]) > 1e-3
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_norm_that_is_made_of_layer_norm_keeps_what_it_is(norm, monkeypatch):
+    """The kernels compute LayerNorm, and not what a class that inherits from it makes of its vectors."""
+
+    class Scaled(LayerNorm):
+        @nn.compact
+        def __call__(self, x):
+            scale, bias = self.scale_and_bias(x.shape[-1])
+            return x * scale[None, None] / 2 + bias[None, None]
+
+    monkeypatch.setitem(norms._components, "rms", Scaled)
+    fields = {"model__normalization": "rms", "model__norm": norm, "model__dropout": 0.0}
+    plain, pallas, params, batch = two_and_a_batch(**fields)
+    given = (batch, TracedHyperparameters.of(plain), prng.key(5))
+    wanted, found = (batch_loss(config, params, *given)[0] for config in (plain, pallas))
+    prepared = batch_loss(pallas, params, *given, vectors=prepare(params, "float32", 128)[1])[0]
+    np.testing.assert_allclose([found, prepared], wanted, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -71,6 +71,19 @@ def test_the_table_says_where_a_path_is_not_the_formulas(measured):
     assert dict((row[0], row[8]) for row in layer_costs.build(wrong).rows)["convolutional, dilated"] == "no"
 
 
+def test_the_plot_has_the_exponents_of_the_table(measured):
+    """Of short sentences a longer one may take less time: that exponent is below zero in both."""
+    shorter = json.loads(json.dumps(measured))
+    shorter["layers"]["local"]["seconds"] = [1 / n for n in shorter["layers"]["local"]["n"]]
+    figure = layer_costs.plot(shorter)
+    drawn = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
+    rows = layer_costs.build(shorter).rows
+    for column, legend in ((2, 0), (4, 1), (10, 3)):
+        assert [f"${row[column].replace('^', '^{')}}}$" for row in rows] == drawn[legend]
+    assert drawn[3][-1] == "$n^{-1.00}$"
+    assert drawn[1][0] == "$n^{0.00}$"
+
+
 def test_the_command_writes_table_and_plot(tmp_path, monkeypatch, measured, capsys):
     monkeypatch.setattr(layer_costs, "measure", lambda lengths, say: measured)
     assert command.main(["table1", "--lengths=4,9", f"--out={tmp_path / 'made'}"]) == 0

@@ -11,9 +11,12 @@ from jax._src.cudnn import fused_attention_stablehlo
 from tx.data.packing import FIELDS
 from tx.errors import UserError
 from tx.model import flops, layers
-from tx.model.attention_kernels import dot_product_attention
+from tx.model.attention_kernels import attend_heads, dot_product_attention
 from tx.model.layers import CAST, Dense, Dropout
+from tx.model.mixers import mixers
 from tx.model.norms import norms
+from tx.model.packed_mask import PackedMask
+from tx.model.position_context import PositionContext
 from tx.model.positions import alibi_slopes, bucket, positions
 from tx.model.similarity import similarities
 from tx.model.transformer import Transformer, cast_once
@@ -157,6 +160,30 @@ def test_cached_steps_equal_teacher_forcing(variant, attends, monkeypatch):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
 
 
+def test_a_neighbourhood_that_no_row_reaches_is_as_wide_as_the_row():
+    tokens = jnp.asarray(tiny.sentences(np.random.default_rng(3), [7, 4]))
+    wide = tiny.config(model__num_layers=1, model__mixer="local", model__neighbourhood=10**6)
+    model, params = tiny.init(wide)  # it takes the memory of a row, or none would be enough
+    whole = Transformer(**tiny.config(model__num_layers=1).model)
+    got, want = (one.apply({"params": params}, tokens, tokens) for one in (model, whole))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_taps_that_lie_further_apart_than_an_int32_counts_are_nowhere():
+    attention = {"d_model": 4, "dtype": "float32"}
+    mixer = mixers["dilated"](attention=attention, neighbourhood=1, kernel_width=40, causal=True)
+    context = PositionContext(encoding_of("none"), 6, jnp.zeros((1, 1), jnp.int32))
+    x = jnp.asarray(np.random.default_rng(9).normal(size=(1, 5, 4)), jnp.float32)
+    packed = PackedMask.of(jnp.ones((1, 5), jnp.int32), causal=True)
+    params = mixer.init(jax.random.key(0), x, packed, context, train=False, method="mix")["params"]
+    want = mixer.apply({"params": params}, x, packed, context, train=False, method="mix")
+    cache, ancestry = {}, jnp.zeros((1, 1, 5), jnp.int32)
+    for t in range(5):
+        inputs = (x[:, t : t + 1], jnp.int32(t), ancestry, context)
+        got, cache = mixer.apply({"params": params, **cache}, *inputs, method="decode_step", mutable=["cache"])
+        np.testing.assert_allclose(got[:, 0], want[:, t], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("tying", "mixer", "biases"),
     [("three", "attention", True), ("none", "attention", False), ("three", "convolution", False)],
@@ -198,6 +225,24 @@ def test_gradient_of_attention_equals_autodiff_of_the_formula():
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), found, wanted)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5, 6), (1, 3, 5, 6), (1, 1, 5, 6), (2, 1, 1, 6)], ids=str)
+def test_gradient_of_a_bias_equals_autodiff_whatever_shares_it(shape):
+    rng = np.random.default_rng(5)
+    given = [jnp.asarray(rng.normal(size=(2, 3, n, d)), jnp.float32) for n, d in ((5, 4), (6, 4), (6, 7))]
+    mask, bias = jnp.asarray(rng.random((2, 5, 6)) < 0.6), jnp.asarray(rng.normal(size=shape), jnp.float32)
+    weight = jnp.asarray(rng.normal(size=(2, 3, 5, 7)), jnp.float32)
+
+    def formula(query, key, value, mask, bias):
+        logits = jnp.einsum("bhnk,bhmk->bhnm", query, key) + bias
+        return jax.nn.softmax(jnp.where(mask[:, None], logits, -1e9), axis=-1) @ value
+
+    wanted, found = (
+        jax.grad(lambda bias, attend=attend: (attend(*given, mask, bias) * weight).sum())(bias)
+        for attend in (formula, attend_heads)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 3), (5, 5)])
 def test_gradient_of_a_projection_equals_autodiff_of_the_formula(inputs, outputs):
     rng = np.random.default_rng(inputs)
@@ -231,6 +276,15 @@ def test_packed_rows_equal_sentences_alone(variant):
         alone = np.asarray(apply(**padded))[0, : len(tgt)]
         np.testing.assert_allclose(together[start : start + len(tgt)], alone, rtol=2e-4, atol=2e-4)
         start += len(tgt)
+
+
+@pytest.mark.parametrize("given", [("src_segments", "tgt_segments"), ("tgt_segments",), ("src_positions",)])
+def test_packed_rows_of_which_a_part_is_said_are_refused(given):
+    """Of segments alone, a sentence would see the last token of the one before; a part was silently left out."""
+    model, params = tiny.init(tiny.config(model__num_layers=1))
+    ones = jnp.ones((1, 5), jnp.int32)
+    with pytest.raises(UserError, match=r"^of packed rows, segments and positions of both sides are given, or none"):
+        model.apply({"params": params}, ones, ones, **dict.fromkeys(given, ones))
 
 
 def test_causality_and_sentence_borders_by_gradient():

@@ -140,7 +140,7 @@ def ignored(request):
 
 @pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT], indirect=True)
 def test_a_signal_that_was_ignored_at_the_start_of_a_launch_stays_ignored(ignored):
-    with local._interruptible():
+    with local.interruptible():
         signal.raise_signal(ignored)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)

@@ -106,6 +106,25 @@ def test_a_row_trains_as_long_as_the_paper_has_it(scale):
     assert "train.eval_every" not in diff
 
 
+@pytest.mark.parametrize(
+    ("diff", "recipe"),
+    [
+        ({"train.steps": 300}, (2, 1, 1)),  # 750 of 100,000 there
+        ({"train.steps": 300, "train.checkpoint_every": 300}, (2, 1, 2)),
+        ({"train.eval_every": 50, "train.checkpoint_every": "50"}, (750, 1, 1)),
+        ({"train.steps": 300_000, "train.eval_every": 1}, (2250, 1, 450)),
+    ],
+)
+def test_what_is_short_is_evaluated_and_saved_at_every_step(diff, recipe):
+    sweep = Sweep("short", {"train.select": "last"}, (Variant("base"), Variant("row", diff)), "")
+    train = registry.resolve(sweep, sweep.variants[1], SCALES["smoke"]).train
+    assert (train.steps, train.eval_every, train.checkpoint_every) == recipe
+    for wrong in (0, -50):
+        sweep = Sweep("short", {}, (Variant("base"), Variant("row", {"train.eval_every": wrong})), "")
+        with pytest.raises(UserError, match=r"train\.eval_every must be positive; got 0"):
+            registry.resolve(sweep, sweep.variants[1], SCALES["smoke"])
+
+
 @pytest.mark.parametrize("factor", [2, 2.0])
 def test_a_factor_is_rescaled_as_a_fraction_however_it_is_written(factor):
     rescaled = SCALES["smoke"].rescale_recipe({"optim.lr_factor": factor, "optim.warmup_steps": 2001})

@@ -391,3 +391,10 @@ def test_provenance_outside_a_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "tx" / "runs" / "provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     assert provenance.revision() == ""
+
+
+def test_folders_beside_the_checkpoints_are_none(tmp_path):
+    run = RunDir(tmp_path / "run")
+    for name in ("4", "12", "²", "٣", "4.orbax-checkpoint-tmp"):
+        (run.checkpoints / name).mkdir(parents=True)
+    assert run.checkpoint_steps() == [4, 12]

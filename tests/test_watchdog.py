@@ -115,6 +115,8 @@ def test_who_tries_the_largest_run_is_watched(monkeypatch):
     assert said.startswith("no progress for ")
     assert preparation._try([sys.executable, "-c", "print('fine')"], 60.0)[0] == 0
     assert preparation._try([sys.executable, "-c", "import sys; sys.exit('error: no')"], 60.0) == (1, "no")
+    latin = "import sys; sys.stdout.buffer.write('error: caf\u00e9'.encode('latin-1')); sys.exit(1)"
+    assert preparation._try([sys.executable, "-c", latin], 60.0) == (1, "caf\ufffd")
 
 
 def test_a_holder_that_makes_no_progress_says_so(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
-from launch import command_line, failures, local, plan, queue, worker
+from launch import command_line, failures, local, plan, pool, queue, resources, worker
 from launch.worker import Place
 from tx.files import to_json
 from tx.runs import lease, state
@@ -70,6 +70,23 @@ def test_what_another_has_given_up_is_given_up(runs):
     assert "start " not in said
     assert "in another launch: no loss today" in said
     assert work(runs[:1], MAKE, retries=1)[0] == worker.Tally()  # a new launch tries again
+
+
+def test_what_a_launch_with_other_arguments_has_made_meanwhile_is_not_done(runs):
+    first, second, *_ = runs
+    other = {**first.config.to_dict(), "train": {**first.config.train.to_dict(), "steps": 20}}
+    for run in (first, second):
+        run.folder.create()
+    first.folder.result.write_text(to_json({"config": other}))  # the launch had planned it, and not yet begun
+    second.folder.result.write_text(to_json({"config": second.config.to_dict()}))
+    out = io.StringIO()
+    groups, workdir = [[first], [second]], first.folder.path.parents[2]
+    tally = local.launch(runs[:2], groups, workdir, 1, Console(file=out, width=250), lambda _: ["false"], 1)
+    assert tally == worker.Tally(failed=1)
+    assert "train.steps: 20 there, 750 asked for" in out.getvalue()
+    assert f"{second.label} by another launch" in out.getvalue()
+    for run, name in (first, "failed"), (second, "done"):  # and where the process of such a run had begun
+        assert pool.outcome(pool.Job([run], resources.Slot(()), None, error="it is held"), run).name == name
 
 
 def test_failures_before_the_launch_and_damaged_lines_do_not_count(tmp_path):

@@ -52,7 +52,8 @@ def _asked(argv):
     config_lib.update(config, {field: value for field, _, value in settings}, where="--set")
     config_lib.validate(config)
     ways = [way.strip() for way in args.ways.split(",")] if args.ways is not None else []
-    devices_of(ways)  # refuses a name that is none
+    if (devices := devices_of(ways)) > (rows := config.data.batch_rows):  # before so many are simulated, if they can be
+        raise UserError(f"--ways: {devices} devices, but data.batch_rows={rows} can be split over {rows} at most")
     return config, list(dict.fromkeys(ways))
 
 

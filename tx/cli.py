@@ -16,7 +16,7 @@ from tx.fields import FIELDS
 from tx.files import expanded
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]  # holds the packages, tx among them
-DECODING_OPTIONS = ("beam", "alpha", "extra_length", "average_last")  # fields of config.decode
+DECODING_OPTIONS = ("beam", "alpha", "length_penalty", "extra_length", "average_last")  # fields of config.decode
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,23 +78,32 @@ def load_config(spec: str) -> ConfigDict:
         there = _ROOT / "experiments" / "config.py"
         raise UserError(f"--config: no Python file {file!r}; give FILE.py:NAME, e.g. {there}:table3/base@smoke")
     module_name = f"tx_config_{path.resolve()}".replace(".", "_")  # a point would say that it lies in a package
-    sys.path.insert(0, str(path.resolve().parent.parent))  # so that the file can import the package it lies in
-    try:
-        module = _without_traceback(file, lambda: plugins.import_file(module_name, path))
-    finally:
-        sys.path.pop(0)
     arguments = [name] if name else []
-    try:
-        inspect.signature(module.get_config).bind(*arguments)
-    except AttributeError:
-        raise UserError(f"--config: {file} defines no get_config function") from None
-    except TypeError:
-        raise UserError(f"--config: get_config of {file} takes {'no' if name else 'a'} name; got {spec!r}") from None
-    config = _without_traceback(file, lambda: module.get_config(*arguments))
+    with _modules_in(path.resolve().parent.parent):  # so that the file can import the package it lies in
+        module = _without_traceback(file, lambda: plugins.import_file(module_name, path))
+        try:
+            inspect.signature(module.get_config).bind(*arguments)
+        except AttributeError:
+            raise UserError(f"--config: {file} defines no get_config function") from None
+        except TypeError:
+            takes = "no" if name else "a"
+            raise UserError(f"--config: get_config of {file} takes {takes} name; got {spec!r}") from None
+        config = _without_traceback(file, lambda: module.get_config(*arguments))
     if not isinstance(config, ConfigDict):
         kind = type(config).__name__
         raise UserError(f"--config: get_config of {file} must return an ml_collections.ConfigDict; it gives a {kind}")
     return config
+
+
+@contextlib.contextmanager
+def _modules_in(folder):
+    """Lets Python find modules in a folder too while the body runs; what that adds to `sys.path` itself stays."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the body may have taken it out
+            sys.path.remove(str(folder))
 
 
 def _without_traceback(file, call):

@@ -1,6 +1,7 @@
 """Translates with a trained run: batched beam search, compiled once a shape.
 
-    python -m tx.decode RUN [FILE] [--beam=4] [--alpha=0.6] [--extra_length=50] [--average_last=1]
+    python -m tx.decode RUN [FILE] [--beam=4] [--alpha=0.6] [--length_penalty=wu2016] [--extra_length=50]
+        [--average_last=1]
 
 RUN is a run's folder (".../seed1"); sentences come from FILE or standard input, one a line, and go to standard output.
 An empty line stays empty. A line that is too long is answered by an empty one, and named on standard error; the exit

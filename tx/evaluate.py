@@ -1,6 +1,7 @@
 """Scores a trained run again: dev perplexity and BLEU with another beam, length penalty or average of checkpoints.
 
-    python -m tx.evaluate RUN [--beam=4] [--alpha=0.6] [--extra_length=50] [--average_last=1] [--splits=test,...]
+    python -m tx.evaluate RUN [--beam=4] [--alpha=0.6] [--length_penalty=wu2016] [--extra_length=50] [--average_last=1]
+        [--splits=test,...]
 
 Prints JSON and changes nothing in the run's folder. The text must be the run's; `tx.decode` translates any other.
 """

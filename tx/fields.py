@@ -37,6 +37,8 @@ class Field:
         numbers = type(self.default) in (int, float)
         if numbers and self.takes not in (POSITIVE, AT_LEAST_0, SHARE, ANY):
             raise ValueError(f"a number is one of {POSITIVE}, {AT_LEAST_0}, {SHARE}, {ANY}; got {self.takes!r}")
+        if type(self.default) is str and self.takes != POSITIVE and not isinstance(self.takes, tuple):
+            raise ValueError(f"what a text takes is a tuple of its choices; got {self.takes!r}")  # else any would do
         try:
             self.check("the default", self.default)
         except UserError as error:
@@ -216,7 +218,10 @@ _DECODE = {
         "sentence", "translate the whole; or last: predict its last token from the earlier ones", ("sentence", "last")
     ),
     "beam": Field(4, "hypotheses of the search (section 6.1); 1 is greedy"),
-    "alpha": Field(0.6, "length penalty ((5 + len) / 6)^alpha", AT_LEAST_0, "alpha"),
+    "alpha": Field(0.6, "exponent of the length penalty, which log-probabilities are divided by", AT_LEAST_0, "alpha"),
+    "length_penalty": Field(
+        "wu2016", "wu2016: ((5 + len) / 6)^alpha, as in section 6.1; length: len^alpha", ("wu2016", "length")
+    ),
     "extra_length": Field(50, "output is at most input + so many tokens", AT_LEAST_0),
     "batch_tokens": Field(8192, "source tokens (padding included) translated at once"),
     "average_last": Field(1, "checkpoints averaged before decoding (1: none, as in Table 3; 5 in Table 2)"),

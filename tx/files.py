@@ -64,6 +64,12 @@ def read_source(path: os.PathLike) -> str:
         return file.read()
 
 
+def numbered(path: pathlib.Path) -> pathlib.Path:
+    """Returns PATH.1, or the first of PATH.2, PATH.3 and so on where there is nothing; its folder is made."""
+    path.parent.mkdir(exist_ok=True)
+    return next(one for k in itertools.count(1) if not os.path.lexists(one := path.with_name(f"{path.name}.{k}")))
+
+
 def write_atomically(path: os.PathLike, contents: str | bytes, mode: int | None = None) -> None:
     """Writes a whole file or none of it, a power cut included: to a temporary name beside it, then renamed.
 

@@ -30,10 +30,11 @@ class Registry:
 
     Args:
       field: the configuration field that holds the name, e.g. "model.positions".
+      given: keyword arguments that every component of the kind is called with, whose names no own field may have.
     """
 
-    def __init__(self, field: str):
-        self.field = field
+    def __init__(self, field: str, given: tuple[str, ...] = ()):
+        self.field, self.given = field, given
         self.group, _, self.leaf = field.partition(".")
         self._components = {}
 
@@ -52,6 +53,11 @@ class Registry:
         def add(component):
             if name in self._components:
                 raise ValueError(f"{self.field} {name!r} is registered twice")
+            if hidden := [one for one in own if one in self.given]:
+                raise ValueError(
+                    f"{self.field} {name!r}: every component of the kind is given its {hidden[0]} by the model, which "
+                    "would hide a field of that name; choose another"
+                )
             if shared or own or name not in components.names(self.field):
                 components.declare(self.field, name, shared, own)
             self._check_arguments(name, component)

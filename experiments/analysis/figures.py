@@ -25,7 +25,7 @@ def attention(
 
     Args:
       weights: (h, queries, keys).
-      queries, keys: the pieces, as people read them.
+      queries, keys: the pieces, as people read them; "$" begins no formula.
       heads: which to draw.
       title: above.
     """
@@ -45,8 +45,9 @@ def attention(
         axes.plot([], [], color=colour, label=f"head {head}")
     for x, pieces, side in ((-0.03, keys, "right"), (1.03, queries, "left")):
         for y, piece in enumerate(pieces):
-            axes.text(x, y, piece, ha=side, va="center", fontsize=9)
-    axes.set(xlim=(-0.7, 1.7), ylim=(rows - 0.4, -0.9), title=title)
+            axes.text(x, y, piece, ha=side, va="center", fontsize=9, parse_math=False)
+    axes.set(xlim=(-0.7, 1.7), ylim=(rows - 0.4, -0.9))
+    axes.set_title(title, parse_math=False)
     axes.text(-0.03, -0.8, "attended to", ha="right", va="center", fontsize=8, style="italic")
     axes.text(1.03, -0.8, "by", ha="left", va="center", fontsize=8, style="italic")
     axes.axis("off")
@@ -63,13 +64,13 @@ def heat_maps(
     rows = -(-len(heads) // columns)
     side = 1.0 + 0.17 * max(len(queries), len(keys))
     figure = Figure(figsize=(0.8 + columns * side, 0.8 + rows * side), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     every = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axes, head in zip(every, heads, strict=False):
         image = axes.imshow(weights[head], cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(f"head {head}", fontsize=9)
-        axes.set_xticks(range(len(keys)), keys, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(queries)), queries, fontsize=7)
+        axes.set_xticks(range(len(keys)), keys, rotation=90, fontsize=7, parse_math=False)
+        axes.set_yticks(range(len(queries)), queries, fontsize=7, parse_math=False)
         axes.tick_params(length=0)
     for axes in every[len(heads) :]:
         axes.axis("off")
@@ -129,8 +130,8 @@ def draw(
     backend.start()
     config, (params, *_), data = open_run(run, {})
     layer, heads = _chosen(config, kind, layer, heads)
-    if not data.vocabulary.encode([sentence])[0]:
-        raise UserError("--sentence is empty; give one in the source language")
+    sentence = sentence.strip()  # as the training text is
+    _check_sentence(config, data.vocabulary, sentence)
     weights, queries, keys = _attention(config, params, data.vocabulary, sentence, kind, layer)
     title = f"{config.name}: {kind}, layer {layer}"
     drawn, name = (weights, queries, keys, heads, title), f"attention-{kind}-layer{layer}"
@@ -159,6 +160,19 @@ def _chosen(config, kind, layer, heads):
     if wrong := [head for head in heads if not 0 <= head < count]:
         raise UserError(f"--heads: {config.name} has no head {wrong[0]}, but 0 to {count - 1}")
     return layer % layers, heads
+
+
+def _check_sentence(config, vocabulary, sentence):
+    """Raises UserError for an empty sentence, and for one that is longer than the model can translate."""
+    from tx.decoding.limits import describe_long_line, find_long_sources
+    from tx.decoding.text import encode
+
+    if not sentence:
+        raise UserError("--sentence is empty; give one in the source language")
+    if why := describe_long_line(sentence):
+        raise UserError(f"--sentence {why}")
+    if refused := find_long_sources(config, {1: encode(vocabulary, [sentence])[0]}):
+        raise UserError(f"--sentence: {refused[1]}")
 
 
 def _attention(config, params, vocabulary, sentence, kind, layer):

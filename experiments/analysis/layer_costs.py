@@ -204,6 +204,10 @@ def fit(one: dict, key: str) -> float:
     return exponent(one["n"][start:], one[key][start:])
 
 
+def _shown(exponent):
+    return f"{round(exponent, 2) + 0.0:.2f}"  # of zero no sign: where nothing grows, a fit gives -1e-17
+
+
 def build(measured: dict) -> Table:
     """Makes the table: the paper's formulas beside what was measured."""
     rows, records = [], []
@@ -216,15 +220,15 @@ def build(measured: dict) -> Table:
             (
                 layer.title,
                 layer.flops,
-                f"n^{fitted['flops']:.2f}",
+                f"n^{_shown(fitted['flops'])}",
                 layer.sequential,
-                f"n^{abs(fitted['chain']):.2f}",
+                f"n^{_shown(fitted['chain'])}",
                 f"{one['chain'][-1]:,}",
                 layer.path,
                 layer.path_formula,
                 "yes" if exact else "no",
                 f"{one['path'][-1]:,}",
-                f"n^{fitted['seconds']:.2f}",
+                f"n^{_shown(fitted['seconds'])}",
                 f"{1000 * one['seconds'][-1]:.2f}",
             )
         )
@@ -303,7 +307,7 @@ def plot(measured: dict):
         for layer, style in zip(LAYERS, STYLES, strict=True):
             one = measured["layers"][layer.kind]
             lines += axes.plot(one["n"], one[key], style, label=layer.title)
-        exponents = [f"$n^{{{abs(fit(measured['layers'][layer.kind], key)):.2f}}}$" for layer in LAYERS]
+        exponents = [f"$n^{{{_shown(fit(measured['layers'][layer.kind], key))}}}$" for layer in LAYERS]
         axes.legend(lines, exponents, fontsize=7, frameon=False)
         axes.set(xscale="log", yscale="log", xlabel="n", title=title)
         axes.set_xticks(measured["layers"]["attention"]["n"][::2], minor=False)

@@ -23,11 +23,13 @@ figures of train:
   padding_share        share of the positions that hold no token
   mfu                  the same divided by what the maker prints for dense bfloat16, on GPUs where that is known
   batching_share       share of the time spent making batches
-  compile_s            what the first pass over the sentences took longer than the others
+  compile_s            what the first pass over the sentences took longer than the others; PyTorch's on a GPU has
+                       none, as it compiles when its layouts are tried
   peak_mib             greatest resident memory of the process, which does nothing but train
   loss                 of the last update, smoothed, in nats: that what was timed does train (ours is less the
                        smoothed targets' own entropy, PyTorch's is not)
-  An update has as many target tokens in PyTorch as in ours, except where the label says otherwise.
+  An update has as many target tokens in PyTorch as in ours, except where the label says otherwise. A configuration
+  that PyTorch would train another model, loss or optimizer in place of is refused.
 
 figures of decode:
   sentences_per_s, tokens_per_s   of beam search without length penalty; tokens of the output, its end not counted.
@@ -54,7 +56,8 @@ figures of guards:
 figures of packing:
   target_tokens_per_s  of batches made for an accelerator that is not there, train.steps_per_dispatch at a time, from
                        text that is tokenized: by one thread, and with rows that another process plans ahead, as the
-                       training loop has them for an accelerator
+                       training loop has them for an accelerator; a round has 1,000 updates, so that what was planned
+                       while the other had its turn hardly counts
   target_tokens_per_cpu_s   the same per second of processor time of the process that makes the batches: what others
                        on the machine take does not count, nor does the process that plans
 
@@ -158,7 +161,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 def _add_attention(add):
     one = add("attention", "where cuDNN's attention is not right, over lengths and widths")
-    one.add_argument("--lengths", type=_numbers, help="of rows (default: 64,128,192,256)")
+    one.add_argument("--lengths", type=_numbers, help="of rows, at least 4 (default: 64,128,192,256)")
     one.add_argument("--widths", type=_numbers, help="of heads (default: 16,32,64)")
     one.add_argument("--platform", choices=tuple(PLATFORMS), default="cpu")
     return one

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from experiments.bench.harness.contestant import Contestant
 from experiments.report.tables import Column, Table
+from tx.errors import UserError
 
 KIND = "attention"
 LENGTHS, WIDTHS = (64, 128, 192, 256), (16, 32, 64)
+SHORTEST = 4  # of shorter rows a quarter, which may be empty, is nothing, and a half may be one token
 MAGNITUDES = (1.0, 8.0)  # of the logits; with the greater one, sums of exponentials are far from 1
 TOLERANCE = 0.03  # of the greatest number: bfloat16 has 8 bits
 BLOCKS = {"as they are": 1, "padded": 128}  # rows whose length is no multiple of 128
@@ -21,7 +23,11 @@ def measure_attention(
     A cell is a length, a width, with and without queries that may attend to nothing, causal or not, logits of a
     magnitude, rows as they are or padded. It has the greatest error of each array (`contestants.tx_attention`), and is
     "right" where all is finite and within the tolerance. On a CPU plain JAX takes the place of cuDNN's calls.
+
+    Raises UserError for a length below SHORTEST.
     """
+    if short := [length for length in lengths if length < SHORTEST]:
+        raise UserError(f"--lengths must be at least {SHORTEST}; got {short[0]}")
     cells = []
     with Contestant("attention", "contestants.tx_attention:AttentionCells", {}, threads, platform) as one:
         choices = (lengths, widths, (False, True), (False, True), MAGNITUDES, BLOCKS)

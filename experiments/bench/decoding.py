@@ -11,6 +11,7 @@ from experiments.bench.harness import rounds
 from experiments.bench.harness.contestant import Contestant, cores, need
 from experiments.bench.harness.rounds import say
 from tx.errors import UserError
+from tx.evaluation.tokenizers import bleu_tokenizer
 from tx.model.flops import parameter_count
 from tx.runs.run_dir import RunDir
 
@@ -71,6 +72,7 @@ def measure_decoding(
     config, (params, *_), data = open_run(RunDir(run), options)
     for peer in peers:
         bundle.refuse_inexpressible(config.model.to_dict(), PEERS[peer][1])
+    bleu_tokenizer(config.data.target)
     split = split_names(config, data)[0]
     ids = data.splits[split]
     sources = _sources(ids, count)
@@ -80,7 +82,8 @@ def measure_decoding(
         ours = {"batch_tokens": config.decode.batch_tokens, "eos_rank": beam}
         results, outputs = _contest(folder, ours, peers, threads, turns)
     for label, result in results.items():
-        result["bleu"] = _bleu([data.vocabulary.decode(output) for output in outputs[label]], references)
+        translations = [data.vocabulary.decode(output) for output in outputs[label]]
+        result["bleu"] = _bleu(translations, references, config.data.target)
     return {
         "kind": "decode",
         "what": f"{config.name}, {split}",
@@ -93,6 +96,7 @@ def measure_decoding(
             label: {
                 figure: rounds.ratio(results[OURS]["rounds"], one["rounds"], figure)
                 for figure in ("sentences_per_s", "tokens_per_s")
+                if one["median"][figure]  # a model that has learned too little may end every sentence at once
             }
             for label, one in results.items()
             if label != OURS
@@ -208,7 +212,7 @@ def _agreement(ours, our_outputs, outputs):
     }
 
 
-def _bleu(hypotheses, references):
+def _bleu(hypotheses, references, language):
     import sacrebleu
 
-    return sacrebleu.BLEU(force=True).corpus_score(hypotheses, [references]).score
+    return sacrebleu.BLEU(force=True, tokenize=bleu_tokenizer(language)).corpus_score(hypotheses, [references]).score

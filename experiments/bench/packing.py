@@ -14,13 +14,14 @@ from tx.model.flops import parameter_count
 
 ALONE = "tx, one host thread"
 FIGURES = ("target_tokens_per_s", "target_tokens_per_cpu_s")
-DISPATCHES = 20  # of a round
+UPDATES = 1000  # of a round: many more than the other process has planned while this one waited for its turn
 
 
 def measure_packing(config: ConfigDict, *, count: int, turns: int, threads: int) -> dict:
     """Returns the result of `packing`: the speed of the training loop's batches, planned ahead and by one thread.
 
-    A round is DISPATCHES calls of an accelerator, train.steps_per_dispatch batches each.
+    A round is the batches of UPDATES updates, or of a few more: of whole calls of an accelerator,
+    train.steps_per_dispatch batches each.
 
     Args:
       config: whose data, rows and dispatches they are.
@@ -28,6 +29,7 @@ def measure_packing(config: ConfigDict, *, count: int, turns: int, threads: int)
       turns: rounds.
       threads: of the one that plans ahead, which takes a process of its own for that.
     """
+    dispatches = -(-UPDATES // config.train.steps_per_dispatch)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         split, text = sentences.choose(config, count, rounds.say)
@@ -36,8 +38,8 @@ def measure_packing(config: ConfigDict, *, count: int, turns: int, threads: int)
         for label, ahead, cores in ((OURS, True, threads), (ALONE, False, 1)):
             arguments = {"config": config.to_dict(), "folder": folder, "ahead": ahead}
             one = stack.enter_context(Contestant(label, "contestants.tx_packing:Packing", arguments, cores))
-            one("draw", dispatches=DISPATCHES)  # the first pools are planned, the file is read
-            contestants[label] = functools.partial(one, "draw", dispatches=DISPATCHES)
+            one("draw", dispatches=dispatches)  # the first pools are planned, the file is read
+            contestants[label] = functools.partial(one, "draw", dispatches=dispatches)
         measured = rounds.take_turns(contestants, turns)
     measured = {label: [_per_second(one) for one in taken] for label, taken in measured.items()}
     return {

@@ -4,12 +4,17 @@ import contextlib
 import functools
 import pathlib
 import tempfile
+from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
+import tx.config
+from experiments import points
+from experiments.bench.contestants import bundle
 from experiments.bench.harness import machine, rounds, sentences
 from experiments.bench.harness.contestant import Contestant, cores, need
 from experiments.bench.harness.rounds import say
+from tx.errors import UserError
 from tx.model.flops import forward_flops, parameter_count
 
 OURS = "tx"
@@ -22,6 +27,43 @@ MODES = {  # of PyTorch: (label, layers of `contestants/torch_model.py`, whether
 TRIAL = {"cpu": 20_000, "gpu": 250_000}  # target tokens that a layout is tried on, or all of a round, or two updates
 # Layouts tried for PyTorch: (size of an update against ours, parts that an update is computed in).
 LAYOUTS = {"cpu": ((1, 1), (1, 2), (1, 4), (0.5, 1), (2, 1), (4, 1)), "gpu": ((1, 1), (1, 2))}
+
+
+# Fields of which PyTorch's model and its update have one form: what they hold of it.
+HELD = {
+    **{f"model.{name}": (value,) for name, value in bundle.HELD.items()},
+    "model.decoder_layers": None,  # any
+    "model.norm": ("post", "pre"),
+    "model.dtype": None,
+    "model.positions": ("sinusoidal",),
+    "model.drop_residual": (True,),
+    "model.drop_embedding": (True,),
+    "loss.name": ("label_smoothed",),
+    "optim.optimizer": ("adam",),
+    "optim.clip_norm": (0.0,),
+    "train.ema": (0.0,),
+}
+
+
+def refuse_what_torch_lacks(config: ConfigDict, modes: Iterable[str]) -> None:
+    """Raises UserError for a configuration that PyTorch would train another model in place of, or by other updates.
+
+    Args:
+      config: what is trained.
+      modes: among MODES; the library's own module holds less than the one written for speed.
+    """
+    fields = tx.config.fields(config)
+    lacking = [name for name, held in HELD.items() if held is not None and fields[name] not in held]
+    whose, instead = "the PyTorch peer", "--peer=none"
+    if not lacking and any(MODES[mode][1] == "Library" for mode in modes):
+        whose, instead = "nn.Transformer", "--modes=tuned,tuned-compiled"
+        model = config.model
+        lacking = [f"model.{d}" for d in ("d_k", "d_v") if model.num_heads * model[d] != model.d_model]
+        lacking += [] if model.projection_bias else ["model.projection_bias"]
+    if modes and lacking:
+        found = ", ".join(f"{name}={points.text(fields[name])}" for name in lacking)
+        size = f"h={config.model.num_heads}, d_model={config.model.d_model}"
+        raise UserError(f"{whose} cannot hold {found} ({size}); change that, or measure with {instead}")
 
 
 def measure_training(
@@ -48,6 +90,7 @@ def measure_training(
     cores(threads)
     if peer == "torch":
         need("torch", "--peer=torch")
+        refuse_what_torch_lacks(config, modes)
     with contextlib.ExitStack() as stack:
         folder, target, text = _write_sentences(stack, config, count)
         modes = modes if peer == "torch" else ()
@@ -61,13 +104,10 @@ def measure_training(
     for label, taken in measured.items():
         each = [_rates(config, one, peak) for one in taken]
         middle = rounds.medians(each)
-        # The first pass over the sentences compiles, the others do not.
-        compiling = first[label]["seconds"] - first[label]["target_tokens"] / middle["target_tokens_per_s"]
-        results[label] = {
-            "settings": settings[label],
-            "rounds": each,
-            "median": middle | {"compile_s": max(compiling, 0.0)} | memory[label],
-        }
+        if label in first:  # it compiles, the others do not
+            compiling = first[label]["seconds"] - first[label]["target_tokens"] / middle["target_tokens_per_s"]
+            middle["compile_s"] = max(compiling, 0.0)
+        results[label] = {"settings": settings[label], "rounds": each, "median": middle | memory[label]}
     for mode, trials in tried.items():
         for label in results:
             if settings[label].get("mode") == mode:
@@ -89,7 +129,8 @@ def measure_training(
 def _start(stack, config, folder, modes, target, threads, platform):
     """Starts ours and PyTorch at the fastest setting of every mode; a first pass compiles.
 
-    Returns, by label, the contestants, their settings and what the first pass gave; by mode, all that was tried.
+    Returns, by label, the contestants, their settings and what the first pass gave, but for those that have compiled
+    while they were tried; by mode, all that was tried.
     """
     arguments = {"config": config.to_dict(), "folder": folder}
     ours = Contestant(OURS, "contestants.tx_training:Training", arguments, threads, platform)
@@ -106,10 +147,11 @@ def _start(stack, config, folder, modes, target, threads, platform):
         settings[label] = chosen
         if one := there.pop(chosen["mode"], None):
             one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
+            one("run", target_tokens=target)
         else:
             one = stack.enter_context(_torch(label, arguments, chosen, threads, platform))
+            first[label] = one("run", target_tokens=target)
         contestants[label] = one
-        first[label] = one("run", target_tokens=target)
     return contestants, settings, first, tried
 
 
@@ -123,6 +165,7 @@ def measure_memory(
     cores(threads)
     if peer == "torch":
         need("torch", "--peer=torch")
+        refuse_what_torch_lacks(config, modes)
     tokens = config.data.batch_rows * config.data.row_length
     results = {}
     with contextlib.ExitStack() as stack:

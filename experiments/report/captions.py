@@ -33,7 +33,7 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
         ("BLEU on", _list(r.split for r in translated)),
         ("last word asked of", _list(r.split for r in done if not r.translated)),
         ("beam", _list(d.beam for d in decode)),
-        ("alpha", _list(d.alpha for d in decode)),
+        ("alpha", _list(map(_alpha, decode))),
         (
             "checkpoints averaged",
             _list("none" if d.average_last == 1 else d.average_last for d in decode),
@@ -44,6 +44,11 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
         ("code", _counted(r.code or "not recorded" for r in done)),
     ]
     return tuple(pair for pair in pairs if pair[1] and (only is None or pair[0] in only))
+
+
+def _alpha(decode):
+    """Returns the exponent of the length penalty, with the penalty's name where it is not the paper's."""
+    return f"{decode.alpha} of the length" if decode.length_penalty == "length" else decode.alpha
 
 
 def standing_notes(found: Results) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ On 29,000 sentence pairs (Multi30k) P_drop 0.1 overfits before 0.3 has learned. 
 parameters with dropout 0.3, trained on lower-case text for up to 8,000 updates of 4,096 tokens on each of two devices,
 is reported at 41.0 BLEU on test_2016_flickr, of lower-case tokens, from the average of ten checkpoints with a beam of 5
 (Wu et al. 2021, "Good for Misconceived Reasons: An Empirical Revisiting on the Need for Visual Context in Multimodal
-Machine Translation", and the scripts and text published with it). `published` is that model with that recipe, but with
-one device's tokens and the text as it is; `published/to-the-letter` has the tokens of both, in lower case. The base is
+Machine Translation", and the scripts and text published with it), where hypotheses are ranked by their mean
+log-probability, which fairseq's default is. `published` is that model with that recipe, but with one device's tokens,
+the text as it is and the paper's length penalty; `published/to-the-letter` is without these exceptions. The base is
 also translated from an average, of the five checkpoints that a run keeps: nothing is trained for that.
 """
 
@@ -43,7 +44,10 @@ REGULARISED = register(
             Variant("base"),
             Variant("average=5", {"decode.average_last": 5}),
             Variant("published", PUBLISHED),
-            Variant("published/to-the-letter", PUBLISHED | {"data.lowercase": True, "data.batch_rows": 128}),
+            Variant(
+                "published/to-the-letter",
+                PUBLISHED | {"data.lowercase": True, "data.batch_rows": 128, "decode.length_penalty": "length"},
+            ),
         ),
     )
 )

@@ -8,12 +8,13 @@ import io
 import os
 import pathlib
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
 
 from experiments import tuning
 from tx.errors import UserError
-from tx.files import read_bytes, read_text, write_atomically
+from tx.files import read_bytes, write_atomically
 
 PATTERN = "results-*.tar.gz"
 TUNINGS = "tuning-*@*.json"  # what sweeps' tuning.json say, beside the archives, as they change until the end
@@ -29,11 +30,12 @@ class Packer:
 
     Args:
       runs: the work folder.
-      folder: where the archives go; what `PATTERN` matches in it is written over.
+      folder: where the archives go; what `PATTERN` matches in it is written over, or deleted where the first `pack`
+        does not need as many.
     """
 
     def __init__(self, runs: pathlib.Path, folder: pathlib.Path):
-        self._runs, self._folder = runs, folder
+        self._runs, self._folder, self._before = runs, folder, set(folder.glob(PATTERN))
         self._packed: set[pathlib.Path] = set()
         self._number, self._open = 1, []  # the archive that is not full, and what is in it
 
@@ -42,7 +44,7 @@ class Packer:
 
         Returns SWEEP@SCALE/VARIANT/seedK of each that is new.
         """
-        there = set(self._runs.glob("*@*/**/seed*/result.json"))
+        there = set(results(self._runs))
         self._packed &= there  # what is made anew is new
         self._open = [path for path in self._open if path in there]
         new = sorted(there - self._packed)
@@ -51,6 +53,8 @@ class Packer:
             if self._write() >= FULL:
                 self._number, self._open = self._number + 1, []
         self._packed.update(new)
+        while self._before:  # of an earlier call: all that was in them and is there still has been packed
+            self._before.pop().unlink(missing_ok=True)
         return [path.parent.relative_to(self._runs).as_posix() for path in new]
 
     def _write(self):
@@ -61,7 +65,13 @@ class Packer:
             for result in self._open:
                 archive.add(result, result.relative_to(self._runs).as_posix(), recursive=False)
         os.replace(half, path)
+        self._before.discard(path)
         return path.stat().st_size
+
+
+def results(runs: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the result.json of every run in a work folder."""
+    return runs.glob("*@*/**/seed*/result.json")
 
 
 def unpack(folder: pathlib.Path, runs: pathlib.Path) -> int:
@@ -95,13 +105,17 @@ def copy_tunings(runs: pathlib.Path, folder: pathlib.Path) -> None:
     """Copies tuning.json of each sweep of a work folder beside the archives, where it is new."""
     for path in runs.glob(f"*@*/{tuning.FILE}"):
         copy = folder / f"tuning-{path.parent.name}.json"
-        if not copy.exists() or read_text(copy) != read_text(path):
-            write_atomically(copy, read_text(path))
+        if not copy.exists() or read_bytes(copy) != read_bytes(path):
+            write_atomically(copy, read_bytes(path))
 
 
 def put_tunings(folder: pathlib.Path, runs: pathlib.Path) -> None:
-    """Puts them into a work folder, where that has results of the sweep."""
+    """Puts them into a work folder, where that has results of the sweep; UserError for one that is damaged."""
     for path in folder.glob(TUNINGS):
         sweep = runs / path.stem.removeprefix("tuning-")
         if sweep.is_dir():
-            write_atomically(sweep / tuning.FILE, read_text(path))
+            try:
+                shutil.copyfile(path, sweep / tuning.FILE)
+                tuning.read(sweep)
+            except UserError:
+                raise UserError(f"{path} is damaged; fetch it again, or delete it: results come without it") from None

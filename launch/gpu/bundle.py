@@ -23,6 +23,7 @@ from tx.errors import UserError, one_line_errors
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT = 24 << 20  # bytes of the whole folder
+PARTS = ("wheels", "text")  # of it
 # What training, translating, scoring and reporting import, and what of it is not found beside JAX: TFDS with the part
 # of its needs that reading array_record files takes, in the versions that constraints.txt names.
 WHEELS = (
@@ -74,21 +75,36 @@ def put_text(name: str, source: str, target: str, folder: pathlib.Path) -> None:
 def bundle(folder: pathlib.Path, python: str, scales: Iterable[str]) -> dict[str, int]:
     """Makes the folder anew, whole or not at all; returns {"wheels", "text": bytes}.
 
-    Raises UserError where it would be larger than LIMIT.
+    Raises UserError where it would be larger than LIMIT, and where the folder holds anything but a bundle.
     """
-    with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f".{folder.name}.") as temporary:
+    folder = folder.resolve()  # a link stays, and "." has a name
+    _refuse_other(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {folder.parent}: {error.strerror}; give another --folder") from None
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = pathlib.Path(temporary) / folder.name
-        (made / "wheels").mkdir(parents=True)
+        for part in PARTS:
+            (made / part).mkdir(parents=True)
         for corpus, source, target in dict.fromkeys(map(_corpus, scales)):
             put_text(corpus, source, target, made / "text")
         put_wheels(made / "wheels", python)
-        sizes = {part: sum(path.stat().st_size for path in (made / part).rglob("*")) for part in ("wheels", "text")}
+        sizes = {part: sum(path.stat().st_size for path in (made / part).rglob("*")) for part in PARTS}
         if sum(sizes.values()) > LIMIT:
             raise UserError(f"the bundle has {_mib(sizes)}: more than {LIMIT >> 20} MiB; bundle fewer sweeps")
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
         made.rename(folder)
     return sizes
+
+
+def _refuse_other(folder):
+    """Raises UserError where what is to be made anew was never a bundle: it would be deleted."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give another --folder")
+    if others := sorted(path.name for path in folder.glob("*") if path.name not in PARTS):
+        raise UserError(f"{folder} holds {others[0]}, of no bundle, which would be deleted; give another --folder")
 
 
 def _corpus(sweep):

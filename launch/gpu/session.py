@@ -11,7 +11,8 @@ command goes on with what is missing, there or, with the archives of the call be
 machine. `make gpu-bundle` makes what the machine lacks, `make gpu` runs this there, `make gpu-take` takes what came
 back; see launch/README.md.
 
-Exit status: 0, whether or not the time sufficed; 1 where something failed; 2 for what the caller has to mend.
+Exit status: 0, whether or not the time sufficed; 1 where something failed; 2 for what the caller has to mend; 130 when
+interrupted (what was running is ended, what is done is packed).
 """
 
 import argparse
@@ -30,9 +31,12 @@ from experiments.bench.harness.contestant import PLATFORMS
 from launch.gpu import archives, mps
 from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
-from launch.gpu.wanted import FORM, Wanted, planned, programs
+from launch.gpu.wanted import FORM, Wanted, planned, possible, programs
+from launch.local import interruptible
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
+from tx.runs import state
+from tx.runs.run_dir import RunDir
 
 SWEEPS = (
     "table3@multi30k:5",
@@ -75,8 +79,11 @@ class Session:
         self.deadline = time.monotonic() + seconds - min(MARGIN, seconds / 4)
         self.args, self.rest, self.command = args, rest, command
         self.runs = args.work.resolve() / "runs"
-        self.runs.mkdir(parents=True, exist_ok=True)
-        args.out.mkdir(parents=True, exist_ok=True)
+        for option, folder in ("--work", self.runs), ("--out", args.out):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"cannot make {folder}: {error.strerror}; give another {option}") from None
         self.diary = Diary(args.out / "log.txt")
         for folder in (args.earlier, args.out):
             if count := archives.unpack(folder, self.runs):
@@ -88,13 +95,20 @@ class Session:
         """Returns the seconds until what runs is ended."""
         return self.deadline - time.monotonic()
 
+    def leave_out_damaged(self) -> None:
+        """Deletes the runs whose result cannot be read, or is of another seed: nobody could plan beside it."""
+        for path in list(archives.results(self.runs)):
+            if (found := state.read(RunDir(path.parent))[0]).name == "failed":
+                self.diary.write(f"{path.parent.relative_to(self.runs)} is left out: {found.reason}")
+                shutil.rmtree(path.parent)
+
     def leave_out_stale(self, wanted: Wanted) -> None:
-        """Deletes the runs of a sweep that other code or another recipe has made, which would be in the way.
+        """Deletes the runs of a sweep that another code, recipe or text has made, which would be in the way.
 
         It is called before anything is packed: what is stale is nothing to bring home.
         """
         try:
-            runs = self._planned(wanted)
+            runs = possible(wanted, self.runs, self.rest)
         except UserError as error:  # said again where the sweep is to run; until then others can
             self.diary.write(f"{wanted}: {error}")
             return
@@ -141,7 +155,17 @@ class Session:
             self.diary.write(f"{name}: {'done' if (args.out / name).exists() else 'not done'}")
 
     def sweep(self, wanted: Wanted) -> None:
-        """Runs the rows of a sweep that fit, again and again until none is left that does."""
+        """Runs the rows of a sweep that fit, again and again until none is left that does.
+
+        What is in its way is said, and fails this sweep alone.
+        """
+        try:
+            self._sweep(wanted)
+        except UserError as error:
+            self.failed = True
+            self.diary.write(f"{wanted}: {error}")
+
+    def _sweep(self, wanted):
         began, tried, before = time.monotonic(), set(), _done(self._planned(wanted))
         while self.left() > 0:
             rows = self._missing(wanted, self._planned(wanted))
@@ -233,6 +257,7 @@ def _parser():
 def main(argv: Sequence[str] | None = None, *, command: Command = python, prepare: Callable = _prepare) -> int:
     """Runs everything; returns the exit status. The keywords take the place of the real things in tests."""
     args, rest = _parser().parse_known_args(plugins.take(list(sys.argv[1:] if argv is None else argv)))
+    _check(args)
     sweeps = args.sweep or list(map(Wanted.parse, SWEEPS))
     if not (args.bundle / "text").is_dir():
         raise UserError(f"{args.bundle} holds no text; run `make gpu-bundle` first, and bring that folder here")
@@ -240,14 +265,35 @@ def main(argv: Sequence[str] | None = None, *, command: Command = python, prepar
     os.environ["TX_CACHE_DIR"] = str(args.work.resolve() / "cache")
     os.environ["JAX_PLATFORMS"] = PLATFORMS[args.platform]  # no GPU is an error, and not a day on a CPU
     for wanted in sweeps:
-        planned(wanted, args.work.resolve() / "runs", rest)  # what is wrong with a name is said at once
-    session = Session(args, rest, command)
+        planned(wanted, args.work.resolve() / "names", rest)  # what is wrong with one is said at once; no run is there
+    with interruptible():  # what was started ends with this process, and so does the daemon
+        return _run(Session(args, rest, command), sweeps, prepare)
+
+
+def _check(args):
+    """Raises UserError for a number that no session can have."""
+    for name, number, sound in (
+        ("minutes", args.minutes, args.minutes > 0),
+        ("jobs", args.jobs, args.jobs > 0),
+        ("slowdown", args.slowdown, args.slowdown > 0),
+        ("overhead", args.overhead, args.overhead >= 0),
+        ("bench_seconds", args.bench_seconds, args.bench_seconds >= 0),
+    ):
+        if not sound:
+            least = "at least 0" if name in ("overhead", "bench_seconds") else "above 0"
+            raise UserError(f"--{name} must be {least}; got {number:g}")
+
+
+def _run(session: Session, sweeps: Sequence[Wanted], prepare: Callable) -> int:
+    """Runs a session from its first look at what is there; returns the exit status."""
+    args = session.args
+    session.leave_out_damaged()
     for wanted in sweeps:
         session.leave_out_stale(wanted)
     session.pack()
     # Text becomes tokens while the first benchmark compiles; the launcher makes what is not ready when it starts.
     preparing = multiprocessing.get_context("spawn").Process(
-        target=prepare, args=(sweeps, session.runs, rest), daemon=True
+        target=prepare, args=(sweeps, session.runs, session.rest), daemon=True
     )
     preparing.start()
     session.bench()  # alone on the card

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from experiments import tuning
 from launch import command_line, plan
 from launch.plan import PlannedRun
+from launch.text import with_text
 from launch.tuning import Tuning
 from tx.errors import UserError
 
@@ -51,13 +52,31 @@ def planned(wanted: Wanted, workdir: pathlib.Path, rest: Sequence[str]) -> list[
 
     Of a row whose grid is not done runs stand for the fresh seeds of what it will choose, in no folder.
     """
-    args = command_line.parser_of().parse_args([*wanted.arguments, f"--workdir={workdir}", *rest])
+    args = _arguments(wanted, workdir, rest)
     if not args.tune:
         return plan.make(args)
-    if not wanted.tune:
-        raise UserError(f"--tune is of one sweep: --sweep={FORM}")
     tuned = Tuning(args)
     return [*tuned.grid(), *tuned.preview()]
+
+
+def possible(wanted: Wanted, workdir: pathlib.Path, rest: Sequence[str]) -> list[PlannedRun]:
+    """Returns the runs that a sweep has or may come to have: of a tuned one fresh seeds at every point that is there.
+
+    Those are stale, too, that are done on another text than lies here (`launch.text`). UserError as `planned`, but not
+    where folders hold another configuration.
+    """
+    args = _arguments(wanted, workdir, rest)
+    if not args.tune:
+        return with_text(plan.make(args))
+    tuned = Tuning(args, clashing=True)
+    return with_text([*tuned.grid(), *tuned.begun()])
+
+
+def _arguments(wanted, workdir, rest):
+    args = command_line.parser_of().parse_args([*wanted.arguments, f"--workdir={workdir}", *rest])
+    if args.tune and not wanted.tune:
+        raise UserError(f"--tune is of one sweep: --sweep={FORM}")
+    return args
 
 
 def programs(wanted: Wanted, runs: Iterable[PlannedRun], labels: Container[str]) -> dict[tuple, list[ConfigDict]]:

@@ -80,7 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _folder(path: str) -> pathlib.Path:
-    return pathlib.Path(os.path.abspath(cli.path(path)))
+    try:
+        return pathlib.Path(os.path.abspath(cli.path(path)))
+    except FileNotFoundError:
+        raise UserError(f"--workdir={path}: the folder that this was started in is gone; start from another") from None
 
 
 def select(args: argparse.Namespace) -> list[Row]:

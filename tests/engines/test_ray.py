@@ -55,6 +55,19 @@ def test_a_cluster_is_started_where_there_is_none(tmp_path, monkeypatch):
         ray.init("auto")  # it ended with the launch
 
 
+def test_paths_are_relative_to_the_folder_that_the_launch_was_started_in(tmp_path, monkeypatch):
+    for name in ("of_the_nodes", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "of_the_nodes")
+    with cluster(1) as (made, _):
+        monkeypatch.chdir(tmp_path / "here")
+        arguments = [*sweep.arguments("runs", sweep.ROWS[:1]), f"--address={made.address}"]
+        said = sweep.finished(sweep.launched("launch.ray", *arguments, TX_CACHE_DIR="cache"))
+    assert "1 done, 0 failed" in said
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"runs", "cache"}
+    assert list((tmp_path / "of_the_nodes").iterdir()) == []
+
+
 def test_one_run_on_two_hosts(tmp_path):
     arguments = sweep.arguments(tmp_path, sweep.ROWS[:1])
     with cluster(2) as (made, _):

@@ -115,6 +115,11 @@ def test_the_script_is_shown_where_there_is_no_slurm(tmp_path, monkeypatch, caps
         ("--sbatch=a100", "--sbatch takes OPTION=VALUE"),
         ("--jobs=0", "--jobs must be at least 1"),
         ("--worker=4", "unrecognized arguments: --worker=4"),
+        ("--mem=nan", "--mem must be above 0; got nan"),
+        ("--mem=inf", "--mem must be above 0; got inf"),
+        ("--cpus=0", "--cpus must be above 0; got 0"),
+        ("--gpus=-1", "--gpus must be at least 0; got -1"),
+        ("--workdir=50%A", "50%A': Slurm takes '%' for something else"),
     ],
 )
 def test_options_that_are_refused(option, expected, tmp_path, capsys):

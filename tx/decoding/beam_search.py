@@ -2,7 +2,8 @@
 
 The search of the paper's section 6.1, as tensor2tensor wrote it: unfinished ("alive") and finished hypotheses
 are kept apart, every step looks at the best 2 * beam continuations of a sentence, and finished hypotheses are
-ranked by log-probability over ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14, without coverage).
+ranked by log-probability over a length penalty, ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14, without
+coverage) or another of LENGTH_PENALTIES.
 """
 
 import dataclasses
@@ -17,6 +18,11 @@ from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
 from tx.decoding.pending_logits import PendingLogits
 from tx.decoding.top_k import top_k
+
+LENGTH_PENALTIES = {  # what is raised to the power of alpha, of lengths >= 0, EOS included; it never falls
+    "wu2016": lambda length: (5.0 + length) / 6.0,
+    "length": lambda length: jnp.maximum(length, 1.0),  # with alpha 1 the mean of a token
+}
 
 
 class Hypotheses(NamedTuple):
@@ -61,7 +67,7 @@ class _Settings:
     num_candidates: int  # continuations of a sentence that a step looks at
     eos_allowed: Bool[Array, "1 candidates"]  # whether a candidate of that rank may end with EOS
     nbest: int
-    alpha: float
+    length_penalty: Callable  # of lengths (an array): what their log-probabilities are divided by
     vocab_size: int
     max_length: int
     eos: int
@@ -78,6 +84,7 @@ def search(
     alpha: float,
     vocab_size: int,
     max_length: int,
+    length_penalty: str = "wu2016",
     nbest: int | None = None,
     eos_rank: int | None = None,
     halvings: int = 0,
@@ -99,6 +106,7 @@ def search(
       limits: maximum output length of each sentence, EOS included, cut to max_length; 0 marks an empty row.
       beam: alive hypotheses a sentence.
       alpha: exponent of the length penalty, at least 0 (`tx.config.validate`): else stopping early would not be exact.
+      length_penalty: what its base is, one of LENGTH_PENALTIES.
       vocab_size, max_length: columns of the logits that stand for tokens, and columns of the result.
       nbest: finished hypotheses kept, 1 to beam (None: beam). A sentence is over once no alive hypothesis can
         beat the worst of them, so 1 stops soonest; the best hypothesis is the same for every nbest.
@@ -113,7 +121,8 @@ def search(
         raise ValueError(f"nbest must lie between 1 and the beam of {beam}; got {nbest}")
     candidates = num_candidates(beam)
     eos_allowed = (jnp.arange(candidates) < (candidates if eos_rank is None else eos_rank))[None, :]
-    settings = _Settings(step, beam, candidates, eos_allowed, nbest, alpha, vocab_size, max_length, eos, pad)
+    penalty = functools.partial(_penalty, LENGTH_PENALTIES[length_penalty], alpha)
+    settings = _Settings(step, beam, candidates, eos_allowed, nbest, penalty, vocab_size, max_length, eos, pad)
     limits, batch = jnp.minimum(limits, max_length), limits.shape[0]
     state = _initial_state(settings, cache, limits)
     found, rows = _no_hypotheses(settings, batch, nbest), jnp.arange(batch)
@@ -184,7 +193,7 @@ def _advance(settings: _Settings, state: BeamState, context: Any, limits: Int32[
     finished = _update_finished(settings, state.finished, candidates, tokens, is_eos, length)
     alive_log_probs, chosen = lax.top_k(jnp.where(is_eos, -jnp.inf, candidates.log_probs), settings.beam)
     # A log-probability only falls and the penalty only grows with length, up to the sentence's own limit.
-    bound = alive_log_probs[:, 0] / _length_penalty(limits, settings.alpha)
+    bound = alive_log_probs[:, 0] / settings.length_penalty(limits)
     done = state.done | (length >= limits) | (bound <= finished.scores[:, -1])
 
     def unless_done(old, new):
@@ -226,7 +235,7 @@ def _update_finished(
 ) -> Hypotheses:
     """Returns the nbest of what was finished and of the candidates that end now, whose whole `tokens` are given."""
     ends = is_eos & settings.eos_allowed
-    scores = candidates.log_probs / _length_penalty(length, settings.alpha)
+    scores = candidates.log_probs / settings.length_penalty(length)
     new = Hypotheses(
         tokens,
         jnp.where(ends, scores, -jnp.inf),
@@ -242,16 +251,15 @@ def _best_hypotheses(settings: _Settings, state: BeamState, limits: Int32[Array,
     nbest = settings.nbest
     unfinished = Hypotheses(
         state.alive[:, :nbest],
-        (state.alive_log_probs / _length_penalty(limits, settings.alpha)[:, None])[:, :nbest],
+        (state.alive_log_probs / settings.length_penalty(limits)[:, None])[:, :nbest],
         jnp.broadcast_to(limits[:, None], (limits.shape[0], nbest)),
     )
     any_finished = state.finished.scores[:, 0] > -jnp.inf
     return jax.tree.map(lambda x, y: jnp.where(_align(any_finished, x), x, y), state.finished, unfinished)
 
 
-def _length_penalty(length: Int32[Array, "*shape"], alpha: float) -> Float32[Array, "*shape"]:
-    """Returns ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14)."""
-    return ((5.0 + length.astype(jnp.float32)) / 6.0) ** alpha
+def _penalty(base: Callable, alpha: float, length: Int32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    return base(length.astype(jnp.float32)) ** alpha
 
 
 def _set_rows(rows: Int32[Array, " some"], x: Array, values: Array) -> Array:

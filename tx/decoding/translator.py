@@ -24,7 +24,7 @@ class Translator:
     """Translator of sentences, by beam search (section 6.1) with fixed parameters.
 
     Args:
-      config: the run's configuration; `config.decode` sets beam, alpha, extra_length and batch_tokens.
+      config: the run's configuration; `config.decode` sets beam, alpha, length_penalty, extra_length and batch_tokens.
       params: the model's parameters.
       eos_rank: see `beam_search.search`; only for comparisons with other programs.
     """
@@ -147,6 +147,7 @@ def _search(config, eos_rank, params, src, *, length, halvings):
         limits,
         beam=width,
         alpha=config.decode.alpha,
+        length_penalty=config.decode.length_penalty,
         vocab_size=config.model.vocab_size,
         max_length=length,
         nbest=1,

@@ -18,6 +18,7 @@ from tx.registry import Configured
 from tx.runtime import backend
 
 BLOCK = 8  # positions of the decoding cache that a CPU attends to at a time; a cache holds whole blocks
+SHORT = 128  # a neighbourhood up to this is cut down to no shorter row, which would add up in another order
 
 
 class MultiHeadAttention(nn.Module):
@@ -110,7 +111,8 @@ class MultiHeadAttention(nn.Module):
 
     def _attend_locally(self, query, key, value, packed, context, train):
         """Attends within the neighbourhood: pieces of its size, each to itself and to the pieces beside it."""
-        r, (batch, length, *_) = self.neighbourhood, query.shape
+        batch, length, *_ = query.shape
+        r = min(self.neighbourhood, max(length, SHORT))  # beyond the row a piece is padding, times as much of keys
         pieces = -(-length // r)
 
         def cut(x, first, count, fill=0):

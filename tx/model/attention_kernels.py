@@ -47,7 +47,7 @@ def attend_heads(
     key: Float[Array, "b h m k"],
     value: Float[Array, "b h m v"],
     mask: Bool[Array, " b #n m"],
-    bias: Float[Array, "#b h n m"] | None = None,
+    bias: Float[Array, "#b #h #n m"] | None = None,
 ) -> Float[Array, "b h n v"]:
     """Returns softmax(query key^T + bias) value, head by head (equation 1).
 
@@ -78,8 +78,8 @@ def _attend_backward(residuals, cotangent):
     d_logits = d_sums.astype(query.dtype)
     d_bias = None
     if bias is not None:
-        d_bias = d_sums.sum(0, keepdims=True) if bias.shape[0] == 1 < d_sums.shape[0] else d_sums
-        d_bias = d_bias.astype(bias.dtype)
+        shared = tuple(axis for axis in range(4) if bias.shape[axis] == 1 < d_sums.shape[axis])
+        d_bias = (d_sums.sum(shared, keepdims=True) if shared else d_sums).astype(bias.dtype)
     d_key, d_value = _transposed_product(d_logits, query), _transposed_product(weights, cotangent)
     return d_logits @ key, d_key, d_value, None, d_bias
 

@@ -17,7 +17,7 @@ from tx.model.packed_mask import PackedMask
 from tx.model.position_context import PositionContext
 from tx.registry import Registry
 
-mixers = Registry("model.mixer")
+mixers = Registry("model.mixer", ("attention", "neighbourhood", "kernel_width", "causal", "parent", "name"))
 
 
 @mixers.register("attention")
@@ -184,9 +184,9 @@ class Convolution(Mixer):
         earlier = self.get_variable("cache", "inputs", zeros)
         kept = jax.lax.dynamic_update_slice(earlier, x[:, None], (0, index, 0, 0))
         self.put_variable("cache", "inputs", kept)
-        taps = [x]
+        taps, dilation = [x], min(self.dilation(context), kept.shape[1])  # k^l may be more than an int32 holds
         for tap in range(1, self.kernel_width):
-            at = index - tap * self.dilation(context)
+            at = index - tap * dilation
             there = jax.lax.dynamic_index_in_dim(kept, jnp.maximum(at, 0), 1, keepdims=False)
             who = jax.lax.dynamic_index_in_dim(ancestry, jnp.maximum(at, 0), 2, keepdims=False)
             taps.append(jnp.where(at < 0, jnp.zeros((), x.dtype), jnp.take_along_axis(there, who[..., None], 1)))

@@ -34,7 +34,7 @@ class PositionContext(NamedTuple):
         """Returns queries or keys, rotated by their positions."""
         return self.encoding.rotate(x, self.position)
 
-    def logit_bias(self, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]) -> Float[Array, "#b h n m"] | None:
+    def logit_bias(self, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]) -> Float[Array, "#b #h n m"] | None:
         """Returns what the encoding adds to the logits, from queries as the similarity has scaled them."""
         return self.encoding.logit_bias(self.layer, query, offset)
 

@@ -10,7 +10,13 @@ from jaxtyping import Array, Float, Int
 from tx.errors import UserError
 from tx.registry import Registry
 
-positions = Registry("model.positions")
+positions = Registry(
+    "model.positions",
+    (
+        *("num_layers", "num_heads", "d_model", "d_k", "d_v", "max_positions", "max_offset"),
+        *("sinusoid_layout", "sinusoid_endpoint", "scale_positions", "causal", "parent", "name"),
+    ),
+)
 _RENAMED = {"turn": "rotate", "logits": "logit_bias", "heads": "value_bias"}  # methods, by their names of before
 
 
@@ -66,7 +72,7 @@ class PositionEncoding(nn.Module):
 
     def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
-    ) -> Float[Array, "#b h n m"] | None:
+    ) -> Float[Array, "#b #h n m"] | None:
         """Returns what is added to the logits of a layer, from queries as the similarity has scaled them."""
         return None
 
@@ -136,7 +142,7 @@ class Relative(PositionEncoding):
 
     def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
-    ) -> Float[Array, "#b h n m"] | None:
+    ) -> Float[Array, "#b #h n m"] | None:
         """Returns q.a^K, of the same scaling as q.k."""
         keys = self.keys[layer].astype(query.dtype)[self._row(offset)]  # (n, m, k)
         return jnp.einsum("bhnk,nmk->bhnm", query, keys, preferred_element_type=jnp.float32)
@@ -168,7 +174,7 @@ class T5(PositionEncoding):
 
     def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
-    ) -> Float[Array, "#b h n m"] | None:
+    ) -> Float[Array, "#b #h n m"] | None:
         """Returns the number of the offset's bucket."""
         return self.table[bucket(offset, self.causal)].transpose(2, 0, 1)[None]
 
@@ -197,7 +203,7 @@ class ALiBi(PositionEncoding):
 
     def logit_bias(
         self, layer: int, query: Float[Array, "b h n k"], offset: Int[Array, "n m"]
-    ) -> Float[Array, "#b h n m"] | None:
+    ) -> Float[Array, "#b #h n m"] | None:
         """Returns -slope * |offset|."""
         slopes = jnp.asarray(alibi_slopes(self.num_heads), jnp.float32)
         return (-slopes[:, None, None] * jnp.abs(offset).astype(jnp.float32)[None])[None]

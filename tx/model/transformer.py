@@ -12,6 +12,7 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
+from tx.errors import UserError
 from tx.model import prng
 from tx.model.attention import MultiHeadAttention
 from tx.model.component_fields import TakesComponentFields
@@ -252,16 +253,18 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
         """Returns the decoder's output before the projection to the vocabulary.
 
         Several sentences may share a row: segments number them from 1 (0: padding) and positions count from 0 in
-        each; no sentence sees another. Left out, a row is one sentence. `source` multiplies the encoder's output: with
-        0 the decoder learns nothing of the source (of one stack, target does not see it). With `remat` each layer is
-        computed again in the backward pass, for which it keeps its input alone (Chen et al. 2016); XLA's compiler for
-        CPUs computes again, but still keeps what it would have kept.
+        each; no sentence sees another. All four left out, a row is one sentence; some of them, that is a UserError.
+        `source` multiplies the encoder's output: with 0 the decoder learns nothing of the source (of one stack, target
+        does not see it). With `remat` each layer is computed again in the backward pass, for which it keeps its input
+        alone (Chen et al. 2016); XLA's compiler for CPUs computes again, but still keeps what it would have kept.
         """
-        if src_segments is None:
-            src_segments, tgt_segments = (src != 0).astype(jnp.int32), (tgt != 0).astype(jnp.int32)
-        if src_positions is None:
+        missing = [part is None for part in (src_segments, tgt_segments, src_positions, tgt_positions)]
+        if all(missing):
             self._check(src.shape[1], tgt.shape[1])
+            src_segments, tgt_segments = (src != 0).astype(jnp.int32), (tgt != 0).astype(jnp.int32)
             src_positions, tgt_positions = _count(src), _count(tgt)
+        elif any(missing):  # without positions a sentence would begin with the last token of the one before
+            raise UserError("of packed rows, segments and positions of both sides are given, or none of them")
         if self.architecture == "decoder_only":
             rows = JoinedRows.of(src_segments, tgt_segments)
             tokens = rows.join(src, _previous(tgt, tgt_positions))

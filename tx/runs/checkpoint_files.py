@@ -1,11 +1,11 @@
 """Files of a checkpoint as orbax leaves them: whether they are whole, and what they say; orbax is not needed."""
 
-import os
 import pathlib
 import sys
 
 from tx import files
 from tx.errors import printable, writing
+from tx.runs.run_dir import is_step
 
 # What orbax writes after the checksums; it restores the same whatever they hold.
 METADATA = "_CHECKPOINT_METADATA"
@@ -42,11 +42,11 @@ def describe_step(progress: dict, step: int) -> str:
 def renew_damaged_metadata(folder):
     """Sets aside what orbax would fail to read of its own about a checkpoint, or never end to; it does without."""
     for path in sorted(folder.glob(f"*/{METADATA}")):
-        if not path.parent.name.isdigit() or _is_metadata(path):
+        if not is_step(path.parent.name) or _is_metadata(path):
             continue
-        aside = folder.parent / "damaged" / f"{path.parent.name}.{METADATA}.{os.getpid()}"
+        aside = folder.parent / "damaged" / f"{path.parent.name}.{METADATA}"
         with writing(aside):
-            aside.parent.mkdir(exist_ok=True)
+            aside = files.numbered(aside)
             path.rename(aside)
             files.write_atomically(path, "{}")
         print(printable(f"warning: {path} is damaged; set aside as {aside}"), file=sys.stderr, flush=True)

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import glob
 import operator
-import os
 import pathlib
 import resource
 import shutil
@@ -29,7 +28,7 @@ from tx import files
 from tx.errors import UserError, printable
 from tx.runs.checkpoint_files import APART, find_corruption, read_progress, renew_damaged_metadata
 from tx.runs.retention import NewestAndTheirBest, regular_steps
-from tx.runs.run_dir import refuse_unusable_name
+from tx.runs.run_dir import is_step, refuse_unusable_name
 from tx.runtime import distributed
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
@@ -207,8 +206,7 @@ class Checkpoints:
         if not found and not has_none and (lost := self._find_corruption(best)):
             found = f"its best, checkpoint {best}: {lost}"
         if found:
-            aside = self._folder.parent / "damaged" / f"{step}.{os.getpid()}"
-            aside.parent.mkdir(exist_ok=True)
+            aside = files.numbered(self._folder.parent / "damaged" / str(step))
             (self._folder / str(step)).rename(aside)
             self._manager.reload()
             warning = f"warning: checkpoint {step} is damaged ({found}); set aside as {aside}"
@@ -293,7 +291,7 @@ class Checkpoints:
             if not any(said in str(error) for said in _FULL):
                 raise
             self.tidy()
-            last = max((int(path.name) for path in self._folder.iterdir() if path.name.isdigit()), default=None)
+            last = max((int(path.name) for path in self._folder.iterdir() if is_step(path.name)), default=None)
             kept = "from the beginning" if last is None else f"from the checkpoint of step {last}"
             raise UserError(
                 f"no space left for a checkpoint in {self._folder}; free some and start the same command again: "

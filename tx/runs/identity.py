@@ -1,7 +1,6 @@
 """Identity of checkpoints: whose they are. Checksums say that a file is whole, not which run it belongs to."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -204,9 +203,7 @@ def _log_agrees(run, step):
 
 def _set_aside_checkpoints(run, steps):
     for step in steps:
-        aside = run.path / "damaged" / f"{step}.{os.getpid()}"
-        aside.parent.mkdir(exist_ok=True)
-        (run.checkpoints / str(step)).rename(aside)
+        (run.checkpoints / str(step)).rename(files.numbered(run.path / "damaged" / str(step)))
     said = ", ".join(map(str, steps))
     print(
         f"note: {run.metrics.name} has not the lines that checkpoints were saved after (step {said}): "

@@ -171,6 +171,7 @@ class Decode(Record):
     beam: int
     alpha: float
     average_last: int
+    length_penalty: str | None = None
     splits: str | None = None
     task: str | None = None
     extra_length: int | None = None

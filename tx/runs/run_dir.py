@@ -41,6 +41,11 @@ class DamagedFile(UserError):
     """Error of a run's file that is not as a run writes it."""
 
 
+def is_step(name: str) -> bool:
+    """Returns whether a folder of this name holds a checkpoint; others' are left alone, "²" among them."""
+    return name.isascii() and name.isdigit()
+
+
 class RunDir:
     """Paths of one run's files.
 
@@ -69,7 +74,7 @@ class RunDir:
 
     def checkpoint_steps(self) -> list[int]:
         """Returns the steps that there are checkpoints of, by the names of their folders, in order."""
-        return sorted(int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit())
+        return sorted(int(path.name) for path in self.checkpoints.glob("*") if is_step(path.name))
 
     def create(self) -> None:
         """Makes the folder; raises UserError where that is impossible, or no run can lie in one of that name."""

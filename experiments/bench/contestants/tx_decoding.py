@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments.bench.contestants import bundle
 from experiments.bench.harness.machine import peak_memory
+from tx import plugins
 from tx.data.vocabulary import EOS
 from tx.runtime.backend import ARENAS, keep_freed_memory
 
@@ -20,6 +21,7 @@ class Decoding:
 
     def __init__(self, folder: str):
         keep_freed_memory(ARENAS)
+        plugins.load()
         from tx.decoding.translator import Translator
 
         config, weights, sources = bundle.load(folder)

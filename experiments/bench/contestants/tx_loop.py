@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 from ml_collections import ConfigDict
 
+from tx import plugins
 from tx.runtime import determinism
 from tx.runtime.backend import keep_freed_memory, one_step_at_a_time
 
@@ -29,6 +30,7 @@ class Loop:
         keep_freed_memory()
         determinism.fix(self._config.parallel)
         one_step_at_a_time()
+        plugins.load()
         self._allowed, self._asked = queue.Queue(), queue.Queue()
         self._tokens, self._failed = 0, None
         self._thread = threading.Thread(target=self._train, daemon=True)

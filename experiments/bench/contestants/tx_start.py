@@ -8,6 +8,7 @@ from unittest import mock
 
 from ml_collections import ConfigDict
 
+from tx import plugins
 from tx.runtime import determinism
 
 
@@ -21,6 +22,7 @@ class Start:
     def __init__(self, config: dict):
         self._config = ConfigDict(config)
         determinism.fix(self._config.parallel)
+        plugins.load()
         self._folder = tempfile.TemporaryDirectory()
         self._save()
 

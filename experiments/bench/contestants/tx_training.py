@@ -7,12 +7,13 @@ from ml_collections import ConfigDict
 
 from experiments.bench.harness import sentences
 from experiments.bench.harness.machine import device_memory, peak_memory
+from tx import plugins
 from tx.data.loader import TrainBatches
 from tx.runtime.backend import keep_freed_memory, one_step_at_a_time, plans_ahead
 
 
 class Training:
-    """Trains on packed batches.
+    """Trains on packed batches, train.steps_per_dispatch updates in one call.
 
     Args:
       config: a whole configuration as nested dicts.
@@ -22,10 +23,12 @@ class Training:
     def __init__(self, config: dict, folder: str):
         keep_freed_memory()
         one_step_at_a_time()
+        plugins.load()
         from tx.training.step import init_state, make_train_step
 
         self._started = peak_memory()
         config = ConfigDict(config)
+        self._each = config.train.steps_per_dispatch
         self._batches = TrainBatches(
             sentences.load(folder),
             seed=config.train.seed,
@@ -36,23 +39,25 @@ class Training:
         self._state, self._step = init_state(config), make_train_step(config)
 
     def run(self, target_tokens: int) -> dict:
-        """Makes whole updates until at least so many target tokens have passed.
+        """Makes whole dispatches until at least so many target tokens have passed.
 
         Returns seconds, of them batching_s spent making batches; steps; target_tokens and source_tokens without
         padding; positions, both sides with padding; the last loss (nats).
         """
+        from tx.runtime.trees import stack  # it brings JAX
+
         steps = target = source = positions = 0
         batching, began = 0.0, time.perf_counter()
         while target < target_tokens:
             start = time.perf_counter()
-            batch = next(self._batches)
+            batch = stack([next(self._batches) for _ in range(self._each)], np.stack)
             batching += time.perf_counter() - start
             self._state, metrics = self._step(self._state, batch)
             target += int(np.count_nonzero(batch["tgt"]))
             source += int(np.count_nonzero(batch["src"]))
             positions += batch["src"].size + batch["tgt"].size
-            steps += 1
-        loss = float(metrics["loss"])  # waits for the last step
+            steps += self._each
+        loss = float(np.ravel(metrics["loss"])[-1])  # waits for the last step
         return {
             "seconds": time.perf_counter() - began,
             "batching_s": batching,

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 import tx.config
 from experiments import registry
 from experiments.scales import PAPER
+from tx.data.loader import TrainBatches
 from tx.data.tokenized import TokenizedSplit
 from tx.data.vocabulary import EOS
 
@@ -41,20 +42,32 @@ def config_of(size: str, overrides: dict[str, str], *, beside_peers: bool = Fals
 
 
 def choose(config: ConfigDict, count: int, log=print) -> tuple[TokenizedSplit, str]:
-    """Returns `count` training sentences, none longer than a row, and a line that says where they are from."""
+    """Returns `count` training sentences, and a line that says where they are from.
+
+    All are ones that a run of the configuration trains on: with text on both sides, none longer than a row or than
+    data.max_length_quantile leaves. Invented ones are fewer by those that it does not. Raises UserError where none is.
+    """
     if tx.config.is_of_tfds(config.data.corpus):  # TFDS's own sets are too large to fetch for a measurement
+        split = invent(count, config.model.vocab_size, config.data.row_length)
+        split = pick(split, _trained_on(config, split))
         text = (
-            f"{count} invented sentences over {config.model.vocab_size} subwords; source lengths are log-normal "
+            f"{len(split)} invented sentences over {config.model.vocab_size} subwords; source lengths are log-normal "
             f"(median {MEDIAN}, spread {SPREAD} of the logarithm), a target's length is its source's times log-normal "
             f"noise (spread {SIDES}), at most {config.data.row_length}, end of sentence included"
         )
-        return invent(count, config.model.vocab_size, config.data.row_length), text
+        return split, text
     from tx.data import tokenized
 
     train = tokenized.prepare(config.data, config.model.vocab_size, log).splits["train"]
-    usable = np.flatnonzero(np.maximum(train.src_lengths, train.tgt_lengths) <= config.data.row_length)
-    chosen = np.random.default_rng(config.train.seed).permutation(usable)[:count]
+    chosen = np.random.default_rng(config.train.seed).permutation(_trained_on(config, train))[:count]
     return pick(train, chosen), f"{len(chosen)} training sentences of {config.data.corpus}, drawn at random"
+
+
+def _trained_on(config, split):
+    """Returns the numbers of the sentences that are trained on; others than ours would not leave any out."""
+    sizes = {"row_length": config.data.row_length, "batch_rows": config.data.batch_rows}
+    quantile = config.data.max_length_quantile
+    return TrainBatches(split, seed=config.train.seed, **sizes, max_length_quantile=quantile).usable
 
 
 def invent(count: int, vocab_size: int, row_length: int) -> TokenizedSplit:
