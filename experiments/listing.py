@@ -113,7 +113,7 @@ def fields() -> list[dict]:
 
 
 def _field(name, field):
-    choosing, owners = components.owners(name) or ("", ())
+    choosing, owners = components.readers(name) or ("", ())
     return {
         "field": name,
         "default": field.default,

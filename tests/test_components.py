@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 
@@ -75,6 +76,50 @@ def test_what_is_declared_is_what_is_registered(those):
         if wanted:  # each is an argument of the component, and nothing that has no field is one
             parameters = inspect.signature(component).parameters.values()
             assert {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} == wanted
+
+
+def traced(**diff):
+    """The loss of a configuration as JAX traces it, constants included: equal where nothing else is computed."""
+    config = tiny.config(model__num_layers=1, **diff)
+    tokens = jnp.asarray(tiny.sentences(np.random.default_rng(1), [4, 3]))
+    init = jax.eval_shape(lambda: Transformer(**config.model).init(jax.random.key(0), tokens, tokens))
+
+    def loss(params):
+        rates = TracedHyperparameters.of(config)
+        return batch_loss(config, params, {"src": tokens, "tgt": tokens}, rates, jax.random.key(1))
+
+    closed = jax.make_jaxpr(loss)(init["params"])
+    return re.sub("0x[0-9a-f]+", "", str(closed)), [np.asarray(one).tobytes() for one in closed.consts[1:]]
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("model.neighbourhood", (2, 3)),
+        ("model.kernel_width", (3, 5)),
+        ("model.max_positions", (64, 65)),
+        ("model.scale_positions", (True, False)),
+        ("model.max_offset", (4, 5)),
+        ("model.sinusoid_layout", ("interleaved", "concatenated")),
+        ("model.sinusoid_endpoint", (True, False)),
+        ("model.d_ff", (24, 28)),
+        ("model.relu_dropout", (0.1, 0.2)),
+    ],
+)
+def test_a_field_is_read_by_the_components_that_it_is_said_to_be(field, values):
+    choosing, those = components.readers(field)
+    for name in components.names(choosing):
+        one, other = (traced(**{choosing: name, field: value}) for value in values)
+        assert (one != other) == (name in those), name
+        assert components.is_unread(field, {choosing: name}) == (name not in those)
+
+
+def test_a_component_of_one_s_own_may_read_what_every_run_has(added):
+    added(positions, Near, "neighbour", reach=Field(8, "m"))
+    assert not components.is_unread("model.max_offset", {"model.positions": "neighbour"})
+    assert components.readers("model.max_offset") == ("model.positions", ["relative", "neighbour"])
+    assert components.readers("optim.beta1") == components.owners("optim.beta1")
+    assert components.readers("model.dropout") is None
 
 
 def test_a_configuration_holds_the_fields_of_what_it_chooses():
@@ -441,6 +486,7 @@ def test_every_field_is_listed_with_its_meaning(capsys):
     assert all(one["meaning"] for one in listed.values())
     assert (listed["model.dropout"]["symbol"], listed["model.dropout"]["takes"]) == ("P_drop", "in [0, 1)")
     assert listed["optim.lion.b1"]["of"] == "optim.optimizer=lion"
+    assert listed["model.neighbourhood"]["of"] == "model.mixer=local"
     assert listed["optim.beta1"]["of"] == "optim.optimizer=adam,adamw,muon"
     assert listed["optim.optimizer"]["takes"] == ", ".join(optimizers)
     assert listed["model.norm"]["takes"] == "post, pre, none"

@@ -184,6 +184,19 @@ def test_a_field_of_a_component_is_set_where_it_is_chosen(capsys):
     fails(lambda: local.main(["table3/base@smoke", "--dry_run", "--tune=optim.lion.b1=0.8"]), capsys, *message)
 
 
+def test_a_field_that_means_nothing_to_a_component_is_left_out(capsys):
+    grid = ("--grid", "model.mixer=attention,local", "--grid", "model.neighbourhood=2,4")
+    runs = planned("table3/base@smoke", *grid)
+    names = ["mixer=attention", "mixer=local,neighbourhood=2", "mixer=local,neighbourhood=4"]
+    assert [r.name for r in runs] == ["table3/base@smoke", *(f"table3/base+{name}@smoke" for name in names)]
+    assert local.main(["table3/base@smoke", "--dry_run", *grid]) == 0
+    note = (
+        "note: --grid model.neighbourhood is left out of base+mixer=attention: it means something to model.mixer=local"
+    )
+    assert note in capsys.readouterr().out.replace("\n", " ")
+    assert [r.name for r in planned("table3/base@smoke", *grid[2:])] == ["table3/base@smoke"]
+
+
 def test_a_field_whose_last_part_is_not_unique_is_named_in_full(monkeypatch):
     assert points.name("base", {"model.d_k": 8}) == "base+d_k=8"
     monkeypatch.setattr(points, "FIELDS", {**points.FIELDS, "other.d_k": None})

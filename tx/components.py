@@ -98,6 +98,18 @@ _BUILT_IN = {
         "ter": Declaration({"normalized": Field(False, "punctuation counts as words of their own")}),
     },
 }
+_NETWORKS = ("model.feed_forward", ("relu", "gelu", "swiglu"))
+_READERS = {  # of fields that every run has: what chooses, and the components of this project that make use of them
+    "model.neighbourhood": ("model.mixer", ("local",)),
+    "model.kernel_width": ("model.mixer", ("convolution", "dilated")),
+    "model.max_positions": ("model.positions", ("learned",)),
+    "model.scale_positions": ("model.positions", ("learned",)),
+    "model.max_offset": ("model.positions", ("relative",)),
+    "model.sinusoid_layout": ("model.positions", ("sinusoidal",)),
+    "model.sinusoid_endpoint": ("model.positions", ("sinusoidal",)),
+    "model.d_ff": _NETWORKS,
+    "model.relu_dropout": _NETWORKS,
+}
 _SEVERAL = frozenset({"probe.metrics"})  # fields that choose any number of components, with commas between
 _declared: dict[str, dict[str, Declaration]] = {choosing: dict(those) for choosing, those in _BUILT_IN.items()}
 
@@ -223,6 +235,25 @@ def owners(field: str) -> tuple[str, list[str]] | None:
         if found := [name for name in those if field in fields_of(choosing, name)]:
             return choosing, found
     return None
+
+
+def readers(field: str) -> tuple[str, list[str]] | None:
+    """Returns (the field that chooses, names of the components) that a field means something to; None for any run.
+
+    It is of these, or every run has it and they alone of this project's read it: one of somebody's own may, too.
+    """
+    if field not in _READERS:
+        return owners(field)
+    choosing, those = _READERS[field]
+    return choosing, [*those, *(name for name in _declared[choosing] if name not in _BUILT_IN[choosing])]
+
+
+def is_unread(field: str, values: Mapping[str, object]) -> bool:
+    """Returns whether a field of every run means nothing to what some fields, {dotted name: value}, choose."""
+    if field not in _READERS:
+        return False
+    choosing, those = readers(field)
+    return values[choosing] not in those
 
 
 def _shared(choosing):

@@ -91,14 +91,15 @@ def select(args: argparse.Namespace) -> list[Row]:
 
     Differences are from the base. With --only there is what was named, and no more. Raises UserError as `plan.make`.
     """
-    found, sweeps = [], set()
+    found, bases = [], {}
     for row in _named(args):
         run = registry.parse(row.name)
-        base = run._replace(variant=run.sweep.variants[0])
-        if args.grid and not args.only and (run.sweep.name, run.scale.label) not in sweeps:
-            sweeps.add((run.sweep.name, run.scale.label))
-            found.append(Row(base.name, {}))
-        found.append(row)
+        sweep, base = (run.sweep.name, run.scale.label), Row(run._replace(variant=run.sweep.variants[0]).name, {})
+        if args.grid and not args.only and sweep not in bases:
+            bases[sweep] = base
+            found.append(base)
+        if row != bases.get(sweep):  # a point may be the base: none of its fields means anything to it
+            found.append(row)
     return found
 
 
@@ -127,30 +128,35 @@ def _named(args):
 
 
 def left_out(args: argparse.Namespace) -> list[str]:
-    """Returns a line for each field of --grid that variants selected leave out, since their components have none such.
+    """Returns a line for each field of --grid that variants selected leave out, as their components make no use of it.
 
     Raises UserError as `plan.make`.
     """
     grid, notes = {field for axis in assignments.given(args).axes for field in axis[0]}, []
-    owned = {field: owners for field in sorted(grid) if (owners := components.owners(field))}
+    owned = {field: owners for field in sorted(grid) if (owners := components.readers(field))}
     rows = _named(args) if owned else []
     for field, (choosing, those) in owned.items():
         without = [row for row in rows if field not in row.point]
         if without:
             names = dict.fromkeys(points.name(registry.parse(row.name).variant.name, row.point) for row in without)
-            whose = f"it belongs to {choosing}={' or '.join(those)}"
+            whose = (
+                f"it {'belongs' if components.owners(field) else 'means something'} to {choosing}={' or '.join(those)}"
+            )
             notes.append(f"note: --grid {field} is left out of {', '.join(names)}: {whose}")
     return notes
 
 
 def _that_belong(name, around, settings):
-    """Returns the points of a grid around a variant, each once, without the fields of components that it has not."""
-    if not any(components.owners(field) for point in around for field in point):
+    """Returns the points of a grid around a variant, each once, without fields that its components make no use of."""
+    if not any(components.readers(field) for point in around for field in point):
         return around
     run, found = registry.parse(name), []
     for point in around:
         choices = {f: v for f, v in (settings | point).items() if f in components.choosing_fields()}
         config = registry.assemble(*run, choices)
-        if (whole := {f: v for f, v in point.items() if not tx.config.is_missing(config, f)}) not in found:
+        fields = tx.config.fields(config)
+        if (
+            whole := {f: v for f, v in point.items() if f in fields and not components.is_unread(f, fields)}
+        ) not in found:
             found.append(whole)
     return found
