@@ -242,7 +242,7 @@ class Outcome:
 
 
 def outcome(job: Job, run: PlannedRun) -> Outcome:
-    """Returns the outcome of a run of an ended job; where it failed, error.json holds the error too.
+    """Returns the outcome of a run of an ended job; where its process failed, error.json holds the error too.
 
     A result, which is written last and whole, is one however the process has ended: it may have been killed before it
     was through with the runs beside, or with releasing its lease.
@@ -275,7 +275,7 @@ def outcome(job: Job, run: PlannedRun) -> Outcome:
 def of_result(run: PlannedRun) -> Outcome:
     """Returns the outcome of a run whose result is there: failed where a launch with other arguments has made it."""
     try:
-        if run.folder.read_if_whole("result"):
+        if run.folder.read_if_whole("result"):  # a damaged one is for the report to say
             state.refuse_other_configuration(run.config, run.folder)
     except UserError as error:
         return Outcome("failed", str(error))

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import tx.config
 from experiments import points, registry, tuning
 from experiments.report import reading, results
 from experiments.report.symbols import show
@@ -15,6 +16,7 @@ from experiments.tuning import Asked
 from launch import assignments, plan
 from launch.plan import PlannedRun, selection
 from launch.plan.selection import Row
+from tx import components
 from tx.errors import UserError
 from tx.runs.run_dir import RunDir
 from tx.runs.state import RunState
@@ -70,6 +72,7 @@ class Tuning:
         self._rows = []
         for row in selection.select(args):
             run = registry.parse(row.name)
+            _refuse_unread(grid, run, assignments.given(args).settings | row.point)
             asked = Asked(run.variant.name, row.point, grid, self._seeds)
             self._rows.append(_Tuned(row, asked, args.workdir / f"{run.sweep.name}@{run.scale.label}"))
         for one in self._rows:
@@ -165,3 +168,14 @@ class _Tuned(NamedTuple):
         left_out = f"; without a finite dev loss, and so not chosen: {', '.join(without)}" if without else ""
         found = f"{chosen}, dev loss {losses[choice.point]:.4f}"
         return f"tuned  {self.name}: {found}{edge if choice.edges else ''}{left_out}"
+
+
+def _refuse_unread(grid, run, given):
+    """Raises UserError for a field that means nothing to what a row's own fields choose: all its points are one."""
+    choices = {field: value for field, value in given.items() if field in components.choosing_fields()}
+    fields = tx.config.fields(registry.assemble(*run, choices))
+    for field in grid:
+        if components.is_unread(field, fields) and (choosing := components.readers(field)[0]) not in grid:
+            those = " or ".join(components.readers(field)[1])
+            row = f"{run.variant.name} has {fields[choosing]}"
+            raise UserError(f"--tune={field}: it means something to {choosing}={those}; {row}")

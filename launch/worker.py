@@ -5,6 +5,7 @@ launch is one, with a pool of tasks. Workers know nothing of each other: leases,
 folders say what is others', done, or given up.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -120,6 +121,11 @@ def work(
     return Tally(failed, left)
 
 
+def _is_there(run):
+    """Returns whether a run has a result, which no further try would change; another launch's, where it has failed."""
+    return os.path.exists(run.folder.result)
+
+
 def _settle(job: Job, queue: Queue, view: View) -> int:
     """Says what became of the runs of a job, and has those wait that go on; returns how many are given up."""
     failed = 0
@@ -127,7 +133,7 @@ def _settle(job: Job, queue: Queue, view: View) -> int:
         became = job.outcome(run)
         if became.name == "held":
             queue.put_back(run)
-        elif became.name == "failed" and queue.failed(run, became.error):
+        elif became.name == "failed" and not _is_there(run) and queue.failed(run, became.error):
             view.again(job, run, became)
         else:
             queue.over(run)

@@ -195,6 +195,11 @@ def test_a_field_that_means_nothing_to_a_component_is_left_out(capsys):
     )
     assert note in capsys.readouterr().out.replace("\n", " ")
     assert [r.name for r in planned("table3/base@smoke", *grid[2:])] == ["table3/base@smoke"]
+    assert [r.name for r in planned("table3/base@smoke", *grid[2:], "--match=params")] == ["table3/base@smoke"]
+    message = "--tune=model.neighbourhood: it means something to model.mixer=local; base has attention"
+    fails(lambda: local.main(["table3/base@smoke", "--dry_run", "--tune=model.neighbourhood=2,4"]), capsys, message)
+    tuned = [*grid[:1], "model.mixer=local", "--only=base+mixer=local", "--tune=model.neighbourhood=2,4", "--seeds=2"]
+    assert local.main(["table3/base@smoke", "--dry_run", *tuned]) == 0
 
 
 def test_a_field_whose_last_part_is_not_unique_is_named_in_full(monkeypatch):

@@ -201,11 +201,6 @@ def parse(name: str, value: object, where: str = "override") -> bool | int | flo
     return _whole_path(value) if name == "data.corpus" else value
 
 
-def is_missing(config: ml_collections.ConfigDict | dict, name: str) -> bool:
-    """Returns whether a known field is one of a component that a configuration does not choose."""
-    return name not in fields(config) and name in components.known_fields()
-
-
 def describe_owner(config: ml_collections.ConfigDict, name: str) -> str:
     """Returns whose a field is that is missing: "optim.lion.b1 belongs to optim.optimizer=lion; this run has adam"."""
     choosing, those = components.owners(name)

@@ -27,7 +27,8 @@ figures of train:
                        none, as it compiles when its layouts are tried
   peak_mib             greatest resident memory of the process, which does nothing but train
   loss                 of the last update, smoothed, in nats: that what was timed does train (ours is less the
-                       smoothed targets' own entropy, PyTorch's is not)
+                       smoothed targets' own entropy, PyTorch's is not, and is smoothed over
+                       all classes whatever loss.smooth_over is)
   An update has as many target tokens in PyTorch as in ours, except where the label says otherwise. A configuration
   that PyTorch would train another model, loss or optimizer in place of is refused.
 

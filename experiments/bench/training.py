@@ -29,7 +29,7 @@ TRIAL = {"cpu": 20_000, "gpu": 250_000}  # target tokens that a layout is tried 
 LAYOUTS = {"cpu": ((1, 1), (1, 2), (1, 4), (0.5, 1), (2, 1), (4, 1)), "gpu": ((1, 1), (1, 2))}
 
 
-# Fields of which PyTorch's model and its update have one form: what they hold of it.
+# The values of fields that PyTorch's model and its update can take; None: any.
 HELD = {
     **{f"model.{name}": (value,) for name, value in bundle.HELD.items()},
     "model.decoder_layers": None,  # any
@@ -40,6 +40,9 @@ HELD = {
     "model.drop_embedding": (True,),
     "loss.name": ("label_smoothed",),
     "optim.optimizer": ("adam",),
+    "optim.schedule": ("inverse_sqrt",),
+    "optim.linear_warmup": (True,),
+    "optim.scale_by_width": (True,),
     "optim.clip_norm": (0.0,),
     "train.ema": (0.0,),
 }

@@ -47,8 +47,8 @@ def caption(found: Results, only: Container[str] | None = None) -> tuple[tuple[s
 
 
 def _alpha(decode):
-    """Returns the exponent of the length penalty, with the penalty's name where it is not the paper's."""
-    return f"{decode.alpha} of the length" if decode.length_penalty == "length" else decode.alpha
+    """Returns the exponent of the length penalty, and what it is an exponent of where that is not the paper's."""
+    return f"{decode.alpha} (penalty len^alpha)" if decode.length_penalty == "length" else decode.alpha
 
 
 def standing_notes(found: Results) -> tuple[str, ...]:

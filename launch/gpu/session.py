@@ -17,6 +17,7 @@ interrupted (what was running is ended, what is done is packed).
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import os
 import pathlib
@@ -225,7 +226,8 @@ def _prepare(sweeps, workdir, rest):
 
     plugins.load()  # it is a process of its own
     for wanted in sweeps:
-        preparation.prepare(planned(wanted, workdir, rest))
+        with contextlib.suppress(UserError):  # it is said where the sweep is to run; the others are prepared
+            preparation.prepare(planned(wanted, workdir, rest))
 
 
 def _parser():
@@ -272,16 +274,12 @@ def main(argv: Sequence[str] | None = None, *, command: Command = python, prepar
 
 def _check(args):
     """Raises UserError for a number that no session can have."""
-    for name, number, sound in (
-        ("minutes", args.minutes, args.minutes > 0),
-        ("jobs", args.jobs, args.jobs > 0),
-        ("slowdown", args.slowdown, args.slowdown > 0),
-        ("overhead", args.overhead, args.overhead >= 0),
-        ("bench_seconds", args.bench_seconds, args.bench_seconds >= 0),
-    ):
-        if not sound:
-            least = "at least 0" if name in ("overhead", "bench_seconds") else "above 0"
-            raise UserError(f"--{name} must be {least}; got {number:g}")
+    for name in ("minutes", "jobs", "slowdown"):
+        if not 0 < (number := getattr(args, name)) < math.inf:
+            raise UserError(f"--{name} must be above 0; got {number:g}")
+    for name in ("overhead", "bench_seconds"):
+        if not 0 <= (number := getattr(args, name)) < math.inf:
+            raise UserError(f"--{name} must be at least 0; got {number:g}")
 
 
 def _run(session: Session, sweeps: Sequence[Wanted], prepare: Callable) -> int:

@@ -118,9 +118,8 @@ def _named(args):
             met = {glob for glob in globs if points.matches(variant, points.name(variant, point), glob)}
             missed -= met
             if met or not globs:
-                selected.append(
-                    Row(name, matching.match_parameters(name, point, asked.settings) if args.match else point)
-                )
+                matched = args.match and point  # the variant itself has the size that others are made to have
+                selected.append(Row(name, matching.match_parameters(name, point, asked.settings) if matched else point))
     if missed:
         known = ", ".join(dict.fromkeys(registry.parse(name).variant.name for name in names))
         raise UserError(f"--only={min(missed, key=globs.index)} is none of: {known}")
@@ -133,30 +132,28 @@ def left_out(args: argparse.Namespace) -> list[str]:
     Raises UserError as `plan.make`.
     """
     grid, notes = {field for axis in assignments.given(args).axes for field in axis[0]}, []
-    owned = {field: owners for field in sorted(grid) if (owners := components.readers(field))}
-    rows = _named(args) if owned else []
-    for field, (choosing, those) in owned.items():
+    read = {field: readers for field in sorted(grid) if (readers := components.readers(field))}
+    rows = _named(args) if read else []
+    for field, (choosing, those) in read.items():
         without = [row for row in rows if field not in row.point]
         if without:
             names = dict.fromkeys(points.name(registry.parse(row.name).variant.name, row.point) for row in without)
-            whose = (
-                f"it {'belongs' if components.owners(field) else 'means something'} to {choosing}={' or '.join(those)}"
-            )
+            does = "belongs" if components.owners(field) else "means something"
+            whose = f"it {does} to {choosing}={' or '.join(those)}"
             notes.append(f"note: --grid {field} is left out of {', '.join(names)}: {whose}")
     return notes
 
 
 def _that_belong(name, around, settings):
     """Returns the points of a grid around a variant, each once, without fields that its components make no use of."""
-    if not any(components.readers(field) for point in around for field in point):
+    if not any(components.readers(field) for field in {field for point in around for field in point}):
         return around
-    run, found = registry.parse(name), []
+    run, choosing, meaningless, found = registry.parse(name), components.choosing_fields(), {}, {}
     for point in around:
-        choices = {f: v for f, v in (settings | point).items() if f in components.choosing_fields()}
-        config = registry.assemble(*run, choices)
-        fields = tx.config.fields(config)
-        if (
-            whole := {f: v for f, v in point.items() if f in fields and not components.is_unread(f, fields)}
-        ) not in found:
-            found.append(whole)
-    return found
+        choices = {f: v for f, v in (settings | point).items() if f in choosing}
+        if (key := tuple(choices.items())) not in meaningless:
+            fields = tx.config.fields(registry.assemble(*run, choices))
+            meaningless[key] = {f for f in point if f not in fields or components.is_unread(f, fields)}
+        whole = {f: v for f, v in point.items() if f not in meaningless[key]}
+        found.setdefault(tuple(whole.items()), whole)
+    return list(found.values())

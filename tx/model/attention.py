@@ -18,7 +18,7 @@ from tx.registry import Configured
 from tx.runtime import backend
 
 BLOCK = 8  # positions of the decoding cache that a CPU attends to at a time; a cache holds whole blocks
-SHORT = 128  # a neighbourhood up to this is cut down to no shorter row, which would add up in another order
+SHORT = 128  # up to this a neighbourhood stays what it is in shorter rows, whose sums had another order otherwise
 
 
 class MultiHeadAttention(nn.Module):

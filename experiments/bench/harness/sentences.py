@@ -45,7 +45,8 @@ def choose(config: ConfigDict, count: int, log=print) -> tuple[TokenizedSplit, s
     """Returns `count` training sentences, and a line that says where they are from.
 
     All are ones that a run of the configuration trains on: with text on both sides, none longer than a row or than
-    data.max_length_quantile leaves. Invented ones are fewer by those that it does not. Raises UserError where none is.
+    data.max_length_quantile leaves; of invented ones there are fewer where that leaves some out. Raises UserError where
+    none is.
     """
     if tx.config.is_of_tfds(config.data.corpus):  # TFDS's own sets are too large to fetch for a measurement
         split = invent(count, config.model.vocab_size, config.data.row_length)
