@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-import tx.config
 from experiments import points, registry, tuning
 from experiments.report import reading, results
 from experiments.report.symbols import show
@@ -172,8 +171,7 @@ class _Tuned(NamedTuple):
 
 def _refuse_unread(grid, run, given):
     """Raises UserError for a field that means nothing to what a row's own fields choose: all its points are one."""
-    choices = {field: value for field, value in given.items() if field in components.choosing_fields()}
-    fields = tx.config.fields(registry.assemble(*run, choices))
+    fields = selection.fields_of_components(run, given)
     for field in grid:
         if components.is_unread(field, fields) and (choosing := components.readers(field)[0]) not in grid:
             those = " or ".join(components.readers(field)[1])
