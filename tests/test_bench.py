@@ -8,6 +8,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
 import types
@@ -807,6 +808,18 @@ def test_help_explains_every_figure(capsys):
         assert f"  {figure} " in text
     for figure in (one.key for figures in table.FIGURES.values() for one in figures):
         assert figure in text
+
+
+def test_help_says_what_a_card_took_beside_the_roofline(capsys):
+    results, over = pathlib.Path(command.__file__).parent / "results", []
+    for size in ("base", "big"):
+        measured = json.loads((results / f"train-{size}-h100.json").read_text())["contestants"]["tx"]["rounds"]
+        step = statistics.median(one["seconds"] / one["steps"] for one in measured)
+        over.append(1e3 * step / json.loads((results / f"compiled/{size}-h100.json").read_text())["roofline_ms"])
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"An H100 took {min(over):.1f} to {max(over):.1f} times the roofline for base and big@paper" in words
 
 
 def test_translations_unlike_ours_are_pointed_out():

@@ -21,6 +21,7 @@ from tx import components
 from tx import config as config_lib
 from tx.decoding.translator import Translator
 from tx.errors import UserError
+from tx.evaluation.metrics import metrics
 from tx.fields import ANY, FIELDS, SHARE, Field
 from tx.model.feed_forward import FeedForward, feed_forwards
 from tx.model.loss import batch_loss
@@ -97,6 +98,7 @@ def traced(**diff):
 @pytest.mark.parametrize(
     ("field", "values"),
     [
+        ("model.normalization", ("layer", "rms")),
         ("model.neighbourhood", (2, 3)),
         ("model.kernel_width", (3, 5)),
         ("model.max_positions", (64, 65)),
@@ -110,7 +112,7 @@ def traced(**diff):
 )
 def test_a_field_is_read_by_the_components_that_it_is_said_to_be(field, values):
     choosing, those = components.readers(field)
-    for name in components.names(choosing):
+    for name in FIELDS[choosing].choices or components.names(choosing):
         one, other = (traced(**{choosing: name, field: value}) for value in values)
         assert (one != other) == (name in those), name
         assert components.is_unread(field, {choosing: name}) == (name not in those)
@@ -233,6 +235,31 @@ def test_a_field_that_what_the_model_hands_on_would_hide_is_refused(those, base,
         those.register("hidden", **{name: Field(3, "m")})(base)
     assert "hidden" not in those
     assert "hidden" not in components.names(those.field)
+
+
+@pytest.mark.parametrize(
+    ("those", "component", "field"),
+    [
+        (losses, lambda logits, labels, sharpness: 0, "labels"),
+        (schedules, lambda step, warmup, steps, power: 0, "warmup"),
+        (optimizers, lambda rate, trust: 0, "rate"),
+        (metrics._registry, lambda translations, least: 0, "translations"),
+    ],
+)
+def test_a_field_that_takes_the_place_of_what_is_given_by_position_is_refused(added, those, component, field):
+    """Else the call is a TypeError, once a run has begun."""
+    with pytest.raises(
+        ValueError, match=f"'hidden': {field} is a field of it, but its argument ., and every component"
+    ):
+        those.register("hidden", **{field: Field(0.5, "m")})(component)
+    assert "hidden" not in those
+    assert "hidden" not in components.names(those.field)
+    free = [*inspect.signature(component).parameters][those.positional]
+    added(those, component, "free", **{free: Field(0.5, "m")})
+    assert those["free"](*range(those.positional)) == 0
+    with pytest.raises(ValueError, match=f"'few' takes 0 arguments by position, and .* given {those.positional} by"):
+        those.register("few")(lambda: 0)
+    assert "few" not in components.names(those.field)
 
 
 def test_a_default_alone_is_no_field():

@@ -1,13 +1,14 @@
 """Translation in batches: every sentence once and in order, whatever the batch; greedy against a plain loop."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tx.decoding import translator
+from tx.decoding import beam_search, translator
 from tx.decoding.translator import Translator, length_buckets
 from tx.errors import UserError
 from tx.runtime import backend
@@ -136,6 +137,22 @@ def test_translations_end_within_the_limit(model, together):
     assert any(length == limit for length, limit in zip(lengths, limits, strict=True))
     assert any(length < limit - 1 for length, limit in zip(lengths, limits, strict=True))
     assert not any(set(output) & {0, EOS} for output in map(list, together[1]))
+
+
+def test_an_empty_row_is_over_before_it_begins(model, monkeypatch):
+    """Else a batch that is not full is searched until 0 + decode.extra_length, whenever its sentences end."""
+    config, _, params, _ = model
+    seen = []
+
+    def search(step, cache, context, limits, **_):
+        seen.append(limits)
+        return beam_search.Hypotheses(np.zeros((3, 1, 16), np.int32), None, None)
+
+    monkeypatch.setattr(beam_search, "search", search)
+    src = np.zeros((3, 8), np.int32)
+    src[0, :5], src[2, 0] = [7, 8, 9, 7, EOS], EOS  # the last is a sentence without a word
+    translator._search(config, None, params, jnp.asarray(src), length=16, halvings=0)
+    assert [limit.tolist() for limit in seen] == [[4 + EXTRA, 0, EXTRA]]
 
 
 def test_beam_1_is_the_greedy_loop(model):

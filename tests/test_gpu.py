@@ -339,6 +339,20 @@ def test_what_other_code_made_is_left_out_before_anything_is_packed(machine):
     assert runs_of("base") <= machine.packed()
 
 
+def test_archives_of_what_other_code_made_are_set_aside(machine, capsys):
+    put(machine.folder / "before", "base", 1, numerics="0" * 12)
+    put(machine.folder / "before", "A/h=1", 1)
+    machine.out.mkdir(exist_ok=True)
+    archives.Packer(machine.folder / "before", machine.out).pack()
+    packed = (machine.out / "results-1.tar.gz").read_bytes()
+    assert machine("--slowdown=1e9", "--bench_seconds=0") == 0  # nothing is started
+    assert (machine.out / "stale" / "results-1.tar.gz.1").read_bytes() == packed
+    assert "results-1.tar.gz.1" in capsys.readouterr().out
+    assert machine.packed() == {"A/h=1/seed1"}
+    assert machine("--slowdown=1e9", "--bench_seconds=0") == 0
+    assert [path.name for path in (machine.out / "stale").iterdir()] == ["results-1.tar.gz.1"]
+
+
 def bring(machine):
     """Packs what was put into folder/runs as an earlier call's."""
     (machine.folder / "earlier").mkdir()

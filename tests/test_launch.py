@@ -23,10 +23,13 @@ from rich.console import Console
 from experiments import points, registry
 from launch import display, grouping, local, plan, pool, preparation, queue, resources, slurm, worker
 from launch.plan import selection
+from tx import components
 from tx.data import cache, corpora
 from tx.errors import UserError
+from tx.fields import Field
 from tx.files import to_json
 from tx.model import flops
+from tx.model.norms import norms
 from tx.runs import lease, metrics_log, state
 from tx.runs.lease import HELD_STATUS
 from tx.runs.run_config import handed_over
@@ -200,6 +203,27 @@ def test_a_field_that_means_nothing_to_a_component_is_left_out(capsys):
     fails(lambda: local.main(["table3/base@smoke", "--dry_run", "--tune=model.neighbourhood=2,4"]), capsys, message)
     tuned = [*grid[:1], "model.mixer=local", "--only=base+mixer=local", "--tune=model.neighbourhood=2,4", "--seeds=2"]
     assert local.main(["table3/base@smoke", "--dry_run", *tuned]) == 0
+
+
+def test_what_the_norm_is_means_nothing_where_there_is_none():
+    class Scaled(norms["rms"]):
+        size: float = 0.5
+
+    norms.register("scaled_rms", size=Field(0.5, "m"))(Scaled)
+    try:
+        grid = ["--grid=model.norm=pre,none", "--grid=model.normalization=layer,rms,scaled_rms"]
+        grid.append("--grid=model.scaled_rms.size=0.25,1.0")
+        names = [
+            run.name.removeprefix("table3/base").removesuffix("@smoke") for run in planned("table3/base@smoke", *grid)
+        ]
+        pre = [
+            f"+norm=pre,normalization={of}"
+            for of in ("layer", "rms", "scaled_rms,scaled_rms.size=0.25", "scaled_rms,scaled_rms.size=1")
+        ]
+        assert names == ["", *pre, "+norm=none"]
+    finally:
+        del norms._components["scaled_rms"]
+        components.withdraw("model.normalization", "scaled_rms")
 
 
 def test_a_field_whose_last_part_is_not_unique_is_named_in_full(monkeypatch):

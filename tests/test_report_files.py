@@ -239,6 +239,14 @@ def test_the_picture_of_a_sweep_is_told_from_a_stale_one(tmp_path):
     assert not list((tmp_path / "other").rglob("*.svg"))
 
 
+def test_the_name_of_a_row_is_no_formula(tmp_path, monkeypatch):
+    put(tmp_path, "table3/base@smoke", 1)
+    (found,) = reading.read([tmp_path])
+    drawn = [agreement_figure.Point("$h_1=2$", "A", 0.1, 0.2, None, None)]
+    monkeypatch.setattr(agreement_figure, "points", lambda _: drawn)
+    assert ">$h_1=2$<" in agreement_figure.draw(found)
+
+
 @pytest.mark.parametrize("name", ["table3@multi30k", "table3@smoke"])
 def test_this_projects_picture_is_fresh(name):
     folder = pathlib.Path(__file__).parent.parent / "experiments" / "results" / name

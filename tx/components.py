@@ -99,7 +99,8 @@ _BUILT_IN = {
     },
 }
 _NETWORKS = ("model.feed_forward", ("relu", "gelu", "swiglu"))
-_READERS = {  # of fields that every run has: what chooses, and the components of this project that make use of them
+_READERS = {  # of fields that every run has: what chooses, and what of this project's makes use of them
+    "model.normalization": ("model.norm", ("post", "pre")),
     "model.neighbourhood": ("model.mixer", ("local",)),
     "model.kernel_width": ("model.mixer", ("convolution", "dilated")),
     "model.max_positions": ("model.positions", ("learned",)),
@@ -237,15 +238,21 @@ def owners(field: str) -> tuple[str, list[str]] | None:
     return None
 
 
-def readers(field: str) -> tuple[str, list[str]] | None:
-    """Returns (the field that chooses, names of the components) that a field means something to; None for any run.
+def chooses(field: str) -> bool:
+    """Returns whether the value of a field decides which others mean something (`readers`)."""
+    return field in _declared or any(field == choosing for choosing, _ in _READERS.values())
 
-    It is of these, or every run has it and they alone of this project's read it: one of somebody's own may, too.
+
+def readers(field: str) -> tuple[str, list[str]] | None:
+    """Returns (the field that chooses, its values) that a field means something to; None for any run.
+
+    It is of these components, or every run has it and they alone of this project's read it: one of somebody's own may,
+    too.
     """
     if field not in _READERS:
         return owners(field)
     choosing, those = _READERS[field]
-    return choosing, [*those, *(name for name in _declared[choosing] if name not in _BUILT_IN[choosing])]
+    return choosing, [*those, *(name for name in _declared.get(choosing, ()) if name not in _BUILT_IN[choosing])]
 
 
 def is_unread(field: str, values: Mapping[str, object]) -> bool:

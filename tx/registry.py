@@ -31,10 +31,11 @@ class Registry:
     Args:
       field: the configuration field that holds the name, e.g. "model.positions".
       given: keyword arguments that every component of the kind is called with, whose names no own field may have.
+      positional: how many arguments every component of the kind is called with by position; none of them is a field.
     """
 
-    def __init__(self, field: str, given: tuple[str, ...] = ()):
-        self.field, self.given = field, given
+    def __init__(self, field: str, given: tuple[str, ...] = (), positional: int = 0):
+        self.field, self.given, self.positional = field, given, positional
         self.group, _, self.leaf = field.partition(".")
         self._components = {}
 
@@ -68,13 +69,25 @@ class Registry:
 
     def _check_arguments(self, name, component):
         declared = components.declaration(self.field, name)
-        if wanted := {*declared.own, *declared.shared}:
-            taken = inspect.signature(component).parameters.values()
-            if any(one.kind is one.VAR_KEYWORD for one in taken):
-                return
-            if lacking := sorted(wanted - {one.name for one in taken if one.kind is not one.POSITIONAL_ONLY}):
-                components.withdraw(self.field, name)
-                raise ValueError(f"{self.field} {name!r} takes no argument {lacking[0]}, which is a field of it")
+        wanted = {*declared.own, *declared.shared}
+        if not wanted and not self.positional:
+            return
+        taken = inspect.signature(component).parameters.values()
+        kinds = {one.kind for one in taken}
+        first = [one.name for one in taken if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        by_name = {one.name for one in taken if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)}
+        given = f"every component of the kind is given {self.positional} by position"
+        if hidden := sorted(wanted.intersection(first[: self.positional])):
+            place = first.index(hidden[0]) + 1
+            wrong = f": {hidden[0]} is a field of it, but its argument {place}, and {given}; take {hidden[0]} by name"
+        elif len(first) < self.positional and inspect.Parameter.VAR_POSITIONAL not in kinds:
+            wrong = f" takes {len(first)} arguments by position, and {given}"
+        elif (lacking := sorted(wanted - by_name)) and inspect.Parameter.VAR_KEYWORD not in kinds:
+            wrong = f" takes no argument {lacking[0]}, which is a field of it"
+        else:
+            return
+        components.withdraw(self.field, name)
+        raise ValueError(f"{self.field} {name!r}{wrong}")
 
     def __getitem__(self, name: str | Configured) -> Any:
         """Returns the component, with the values of its fields: those given, else the defaults.

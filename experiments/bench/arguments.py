@@ -83,7 +83,7 @@ figures of compile:
   a token              one turn of beam search's loop, with one turn of each loop within; conditions: how often in it
                        the host decides whether to go on
   No kernel is tried out, so which one a product takes is not what a card would choose; what is fused, and what lies in
-  memory, is. An H100 took 1.4 to 1.5 times the roofline for base and big@paper. make compile-venv installs the
+  memory, is. An H100 took 1.5 to 1.6 times the roofline for base and big@paper. make compile-venv installs the
   compilers.
 
 sizes:

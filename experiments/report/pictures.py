@@ -3,7 +3,8 @@
 import io
 
 FORMS = ("svg", "png")
-STYLE = {"svg.hashsalt": "tx", "svg.fonttype": "none", "font.size": 9}  # of matplotlib: text stays text in SVG
+# Of matplotlib: text stays text in SVG, and a row called "$a$" is written so rather than as a formula.
+STYLE = {"svg.hashsalt": "tx", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}
 
 
 def svg(figure, description: str | None = None) -> str:

@@ -10,11 +10,11 @@ import pathlib
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from experiments import tuning
 from tx.errors import UserError
-from tx.files import read_bytes, write_atomically
+from tx.files import numbered, read_bytes, write_atomically
 
 PATTERN = "results-*.tar.gz"
 TUNINGS = "tuning-*@*.json"  # what sweeps' tuning.json say, beside the archives, as they change until the end
@@ -87,6 +87,12 @@ def unpack(folder: pathlib.Path, runs: pathlib.Path) -> int:
                 write_atomically(runs / name, text)
                 count += 1
     return count
+
+
+def set_aside(folder: pathlib.Path, names: Collection[str]) -> list[pathlib.Path]:
+    """Moves the archives of a folder that hold any of these results into stale/ beneath it; returns where they are."""
+    holding = [path for path in sorted(folder.glob(PATTERN)) if any(name in names for name, _ in _members(path))]
+    return [path.rename(numbered(folder / "stale" / path.name)) for path in holding]
 
 
 def _members(path: pathlib.Path) -> Iterator[tuple[str, str]]:

@@ -106,17 +106,21 @@ class Session:
     def leave_out_stale(self, wanted: Wanted) -> None:
         """Deletes the runs of a sweep that another code, recipe or text has made, which would be in the way.
 
-        It is called before anything is packed: what is stale is nothing to bring home.
+        It is called before anything is packed: what is stale is nothing to bring home. Archives of an earlier call that
+        hold it are not written over, but set aside.
         """
         try:
             runs = possible(wanted, self.runs, self.rest)
         except UserError as error:  # said again where the sweep is to run; until then others can
             self.diary.write(f"{wanted}: {error}")
             return
-        for run in runs:
-            if run.state.name == "stale":
-                self.diary.write(f"{run.label} is left out: {run.state.reason}")
-                shutil.rmtree(run.folder.path)
+        stale = [run for run in runs if run.state.name == "stale"]
+        for run in stale:
+            self.diary.write(f"{run.label} is left out: {run.state.reason}")
+            shutil.rmtree(run.folder.path)
+        names = {run.folder.result.relative_to(self.runs).as_posix() for run in stale}
+        for path in archives.set_aside(self.args.out, names):
+            self.diary.write(f"what was packed before is in {path}")
 
     def pack(self) -> None:
         """Packs what is done."""

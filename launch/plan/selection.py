@@ -146,7 +146,7 @@ def left_out(args: argparse.Namespace) -> list[str]:
 
 def fields_of_components(run: registry.Run, given: Mapping[str, object]) -> dict[str, object]:
     """Returns {dotted field: value} of a run with the components, and nothing else, of some {dotted field: value}."""
-    choices = {field: value for field, value in given.items() if field in components.choosing_fields()}
+    choices = {field: value for field, value in given.items() if components.chooses(field)}
     return tx.config.fields(registry.assemble(*run, choices))
 
 
@@ -154,12 +154,16 @@ def _that_belong(name, around, settings):
     """Returns the points of a grid around a variant, each once, without fields that its components make no use of."""
     if not any(components.readers(field) for field in {field for point in around for field in point}):
         return around
-    run, choosing, meaningless, found = registry.parse(name), components.choosing_fields(), {}, {}
+    run, known, found = registry.parse(name), {}, {}
+
+    def unread(point):
+        choices = tuple((f, v) for f, v in (settings | point).items() if components.chooses(f))
+        if choices not in known:
+            known[choices] = fields_of_components(run, dict(choices))
+        return {f for f in point if f not in known[choices] or components.is_unread(f, known[choices])}
+
     for point in around:
-        given = settings | point
-        if (key := tuple((f, v) for f, v in given.items() if f in choosing)) not in meaningless:
-            fields = fields_of_components(run, given)
-            meaningless[key] = {f for f in point if f not in fields or components.is_unread(f, fields)}
-        whole = {f: v for f, v in point.items() if f not in meaningless[key]}
-        found.setdefault(tuple(whole.items()), whole)
+        while without := unread(point):  # what is left out may have chosen others
+            point = {f: v for f, v in point.items() if f not in without}
+        found.setdefault(tuple(point.items()), point)
     return list(found.values())

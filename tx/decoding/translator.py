@@ -138,8 +138,10 @@ def _search(config, eos_rank, params, src, *, length, halvings):
     if halvings:
         longer = jax.tree.map(lambda x: jax.ShapeDtypeStruct((x.shape[0] + 1, *x.shape[1:]), x.dtype), context)
         cache_axes = jax.tree.map(_differing_axis, shapes, jax.eval_shape(first_cache, longer))
-    # The source's end of sentence is not counted: the output is at most input + extra_length tokens.
-    limits = jnp.maximum((src != 0).sum(1) - 1, 0).astype(jnp.int32) + config.decode.extra_length
+    # The source's end of sentence is not counted: the output is at most input + extra_length tokens. An empty row is
+    # over before it begins, else it would be searched when all others are done.
+    tokens = (src != 0).sum(1).astype(jnp.int32)
+    limits = jnp.where(tokens, tokens - 1 + config.decode.extra_length, 0)
     found = beam_search.search(
         step,
         cache,

@@ -73,7 +73,7 @@ class Metrics:
     """
 
     def __init__(self, field: str):
-        self._registry = Registry(field)
+        self._registry = Registry(field, positional=1)
         self._about = {}
 
     def register(

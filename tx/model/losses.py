@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from tx.registry import Registry
 
-losses = Registry("loss.name")
+losses = Registry("loss.name", positional=2)
 
 
 @flax.struct.dataclass

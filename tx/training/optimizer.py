@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from tx.registry import Registry
 
-schedules = Registry("optim.schedule")
-optimizers = Registry("optim.optimizer")
+schedules = Registry("optim.schedule", positional=3)
+optimizers = Registry("optim.optimizer", positional=1)
 PAPER_WIDTH = 512  # d_model of the paper's base
 
 
