@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import tiny
-from xla_flags import TWO_DEVICES
+from xla_flags import TWO_DEVICES, WITHOUT_EMITTERS
 
 from experiments import registry
 from experiments.bench import __main__ as command
@@ -231,7 +231,7 @@ def test_a_program_that_is_compiled_here_has_the_operations_that_it_should():
         return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, None, length=5)[0]
 
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 32), (32, 32))]
-    text = jax.jit(chain).lower(*shapes).compile(compiler_options={"xla_cpu_use_fusion_emitters": False}).as_text()
+    text = jax.jit(chain).lower(*shapes).compile(compiler_options=WITHOUT_EMITTERS).as_text()
     assert sum(kernel.flops for kernel in kernel_costs.kernels(hlo.parse(text))) == 5 * 2 * 16 * 32 * 32
 
 

@@ -14,6 +14,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
 from tx.kernels.elementwise import ARRAYS, choose
+from tx.kernels.padded import hidden_zero
 from tx.runtime import backend
 
 PROGRAMS = 256  # that share the rows, at most: each has a sum of its own
@@ -155,7 +156,7 @@ def _add_kernel(shapes, starts, columns, *refs):
         padded = pl.next_power_of_2(rows)
         row, column = (jax.lax.broadcasted_iota(jnp.int32, (padded, columns), axis) for axis in range(2))
         there = (row < rows) & (left + column < width)
-        place = (pl.ds(0, padded), pl.ds(left, columns))
+        place = (pl.ds(hidden_zero(program), padded), pl.ds(left, columns))
         total = triton.load(refs[item].at[place], mask=there, other=jnp.float32(0.0)).sum(0)
         there = left + jax.lax.broadcasted_iota(jnp.int32, (columns,), 0) < width
         triton.store(refs[len(shapes) + item].at[pl.ds(left, columns)], total, mask=there)

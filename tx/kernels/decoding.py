@@ -8,6 +8,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from tx.kernels.padded import hidden_zero
 from tx.runtime import backend
 
 KEYS = 32  # that are attended to at a time
@@ -68,16 +69,17 @@ def _attend_kernel(sizes, bound, query, key, value, mask, *refs):
     queries, masks = sizes
     rows = max(SMALLEST, pl.next_power_of_2(queries))
     start, out = refs[:-1], refs[-1]
-    count = bound[0]
+    count, zero = bound[0], hidden_zero(pl.program_id(0))
 
     def load(ref, first, size, limit):
         """Rows of a reference from `first` on, zeros from `limit` on and beyond its width."""
         columns = max(SMALLEST, pl.next_power_of_2(ref.shape[1]))
         row, column = (jax.lax.broadcasted_iota(jnp.int32, (size, columns), axis) for axis in range(2))
         there = (first + row < limit) & (column < ref.shape[1])
-        return triton.load(ref.at[pl.ds(first, size), pl.ds(0, columns)], mask=there, other=jnp.zeros((), ref.dtype))
+        place = (pl.ds(first, size), pl.ds(zero, columns))
+        return triton.load(ref.at[place], mask=there, other=jnp.zeros((), ref.dtype))
 
-    q = load(query, 0, rows, queries)
+    q = load(query, zero, rows, queries)
     row, column = (jax.lax.broadcasted_iota(jnp.int32, (rows, KEYS), axis) for axis in range(2))
 
     def turn(j, sums):
@@ -88,7 +90,7 @@ def _attend_kernel(sizes, bound, query, key, value, mask, *refs):
             one = jax.lax.broadcasted_iota(jnp.int32, (KEYS,), 0)
             read = triton.load(mask.at[pl.ds(first, KEYS)], mask=first + one < count, other=jnp.int8(0))[None, :]
         else:
-            place = (pl.ds(0, rows), pl.ds(first, KEYS))
+            place = (pl.ds(zero, rows), pl.ds(first, KEYS))
             read = triton.load(mask.at[place], mask=there & (row < queries), other=jnp.int8(0))
         logits = jnp.where(read.astype(jnp.int32) != 0, product(q, k, 1), MASKED)
         largest, total, heads = sums
@@ -99,8 +101,8 @@ def _attend_kernel(sizes, bound, query, key, value, mask, *refs):
         return new, total * shrink + weights.sum(1), heads
 
     if start:
-        largest, total = (load(ref, 0, rows, queries).sum(1) for ref in start[:2])
-        sums = (largest, total, load(start[2], 0, rows, queries))
+        largest, total = (load(ref, zero, rows, queries).sum(1) for ref in start[:2])
+        sums = (largest, total, load(start[2], zero, rows, queries))
     else:
         nothing = jnp.zeros((rows,), jnp.float32)
         width = max(SMALLEST, pl.next_power_of_2(out.shape[1]))
@@ -109,7 +111,7 @@ def _attend_kernel(sizes, bound, query, key, value, mask, *refs):
     row, column = (jax.lax.broadcasted_iota(jnp.int32, heads.shape, axis) for axis in range(2))
     there = (row < queries) & (column < out.shape[1])
     found = (heads / total[:, None]).astype(out.dtype)
-    triton.store(out.at[pl.ds(0, rows), pl.ds(0, heads.shape[1])], found, mask=there)
+    triton.store(out.at[pl.ds(zero, rows), pl.ds(zero, heads.shape[1])], found, mask=there)
 
 
 def product(x, y, axis):

@@ -15,6 +15,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, UInt32
 
 from tx.kernels import bias as biases
+from tx.kernels.padded import hidden_zero
 from tx.runtime import backend
 
 FORWARD, BACKWARD = 4096, 2048  # elements that a program has in registers at a time, per array
@@ -122,7 +123,7 @@ class Tile:
 
     def at(self, first):
         """Sets the first row, in all; returns itself."""
-        shape = (self.tile, self._padded)
+        shape, self._columns = (self.tile, self._padded), pl.ds(hidden_zero(first), self._padded)
         self._row = first + jax.lax.broadcasted_iota(jnp.int32, shape, 0)
         self._column = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
         self._there = (self._row < self._rows) & (self._column < self.width)
@@ -141,16 +142,17 @@ class Tile:
         """Returns a vector of the width, as a row, float32; zeros beyond it."""
         columns = jax.lax.broadcasted_iota(jnp.int32, (self._padded,), 0)
         zero = jnp.zeros((), ref.dtype)
-        read = triton.load(ref.at[pl.ds(0, self._padded)], mask=columns < self.width, other=zero)
+        read = triton.load(ref.at[self._columns], mask=columns < self.width, other=zero)
         return read.astype(jnp.float32)[None, :]
 
     def write_vector(self, ref, values):
         """Writes a vector of the width."""
         columns = jax.lax.broadcasted_iota(jnp.int32, (self._padded,), 0)
-        triton.store(ref.at[pl.ds(0, self._padded)], values, mask=columns < self.width)
+        place = pl.ds(hidden_zero(pl.program_id(0)), self._padded)
+        triton.store(ref.at[place], values, mask=columns < self.width)
 
     def _place(self, first):
-        return pl.ds(first, self.tile), pl.ds(0, self._padded)
+        return pl.ds(first, self.tile), self._columns
 
     def dropped(self, values, draw, upscale):
         """Returns what dropout makes of values, or of a gradient by what it made."""
