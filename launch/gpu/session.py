@@ -118,9 +118,9 @@ class Session:
         for run in stale:
             self.diary.write(f"{run.label} is left out: {run.state.reason}")
             shutil.rmtree(run.folder.path)
-        names = {run.folder.result.relative_to(self.runs).as_posix() for run in stale}
-        for path in archives.set_aside(self.args.out, names):
-            self.diary.write(f"what was packed before is in {path}")
+        if names := {run.folder.result.relative_to(self.runs).as_posix() for run in stale}:
+            for path in archives.set_aside(self.args.out, names):
+                self.diary.write(f"what was packed before is in {path}")
 
     def pack(self) -> None:
         """Packs what is done."""
