@@ -428,7 +428,8 @@ def test_a_component_may_be_named_as_a_dropout_is(added):
     _, params = tiny.init(config)
     tokens = jnp.asarray(tiny.sentences(np.random.default_rng(1), [4, 3]))
     rates = TracedHyperparameters.of(config)
-    loss, _ = batch_loss(config, params, {"src": tokens, "tgt": tokens}, rates, jax.random.key(1))
+    batch = {"src": tokens, "tgt": tokens}
+    loss, _ = jax.jit(lambda params: batch_loss(config, params, batch, rates, jax.random.key(1)))(params)
     assert np.isfinite(loss)
     assert len(Translator(config, params)([np.array([5, 6, 1])])) == 1
 

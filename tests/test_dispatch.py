@@ -122,7 +122,7 @@ def test_the_plan_says_what_was_chosen(devices, tmp_path, capsys):
     assert "side by side" not in dry(tmp_path, capsys, *given, "--gpus=1", main=ray_command.main)
     assert "50 (2 runs)" in dry(tmp_path, capsys, *given, "--gpus=1", main=ray_command.main)
     assert "accelerator" not in dry(tmp_path, capsys, *given, main=ray_command.main)  # a task gets none there
-    assert plan_command.main([*given, "--device=h100", f"--workdir={tmp_path}"]) == 0
+    assert plan_command.main([*given, "--device=h100", "--estimate", f"--workdir={tmp_path}"]) == 0
     assert "note: updates in one call of the device: 50 (2 runs)" in capsys.readouterr().out
 
 

@@ -246,7 +246,7 @@ def test_own_text_and_a_scale_as_written_are_what_they_are_called(own_text, monk
             c = run.config
             assert c.data.corpus == f"files:{own_text / 'text'}"
             data = tokenized.prepare(c.data, c.model.vocab_size)
-            assert (data.corpus.source, data.corpus.target, c.train.steps) == ("fr", "en", 30)
+            assert (data.corpus.source, data.corpus.target, c.train.steps) == ("fr", "en", 10)
             assert {split: len(data.splits[split]) > 0 for split in data.splits} == dict.fromkeys(
                 ("train", "validation", "test"), True
             )

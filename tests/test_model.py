@@ -165,7 +165,7 @@ def test_a_neighbourhood_that_no_row_reaches_is_as_wide_as_the_row():
     wide = tiny.config(model__num_layers=1, model__mixer="local", model__neighbourhood=10**6)
     model, params = tiny.init(wide)  # it takes the memory of a row, or none would be enough
     whole = Transformer(**tiny.config(model__num_layers=1).model)
-    got, want = (one.apply({"params": params}, tokens, tokens) for one in (model, whole))
+    got, want = (jax.jit(one.apply)({"params": params}, tokens, tokens) for one in (model, whole))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
@@ -318,7 +318,7 @@ def test_causality_and_sentence_borders_by_gradient():
         return model.apply({"params": params}, method=noisy)[0]
 
     zero = jnp.zeros((1, 8, config.model.d_model))
-    by_source, by_target = jax.jacrev(outputs, argnums=(0, 1))(zero, zero)
+    by_source, by_target = jax.jit(jax.jacrev(outputs, argnums=(0, 1)))(zero, zero)
     moved = [np.abs(np.asarray(j)).sum(axis=(1, 2, 4)) for j in (by_source, by_target)]  # (output, input)
     segment = np.asarray(segments[0])
     same = segment[:, None] == segment[None, :]
@@ -455,7 +455,8 @@ def test_dropout_stands_where_the_paper_has_it(monkeypatch):
         model, params = tiny.init(config)
         src = jnp.full((1, 3), 4, jnp.int32)
         made.clear()
-        model.apply({"params": params}, src, src, train=True, rngs={"dropout": jax.random.key(0)})
+        rngs = {"dropout": jax.random.key(0)}
+        jax.eval_shape(lambda: model.apply({"params": params}, src, src, train=True, rngs=rngs))
         return len(made)
 
     n = tiny.SIZES["model.num_layers"]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 from saved import arrays, restored
-from xla_flags import UNOPTIMIZED
+from xla_flags import PLAIN_CODE
 
 from tx.errors import UserError
 from tx.model.loss import cross_entropy
@@ -44,7 +44,7 @@ def started(module, *arguments, devices=1, within=(), **variables):
     inherited = {name: value for name, value in os.environ.items() if name not in distributed.VARIABLES}
     own = {
         "PYTHONPATH": path,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {UNOPTIMIZED}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {PLAIN_CODE}",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
     }
