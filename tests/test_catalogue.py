@@ -27,6 +27,7 @@ SWEEPS = [sweep.name for sweep in registry.sweeps() if sweep.name != "decoding"]
 NAMES = [name for sweep in SWEEPS for name in registry.select(f"{sweep}@paper")]
 NAMES += registry.select("decoding/*/alpha=1.0/average=5@paper")  # all others are like these
 SHRUNK = {"model.vocab_size": 40, "data.batch_rows": 2, "data.row_length": 16, "decode.extra_length": 3}
+
 # Every component once, in as few trainings as there are kinds of positions.
 TOGETHER = (
     "positions=sinusoidal similarity=additive mixer=recurrent feed_forward=none",
@@ -51,7 +52,7 @@ def small(name, diff=None):
     return config
 
 
-def kind(config):
+def kind_of(config):
     """What a variant is but for sizes and rates: its fields, of numbers whether they are 0, 1, or something else."""
     fields = config_lib.fields(config).items()
     told = {field: value for field, value in fields if field.split(".")[0] in ("model", "optim", "loss")}
@@ -59,10 +60,10 @@ def kind(config):
 
 
 def one_of_each_kind(names):
-    """The first variant of each kind, made small."""
+    """The names of the first variants of each kind, as they are made small."""
     found = {}
     for name in names:
-        found.setdefault(kind(small(name)), name)
+        found.setdefault(kind_of(small(name)), name)
     return list(found.values())
 
 
