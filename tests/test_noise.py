@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import sacrebleu.significance
 from fabricated import cells, put, table_of
-from scipy.stats import dunnett, t
+from scipy.stats import chi2, dunnett, t
 
-from experiments.report import bootstrap, differences_table, noise, power, reading, tables
+from experiments.report import bootstrap, differences_table, main_table, noise, power, reading, tables
 from experiments.report.metrics import BLEU, NLL
 from tx.evaluation.scores import bleu_from_stats, score
 
@@ -226,6 +226,48 @@ def test_a_row_of_one_seed_is_judged_by_the_spread_of_the_others(tmp_path):
     assert noise.intervals(found, BLEU)["A/h=1"].sign == -1
     assert differences_table.SINGLE in differences_table.build(found).notes
     assert differences_table.UNKNOWN not in differences_table.build(found).notes
+
+
+def test_spreads_that_differ_are_told_by_bartletts_test():
+    """Against its formula (Snedecor and Cochran 1989, section 13.10), on both sides of the level."""
+
+    def p_bartlett(samples):
+        freedom = np.array([len(one) - 1 for one in samples])
+        variances = np.array([np.var(one, ddof=1) for one in samples])
+        shared = freedom @ variances / freedom.sum()
+        size = freedom.sum() * np.log(shared) - freedom @ np.log(variances)
+        correction = 1 + ((1 / freedom).sum() - 1 / freedom.sum()) / (3 * (len(samples) - 1))
+        return chi2.sf(size / correction, len(samples) - 1)
+
+    rng = np.random.default_rng(0)
+    told = []
+    for apart in np.geomspace(1, 30, 40):
+        samples = [rng.normal(0, sd, size).tolist() for sd, size in ((1, 3), (1, 4), (apart, 3), (1, 2))]
+        told.append(noise.uneven(samples))
+        assert (told[-1] is not None) == (p_bartlett(samples) < 0.05)
+        if told[-1]:
+            spreads = [np.std(one, ddof=1) for one in samples]
+            assert told[-1] == pytest.approx((min(spreads), max(spreads)))
+    assert 5 < sum(one is not None for one in told) < 35
+    wide, narrow = [1.0, 5.0, 9.0], [2.0, 2.01, 2.02]
+    assert noise.uneven([wide, narrow, [3.0], [7.0, 7.0, 7.0]]) == noise.uneven([wide, narrow])  # nor what is constant
+    assert noise.uneven([wide]) is noise.uneven([]) is noise.uneven([wide, wide]) is None
+    assert noise.compare(wide, {"row": narrow}).uneven == pytest.approx((0.01, 4.0))
+
+
+def test_a_table_says_where_rows_scatter_unevenly(tmp_path):
+    fill(tmp_path)
+    assert not differences_table.scattered({"BLEU": noise.compare_rows(*_rows(read(tmp_path)), BLEU)})
+    for seed, bleu in enumerate((10.0, 30.0, 50.0), 1):
+        put(tmp_path, "table3/A/h=1@smoke", seed, ppl=5.0 + seed / 1000, bleu=bleu)
+    said = "Rows scatter unevenly between seeds (Bartlett's test) in BLEU, by 1 to 20. The intervals take one spread"
+    for build in (main_table.build, differences_table.build):
+        assert [note for note in build(read(tmp_path)).notes if note.startswith(said)]
+
+
+def _rows(found):
+    base, *others = found.rows
+    return base, others
 
 
 def test_one_seed_is_said_to_be_of_unknown_noise(tmp_path, stats):

@@ -79,6 +79,28 @@ def test_another_hand_made_folder(tmp_path):
     assert words(equal)["gelu", "relu"] == ("undecided", verdicts.NO_SPREAD)
 
 
+def test_rows_that_share_no_spread_are_told_apart_by_their_own_too(tmp_path):
+    """By the spread of all four, 0.35, a row 0.9 behind is told from another; by its own, 0.7, it is not."""
+    rows = {"relu": around(1.0), "gelu": around(1.002), "swiglu": around(0.9), "none": around(1.9, 0.7)}
+    found = fill(tmp_path, rows)
+    judged = {one.claim.row: one for one in verdicts.judge(found)}
+    none = judged["none"]
+    assert none.interval.sign == 1
+    assert none.uneven == pytest.approx((0.001, 0.7))
+    assert (none.word, none.why, none.stands) == ("undecided", "seeds too far apart: none", "undecided")
+    assert judged["gelu"].word == "supported"  # that they are equal goes by the two rows' own spreads anyway
+    assert (judged["swiglu"].word, judged["swiglu"].why) == ("undecided", "")
+    said = claims_table.build(found).notes
+    assert any("(Bartlett's test) among those compared with relu in log PPL." in note for note in said)
+    assert "1 not tested: seeds too far apart: none." in findings.to_markdown(found)
+    far = fill(tmp_path / "far", rows | {"none": around(4.0, 0.7)})
+    assert words(far)["none", "relu"] == ("supported", "")
+    alone = fill(tmp_path / "alone", rows | {"none": around(1.9, 0.7), "gelu": [(math.exp(5.0), 30.0)]})
+    assert words(alone)["gelu", "relu"] == ("undecided", "one seed: gelu")  # of which nothing says how far it scatters
+    even = fill(tmp_path / "even", rows | {"none": around(1.9, 0.001)})
+    assert not any("Bartlett" in note for note in claims_table.build(even).notes)
+
+
 def test_what_is_claimed_of_tuned_rows_is_judged_by_these_alone(tmp_path, monkeypatch):
     """Lion is behind Adam at Adam's rate, which says nothing of it; at its own it is ahead."""
     for seed in (1, 2, 3):
@@ -187,7 +209,9 @@ def test_nothing_is_judged_by_rows_that_are_unfinished(tmp_path):
 def test_words(sign, interval, equivalence, word):
     claim = Claim("table3", "E", sign, ".", "s", measure="bleu")
     assert claim.margin == 0.2
-    assert verdicts._word(claim, interval, equivalence) == word
+    assert verdicts._word(claim, interval, equivalence, interval.sign) == word
+    if equivalence is None or equivalence > 0.05:
+        assert verdicts._word(claim, interval, equivalence, 0) == "undecided"  # where that they differ is not told
 
 
 def test_seeds_needed_to_decide():

@@ -112,6 +112,21 @@ def _notes(verdicts: list[Verdict]) -> tuple[str, ...]:
         f"{EQUIVALENT}: a difference was claimed, and is within the margin. {UNDECIDED}: the rest; seeds needed: of "
         f"each row, to decide it in {power.POWER:.0%} of all cases if difference and spread stay as they are.",
         *((_UNFINISHED,) if any(one.why == UNFINISHED for one in verdicts) else ()),
+        *filter(None, [_scattered(verdicts)]),
+    )
+
+
+def _scattered(verdicts) -> str:
+    """Returns which rows share no one spread, and what that asks of a verdict; "" where all do."""
+    uneven: dict[str, list[str]] = {}  # what the rows are compared with, by measure
+    for measure, against in dict.fromkeys((one.claim.measure, one.claim.against) for one in verdicts if one.uneven):
+        uneven.setdefault(_NAMES.get(measure, measure), []).append(against)
+    if not uneven:
+        return ""
+    told = "; ".join(f"{', '.join(others)} in {name}" for name, others in uneven.items())
+    return (
+        f"Rows scatter unevenly between seeds (Bartlett's test) among those compared with {told}. There a difference "
+        "counts only where it is outside the noise by the two rows' own spreads as well (Welch's t)."
     )
 
 

@@ -1,10 +1,12 @@
 """Table of the rows' differences from base: how sure each is, by the seeds and by the sentences of the test set."""
 
+from collections.abc import Mapping
+
 from experiments.claims import MARGINS
 from experiments.report import bootstrap, noise, own_metrics, power
 from experiments.report.captions import caption, texts_notes
 from experiments.report.metrics import BLEU, NLL, number
-from experiments.report.noise import LEVEL, SCORES, Interval
+from experiments.report.noise import LEVEL, SCORES, Comparison, Interval
 from experiments.report.results import Results
 from experiments.report.tables import Column, Table
 
@@ -13,6 +15,7 @@ _NAMES = {"PPL": "Δlog PPL", "BLEU": "ΔBLEU"}
 NOTE = f"(Δ): inside the noise: its simultaneous {LEVEL:.0%} interval (Dunnett's test) holds 0."
 APART = "Where a run of a row or of base diverged, the row is not compared; its differences are shown as they are."
 UNKNOWN = "Where base has one seed nothing tells the noise of ΔPPL, which is shown as it is."
+ONE_SPREAD = "The intervals take one spread for all: too narrow for a row that scatters more, too wide for others."
 SINGLE = "A row of one seed is judged by the spread that the seeds of the others have, taken for its own."
 ONE_SEED = (
     f"ΔBLEU of one seed: by a paired bootstrap over sentences ({LEVEL:.0%}), which leaves out how much seeds differ."
@@ -51,7 +54,8 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     """
     base, *others = found.rows
     done = [row for row in others if row.results and noise.of_one_text(NLL, base, row)] if base.results else []
-    by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
+    compared = {head: noise.compare_rows(base, others, measure) for head, measure in SCORES.items()}
+    by_seeds = {head: one.intervals for head, one in compared.items()}
     by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
     sound, of_base = _sound(done, NLL), bool(_sound(found.rows[:1], NLL))
     apart = bool(done) and not (of_base and len(sound) == len(done))
@@ -59,11 +63,19 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     single = any(len(row.results) == 1 and row.variant.name in by_seeds["PPL"] for row in done)
     return (
         *((NOTE,) if any(by_seeds.values()) else ()),
+        *filter(None, [scattered(compared)]),
         *((SINGLE,) if single else ()),
         *((ONE_SEED,) if by_sentences else ()),
         *((APART,) if apart else ()),
         *((UNKNOWN,) if unknown else ()),
     )
+
+
+def scattered(compared: Mapping[str, Comparison]) -> str:
+    """Returns where rows share no one spread, of {"PPL" and so on: the comparison}, for a table; "" where they may."""
+    ranges = {_NAMES.get(head, head).lstrip("Δ"): one.uneven for head, one in compared.items() if one.uneven}
+    told = "; ".join(f"{name}, by {least:.2g} to {most:.2g}" for name, (least, most) in ranges.items())
+    return f"Rows scatter unevenly between seeds (Bartlett's test) in {told}. {ONE_SPREAD}" if told else ""
 
 
 def build(found: Results) -> Table:

@@ -1,4 +1,4 @@
-"""Tests of differences between rows against the spread between seeds: Dunnett's intervals, Welch's, equivalence."""
+"""Tests of differences between rows against the spread between seeds: Dunnett's, Welch's, equivalence, Bartlett's."""
 
 import collections
 import functools
@@ -46,10 +46,12 @@ class Comparison(NamedTuple):
     Attributes:
       intervals: {row: of its mean less the other's}, simultaneous at LEVEL.
       spread: the standard deviation between seeds, pooled over the rows; None where nothing is known of it.
+      uneven: the least and the greatest of a row, where no one spread is that of all rows (`uneven`); None elsewhere.
     """
 
     intervals: dict[str, Interval]
     spread: float | None
+    uneven: tuple[float, float] | None = None
 
 
 def finite(row: Row, measure: Measure) -> list[float]:
@@ -100,7 +102,8 @@ def compare(control: Sequence[float], others: Mapping[str, Sequence[float]]) -> 
 
     Rows without a number are left out; without two of the other, or where nothing varies, all are. The test takes the
     spread of all rows for one, so that a row of a single seed is judged by the spread of the others: its interval is
-    wide, as it has to be.
+    wide, as it has to be. Where spreads differ from row to row, that is told (`uneven`): of few seeds, tests that go by
+    each row's own tell next to nothing.
     """
     tested = {name: tuple(values) for name, values in others.items() if values}
     known = pooled([control, *tested.values()]) if len(control) > 1 else None
@@ -112,7 +115,25 @@ def compare(control: Sequence[float], others: Mapping[str, Sequence[float]]) -> 
         half = critical * known * math.sqrt(1 / len(values) + 1 / len(control))
         if math.isfinite(difference) and math.isfinite(half):
             found[name] = Interval(difference, difference - half, difference + half)
-    return Comparison(found, known)
+    return Comparison(found, known, uneven([control, *tested.values()]))
+
+
+def uneven(samples: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """Returns the least and the greatest standard deviation of samples that share none; None where they may.
+
+    By Bartlett's test (1937) at LEVEL, of those of two or more numbers that vary, which it takes for normal.
+    """
+    varying = [sample for sample in samples if _varies(sample)]
+    if len(varying) < 2:
+        return None
+    from scipy.stats import bartlett  # slow to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of huge numbers, of which p is none
+        if not bartlett(*varying).pvalue < 1 - LEVEL:
+            return None
+    spreads = sorted(map(statistics.stdev, varying))
+    return spreads[0], spreads[-1]
 
 
 @functools.lru_cache(maxsize=128)  # it depends on the sizes alone, which most tables of a report share
@@ -221,8 +242,13 @@ def equivalence(one: Sequence[float], other: Sequence[float], margin: float) -> 
 
 
 def _testable(*samples):
-    """Whether each has two numbers or more, and one of them varies by more than rounding does."""
-    return min(map(len, samples)) > 1 and any(max(s) - min(s) > 1e-9 * max(map(abs, s)) for s in samples)
+    """Whether each has two numbers or more, and one of them varies."""
+    return min(map(len, samples)) > 1 and any(map(_varies, samples))
+
+
+def _varies(sample):
+    """Whether the numbers of a sample differ by more than rounding does."""
+    return len(sample) > 1 and max(sample) - min(sample) > 1e-9 * max(map(abs, sample))
 
 
 @functools.lru_cache(maxsize=1 << 15)  # a table and the note under another ask for the same

@@ -9,7 +9,7 @@ from experiments import registry, tuning
 from experiments.report import differences_table, flags, noise
 from experiments.report.captions import caption, settings_notes, standing_notes
 from experiments.report.metrics import BLEU, EXACT, PPL, Measure, has_no_dev_loss, number
-from experiments.report.noise import SCORES, Interval
+from experiments.report.noise import SCORES, Comparison
 from experiments.report.results import Results, Row, SeedRun, loss_of
 from experiments.report.row_status import Footnotes, state_of
 from experiments.report.symbols import in_order, show, symbol
@@ -84,7 +84,7 @@ def build(found: Results) -> Table:
         shown.pop("exact %", None)
     by_seeds = of_rows(found, [one.fresh for one in tuned])
     base = {one.asked.key[1]: one.fresh for one in tuned if one.asked.row == found.rows[0].variant.name}
-    known = {key: _intervals(key, fresh, tuned) for key, fresh in base.items()}
+    known = {key: _compared(key, fresh, tuned) for key, fresh in base.items()}
     cells, records = [], []
     for one in tuned:
         state = _state(one, by_seeds, notes)
@@ -112,7 +112,8 @@ def build(found: Results) -> Table:
             *_how(found, tuned),
             *standing_notes(by_seeds),
             *settings_notes(found.points),
-            *((differences_table.NOTE,) if any(one for heads in known.values() for one in heads.values()) else ()),
+            *((differences_table.NOTE,) if any(one.intervals for of in known.values() for one in of.values()) else ()),
+            *dict.fromkeys(filter(None, map(differences_table.scattered, known.values()))),
             *notes.lines,
         ),
         records=tuple(records),
@@ -127,21 +128,22 @@ def _columns(fields, shown):
     return (*columns, Column("sensitivity", "nats", drop=1), Column("runs", text=True))
 
 
-def _intervals(key, base: Row, tuned: Sequence[Tuned]) -> dict[str, dict[str, Interval]]:
-    """Returns {score: {row: interval of its difference from the base tuned alike}}, simultaneous."""
+def _compared(key, base: Row, tuned: Sequence[Tuned]) -> dict[str, Comparison]:
+    """Returns {score: the comparison of rows with the base tuned alike}."""
     alike = [one.fresh for one in tuned if one.asked.key[1] == key and one.fresh is not base]
-    return {head: noise.compare_rows(base, alike, measure).intervals for head, measure in SCORES.items()}
+    return {head: noise.compare_rows(base, alike, measure) for head, measure in SCORES.items()}
 
 
 def _scored(head: str, measure: Measure, one: Tuned, base: Row | None, known) -> list[str]:
     """Returns the cells of a score: tuned, its difference from the base tuned as well, untuned.
 
-    A difference inside the noise (`_intervals`, by fields tuned) is in parentheses.
+    A difference inside the noise (`_compared`, by fields tuned) is in parentheses.
     """
     value, of_base = measure.mean(one.fresh), measure.mean(base) if base else None
     blank = one.fresh is base or value is None or of_base is None
     difference = "" if blank else number(value - of_base, f"+z{measure.form}")
-    interval = known.get(one.asked.key[1], {}).get(head, {}).get(one.fresh.variant.name)
+    compared = known.get(one.asked.key[1], {}).get(head)
+    interval = compared.intervals.get(one.fresh.variant.name) if compared else None
     return [measure.cell(one.fresh), noise.mark(difference, interval), measure.cell(one.untuned)]
 
 

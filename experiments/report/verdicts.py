@@ -1,5 +1,6 @@
 """Verdicts on claims: what the runs of a sweep say of each expectation that experiments/claims.py has of it."""
 
+import statistics
 from typing import NamedTuple
 
 from experiments import claims
@@ -10,7 +11,7 @@ from experiments.report.noise import LEVEL, Comparison, Interval
 from experiments.report.results import Results, Row
 
 SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = "supported", "contradicted", "equivalent", "undecided"
-UNFINISHED, NO_SPREAD, UNTUNED = "unfinished", "no spread between seeds", "not tuned"
+UNFINISHED, NO_SPREAD, UNTUNED, APART = "unfinished", "no spread between seeds", "not tuned", "seeds too far apart"
 WORDS = (SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED)
 _RATE = "optim.lr_factor"  # what a claim of tuned rows means to be tuned
 
@@ -27,6 +28,7 @@ class Verdict(NamedTuple):
       equivalence: p of the two one-sided tests that the difference is within the claim's margin; None where not tested.
       seeds: that each row would need to decide it; None where over power.MOST, or nothing tells.
       used: seeds of the row and of the other that the interval is of.
+      uneven: the spreads of the rows compared with the other, where they share none (`Comparison.uneven`).
     """
 
     claim: Claim
@@ -37,6 +39,7 @@ class Verdict(NamedTuple):
     equivalence: float | None = None
     seeds: int | None = None
     used: tuple[int, int] = (0, 0)
+    uneven: tuple[float, float] | None = None
 
 
 def measure_of(claim: Claim) -> Measure:
@@ -101,13 +104,33 @@ def _judge(claim, rows, family, late) -> Verdict:
     if interval is None:
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 1), UNDECIDED, used=used)
     equivalence = noise.equivalence(values[1], values[0], claim.margin)
-    stands = _word(claim, interval, equivalence)
+    apart = _apart(pair, values, interval, family)
+    stands = _word(claim, interval, equivalence, 0 if apart else interval.sign)
+    known = {"stands": stands, "interval": interval, "equivalence": equivalence, "used": used, "uneven": family.uneven}
     if late & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
-        return Verdict(claim, UNDECIDED, UNFINISHED, stands, interval, equivalence, None, used)
+        return Verdict(claim, UNDECIDED, UNFINISHED, **known)
+    if stands == UNDECIDED and apart:
+        return Verdict(claim, UNDECIDED, apart, **known)
     if stands == UNDECIDED and claim.sign == 0 and equivalence is None:  # only that they differ could be seen
-        return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 2), stands, interval, used=used)
+        return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 2), **known)
     needed = _seeds(claim, interval, family) if stands == UNDECIDED else None
-    return Verdict(claim, stands, "", stands, interval, equivalence, needed, used)
+    return Verdict(claim, stands, "", seeds=needed, **known)
+
+
+def _apart(pair, values, interval, family) -> str:
+    """Returns why a difference is not told though its interval tells it; "" where it is, or the interval does not.
+
+    Where rows share no one spread it has to be told by the spreads of the two as well (Welch's interval of the pair).
+    """
+    if not (family.uneven and interval.sign):
+        return ""
+    if min(map(len, values)) < 2:
+        return next(f"one seed: {row.variant.name}" for row, own in zip(pair, values, strict=True) if len(own) < 2)
+    own = noise.welch(values[1], values[0])
+    if own is None or own.sign == interval.sign:
+        return ""
+    widest = max(zip(values, pair, strict=True), key=lambda each: statistics.stdev(each[0]))[1]
+    return f"{APART}: {widest.variant.name}"
 
 
 def _untested(pair, measure, values, least):
@@ -123,19 +146,19 @@ def _untested(pair, measure, values, least):
     return NO_SPREAD
 
 
-def _word(claim: Claim, interval: Interval, equivalence: float | None) -> str:
-    """Returns the verdict of finished rows.
+def _word(claim: Claim, interval: Interval, equivalence: float | None, sign: int) -> str:
+    """Returns the verdict of finished rows, of which `sign` says how they differ: 0 where that is not told.
 
     Of a claim of no difference: supported where the rows are equivalent, contradicted where the whole interval lies
     beyond the margin. Of a claim of a difference: equivalent where the rows are, else by the interval's side of zero.
     """
     equal = equivalence is not None and equivalence < 1 - LEVEL
     if claim.sign == 0:
-        beyond = min(abs(interval.low), abs(interval.high)) > claim.margin and interval.sign
+        beyond = min(abs(interval.low), abs(interval.high)) > claim.margin and sign
         return SUPPORTED if equal else CONTRADICTED if beyond else UNDECIDED
     if equal:
         return EQUIVALENT
-    return {claim.sign: SUPPORTED, -claim.sign: CONTRADICTED}.get(interval.sign, UNDECIDED)
+    return {claim.sign: SUPPORTED, -claim.sign: CONTRADICTED}.get(sign, UNDECIDED)
 
 
 def _seeds(claim: Claim, interval: Interval, family: Comparison) -> int | None:
