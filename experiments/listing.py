@@ -23,7 +23,7 @@ _COLUMNS = (
     Column("PPL", drop=1),
     Column("BLEU", drop=1),
 )
-_DROPS = {"width": 2, "depth": 2, "variants": 1, "corpus": 1}  # of the overview
+_DROPS = {"width": 2, "heads": 2, "depth": 2, "variants": 1, "corpus": 1}  # of the overview
 _DROPS |= {"of": 1, "symbol": 2, "takes": 3}  # of the fields
 _HEADS = {"of": "only with"}
 
@@ -76,7 +76,7 @@ def print_entries(sweep: Sweep, scale: Scale, console: rich.console.Console) -> 
 
 
 def overview() -> dict[str, list[dict]]:
-    """Returns {"sweeps": [{name, variants, doc}], "scales": [{name, corpus, width, depth, doc}]}."""
+    """Returns {"sweeps": [{name, variants, doc}], "scales": [{name, corpus, width, heads, depth, doc}]}."""
     return {
         "sweeps": [{"name": s.name, "variants": len(s.variants), "doc": s.doc} for s in registry.sweeps()],
         "scales": [
@@ -84,6 +84,7 @@ def overview() -> dict[str, list[dict]]:
                 "name": s.name,
                 "corpus": s.settings()["data.corpus"],
                 "width": str(s.width),
+                "heads": str(s.heads),
                 "depth": str(s.depth),
                 "doc": s.doc,
             }

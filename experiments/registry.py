@@ -15,7 +15,7 @@ import ml_collections
 
 import experiments
 import tx.config
-from experiments.scales import EVERY, SCALES, Scale, parse_scale
+from experiments.scales import EVERY, PAIR, SCALES, Scale, parse_scale
 from tx import components
 from tx.errors import UserError, nearest, unknown
 
@@ -83,11 +83,17 @@ class Sweep:
         return _lookup({v.name: v for v in self.variants}, name, f"variant of sweep {self.name}")
 
     def of_pair(self, scale: Scale) -> "Sweep":
-        """Returns the sweep with each variant as it is for the language pair of a scale."""
-        if not any(variant.pairs for variant in self.variants):
+        """Returns the sweep with each variant as it is for the language pair of a scale.
+
+        What is printed of a variant with `pairs` is, as it stands, of English to German: of another pair nothing is.
+        """
+        if scale.pair == PAIR or not any(one.pairs for one in self.variants):
             return self
-        pair = "-".join(scale.pair)
-        return dataclasses.replace(self, variants=tuple(one.pairs.get(pair, one) for one in self.variants))
+        return dataclasses.replace(self, variants=tuple(_of_pair(one, scale.pair) for one in self.variants))
+
+
+def _of_pair(one: Variant, pair: tuple[str, str]) -> Variant:
+    return one.pairs.get("-".join(pair)) or (dataclasses.replace(one, paper=None, note="") if one.pairs else one)
 
 
 class Run(NamedTuple):

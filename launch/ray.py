@@ -67,7 +67,7 @@ def main(
 
         from launch import ray_pool
     except ImportError:
-        raise UserError("Ray is missing; pip install 'tx[ray]'") from None
+        raise UserError("Ray is missing; pip install -e '.[ray]' in the checkout") from None
 
     try:
         return local.main(rest, prepare=prepare, report=report, place=place)

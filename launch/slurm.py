@@ -149,7 +149,7 @@ def _executor(args: argparse.Namespace, shown: bool):
     try:
         import submitit
     except ImportError:
-        raise UserError("submitit is missing; pip install 'tx[slurm]'") from None
+        raise UserError("submitit is missing; pip install -e '.[slurm]' in the checkout") from None
 
     class Shown(submitit.SlurmExecutor):
         @classmethod

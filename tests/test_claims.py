@@ -23,7 +23,7 @@ def test_every_claim_is_of_rows_measures_and_scales_that_exist():
         assert claim.row != claim.against
         assert claim.measure in ("ppl", "bleu", *sweep.measures), claim
         assert claim.sign in (-1, 0, 1)
-        assert claim.margin > 0 or claim.sign, claim  # without a margin nothing is equal
+        assert claim.margin > 0 or not claim.allows_equality, claim  # without a margin nothing is equal
         assert set(claim.scales) <= set(SCALES)
         assert claim.scales
         assert claim.statement.endswith(".")
@@ -100,9 +100,17 @@ def test_optimizers_are_judged_at_rates_of_their_own_alone():
 
 def test_the_warm_up_is_expected_to_matter_where_the_norm_comes_after():
     for scale in SCALES:
-        signs = [claim.sign for claim in claims.of_sweep("schedule", scale) if claim.row == "no-ramp"]
+        said = [claim.relation for claim in claims.of_sweep("schedule", scale) if claim.row == "no-ramp"]
         norm = registry.get_config(f"schedule/base@{scale}").model.norm
-        assert signs == ([] if scale == "recall" else [{"post": 1, "pre": 0}[norm]])
+        assert said == ([] if scale == "recall" else [{"post": ">", "pre": "<="}[norm]])
+
+
+@pytest.mark.parametrize("relation", ["<", "<=", "=", ">=", ">"])
+def test_what_is_said_of_two_rows_is_written_as_it_is_shown(relation):
+    (claim,) = claims._said("table3", "s", "t.", f"bleu: E {relation} base @paper,smoke")
+    assert (claim.relation, claim.row, claim.against, claim.measure) == (relation, "E", "base", "bleu")
+    assert claim.allows_equality == ("=" in relation)
+    assert claim.scales == ("paper", "smoke")
 
 
 @pytest.mark.parametrize(

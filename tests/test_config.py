@@ -3,6 +3,7 @@
 import decimal
 import fractions
 import json
+import os
 import sys
 import textwrap
 
@@ -315,6 +316,22 @@ def test_any_values_make_a_typed_configuration_that_files_keep_or_are_refused_in
     assert {name for name in found if found[name] != DEFAULTS[name]} <= diff.keys()
     assert config_lib.differences(config.to_dict(), as_read_back(config)) == {}
     assert config_lib.fields(as_read_back(config)) == found
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    config = updated_by({"model.num_heads": np.int64(4), "train.steps": np.arange(9)[7]})
+    assert [type(value) for value in (config.model.num_heads, config.train.steps)] == [int, int]
+    assert (config.model.num_heads, config.train.steps) == (4, 7)
+    for value in (np.bool_(True), True, np.float32(4.0), np.int64(2**31)):
+        with pytest.raises(UserError, match="takes a whole number"):
+            updated_by({"model.num_heads": value})
+
+
+def test_a_folder_in_one_whose_name_is_not_utf8_is_refused_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    monkeypatch.chdir(tmp_path / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"data\.corpus takes a string of UTF-8, got"):
+        updated_by({"data.corpus": "files:text"})
 
 
 @settings(max_examples=50)

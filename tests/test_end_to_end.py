@@ -1,5 +1,6 @@
 """The smallest real sweep, from nothing to the printed table, then its runs in use; and what is refused."""
 
+import gzip
 import json
 import pathlib
 import shutil
@@ -239,9 +240,11 @@ def test_a_trained_run_in_python(sweep, no_text, capsys, tmp_path):
     trained = tx.load(run.path, extra_length=2)
     (tmp_path / "text").write_text("\n".join([*SOURCES, "", " two thousand "]))
     assert decode.main([str(run.path), str(tmp_path / "text"), "--extra_length=2"]) == 0
-    assert capsys.readouterr().out == "".join(
-        f"{line}\n" for line in trained.translate([*SOURCES, "", " two thousand "])
-    )
+    (tmp_path / "text.gz").write_bytes(gzip.compress((tmp_path / "text").read_bytes()))
+    wanted = "".join(f"{line}\n" for line in trained.translate([*SOURCES, "", " two thousand "]))
+    assert capsys.readouterr().out == wanted
+    assert decode.main([str(run.path), str(tmp_path / "text.gz"), "--extra_length=2"]) == 0
+    assert capsys.readouterr().out == wanted
     logits, scores = trained.logits(SOURCES, TARGETS), trained.score(SOURCES, TARGETS)
     sides = [trained.encode(side) for side in (SOURCES, TARGETS)]
     assert logits.shape == (2, max(map(len, sides[1])), trained.config.model.vocab_size)
@@ -365,6 +368,7 @@ def test_what_a_trained_run_refuses(sweep, capsys, tmp_path):
     (tmp_path / "latin").write_bytes("eins\nfür".encode("latin-1"))
     fails(lambda: decode.main([run, str(tmp_path / "latin")]), capsys, "latin, line 2: not UTF-8")
     fails(lambda: decode.main([run, str(tmp_path / "none")]), capsys, "none", "No such file")
+    fails(lambda: decode.main([run, str(tmp_path / "none.gz")]), capsys, "none.gz cannot be read", "No such file")
     (tmp_path / "text").write_text("one\n")
     text = str(tmp_path / "text")
     fails(lambda: decode.main([str(tmp_path), text]), capsys, "config.json", "the folder of a run?")
@@ -403,7 +407,7 @@ def test_nothing_in_gives_nothing_out(sweep, capsys, tmp_path):
         ([f"--config={CONFIG}", "--config.model.positions=learnd"], ["'learnd'", "'learned'"]),
         (
             [f"--config={CONFIG}", "--config.model.positions=learned", "--config.model.max_positions=9"],
-            ["longer than the learned position table of 9 rows"],
+            ["data.row_length=48", "model.max_positions=9 learns fewer"],
         ),
         ([f"--config={CONFIG}", "--config.data.corpus=numbrs"], ["no corpus 'numbrs'", "'numbers'"]),
         ([f"--config={CONFIG}", "--config.data.target=fr"], ["numbers", "en-fr"]),

@@ -23,6 +23,7 @@ from tx.errors import UserError
 from tx.evaluation.translation import split_names
 from tx.runs.run_dir import RunDir
 from tx.training import experiment, loop
+from tx.training.checks import check_config
 
 EXTRA = 3
 TABLE = 24  # positions
@@ -78,6 +79,18 @@ def test_the_longest_sentence_is_named(lengths, task, wanted):
     assert f"a sentence of {needed} tokens is longer than the learned position table of 24 rows" in str(caught.value)
     enough = config(**{"decode.task": task, "model.max_positions": needed})
     check_corpus(enough, data, ["test"])  # what the message says to set suffices
+
+
+def test_one_stack_has_room_for_two_sentences_of_the_greatest_length():
+    c = config(**{"model.positions": "sinusoidal", "model.architecture": "decoder_only"})
+    check_corpus(c, text(validation=[(3, 3), (LONGEST, LONGEST)], test=[(LONGEST, 3)]), ["test"])
+    assert not find_long_sources(c, {1: np.full(LONGEST, 5, np.int32)})
+    with pytest.raises(UserError, match=r"line 1, source of 8208 tokens, .*: a sentence has 8192 tokens at most"):
+        check_corpus(c, text(test=[(LONGEST + 16, 3)]), ["test"])
+    for row_length, needed in ((48, 96), (25, 50)):
+        learned = config(**{"model.architecture": "decoder_only", "data.row_length": row_length})
+        with pytest.raises(UserError, match=rf"^data.row_length={row_length} .* need {needed} .*=24 learns fewer"):
+            check_config(learned)
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])

@@ -114,6 +114,26 @@ def test_bfloat16_rounds_the_logits_of_training_alone():
         assert np.linalg.norm(got.astype(jnp.float32) - expected) < 0.02 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("count", [361, 491])
+def test_in_bfloat16_all_gradients_are_of_the_mean(count):
+    """Over so many tokens, which a factor of bfloat16 would have missed by 0.26% and -0.38%, of the hidden alone."""
+    rng = np.random.default_rng(6)
+    hidden = jnp.asarray(rng.normal(size=(count, 16)), jnp.bfloat16)
+    table = jnp.asarray(rng.normal(size=(30, 16)), jnp.float32)
+    targets = jnp.asarray(rng.integers(1, 30, count), jnp.int32)
+
+    def loss(hidden, table, times):
+        return times * cross_entropy(hidden, table, targets, label_smoothing=0.1, smooth_over="all")[0]
+
+    def slope(one, other):
+        one, other = (np.asarray(x, np.float64).ravel() for x in (one, other))
+        return one @ other / (other @ other)
+
+    of_mean, of_sum = (jax.grad(loss, (0, 1))(hidden, table, times) for times in (1.0, float(count)))
+    for one, other in zip(of_mean, of_sum, strict=True):
+        assert count * slope(one, other) == pytest.approx(1.0, abs=5e-4)
+
+
 def test_a_perfect_prediction_of_the_smoothed_targets_costs_nothing():
     low, peak, entropy = smoothing(0.1, V, "others")
     q = np.full(V, low)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sacrebleu.significance
 from fabricated import cells, put, table_of
-from scipy.stats import chi2, dunnett, t
+from scipy.stats import chi2, dunnett, t, ttest_ind
 
 from experiments.report import bootstrap, differences_table, main_table, noise, power, reading, tables
 from experiments.report.metrics import BLEU, NLL
@@ -81,6 +81,29 @@ def test_equivalence_is_two_one_sided_tests():
     assert noise.equivalence(one, [x + 3 for x in other], margin) > 0.95
     for nothing in (([1.0], other, 1.0), ([1.0, 1.0], [2.0, 2.0], 5.0), (one, other, 0.0)):
         assert noise.equivalence(*nothing) is None
+
+
+def test_a_row_no_worse_is_one_of_these_tests():
+    one, other, margin = [10.0, 10.2, 9.9], [10.1, 10.0, 10.15, 10.2], 0.5
+    for side, alternative, shift in ((-1, "less", -margin), (1, "greater", margin)):
+        expected = ttest_ind(np.add(other, shift), one, equal_var=False, alternative=alternative).pvalue
+        assert noise.equivalence(one, other, margin, side) == pytest.approx(expected)
+    assert noise.equivalence(one, [x - 9 for x in other], margin, -1) < 0.001 < 0.99
+    assert noise.equivalence(one, [x - 9 for x in other], margin, 1) > 0.99
+
+
+@pytest.mark.parametrize(("margin", "difference"), [(1.0, 0.0), (1.5, 0.0), (1.0, 0.1), (1.0, 0.3)])
+@pytest.mark.parametrize("side", [0, -1])
+def test_seeds_needed_to_equate_show_it_in_four_of_five_cases(margin, difference, side):
+    """Simulated; 3.3 standard errors of 1,000 draws are 4%, and of few seeds the two tests pass together more often."""
+    rooms = (margin - difference,) if side else (margin - difference, margin + difference)
+    needed, rng = power.seeds_to_equate(1.0, *rooms), np.random.default_rng(5)
+    shown = 0
+    for _ in range(1000):
+        one, other = rng.normal(0, 1, needed).tolist(), rng.normal(difference, 1, needed).tolist()
+        shown += noise.equivalence(one, other, margin, side) < 0.05
+    assert 0.76 < shown / 1000 < 0.88
+    assert power.seeds_to_equate(1.0, 0.1) is None
 
 
 def test_rows_just_beyond_the_margin_are_seldom_called_equivalent():

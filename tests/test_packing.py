@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tx import config as config_lib
-from tx.data import loader
+from tx.data import loader, packing
 from tx.data.loader import TrainBatches, eval_batches
 from tx.data.packing import FIELDS, best_fit
 from tx.data.tokenized import TokenizedSplit
@@ -136,11 +136,30 @@ def test_best_fit_is_the_plain_one(lengths, row_length):
     assert best_fit(src, tgt, row_length) == plain_best_fit(lengths, row_length)
 
 
+@given(lengths_of_pairs, st.integers(20, 40))
+def test_best_fit_of_long_rows_is_that_of_others(lengths, row_length):
+    src, tgt = np.array(lengths).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_SCANNED", 1)
+        assert best_fit(src, tgt, row_length) == plain_best_fit(lengths, row_length)
+
+
+def test_a_long_sentence_of_evaluation_takes_no_more_attention_than_rows_of_twice_the_length():
+    """Rows as long as one of 3,000 tokens among many short ones, of which a batch of twelve needed gigabytes."""
+    lengths = [*((7 + i % 9, 8) for i in range(400)), (3000, 12)]
+    batches = eval_batches(split_of(lengths), row_length=48, batch_rows=12)
+    assert {batch["src"].shape for batch in batches} == {(1, 3008)}
+    assert len(unpack(batches)) == len(lengths)
+    for longest, rows in ((96, 12), (97, 6), (400, 1)):
+        (batch,) = eval_batches(split_of([(longest, 3)]), row_length=48, batch_rows=12)
+        assert len(batch["src"]) == rows
+
+
 @given(lengths_of_pairs, shapes)
 def test_evaluation_batches_are_the_plain_ones_and_the_files_order_can_be_restored(lengths, shape):
     split = split_of(lengths)
     row_length = max(shape["row_length"], 32)  # whole 32s that hold the longest sentence
-    batch_rows = shape["batch_rows"]
+    batch_rows = min(shape["batch_rows"], max(1, 4 * shape["batch_rows"] * shape["row_length"] ** 2 // 32**2))
     batches = eval_batches(split, **shape)
     rows = plain_best_fit(lengths, row_length)
     padded = rows + [[]] * (-len(rows) % batch_rows)
@@ -262,7 +281,7 @@ def test_epochs_count_passes():
 
 def test_an_evaluation_sentence_longer_than_a_row_is_kept():
     batches = eval_batches(split_of([(40, 3), (5, 5)]), row_length=16, batch_rows=2)
-    assert batches[0]["src"].shape == (2, 64)
+    assert batches[0]["src"].shape == (1, 64)
     assert len(unpack(batches)) == 2
 
 

@@ -1,20 +1,23 @@
 """Names, variants and scales: what a run's name resolves to."""
 
+import itertools
 import math
 import subprocess
 import sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tx.config
-from experiments import registry
+from experiments import claims, registry
 from experiments.registry import PaperRow, Sweep, Variant
 from experiments.scales import SCALES, Scale, parse_scale
 from tx.errors import UserError
 from tx.model import flops
+from tx.training.optimizer import schedule
 
 # Table 3 as printed: name, changed values, PPL, BLEU, parameters in millions.
 PRINTED = """
@@ -78,6 +81,38 @@ def test_no_two_rows_coincide(sweep, scale):
     assert sweep != "table3" or len(names) == 20
     seen = {tuple(v for k, v in tx.config.fields(registry.get_config(n)).items() if k != "name") for n in names}
     assert len(seen) == len(names)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_rows_of_one_rate_are_noted_and_nothing_is_claimed_of_them(scale):
+    """Of a schedule's rows that differ in nothing but their rates, those that have the same at every step."""
+    rows = {variant.name: variant for variant in registry.variants("schedule")}
+    configs = {name: registry.get_config(f"schedule/{name}@{scale}") for name in rows}
+    steps = np.arange(0, configs["base"].train.steps, 37)
+    rates = {name: np.array([schedule(config)(step) for step in steps]) for name, config in configs.items()}
+    of_rate = ("name", "optim.lr_factor", "optim.schedule", "optim.scale_by_width")
+    rest = {
+        name: {field: value for field, value in tx.config.fields(config).items() if field not in of_rate}
+        for name, config in configs.items()
+    }
+    same = [
+        (one, other)
+        for one, other in itertools.combinations(rows, 2)
+        if rest[one] == rest[other] and np.allclose(rates[one], rates[other], rtol=1e-5)
+    ]
+    noted = {512: [("base", "no-width")], 128: [("factor=0.5", "no-width")]}
+    assert same == noted.get(configs["base"].model.d_model, [])
+    claimed = [claim for claim in claims.of_sweep("schedule", scale) if claim.row == "no-width"]
+    assert bool(claimed) == (not same and "decode.task" not in SCALES[scale].fields)
+
+
+@pytest.mark.parametrize("pair", ["en-fr", "fr-en", "de-en", "en-cs"])
+def test_what_table_2_prints_of_a_pair_is_of_that_pair(pair):
+    of_pair = [registry.parse(f"table2/{row}@paper.{pair}").variant for row in ("base", "big")]
+    printed = [(one.paper.bleu if one.paper else None) for one in of_pair]
+    assert printed == ([38.1, 41.8] if pair == "en-fr" else [None, None])
+    assert all("the paper prints" not in one.note for one in of_pair)
+    assert [v.paper.bleu for v in registry.variants("table2")] == [27.3, 28.4]
 
 
 @pytest.mark.parametrize("scale", SCALES)

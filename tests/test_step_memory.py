@@ -15,7 +15,7 @@ from launch.plan import __main__ as command
 from tx.errors import UserError
 
 GIB = 2**30
-INSTALL = "no compiler for v5e is installed: pip install 'tx[tpu]', or make compile-venv"
+INSTALL = "no compiler for v5e is installed: pip install -e '.[tpu]' in the checkout, or make compile-venv"
 
 
 @pytest.fixture

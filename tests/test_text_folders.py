@@ -187,6 +187,16 @@ def test_too_few_sentences_to_split(tmp_path):
         read(write(tmp_path, lines("train", TRAIN[:1])))
 
 
+def test_what_is_split_off_leaves_something_to_train_on(tmp_path):
+    """Of one sentence all may go to the dev set, as those do whose hash is among the least."""
+    goes = next(i for i in range(100) if bucket(f"bonjour{i}") < 10)
+    pairs = [(f"Bonjour {goes}", "hello")] * 2
+    with pytest.raises(UserError, match=r"train\.fr has too few sentences to split any off for validation; add"):
+        read(write(tmp_path, lines("train", pairs) | lines("test", DEV)))
+    found = read(write(tmp_path, lines("train", [*pairs, ("Bonjour", "hello")]) | lines("test", DEV)))
+    assert [len(found[split]) for split in ("train", "validation")] == [1, 1]
+
+
 def test_text_that_changes_while_it_is_read_is_not_kept(tmp_path):
     folder = write(tmp_path / "text", whole())
     corpus = corpora.load(data_config(folder))

@@ -67,6 +67,12 @@ def test_another_hand_made_folder(tmp_path):
     assert words(alone)["swiglu", "relu"] == ("supported", "")
     apart = fill(tmp_path / "apart", rows | {"gelu": [(1e9, 0.0)], "swiglu": [*around(0.5)[:2], (1e9, 0.0)]})
     assert {words(apart)[row, "relu"][1] for row in ("gelu", "swiglu")} == {"diverged: gelu", "diverged: swiglu"}
+    nothing = {"split": "validation", "nll": math.nan, "ppl": math.nan, "tokens": 7}
+    fill(tmp_path / "lost", {"relu": around(1.0)})
+    training = {"steps": 9, "epochs": 1.0, "target_tokens": 9, "flops": 1.0, "final_loss": 2.0}
+    for seed in (1, 2, 3):
+        put(tmp_path / "lost", "feed_forward/none@smoke", seed, dev=nothing, train=training)
+    assert words(read(tmp_path / "lost"))["none", "relu"][1] == "no finite dev loss: none"
     near = fill(tmp_path / "near", rows | {"gelu": around(1.001)[:1], "swiglu": around(0.9999)[:1]})
     assert words(near)["gelu", "relu"] == ("undecided", "one seed: gelu")  # which equals nothing by itself
     assert words(near)["swiglu", "relu"] == ("undecided", "")  # tested, and inside the noise
@@ -119,7 +125,7 @@ def test_what_is_claimed_of_tuned_rows_is_judged_by_these_alone(tmp_path, monkey
     tune("model.dropout")  # which gives no row a rate of its own
     assert {why for _, why in words(found).values()} == {"not tuned"}
     tune("optim.lr_factor")
-    assert words(found)["lion", "adam"] == ("contradicted", "")  # the claim is that they are equal
+    assert words(found)["lion", "adam"] == ("supported", "")  # the claim is that it is no worse
     assert words(found)["muon", "adam"] == ("undecided", "not tuned")
     alone = dataclasses.replace(found, rows=tuple(dataclasses.replace(row, runs=()) for row in found.rows))
     assert ("seeds", "1, 2, 3") in claims_table.build(alone).caption  # a table of rows that have no runs but tuned ones
@@ -214,6 +220,41 @@ def test_words(sign, interval, equivalence, word):
         assert verdicts._word(claim, interval, equivalence, 0) == "undecided"  # where that they differ is not told
 
 
+@pytest.mark.parametrize(
+    ("interval", "equivalence", "word"),
+    [
+        (Interval(-2, -3, -1), 0.001, "supported"),  # lower, which "no higher" does not speak against
+        (Interval(-2, -3, -1), None, "supported"),  # of one seed, to which nothing is equal
+        (Interval(0, -0.3, 0.3), 0.049, "supported"),
+        (Interval(0, -1, 1), 0.3, "undecided"),
+        (Interval(0.3, 0.1, 0.5), 0.6, "undecided"),  # the margin, 0.2, is in it
+        (Interval(0.5, 0.3, 0.7), 0.99, "contradicted"),
+    ],
+)
+def test_words_of_what_may_be_equal(interval, equivalence, word):
+    for side in (-1, 1):  # no higher, and the same turned round: no lower
+        claim = Claim("table3", "E", side, ".", "s", measure="bleu", or_equal=True)
+        ends = sorted((-side * interval.low, -side * interval.high))
+        turned = Interval(-side * interval.difference, *ends)
+        assert verdicts._word(claim, turned, equivalence, turned.sign) == word
+
+
+def test_no_worse_is_judged_to_one_side(tmp_path):
+    """Keys shared in groups are to cost nothing: in one folder they are ahead by 0.05 nats, in others behind."""
+    for folder, nll, word in (
+        ("ahead", 0.95, "supported"),
+        ("near", 1.003, "supported"),
+        ("behind", 1.05, "contradicted"),
+    ):
+        for seed, shift in enumerate((-0.001, 0.0, 0.001), 1):
+            for row, value in {"h=8": 1.0, "h=8/kv=2": nll}.items():
+                put(tmp_path / folder, f"heads/{row}@smoke", seed, ppl=math.exp(value + shift), bleu=30.0)
+        found = read(tmp_path / folder)
+        (one,) = [one for one in verdicts.judge(found) if one.claim.row == "h=8/kv=2"]
+        assert (one.word, one.claim.relation) == (word, "<=")
+        assert "<= h=8" in [row[1] for row in claims_table.build(found).rows]
+
+
 def test_seeds_needed_to_decide():
     family = Comparison({"E": Interval(0.0, 0.0, 0.0)}, 0.05)
     equal, apart = (Claim("table3", "E", sign, ".", "s", measure="bleu") for sign in (0, 1))
@@ -223,6 +264,11 @@ def test_seeds_needed_to_decide():
     )  # to be equal within 0.2
     assert verdicts._seeds(apart, by_much, family) > verdicts._seeds(apart, by_nothing, family)
     assert verdicts._seeds(equal, Interval(0.2, -0.3, 0.5), family) is None  # on the margin nothing decides
+    no_higher = Claim("table3", "E", -1, ".", "s", measure="bleu", or_equal=True)
+    assert verdicts._seeds(no_higher, by_nothing, family) < verdicts._seeds(equal, by_nothing, family)
+    assert verdicts._seeds(no_higher, Interval(0.2, -0.3, 0.5), family) is None
+    wide, lower = family._replace(spread=0.15), Interval(-0.2, -0.5, 0.3)
+    assert verdicts._seeds(no_higher, lower, wide) < verdicts._seeds(no_higher, by_nothing, wide)
 
 
 def test_the_page_has_the_claims_of_every_committed_sweep():

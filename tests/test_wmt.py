@@ -185,6 +185,6 @@ def test_an_unprepared_set_says_what_to_do(tmp_path):
     assert read.returncode == 2
     assert read.stderr.startswith("error: wmt14_translate/de-en is not prepared")
     assert (
-        "pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.builders wmt14_translate/de-en"
+        "in the checkout make wmt-venv, then .venv-wmt/bin/python -m tx.data.builders wmt14_translate/de-en"
         in read.stderr
     )

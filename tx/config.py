@@ -197,8 +197,8 @@ def parse(name: str, value: object, where: str = "override") -> bool | int | flo
     if name not in known:
         more = "; one of a component of your own needs --import FILE.py" if name.count(".") > 1 else ""
         raise unknown(f"{where}: no configuration field", name, known, more)
-    value = _coerce(name, value, type(known[name].default), where)
-    return _whole_path(value) if name == "data.corpus" else value
+    value = _whole_path(value) if name == "data.corpus" and isinstance(value, str) else value
+    return _coerce(name, value, type(known[name].default), where)
 
 
 def describe_owner(config: ml_collections.ConfigDict, name: str) -> str:
@@ -213,6 +213,8 @@ def _coerce(name, value, kind, where):
             if kind is bool:
                 return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
             value = _parsed(value.replace("_", ""), kind)
+        if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            value = int(value)
         if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = float(value)
         if type(value) is kind and _can_be_held(value):

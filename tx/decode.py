@@ -12,6 +12,7 @@ import sys
 
 from tx import plugins, streams
 from tx.cli import Parser, add_decoding_options, options_of, path
+from tx.data.text_files import contents
 from tx.data.text_lines import split_lines
 from tx.decoding.text import translate_lines
 from tx.decoding.trained_model import open_model
@@ -26,7 +27,7 @@ from tx.runtime.backend import ARENAS, keep_freed_memory
 def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m tx.decode", description=__doc__.splitlines()[0])
     add_decoding_options(parser)
-    parser.add_argument("file", nargs="?", type=path, help="sentences, one a line (default: standard input)")
+    parser.add_argument("file", nargs="?", type=path, help="sentences, one a line, .gz too (default: standard input)")
     arguments = parser.parse_args(plugins.take(argv))
     imports.recall([arguments.run])
     environment.refuse_other_numbers()
@@ -45,6 +46,8 @@ def main(argv: list[str]) -> int:
 
 def _text(file):
     """Returns (contents, name for messages) of a file, or of standard input."""
+    if file and file.suffix == ".gz":
+        return contents(file), file
     try:
         return (file.read_bytes(), file) if file else (sys.stdin.buffer.read(), "standard input")
     except OSError as error:

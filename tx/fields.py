@@ -134,7 +134,8 @@ _MODEL = {
     ),
     "dtype": Field(
         "float32",
-        "of the arithmetic; parameters, softmax, layer norm and loss stay float32",
+        "of the arithmetic; parameters, softmax, layer norm and loss stay float32. Products of float32 are those of "
+        "JAX's default: of TF32 on an A100 or H100, of bfloat16 on a TPU",
         ("float32", "bfloat16"),
     ),
 }

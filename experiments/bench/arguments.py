@@ -10,8 +10,8 @@ from tx import cli, plugins
 _ABOUT = """\
 Every contestant is a process of its own with the same number of threads, bound to the same cores; they take turns,
 A B A B, and what is compared are medians over the rounds. A ratio is ours divided by the peer's, taken within a round.
-The peers' settings (batch sizes, threads, whether the C library keeps freed memory) are tried out first, and each peer
-runs at its fastest; the JSON lists all that was tried, and every round.
+The peers' settings (batch sizes, threads, of PyTorch and Marian whether the C library keeps freed memory) are tried out
+first, and each peer runs at its fastest; the JSON lists all that was tried, and every round.
 
 figures of train:
   target_tokens_per_s  target tokens, padding not counted, per second of whole updates: batches made, forward and
@@ -19,13 +19,13 @@ figures of train:
   tokens_per_s         the same, source and target tokens together
   flops_per_s          operations of the weight products per second by tx/model/flops.py's count (3 forward passes a
                        step), for the tokens that are no padding
-  share_of_peak        flops_per_s divided by the fastest plain float32 matrix product measured in the same run
+  share_of_peak        flops_per_s divided by the fastest plain matrix product of its type measured in the same run
+  mfu                  flops_per_s divided by what the maker prints for dense bfloat16, on GPUs where that is known
   padding_share        share of the positions that hold no token
-  mfu                  the same divided by what the maker prints for dense bfloat16, on GPUs where that is known
   batching_share       share of the time spent making batches
   compile_s            what the first pass over the sentences took longer than the others; PyTorch's on a GPU has
                        none, as it compiles when its layouts are tried
-  peak_mib             greatest resident memory of the process, which does nothing but train
+  peak_mib             greatest resident memory of the process, which does nothing but train; on a GPU, of the device
   loss                 of the last update, smoothed, in nats: that what was timed does train (ours is less the
                        smoothed targets' own entropy, PyTorch's is not, and is smoothed over
                        all classes whatever loss.smooth_over is)

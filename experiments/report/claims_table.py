@@ -22,7 +22,6 @@ from experiments.report.verdicts import (
 )
 
 _HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
-_SIGNS = {-1: "<", 0: "=", 1: ">"}
 _UNFINISHED = (
     f"{UNFINISHED}: a row is still descending, on the plateau or at the edge of its grid, and nothing is judged by it; "
     "so far: what the numbers would say."
@@ -83,7 +82,7 @@ def _cells(one: Verdict) -> tuple[str, ...]:
         difference, ends = number(one.interval.difference, f"+z{form}"), one.interval.text(form)
     return (
         claim.row,
-        f"{_SIGNS[claim.sign]} {claim.against}",
+        f"{claim.relation} {claim.against}",
         _NAMES.get(claim.measure, claim.measure),
         difference,
         ends,
@@ -106,9 +105,10 @@ def _notes(verdicts: list[Verdict]) -> tuple[str, ...]:
     return (
         "difference: of the means over the seeds, the first row's less the other's; log PPL in nats a subword. Its "
         f"interval holds for all rows that are compared with that one at {LEVEL:.0%} together (Dunnett 1955), and "
-        "leaves out what is not finite. p equal: of two one-sided tests that it is within the margin (Welch's t).",
-        f"{SUPPORTED}: the interval leaves out zero on the side claimed, or, of a claim of no difference, p equal is "
-        f"below {1 - LEVEL:.2g}. {CONTRADICTED}: it lies on the other side, or beyond the margin. "
+        "leaves out what is not finite. p equal: of two one-sided tests that it is within the margin (Welch's t), of "
+        "<= and >= one.",
+        f"{SUPPORTED}: the interval leaves out zero on the side claimed, or, of =, <= and >=, p equal is below "
+        f"{1 - LEVEL:.2g}. {CONTRADICTED}: it lies on the other side, of these beyond the margin. "
         f"{EQUIVALENT}: a difference was claimed, and is within the margin. {UNDECIDED}: the rest; seeds needed: of "
         f"each row, to decide it in {power.POWER:.0%} of all cases if difference and spread stay as they are.",
         *((_UNFINISHED,) if any(one.why == UNFINISHED for one in verdicts) else ()),
@@ -135,6 +135,7 @@ def _record(one: Verdict) -> dict[str, object]:
     return {
         "row": claim.row,
         "sign": claim.sign,
+        "or_equal": claim.or_equal,
         "against": claim.against,
         "measure": claim.measure,
         "statement": claim.statement,

@@ -13,7 +13,10 @@ from experiments.report.tables import Column, Table
 _HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
 _NAMES = {"PPL": "Δlog PPL", "BLEU": "ΔBLEU"}
 NOTE = f"(Δ): inside the noise: its simultaneous {LEVEL:.0%} interval (Dunnett's test) holds 0."
-APART = "Where a run of a row or of base diverged, the row is not compared; its differences are shown as they are."
+APART = (
+    "Where a run of a row or of base diverged, or none has a finite dev loss, the row is not compared; its differences "
+    "are shown as they are."
+)
 UNKNOWN = "Where base has one seed nothing tells the noise of ΔPPL, which is shown as it is."
 ONE_SPREAD = "The intervals take one spread for all: too narrow for a row that scatters more, too wide for others."
 SINGLE = "A row of one seed is judged by the spread that the seeds of the others have, taken for its own."

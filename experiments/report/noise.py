@@ -229,15 +229,17 @@ def welch(one: Sequence[float], other: Sequence[float], comparisons: int = 1) ->
     return Interval(_mean(other) - _mean(one), float(ends.low), float(ends.high))
 
 
-def equivalence(one: Sequence[float], other: Sequence[float], margin: float) -> float | None:
+def equivalence(one: Sequence[float], other: Sequence[float], margin: float, side: int = 0) -> float | None:
     """Returns p of two one-sided tests that two means differ by less than a margin (Schuirmann 1987; Welch's t).
 
-    Below 1 - LEVEL they are equivalent. None where a side has fewer than two numbers, neither varies or there is no
-    margin.
+    Below 1 - LEVEL they are equivalent. With a side it is p of one of the tests: -1, that the mean of `other` is not
+    above that of `one` by the margin; +1, not below. None where a side has fewer than two numbers, neither varies or
+    there is no margin.
     """
     if margin <= 0 or not _testable(one, other):
         return None
-    sides = ((margin, "greater"), (-margin, "less"))
+    sides = {-1: (margin, "greater"), 1: (-margin, "less")}
+    sides = [sides[side]] if side else sides.values()
     return max(_p_welch(tuple(value + shift for value in one), tuple(other), side) for shift, side in sides)
 
 

@@ -37,27 +37,36 @@ def _resolved(spread, seeds, freedom, tail):
 
 def seeds_to_tell(spread: float, difference: float, comparisons: int = 1) -> int | None:
     """Returns how many seeds a row needs to tell a difference from none (see `resolution`); None for over MOST."""
-    return _least(lambda seeds: resolution(spread, seeds, comparisons), abs(difference))
+    return _least(lambda seeds: resolution(spread, seeds, comparisons) <= abs(difference))
 
 
-def seeds_to_equate(spread: float, room: float) -> int | None:
+def seeds_to_equate(spread: float, *rooms: float) -> int | None:
     """Returns how many seeds a row needs to show that a difference is within its margin; None for over MOST.
 
     Args:
       spread: the standard deviation between seeds.
-      room: what the difference leaves of the margin.
+      rooms: what the difference leaves of the margin, to each side that it may not exceed. To both it is shown where
+        two one-sided tests pass, which fail together at most as often as both do (Schuirmann 1987).
     """
-    return _least(lambda seeds: _resolved(spread, seeds, 2 * (seeds - 1), 1 - LEVEL), room)
+    return _least(lambda seeds: sum(_missed(spread, seeds, room) for room in rooms) <= 1 - POWER)
 
 
-def _least(resolved: Callable[[int], float], wanted: float) -> int | None:
-    """Returns the least number of seeds that resolves what is wanted: what they resolve shrinks as they grow."""
-    if not (wanted > 0 and resolved(MOST) <= wanted):
+def _missed(spread, seeds, room):
+    """Returns how often a one-sided test at LEVEL does not show what is so by that much."""
+    from scipy.special import nctdtr, stdtrit  # slow to import
+
+    freedom = 2 * (seeds - 1)
+    return float(nctdtr(freedom, room / (spread * math.sqrt(2 / seeds)), stdtrit(freedom, LEVEL)))
+
+
+def _least(enough: Callable[[int], bool]) -> int | None:
+    """Returns the least number of seeds that is enough, as all greater ones are; None where MOST is not."""
+    if not enough(MOST):
         return None
     low, high = 2, MOST
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if resolved(middle) <= wanted else (middle + 1, high)
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
     return low
 
 

@@ -98,7 +98,7 @@ def _broken(a: Row | None, b: Row | None) -> str:
     """Returns how runs of B broke where all of A's came to a good end; "" where none did."""
     if not (a and b and a.results) or _breaks(a):
         return ""
-    return f"{_breaks(b)} of {len(b.runs)} failed or diverged" if _breaks(b) else ""
+    return f"{_breaks(b)} of {len(b.runs)} failed, diverged or without a finite dev loss" if _breaks(b) else ""
 
 
 def _breaks(row):

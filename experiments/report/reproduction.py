@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from experiments.report.results import Results
-from experiments.report.verdicts import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED, UNFINISHED, Verdict, judge
+from experiments.report.verdicts import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED, Verdict, judge, unfinished
 
 _GROUPS = {
     "A": "Heads (A)",
@@ -30,10 +30,11 @@ def to_markdown(found: Results) -> str:
     lines = [f"- {_GROUPS.get(group, group)}: {text}." for group in groups if (text := _text(group, told))]
     if not lines:
         return ""
-    rows = {one.claim.row for one in told}
-    late = list(dict.fromkeys(one.claim.row for one in told if one.why == UNFINISHED))
+    rows, known = {one.claim.row for one in told}, found.once(unfinished)
+    both = dict.fromkeys(name for one in told for name in (one.claim.against, one.claim.row))
+    late = [name for name in both if (False, name) in known]
     if late:
-        which = "the rows" if len(late) == len(rows) else ", ".join(late)
+        which = "the rows" if rows <= set(late) else ", ".join(late)
         start = f"Undecided: {which} {'is' if which == late[0] else 'are'} unfinished. As they stand"
         return "\n".join([f"{start}, where the paper tells a row from base:", "", *lines]) + "\n"
     return "\n".join([*lines, "", "Rows that the paper does not tell from base are not counted."]) + "\n"

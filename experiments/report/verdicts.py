@@ -6,7 +6,7 @@ from typing import NamedTuple
 from experiments import claims
 from experiments.claims import Claim
 from experiments.report import flags, noise, power, tuned_table
-from experiments.report.metrics import BLEU, NAMED, NLL, Measure
+from experiments.report.metrics import BLEU, NAMED, NLL, Measure, is_diverged
 from experiments.report.noise import LEVEL, Comparison, Interval
 from experiments.report.results import Results, Row
 
@@ -103,7 +103,7 @@ def _judge(claim, rows, family, late) -> Verdict:
     interval = family.intervals.get(claim.row)
     if interval is None:
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 1), UNDECIDED, used=used)
-    equivalence = noise.equivalence(values[1], values[0], claim.margin)
+    equivalence = noise.equivalence(values[1], values[0], claim.margin, claim.sign if claim.or_equal else 0)
     apart = _apart(pair, values, interval, family)
     stands = _word(claim, interval, equivalence, 0 if apart else interval.sign)
     known = {"stands": stands, "interval": interval, "equivalence": equivalence, "used": used, "uneven": family.uneven}
@@ -111,7 +111,7 @@ def _judge(claim, rows, family, late) -> Verdict:
         return Verdict(claim, UNDECIDED, UNFINISHED, **known)
     if stands == UNDECIDED and apart:
         return Verdict(claim, UNDECIDED, apart, **known)
-    if stands == UNDECIDED and claim.sign == 0 and equivalence is None:  # only that they differ could be seen
+    if stands == UNDECIDED and claim.allows_equality and equivalence is None:  # only that they differ could be seen
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 2), **known)
     needed = _seeds(claim, interval, family) if stands == UNDECIDED else None
     return Verdict(claim, stands, "", seeds=needed, **known)
@@ -140,7 +140,8 @@ def _untested(pair, measure, values, least):
     for row, own, needed in zip(pair, values, (least, 2), strict=True):
         if len(own) < needed:
             name, done = row.variant.name, measure.values(row)
-            apart = "diverged" if len(own) < len(done) else "one seed"
+            lost = "diverged" if any(map(is_diverged, row.results)) else "no finite dev loss"
+            apart = lost if len(own) < len(done) else "one seed"
             how = apart if row.results else "no result"
             return f"{how}: {name}" if done or not row.results else f"not measured: {name}"
     return NO_SPREAD
@@ -150,12 +151,14 @@ def _word(claim: Claim, interval: Interval, equivalence: float | None, sign: int
     """Returns the verdict of finished rows, of which `sign` says how they differ: 0 where that is not told.
 
     Of a claim of no difference: supported where the rows are equivalent, contradicted where the whole interval lies
-    beyond the margin. Of a claim of a difference: equivalent where the rows are, else by the interval's side of zero.
+    beyond the margin; of one that allows a difference to one side, that side supports it. Of a claim of a difference:
+    equivalent where the rows are, else by the interval's side of zero.
     """
     equal = equivalence is not None and equivalence < 1 - LEVEL
-    if claim.sign == 0:
+    if claim.allows_equality:
         beyond = min(abs(interval.low), abs(interval.high)) > claim.margin and sign
-        return SUPPORTED if equal else CONTRADICTED if beyond else UNDECIDED
+        as_said = equal or (sign and sign == claim.sign)
+        return SUPPORTED if as_said else CONTRADICTED if beyond else UNDECIDED
     if equal:
         return EQUIVALENT
     return {claim.sign: SUPPORTED, -claim.sign: CONTRADICTED}.get(sign, UNDECIDED)
@@ -163,8 +166,9 @@ def _word(claim: Claim, interval: Interval, equivalence: float | None, sign: int
 
 def _seeds(claim: Claim, interval: Interval, family: Comparison) -> int | None:
     """Returns how many seeds would decide a claim if the difference stays what it is."""
-    size, comparisons = abs(interval.difference), len(family.intervals)
-    beyond = size - (claim.margin if claim.sign == 0 else 0.0)
-    ways = [power.seeds_to_tell(family.spread, beyond, comparisons)] if beyond > 0 else []
-    ways += [power.seeds_to_equate(family.spread, claim.margin - size)] if size < claim.margin else []
+    rooms = [claim.margin - side * interval.difference for side in (-1, 1) if not claim.or_equal or side != claim.sign]
+    as_said = claim.or_equal and interval.difference * claim.sign > 0
+    beyond = abs(interval.difference) - (claim.margin if claim.allows_equality and not as_said else 0.0)
+    ways = [power.seeds_to_tell(family.spread, beyond, len(family.intervals))] if beyond > 0 else []
+    ways += [power.seeds_to_equate(family.spread, *rooms)] if min(rooms) > 0 else []
     return min((seeds for seeds in ways if seeds), default=None)

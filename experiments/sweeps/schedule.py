@@ -9,6 +9,8 @@ out ahead at a fixed number of steps; without d_model in it the formula suits on
 
 from experiments.registry import Sweep, Variant, register
 
+_NO_WIDTH = "the base itself at the paper's d_model, and factor=0.5 at a quarter of it"
+
 SCHEDULE = register(
     Sweep(
         name="schedule",
@@ -23,7 +25,7 @@ SCHEDULE = register(
             Variant("factor=2", {"optim.lr_factor": 2.0}),
             Variant("constant", {"optim.schedule": "constant"}),
             Variant("cosine", {"optim.schedule": "cosine"}),
-            Variant("no-width", {"optim.scale_by_width": False}, note="the base itself at the paper's d_model"),
+            Variant("no-width", {"optim.scale_by_width": False}, note=_NO_WIDTH),
             Variant("beta2=0.9", {"optim.beta2": 0.9}),
             Variant("beta2=0.999", {"optim.beta2": 0.999}),
             Variant("epsilon=1e-6", {"optim.epsilon": 1e-6}),

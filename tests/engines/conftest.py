@@ -30,7 +30,7 @@ def slurm():
     """A Slurm cluster of one node; the environment of the tests has commands use it."""
     import slurm_cluster
 
-    pytest.importorskip("submitit", reason="submitit missing; pip install 'tx[slurm]'")
+    pytest.importorskip("submitit", reason="submitit missing; pip install -e '.[slurm]'")
     if why := slurm_cluster.why_not():
         pytest.skip(why)
     with slurm_cluster.Cluster() as cluster, pytest.MonkeyPatch.context() as patch:

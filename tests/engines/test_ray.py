@@ -7,7 +7,7 @@ import time
 import engine_sweep as sweep
 import pytest
 
-pytest.importorskip("ray", reason="ray missing; pip install 'tx[ray]'")
+pytest.importorskip("ray", reason="ray missing; pip install -e '.[ray]'")
 
 import ray
 

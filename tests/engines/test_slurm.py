@@ -7,7 +7,7 @@ import time
 import engine_sweep as sweep
 import pytest
 
-pytest.importorskip("submitit", reason="submitit missing; pip install 'tx[slurm]'")
+pytest.importorskip("submitit", reason="submitit missing; pip install -e '.[slurm]'")
 
 from launch import slurm as slurm_launch
 

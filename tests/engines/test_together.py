@@ -5,7 +5,7 @@ import time
 import engine_sweep as sweep
 import pytest
 
-pytest.importorskip("ray", reason="ray missing; pip install 'tx[ray]'")
+pytest.importorskip("ray", reason="ray missing; pip install -e '.[ray]'")
 
 ROWS = ("base", "A/h=1", "A/h=4", "C/N=2", "D/P_drop=0.0", "E")
 

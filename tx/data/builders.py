@@ -135,7 +135,7 @@ def tfds_set(name: str, folder: str, log: Callable[[str], None] = print) -> tfds
         there = f" (there is {', '.join(others)})" if others else ""
         raise UserError(
             f"{name} is not prepared as array_record in {', '.join(map(str, roots))}{there}, and preparing it needs "
-            f"TensorFlow: pip install 'tx[wmt]' (here or elsewhere), then python -m tx.data.builders {name}"
+            f"TensorFlow: in the checkout make wmt-venv, then .venv-wmt/bin/python -m tx.data.builders {name}"
         )
     try:
         with cache.locked(home / path.replace("/", ".")):

@@ -139,9 +139,14 @@ class TrainBatches(Iterator[Batch]):
 
 
 def eval_batches(split: TokenizedSplit, *, row_length: int, batch_rows: int) -> list[Batch]:
-    """Returns every sentence of a split once, packed; rows are as long as its longest sentence needs."""
+    """Returns every sentence of a split once, packed; rows are as long as its longest sentence needs.
+
+    Of rows more than twice as long a batch has fewer, so that its attention takes no more memory than of that length.
+    """
     lengths = np.maximum(split.src_lengths, split.tgt_lengths)
-    row_length = max(row_length, -32 * (-int(lengths.max()) // 32))
+    needed = -32 * (-int(lengths.max()) // 32)
+    batch_rows = min(batch_rows, max(1, batch_rows * (2 * row_length) ** 2 // needed**2))
+    row_length = max(row_length, needed)
     rows = best_fit(split.src_lengths, split.tgt_lengths, row_length)
     starts = range(0, len(rows), batch_rows)
     return [pack_batch(split, rows[i : i + batch_rows], batch_rows, row_length) for i in starts]

@@ -12,6 +12,7 @@ import numpy as np
 from tx.data.tokenized import TokenizedSplit
 
 Batch = dict[str, np.ndarray]
+_SCANNED = 512  # tokens of a row beyond which all rows are looked at
 FIELDS = ("src", "tgt", "src_segments", "tgt_segments", "src_positions", "tgt_positions")
 
 
@@ -22,6 +23,8 @@ def best_fit(src_lengths: np.ndarray, tgt_lengths: np.ndarray, row_length: int) 
     sides together, that a sentence fits in, it goes to the first.
     """
     order = np.argsort(-np.maximum(src_lengths, tgt_lengths), kind="stable")
+    if row_length > _SCANNED:
+        return _scanned(src_lengths, tgt_lengths, row_length, order)
     # A row with room for s source tokens, and for t on both sides together, is at place t * width + s. Which places
     # have rows are the bits of one number; where a sentence of (0, 0) would fit, those of another: all s up to t.
     width = row_length + 1
@@ -42,6 +45,23 @@ def best_fit(src_lengths: np.ndarray, tgt_lengths: np.ndarray, row_length: int) 
         rows[row].append(i)
         bisect.insort(there.setdefault(place - need, []), row)
         taken |= 1 << place - need
+    return rows
+
+
+def _scanned(src_lengths, tgt_lengths, row_length, order) -> list[list[int]]:
+    """Returns the same by a look at all rows for each sentence: numbers of so many bits would take longer."""
+    rows, rooms = [], np.zeros((2, len(order)), np.int64)
+    for i in order.tolist():
+        need = np.array([[src_lengths[i]], [tgt_lengths[i]]])
+        left = rooms[:, : len(rows)] - need
+        slack = np.where((left >= 0).all(0), left.sum(0), 2 * row_length + 1)
+        row = int(slack.argmin()) if len(rows) else 0
+        if not len(rows) or slack[row] > 2 * row_length:
+            row = len(rows)
+            rows.append([])
+            rooms[:, row] = row_length
+        rows[row].append(i)
+        rooms[:, row] -= need[:, 0]
     return rows
 
 

@@ -70,7 +70,7 @@ def _split_off(pairs, lacking, path) -> Pairs:
     whole = sum(map(all, pairs))
     percent = min(_LARGEST_PERCENT, max(1, -(-100 * _ENOUGH // max(whole, 1))))
     splits = split_by_hash(pairs, 0, percent, lacking)
-    if empty := [split for split in lacking if not splits[split]]:
+    if empty := [split for split in lacking if not splits[split]] or (lacking if not splits["train"] else []):
         raise UserError(
             f"{path} has too few sentences to split any off for {', '.join(empty)}; add more, or files of that name"
         )

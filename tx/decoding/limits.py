@@ -73,7 +73,7 @@ def _check(config, needs):
     """Holds the greatest of (positions, which sentence needs them) against the table."""
     positions, sentence = max(needs, key=lambda need: need[0], default=(0, ""))
     most = max(LONGEST, config.data.row_length)
-    if positions > most + config.decode.extra_length:
+    if positions > positions_needed(config.model.architecture, most, most) + config.decode.extra_length:
         raise UserError(f"{sentence}: a sentence has {most} tokens at most; shorten it, or leave it out")
     try:
         check_length(config.model.positions, positions, config.model.max_positions)

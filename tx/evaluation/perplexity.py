@@ -62,7 +62,8 @@ def dev_batches(config: ConfigDict, data: tokenized.PreparedData) -> list[Batch]
 def measure_dev(config: ConfigDict, data: tokenized.PreparedData, params: Sequence[dict]) -> list[dict]:
     """Returns {"nll", "ppl", "tokens", "nll_without_source"} of dev for each of some models of one shape.
 
-    The last is the loss of what is left where the encoder's output is zero: of a model of the target language.
+    The last is the loss of what is left where the encoder's output is zero: of a model of the target language, which
+    in one stack with absolute positions knows how long the source is.
     """
     evaluate = make_eval(config, dev_batches(config, data), len(params))
     joined = stack(params)

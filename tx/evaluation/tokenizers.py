@@ -41,7 +41,7 @@ def bleu_tokenizer(language: str) -> str:
     """
     code = language_code(language)
     if missing := [module for module in _NEEDED.get(code, ()) if importlib.util.find_spec(module) is None]:
-        raise UserError(f"BLEU of {language!r} needs {', '.join(missing)}: pip install 'tx[{code}]'")
+        raise UserError(f"BLEU of {language!r} needs {', '.join(missing)}: pip install -e '.[{code}]' in the checkout")
     return CHARACTERS if code in _WITHOUT_SPACES else _SEGMENTERS.get(code, DEFAULT)
 
 

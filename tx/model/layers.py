@@ -174,6 +174,11 @@ class Draw:
     bits: Callable = flax.struct.field(pytree_node=False)
 
 
+def scaled(x: Float[Array, "*shape"], scale: Float[Array, ""]) -> Float[Array, "*shape"]:
+    """Returns x times a number of float32, which bfloat16 would round: dropout would not keep the mean."""
+    return (x.astype(jnp.float32) * scale).astype(x.dtype)
+
+
 DROPOUTS = ("dropout", "attention_dropout", "relu_dropout")  # fields of the model that are rates of a Dropout
 
 
@@ -197,7 +202,7 @@ class Dropout(nn.Module):
             return x
         kept = self._kept()
         keep = random_bits(self.make_rng("dropout"), x.shape) >> 8 < kept.astype(jnp.uint32)
-        return jnp.where(keep, x * (2**24 / kept).astype(x.dtype), jnp.zeros((), x.dtype))
+        return jnp.where(keep, scaled(x, 2**24 / kept), jnp.zeros((), x.dtype))
 
     def _kept(self):
         """Of 2^24 elements."""

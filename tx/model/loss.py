@@ -130,8 +130,8 @@ def _sums_and_gradients(of_chunk, hidden, table, targets, chunk):
 
 def _sums_backward(chunk, kernels, residuals, cotangents):
     d_hidden, d_table = residuals
-    scale = cotangents[0]
-    return (d_hidden * scale.astype(d_hidden.dtype), (d_table * scale).T, None, None, None)
+    scale = cotangents[0]  # in float32, also of bfloat16, which would round it
+    return ((d_hidden.astype(jnp.float32) * scale).astype(d_hidden.dtype), (d_table * scale).T, None, None, None)
 
 
 _sums.defvjp(_sums_forward, _sums_backward)

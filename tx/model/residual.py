@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from tx.kernels.norm import normalise
 from tx.kernels.residual_norm import add_and_normalise, add_then_normalise
 from tx.model.kernel_params import parts_of
-from tx.model.layers import Draw, Dropout, Unbiased
+from tx.model.layers import Draw, Dropout, Unbiased, scaled
 from tx.model.norms import EPSILON, LayerNorm, norms
 from tx.registry import Configured
 
@@ -43,7 +43,7 @@ class PendingSum(NamedTuple):
         index = jnp.arange(y.size, dtype=jnp.uint32).reshape(y.shape)
         low, high, kept = self.draw.words
         keep = self.draw.bits(index, low, high) >> 8 < kept
-        dropped = jnp.where(keep, y * self.draw.upscale[0].astype(y.dtype), jnp.zeros((), y.dtype))
+        dropped = jnp.where(keep, scaled(y, self.draw.upscale[0]), jnp.zeros((), y.dtype))
         return self.x + dropped.reshape(self.x.shape)
 
     def by_kernel(self, function: Callable, norm: LayerNorm) -> Any:

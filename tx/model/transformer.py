@@ -255,8 +255,9 @@ class Transformer(nn.Module, metaclass=TakesComponentFields):
         Several sentences may share a row: segments number them from 1 (0: padding) and positions count from 0 in
         each; no sentence sees another. All four left out, a row is one sentence; some of them, that is a UserError.
         `source` multiplies the encoder's output: with 0 the decoder learns nothing of the source (of one stack, target
-        does not see it). With `remat` each layer is computed again in the backward pass, for which it keeps its input
-        alone (Chen et al. 2016); XLA's compiler for CPUs computes again, but still keeps what it would have kept.
+        does not see it, though absolute positions tell how long it is). With `remat` each layer is computed again in
+        the backward pass, for which it keeps its input alone (Chen et al. 2016); XLA's compiler for CPUs computes
+        again, but still keeps what it would have kept.
         """
         missing = [part is None for part in (src_segments, tgt_segments, src_positions, tgt_positions)]
         if all(missing):

@@ -115,7 +115,10 @@ def refuse_missing() -> None:
     """Raises UserError where $JAX_PLATFORMS asks for CUDA and JAX has no plugin for it; nothing is started."""
     chosen = os.environ.get("JAX_PLATFORMS", "")
     if "cuda" in [name.strip() for name in chosen.split(",")] and not _cuda_plugin():
-        raise UserError(f"JAX_PLATFORMS={chosen}, but JAX has no plugin for CUDA here; install tx[cuda], or unset it")
+        raise UserError(
+            f"JAX_PLATFORMS={chosen}, but JAX has no plugin for CUDA here; pip install -e '.[cuda]' in the checkout, or "
+            "unset it"
+        )
 
 
 def start() -> None:

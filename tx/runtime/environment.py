@@ -36,8 +36,8 @@ def refuse_other_numbers() -> None:
     for name, usual in _USUAL.items():
         if (value := getattr(jax.config, name, usual)) != usual:
             raise UserError(
-                f"{name.upper()}={value} is set: it changes the types of parameters or what is drawn, and no result "
-                f"could be compared with others; unset it (every result is made with {usual})"
+                f"{name.upper()}={value} is set: it changes products, the types of parameters or what is drawn, and no "
+                f"result could be compared with others; unset it (every result is made with {usual})"
             )
 
 

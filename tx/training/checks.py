@@ -30,7 +30,13 @@ def check_config(config: ConfigDict) -> None:
     _ = schedules[config.optim.schedule], optimizers[config.optim.optimizer], losses[config.loss.name]
     metrics.check(config.probe)
     longest = positions_needed(config.model.architecture, config.data.row_length, config.data.row_length)
-    check_length(config.model.positions, longest, config.model.max_positions)
+    try:
+        check_length(config.model.positions, longest, config.model.max_positions)
+    except UserError:
+        raise UserError(
+            f"data.row_length={config.data.row_length} allows sentences that need {longest} positions, and "
+            f"model.max_positions={config.model.max_positions} learns fewer: lower the one or raise the other"
+        ) from None
     _ = bleu_tokenizer(config.data.target)
 
 

@@ -49,6 +49,8 @@ class Training:
         torch.manual_seed(config["train"]["seed"])
         self._device = torch.device("cuda" if platform == "gpu" else "cpu")
         bfloat16 = config["model"]["dtype"] == "bfloat16"
+        if platform == "gpu":
+            torch.set_float32_matmul_precision("high")  # of float32: TF32, as JAX's default is
         self._precision = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bfloat16)
         self._torch, self._config, self._split = torch, config, sentences.load(folder)
         self._started = peak_memory()
@@ -62,6 +64,9 @@ class Training:
 
     def layout(self, update_tokens: float, part_tokens: float) -> dict:
         """Chooses the batches: target tokens of an update, and of the parts that it is computed in."""
+        if self._device.type == "cuda":  # what was tried before is no part of it
+            self._torch.cuda.empty_cache()
+            self._torch.cuda.reset_peak_memory_stats()
         seed = self._config["train"]["seed"]
         self._batches = LengthBatches(self._split, seed=seed, update_tokens=update_tokens, part_tokens=part_tokens)
         return {}

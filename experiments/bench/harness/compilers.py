@@ -28,7 +28,7 @@ def python(target: str) -> str:
     for candidate in [named] if named else here if named is None else []:
         if set(versions(candidate)) & set(_OF_PLATFORM[TARGETS[target].platform]):
             return candidate
-    extra = "pip install 'tx[tpu]', or " if TARGETS[target].platform == "tpu" else ""
+    extra = "pip install -e '.[tpu]' in the checkout, or " if TARGETS[target].platform == "tpu" else ""
     raise UserError(f"no compiler for {target} is installed: {extra}make compile-venv")
 
 

@@ -74,6 +74,8 @@ class Product:
             import torch
 
             device = "cuda" if platform == "gpu" else "cpu"
+            if platform == "gpu":
+                torch.set_float32_matmul_precision("high")  # of float32: TF32, as JAX's default is
             self._random = lambda n: torch.rand(n, n, device=device).to(getattr(torch, dtype))
             self._multiply = lambda a, b: a @ b
             self._wait = torch.cuda.synchronize if platform == "gpu" else lambda: None
