@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 from test_launch import fails, launcher  # noqa: F401, a fixture
 
 from experiments import __main__ as experiments
-from experiments import registry, tuning
-from experiments.report import main_table, reading, tuned_table
+from experiments import launches, registry, tuning
+from experiments.launches import AskedRow
+from experiments.page import pictures
+from experiments.report import differences_table, main_table, reading, tuned_table
 from experiments.tuning import Asked
 from launch import command_line, grouping, local, plan
 from launch import tuning as stages_of
@@ -482,6 +484,50 @@ def test_the_tuned_rows_are_read_over_their_fresh_seeds(workdir):
     assert (record["chosen"], record["at_edge"]) == (f"{LR}=2.0", LR)
     assert record["ppl"] == pytest.approx(statistics.mean(PPLS["C/N=2"]))
     assert record["files"].split() == [f"C/N=2+lr_factor=2/seed{seed}/result.json" for seed in (2, 3)]
+
+
+def test_rows_left_out_have_their_part_in_what_is_said_of_those_shown(workdir):
+    """Else another choice of rows would be another verdict."""
+    whole = cells(table_of(workdir)[1])
+    (found,) = reading.read([workdir], ["C/N=2"])
+    table = tuned_table.build(found)
+    assert cells(table) == {"C/N=2": whole["C/N=2"]}
+    assert dict(table.caption)["seeds"] == "2, 3"
+    assert any("took 5 runs and 5.00 device hours, not in the table of costs." in note for note in table.notes)
+    assert [one.asked.row for one in tuned_table.read(found)] == ["base", "C/N=2"]
+    _, chosen = pictures.of(found, {})[f"sensitivity {LR}"]
+    assert {one["row"] for one in chosen} == {"C/N=2"}
+
+
+def test_runs_that_a_plain_grid_has_too_are_told_apart_in_what_tuning_took(workdir):
+    """Points of seeds 1 to 3, of which seed 1 alone is the tuning's as well, beside the fresh seeds of the one chosen.
+
+    All of base's are in the table of costs then; none of C/N=2.
+    """
+    places = Asked("base", {}, {LR: [0.5, 1.0, 2.0]}, ()).points
+    asked = [AskedRow(name, "base", place, {}, (1, 2, 3)) for name, place in places.items()]
+    launches.record(workdir / "table3@smoke", asked, {"imports": []})
+    for value, seed in itertools.product((0.5, 2.0), (2, 3)):
+        point(workdir, BASE, value, 2.0, seed)
+    _, table = table_of(workdir)
+    said = "took 10 runs and 10.00 device hours, 5 of the runs in the table of costs too."
+    assert [note for note in table.notes if said in note]
+
+
+def test_differences_of_one_fresh_seed_are_said_to_be_of_unknown_noise(tmp_path):
+    ask(tmp_path, "base", "C/N=2", seeds=(2,))
+    for name, shift in ((BASE, 0.0), (SMALL, 1.0)):
+        for value, loss in ((0.5, 2.0), (1.0, 1.4), (2.0, 1.6)):
+            point(tmp_path, name, value, loss)
+        point(tmp_path, name, 1.0, 1.4 + shift, 2, ppl=4.0 + shift)
+    table = table_of(tmp_path)[1]
+    assert cells(table)["C/N=2"]["ΔPPL tuned"] == "+1.00"
+    assert differences_table.UNKNOWN in table.notes
+    point(tmp_path, BASE, 1.0, 1.5, 3, ppl=4.1)
+    ask(tmp_path, "base", seeds=(2, 3))
+    table = table_of(tmp_path)[1]
+    assert differences_table.UNKNOWN not in table.notes
+    assert differences_table.SINGLE in table.notes
 
 
 def test_points_without_a_finite_dev_loss_are_said(workdir):

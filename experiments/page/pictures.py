@@ -105,7 +105,7 @@ def _sensitivity(found):
     """Returns a chart of each field that rows were tuned in by itself, and whose values are numbers."""
     by_field = collections.defaultdict(list)
     for one in tuned_table.read(found):
-        if len(one.asked.grid) > 1:
+        if len(one.asked.grid) > 1 or not found.means(one.asked.row):
             continue
         for run, (name, point) in zip(one.points, one.asked.points.items(), strict=True):
             ((field, value),) = point.items()

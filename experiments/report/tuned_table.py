@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from experiments import registry, tuning
 from experiments.report import differences_table, flags, noise
 from experiments.report.captions import caption, settings_notes, standing_notes
 from experiments.report.metrics import BLEU, EXACT, PPL, Measure, has_no_dev_loss, number
-from experiments.report.noise import SCORES, Comparison
 from experiments.report.results import Results, Row, SeedRun, loss_of
 from experiments.report.row_status import Footnotes, state_of
 from experiments.report.symbols import in_order, show, symbol
@@ -52,9 +51,9 @@ class Tuned(NamedTuple):
 
 
 def read(found: Results) -> list[Tuned]:
-    """Returns the tuned rows of a sweep, in the order of its table."""
+    """Returns the tuned rows of a sweep, those that `only` leaves out too, in the order of its table."""
     order = [row.variant.name for row in found.rows]
-    made = [_tuned(found, asked) for asked in found.tunings if found.means(asked.row)]
+    made = [_tuned(found, asked) for asked in found.tunings]
     return sorted(made, key=lambda one: order.index(one.asked.row) if one.asked.row in order else len(order))
 
 
@@ -77,26 +76,26 @@ def of_rows(found: Results, rows: Iterable[Row]) -> Results:
 
 def build(found: Results) -> Table:
     """Makes the table of the rows that were tuned; rows without a choice stay, and say why."""
-    tuned, notes = read(found), Footnotes()
+    every, notes = read(found), Footnotes()
+    tuned = [one for one in every if found.means(one.asked.row)]
     fields = in_order({field for one in tuned for field in one.asked.grid})
     shown = {name: one for name, one in _MEASURES.items() if any(one.values(each.fresh) for each in tuned)}
     if "BLEU" in shown:
         shown.pop("exact %", None)
-    by_seeds = of_rows(found, [one.fresh for one in tuned])
-    base = {one.asked.key[1]: one.fresh for one in tuned if one.asked.row == found.rows[0].variant.name}
-    known = {key: _compared(key, fresh, tuned) for key, fresh in base.items()}
+    by_seeds, beside = of_rows(found, [one.fresh for one in every]), _beside_base(found, every)
+    keys = dict.fromkeys(one.asked.key[1] for one in tuned)
+    known = {key: differences_table.intervals(beside[key]) for key in keys if key in beside}
     cells, records = [], []
     for one in tuned:
         state = _state(one, by_seeds, notes)
         chosen = one.asked.points[one.choice.point] if one.choice.point else {}
-        of_base = base.get(one.asked.key[1])
         marks = {field: notes.mark(_AT_EDGE) for field in one.choice.edges}
         cells.append(
             (
                 one.asked.row,
                 *(number(_paper(one, head), _MEASURES[head].form) for head in ("PPL", "BLEU")),
                 *(f"{show(chosen[field])}{marks.get(field, '')}" if field in chosen else "" for field in fields),
-                *(cell for head, measure in shown.items() for cell in _scored(head, measure, one, of_base, known)),
+                *(cell for head, measure in shown.items() for cell in _scored(head, measure, one, beside, known)),
                 number(one.sensitivity, _SENSITIVITY),
                 state,
             )
@@ -111,9 +110,8 @@ def build(found: Results) -> Table:
         notes=(
             *_how(found, tuned),
             *standing_notes(by_seeds),
-            *settings_notes(found.points),
-            *((differences_table.NOTE,) if any(one.intervals for of in known.values() for one in of.values()) else ()),
-            *dict.fromkeys(filter(None, map(differences_table.scattered, known.values()))),
+            *settings_notes(_points(found, tuned)),
+            *dict.fromkeys(note for key, one in known.items() for note in differences_table.notes(beside[key], one)),
             *notes.lines,
         ),
         records=tuple(records),
@@ -128,22 +126,32 @@ def _columns(fields, shown):
     return (*columns, Column("sensitivity", "nats", drop=1), Column("runs", text=True))
 
 
-def _compared(key, base: Row, tuned: Sequence[Tuned]) -> dict[str, Comparison]:
-    """Returns {score: the comparison of rows with the base tuned alike}."""
-    alike = [one.fresh for one in tuned if one.asked.key[1] == key and one.fresh is not base]
-    return {head: noise.compare_rows(base, alike, measure) for head, measure in SCORES.items()}
+def _beside_base(found: Results, tuned: Sequence[Tuned]) -> dict[tuple[str, ...], Results]:
+    """Returns {fields tuned: the rows over their fresh seeds, base first}, of those in which base is tuned too."""
+    alike: dict[tuple[str, ...], list[Row]] = {}
+    for one in tuned:
+        alike.setdefault(one.asked.key[1], []).append(one.fresh)
+    base = found.rows[0].variant.name
+    return {fields: of_rows(found, rows) for fields, rows in alike.items() if rows[0].variant.name == base}
 
 
-def _scored(head: str, measure: Measure, one: Tuned, base: Row | None, known) -> list[str]:
+def _points(found: Results, tuned: Sequence[Tuned]) -> list[Row]:
+    """Returns the rows of the points of some tunings."""
+    asked = {point for one in tuned for point in one.asked.points}
+    return [row for row in found.points if row.variant.name in asked]
+
+
+def _scored(head: str, measure: Measure, one: Tuned, beside: Mapping[tuple[str, ...], Results], known) -> list[str]:
     """Returns the cells of a score: tuned, its difference from the base tuned as well, untuned.
 
-    A difference inside the noise (`_compared`, by fields tuned) is in parentheses.
+    A difference inside the noise (`differences_table.intervals`, by fields tuned) is in parentheses.
     """
+    fields = one.asked.key[1]
+    base = beside[fields].rows[0] if fields in beside else None
     value, of_base = measure.mean(one.fresh), measure.mean(base) if base else None
     blank = one.fresh is base or value is None or of_base is None
     difference = "" if blank else number(value - of_base, f"+z{measure.form}")
-    compared = known.get(one.asked.key[1], {}).get(head)
-    interval = compared.intervals.get(one.fresh.variant.name) if compared else None
+    interval = known.get(fields, {}).get(head, {}).get(one.fresh.variant.name)
     return [measure.cell(one.fresh), noise.mark(difference, interval), measure.cell(one.untuned)]
 
 
@@ -167,16 +175,28 @@ def _how(found: Results, tuned: Sequence[Tuned]) -> list[str]:
     for one in tuned:
         grid = "; ".join(f"{field}: {', '.join(map(show, one.asked.grid[field]))}" for field in sorted(one.asked.grid))
         rows_of.setdefault(grid, []).append(one.asked.row)
-    hours = [result.device_hours for row in found.points for result in row.results]
     told = [f"Grid of {grid} ({', '.join(rows)})." for grid, rows in rows_of.items()]
     return [
         "Each row is run at every value of its grid with seed 1, and then, at the one of the lowest dev loss, with "
         "fresh seeds, which its numbers are of: they had no part in the choice.",
         *told,
-        f"Grid and fresh seeds took {len(hours)} runs and {sum(hours):,.2f} device hours, not in the table of costs.",
+        _cost(found, tuned),
         "Sensitivity: the mean over the grid of min(dev loss, log V), less the least of them, in nats a subword; log V "
         "is the loss of guessing (Wortsman et al., 2023).",
     ]
+
+
+def _cost(found: Results, tuned: Sequence[Tuned]) -> str:
+    """Returns what the tunings took; a plain grid may have the same points, whose other seeds are its own."""
+    used = {run.path for one in tuned for run in (*one.points, *one.fresh.runs) if run}
+    plain = {row.variant.name for row in found.rows}
+    runs = [(row.variant.name in plain, run) for row in _points(found, tuned) for run in row.runs if run.result]
+    taken = [run for is_plain, run in runs if run.path in used or not is_plain]
+    counted = {run.path for row in found.shown for run in row.runs}
+    shared = sum(run.path in counted for run in taken)
+    hours = sum(run.result.device_hours for run in taken)
+    where = f"{shared} of the runs in the table of costs too" if shared else "not in the table of costs"
+    return f"Grid and fresh seeds took {len(taken)} runs and {hours:,.2f} device hours, {where}."
 
 
 def _record(found, one, state):
