@@ -105,6 +105,9 @@ def test_without_base_there_are_no_directions(tmp_path):
     (found,) = reading.read([tmp_path])
     for record in agreement_table.build(found).records:
         assert (record["ppl_told"], record["left_out"]) == (0, 1)
+    line = agreement_table.line(found)
+    assert "PPL tau-b" in line
+    assert "directions" not in line
 
 
 def test_what_has_nothing_to_compare_has_no_table(tmp_path):
@@ -197,12 +200,27 @@ def test_the_papers_own_columns(tmp_path):
     assert "The paper's own PPL and BLEU have +0.69 with each other." in line
 
 
-def test_agreement_against_training(tmp_path):
+def evaluated_twice(tmp_path, variants):
     """In the first half rows stand in reverse, at the end as in the paper."""
-    for variant in registry.variants("table3")[:6]:
+    for variant in variants:
         final, steps = math.log(variant.paper.ppl), registry.get_config(f"table3/{variant.name}@smoke").train.steps
         curve = [{"step": steps // 2, "dev_nll": -final}, {"step": steps, "dev_nll": final}, {"step": 1, "loss": 1.0}]
         put(tmp_path, f"table3/{variant.name}@smoke", 1, curve=curve)
     (found,) = reading.read([tmp_path])
-    table = agreement_steps.build(found)
+    return agreement_steps.build(found)
+
+
+def test_agreement_against_training_is_of_the_rows_that_are_compared(tmp_path):
+    """Without base no row takes its place; one of other subwords, evaluated at its end alone, is left out."""
+    table = evaluated_twice(tmp_path, registry.variants("table3")[1:6])
+    assert [(row[1], row[2], row[4], row[5]) for row in table.rows] == [("5", t, "", "") for t in ("-1.00", "+1.00")]
+    evaluated_twice(tmp_path, registry.variants("table3")[:1])
+    other = {"corpus": "c", "fingerprint": "f", "vocabulary_fingerprint": "other"}
+    put(tmp_path, "table3/big@smoke", 1, data=other, curve=[{"step": 2250, "dev_nll": 1.0}])
+    (found,) = reading.read([tmp_path])
+    assert [(row[1], row[4]) for row in agreement_steps.build(found).rows] == [("6", "0 of 4"), ("6", "4 of 4")]
+
+
+def test_agreement_against_training(tmp_path):
+    table = evaluated_twice(tmp_path, registry.variants("table3")[:6])
     assert [(row[0], row[2], row[4]) for row in table.rows] == [("50%", "-1.00", "0 of 4"), ("100%", "+1.00", "4 of 4")]

@@ -83,6 +83,33 @@ def test_a_grid_of_one_field_is_an_axis_in_order(tmp_path):
     assert (records[8]["ppl_inside_noise_of_best"], records[1]["ppl_inside_noise_of_best"]) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("seeds_of_best", "apart", "said"),
+    [
+        (2, 0.02, "inside its noise: no other point."),
+        (1, 0.02, "nothing tells what is inside its noise: that needs two seeds of it or more."),
+        (2, 0.0, "nothing tells the noise: nothing varies between seeds."),
+    ],
+)
+def test_why_nothing_is_held_against_the_best(tmp_path, seeds_of_best, apart, said):
+    def ppl(config, seed):
+        best = config.model.num_heads == 4
+        return None if best and seed > seeds_of_best else noisy(5.0 if best else 6.0, seed, apart)
+
+    found = launched(tmp_path, "--grid=model.num_heads=4,8", ppl=ppl, seeds=2)
+    (one,) = grid.of(found)
+    told = grid.told(one, "PPL")
+    assert told.startswith("base: best PPL at num_heads=4, ")
+    assert told.endswith(f"; {said}")
+
+
+def test_points_are_held_against_those_of_their_own_grid_in_size(tmp_path):
+    launched(tmp_path, "--grid=model.attention_dropout=0.0,0.1", ppl=lambda config, seed: 5.0, seeds=1)
+    found = launched(tmp_path, "--grid=model.d_ff=128,1024", ppl=lambda config, seed: 5.0, seeds=1)
+    (note,) = [note for note in main_table.build(found).notes if "differ in size" in note]
+    assert note.startswith("Points differ in size: base with d_ff varied, all else fixed: ")
+
+
 def test_the_points_of_a_grid_are_one_group(tmp_path):
     table = fabricated.build(one_axis(tmp_path))
     assert set(table.groups) == {"base"}

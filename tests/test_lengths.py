@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import registry
-from experiments.report import lengths_table, reading
+from experiments.report import lengths_table, metrics, noise, reading
 from experiments.report.lengths_table import Band
 
 
@@ -50,6 +50,34 @@ def test_each_band_is_scored_by_its_own_sentences(tmp_path):
     assert set(list(shown["E"].values())[1:]) == {""}
     assert table.records[0]["exact % 6"] == pytest.approx(50.0)
     assert "1 of 5, 1 of 6, 1 of 10, 1 of 30. Those trained on have at most 10." in table.notes[0]
+
+
+def test_rows_whose_sentences_have_other_lengths_are_in_no_band(tmp_path):
+    """By other subwords the same translations are in other bands, and would seem others."""
+    train = {"steps": 9, "epochs": 1.0, "target_tokens": 9, "flops": 1.0, "longest": 10}
+    matches = [1, 1, 0, 0]
+    put(tmp_path, "table3/base@smoke", 1, tests=_scored([5, 6, 10, 30], matches), train=train)
+    put(tmp_path, "table3/big@smoke", 1, tests=_scored([5, 6, 10, 30], matches), train=train | {"longest": 20})
+    other = {"corpus": "c", "fingerprint": "f", "vocabulary_fingerprint": "other"}
+    scored = _scored([30, 10, 6, 5], matches)
+    put(tmp_path, "table3/E@smoke", 1, tests=scored, train=train | {"longest": 12}, data=other)
+    (found,) = reading.read([tmp_path])
+    table = lengths_table.build(found)
+    shown = cells(table)
+    assert (shown["base"]["BLEU 5"], shown["big"]["BLEU 5"], shown["base"]["BLEU 30"]) == ("100.0", "100.0", "0.0")
+    assert set(list(shown["E"].values())[1:]) == {""}
+    assert table.notes[0].endswith("Those trained on have at most 10, in big 20.")
+    assert "Left out of all bands, since their test sentences have other lengths: E." in table.notes
+
+
+@pytest.mark.parametrize("name", ["BLEU within", "BLEU beyond", "exact % within", "exact % beyond"])
+def test_sentences_chosen_by_their_length_are_of_one_kind_of_subword(tmp_path, name):
+    put(tmp_path, "table3/base@smoke", 1)
+    put(tmp_path, "table3/E@smoke", 1, data={"corpus": "c", "fingerprint": "f", "vocabulary_fingerprint": "other"})
+    (found,) = reading.read([tmp_path])
+    rows = [row for row in found.rows if row.results]
+    assert noise.of_one_text(metrics.BLEU, *rows)
+    assert not noise.of_one_text(metrics.NAMED[name], *rows)
 
 
 def test_without_lengths_there_is_no_table(tmp_path):

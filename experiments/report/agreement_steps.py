@@ -3,7 +3,7 @@
 from experiments.report import agreement, flags
 from experiments.report.agreement_table import printed_rows
 from experiments.report.captions import caption
-from experiments.report.metrics import Measure, number
+from experiments.report.metrics import NLL, Measure, number
 from experiments.report.noise import LEVEL
 from experiments.report.results import Results
 from experiments.report.tables import Column, Table
@@ -13,14 +13,15 @@ _HOW = ("Scale", "steps", "seeds", "PPL on", "code")
 
 def build(found: Results) -> Table:
     """Makes the table, a line for each share of the training at which every run of every row was evaluated."""
-    rows = [row for row in printed_rows(found) if row.results]
+    rows = printed_rows(found)
+    compared = [row for row in agreement.of_base_s_text(rows, NLL) if row.results]
     records = []
-    for share in _shares(rows):
+    for share in _shares(compared):
         agreed = agreement.agree(rows, "ppl", Measure(lambda result, share=share: _losses(result).get(share), "", ""))
         records.append(
             {
                 "share": share,
-                "compared": len(rows),
+                "compared": len(compared),
                 "tau_b": agreed.tau,
                 "tau_seeds_low": (agreed.tau_seeds or (None,))[0],
                 "tau_seeds_high": (agreed.tau_seeds or (None,))[-1],

@@ -75,9 +75,8 @@ def line(found: Results) -> str:
         if one.tau is not None:
             known = {"seeds": one.tau_seeds, "rows": one.tau_rows}
             told = ", ".join(f"{_ends(ends)} over {what}" for what, ends in known.items() if ends)
-            said.append(
-                f"{head} tau-b {one.tau:+.2f}{f' ({told})' if told else ''}, {one.same} of {one.told} directions"
-            )
+            directions = f", {one.same} of {one.told} directions" if one.told else ""
+            said.append(f"{head} tau-b {one.tau:+.2f}{f' ({told})' if told else ''}{directions}")
     references = _references(rows, _SCORES) if said else ()
     return f"Agreement with the paper: {'; '.join(said)}. {' '.join(references)}" if said else ""
 

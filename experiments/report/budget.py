@@ -8,24 +8,33 @@ from experiments.report.symbols import symbol
 from tx.model import flops
 
 TOLERANCE = 0.005  # of the parameters or FLOPs: what differs by no more counts as equal
-MOST = 3  # variants that a note names
+MOST = 3  # grids that a note names
 
 
 def differences(grids: Mapping[str, Sequence[tuple[Mapping[str, object], ConfigDict]]]) -> str:
     """Returns a note on points that differ in parameters or FLOPs by more than TOLERANCE; "" where none do.
 
     Args:
-      grids: {variant: (point, its configuration) pairs}.
+      grids: {variant: (point, its configuration) pairs}; around one variant there may be several, of other fields.
     """
     told = []
-    for variant, pairs in grids.items():
+    for variant, pairs in _by_fields(grids):
         params = _range([flops.parameter_count(config.model) for _, config in pairs], "parameters")
         cost = _range([flops.training_flops(config) for _, config in pairs], "training FLOPs")
         if found := ", ".join(filter(None, (params, cost))):
-            varied = [f for f in pairs[0][0] if len({point.get(f) for point, _ in pairs}) > 1]
+            varied = [f for f in pairs[0][0] if len({point[f] for point, _ in pairs}) > 1]
             told.append(f"{variant} with {', '.join(map(symbol, varied))} varied, all else fixed: {found}")
-    more = f"; and {len(told) - MOST} variants more" if len(told) > MOST else ""
+    more = f"; and {len(told) - MOST} grids more" if len(told) > MOST else ""
     return f"Points differ in size: {'; '.join(told[:MOST])}{more}" if told else ""
+
+
+def _by_fields(grids):
+    """Returns (variant, pairs) of each grid, whose points are of the same fields."""
+    alike: dict[tuple, list] = {}
+    for variant, pairs in grids.items():
+        for point, config in pairs:
+            alike.setdefault((variant, frozenset(point)), []).append((point, config))
+    return [(variant, pairs) for (variant, _), pairs in alike.items()]
 
 
 def _range(numbers, what):

@@ -200,11 +200,20 @@ def told(grid: Grid, head: str) -> str:
     if best.low is not None:
         text += f" [{low}, {high}]"
     if not best.differences:
-        rivals = [row for row in grid.points.values() if row.variant.name != best.row and row.results]
-        if not any(noise.comparable(row, SCORES[head]) for row in rivals):
-            return f"{text}; no other point can be compared."  # in each a run has diverged
-        return f"{text}; nothing tells the noise: that needs two seeds of the points or more."
+        return f"{text}; {_untold(grid, best, SCORES[head])}."
     close = [label for name, label in labels.items() if best.is_close(name)]
     untold = [label for name, label in labels.items() if name != best.row and name not in best.differences]
     rest = f" Nothing tells the noise of {'; '.join(power.shortened(untold))}." if untold else ""
     return f"{text}; inside its noise: {'; '.join(power.shortened(close)) if close else 'no other point'}.{rest}"
+
+
+def _untold(grid, best, measure):
+    """Returns why no point is held against the best, in a few words."""
+    seeds = {row.variant.name: len(noise.comparable(row, measure)) for row in grid.points.values()}
+    if not any(count for name, count in seeds.items() if name != best.row):
+        return "no other point can be compared"  # in each a run has diverged, or none is done
+    if max(seeds.values()) < 2:
+        return "nothing tells the noise: that needs two seeds of the points or more"
+    if seeds[best.row] < 2:
+        return "nothing tells what is inside its noise: that needs two seeds of it or more"
+    return "nothing tells the noise: nothing varies between seeds"

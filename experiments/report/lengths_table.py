@@ -44,12 +44,17 @@ def bands(lengths: Iterable[int], longest: int) -> list[Band]:
 
 
 def build(found: Results) -> Table:
-    """Makes the table from the runs that say how long their test sentences are; without such, it has no rows."""
+    """Makes the table from the runs that say how long their test sentences are; without such, it has no rows.
+
+    Bands are of the first run's sentences. Where a run has others of a length, as with other subwords, a band would
+    hold other sentences: it is left out.
+    """
     known = [result for result in found.done if result.translated and says_lengths(result)]
-    cut = bands(known[0].scores.lengths, known[0].train.longest) if known else []
+    lengths = known[0].scores.lengths if known else ()
+    cut = bands(lengths, known[0].train.longest) if known else []
     some_exact = any(any(result.scores.matches) for result in known)
     measures = {
-        (title, band): Measure(_of(band, score), form, sd_form)
+        (title, band): Measure(_of(band, score, lengths), form, sd_form)
         for title, (score, form, sd_form) in _SCORES.items()
         for band in cut
         if title == "BLEU" or some_exact
@@ -70,20 +75,33 @@ def build(found: Results) -> Table:
         rows=tuple((row.label, *(one.cell(row) for one in measures.values())) for row in rows),
         groups=tuple(row.group for row in rows),
         caption=caption(found, _HOW),
-        notes=(*((_sizes(known[0], cut),) if known else ()), *seeds_note(found), *texts_notes(found.done, False)),
+        notes=(*_sizes(rows, lengths, cut), *seeds_note(found), *texts_notes(found.done, False)),
         records=tuple(records),
     )
 
 
-def _of(band, score):
+def _of(band, score, lengths):
     read = by_length(lambda length, _: band.covers(length), score)
-    return lambda result: read(result) if result.translated else None
+    return lambda result: read(result) if result.translated and result.scores.lengths == lengths else None
 
 
-def _sizes(result, cut):
-    lengths, longest = result.scores.lengths, result.train.longest
+def _sizes(rows, lengths, cut):
+    """Yields notes on the sentences of bands and of the training, and on the rows that are left out of bands."""
+    longest: dict[int, list[str]] = {}
+    apart = []
+    for row in rows:
+        told = [result for result in row.results if result.translated and says_lengths(result)]
+        for most in dict.fromkeys(one.train.longest for one in told if one.scores.lengths == lengths):
+            longest.setdefault(most, []).append(row.label)
+        apart += [row.label] * any(one.scores.lengths != lengths for one in told)
+    if not longest:
+        return
     sizes = ", ".join(f"{sum(band.covers(length) for length in lengths)} of {band}" for band in cut)
-    return (
+    first, *others = longest
+    more = "".join(f", in {', '.join(longest[most])} {most}" for most in others)
+    yield (
         f"Lengths are in subwords, of source or reference, whichever has more. Sentences: {sizes}. Those trained on "
-        f"have at most {longest}."
+        f"have at most {first}{more}."
     )
+    if apart:
+        yield f"Left out of all bands, since their test sentences have other lengths: {', '.join(apart)}."

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from experiments.report.metrics import BLEU, NLL, PPL, Measure, is_diverged
+from experiments.report.metrics import BLEU, NAMED, NLL, PPL, Measure, is_diverged
 from experiments.report.results import Results, Row
 
 SEED = 1  # of the sampling by which scipy integrates, and of the bootstrap
@@ -70,13 +70,15 @@ def comparable(row: Row, measure: Measure) -> list[float]:
 
 
 def of_one_text(measure: Measure, *rows: Row) -> bool:
-    """Returns whether the numbers of rows are of one text; of a loss per subword, of the same subwords too."""
+    """Returns whether the numbers of rows are of one text; of a number per subword, of the same subwords too."""
     return len(set().union(*(_texts(row, measure) for row in rows))) < 2
 
 
 def _texts(row, measure):
     if (key := (_texts, measure)) not in row.measured:
-        data, per_subword = [result.data for result in row.results], measure in (NLL, PPL)
+        # What sweeps name besides chooses sentences by their length or counts queries: both in subwords.
+        per_subword = measure in (NLL, PPL, *NAMED.values())
+        data = [result.data for result in row.results]
         row.measured[key] = {(one.fingerprint, one.vocabulary_fingerprint if per_subword else None) for one in data}
     return row.measured[key]
 
