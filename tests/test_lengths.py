@@ -91,6 +91,7 @@ def test_what_is_recalled_has_shares_within_and_beyond_but_no_bands(tmp_path):
     name = registry.variants("positions")[0].name
     put(tmp_path, f"positions/{name}@recall", 1, tests=_scored([5, 6, 10, 30], [1, 1, 0, 1]), train=train)
     shown = cells(table_of(tmp_path))[name]
+    assert not [title for title in shown if "BLEU" in title]
     assert (shown["exact % within"], shown["exact % beyond"]) == ("66.7", "100.0")
     (found,) = reading.read([tmp_path])
     assert lengths_table.build(found).rows == ()

@@ -231,6 +231,19 @@ def test_differences_are_from_base_in_log_perplexity(tmp_path):
     assert one.interval is None
 
 
+def test_rows_that_are_not_shown_are_in_no_picture_and_set_no_length_of_bars(tmp_path):
+    for row, ppl in (("base", 4.0), ("A/h=1", 4.4), ("E", 400.0)):
+        for seed in (1, 2):
+            put(tmp_path, f"table3/{row}@smoke", seed, ppl=ppl + seed / 100)
+    (whole,), (found,) = reading.read([tmp_path]), reading.read([tmp_path], ["A/h=1"])
+    known = differences.of(found)
+    assert [one["row"] for one in pictures.of(found, known)["PPL"].values] == ["A/h=1"]
+    assert known["PPL"]["A/h=1"] == differences.of(whole)["PPL"]["A/h=1"]
+    table = cells.of(found, known)
+    at = [title for title, _ in table.columns].index("ΔPPL ours")
+    assert table.rows[0][at].bar.width == pytest.approx(cells.BAR / 2 / 1.3, abs=0.1)
+
+
 def test_curves_are_means_over_seeds_with_their_range(tmp_path):
     for seed, nll in ((1, 2.0), (2, 4.0)):
         lines = [{"step": step, "dev_nll": nll / step, "dev_ppl": 1.0} for step in (10, 20)]
@@ -312,6 +325,15 @@ def test_a_head_of_which_a_measure_is_not_finite_leaves_a_page(tmp_path):
     assert (values[0]["entropy"], values[0]["loss_without"]) == ([None, 1.5], [None, None])
     (page,) = write.pages([tmp_path])
     assert page.stat().st_size > 0
+
+
+def test_heads_are_means_over_seeds_as_in_their_table(tmp_path):
+    head = {"stack": "encoder", "layer": 0, "kind": "self", "head": 0, "variance": 2.0, "loss_without": 0.1}
+    for seed, entropy in ((1, 1.0), (2, 2.0)):
+        put(tmp_path, "heads/h=1@smoke", seed, attention=[head | {"entropy": entropy, "distance": 2 * entropy}])
+    (found,) = reading.read([tmp_path])
+    ((_, values),) = [pictures.of(found, {})["attention"]]
+    assert [(one["entropy"], one["distance"]) for one in values] == [([1.5], [3.0])]
 
 
 def test_the_version_of_a_page_changes_when_a_run_is_killed(tmp_path):

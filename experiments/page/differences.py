@@ -29,16 +29,18 @@ class Difference(NamedTuple):
 
 
 def of(found: Results) -> dict[str, dict[str, Difference]]:
-    """Returns {"PPL", "BLEU": {row: its difference}} of every row but base that has one, ours or the paper's."""
+    """Returns {"PPL", "BLEU": {row: its difference}} of every row shown but base that has one, ours or the paper's."""
     known = differences_table.intervals(found)
     return {head: _of_score(found, head, measure, known[head]) for head, measure in SCORES.items()}
 
 
 def _of_score(found: Results, head: str, measure: Measure, known: dict[str, Interval]) -> dict[str, Difference]:
-    base, *others = found.rows
+    base = found.rows[0]
     papers: Callable[[Row], float | None] = {"PPL": _paper_log_ppl, "BLEU": _paper_bleu}[head]
     made = {}
-    for row in others:
+    for row in found.shown:
+        if row is base:
+            continue
         ours = _minus(measure.mean(row), measure.mean(base))
         one = Difference(ours, _minus(papers(row), papers(base)), known.get(row.variant.name))
         if (one.ours, one.paper) != (None, None):

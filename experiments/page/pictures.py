@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from experiments.page import charts, curves, grids, labels
 from experiments.page.differences import Difference
-from experiments.report import tuned_table
+from experiments.report import heads_table, tuned_table
 from experiments.report.metrics import BLEU, NLL, Measure
 from experiments.report.results import Results, loss_of
 
@@ -127,11 +127,10 @@ def _spread(values):
 def _attention(found):
     values = []
     for row in found.shown:
-        looked_into = next((result.attention for result in row.results if result.attention), ())
         places = collections.defaultdict(list)
-        for head in looked_into:
-            places[f"{head.stack} {head.kind} {head.layer}"].append(head)
+        for head in heads_table.of_row(row):
+            places[f"{head['stack']} {head['kind']} {head['layer']}"].append(head)
         for where, heads in places.items():
-            measured = {name: curves.rounded(_finite(getattr(head, name)) for head in heads) for name in HEADS}
-            values.append({"row": row.label, "where": where, "head": [head.head for head in heads], **measured})
+            measured = {name: curves.rounded(_finite(head[name]) for head in heads) for name in HEADS}
+            values.append({"row": row.label, "where": where, "head": [head["head"] for head in heads], **measured})
     return {"attention": (charts.attention(HEADS, values[0]["row"]), values)} if values else {}

@@ -3,7 +3,7 @@
 import statistics
 
 from experiments.report.captions import caption, seeds_note
-from experiments.report.results import Results
+from experiments.report.results import Results, Row
 from experiments.report.tables import Column, Table
 from tx.runs.result import Head
 
@@ -16,19 +16,22 @@ _FIGURES = {
 _HOW = ("Scale", "steps", "seeds", "PPL on", "code")
 
 
+def of_row(row: Row) -> list[dict[str, object]]:
+    """Returns {"stack", "layer", "kind", "head"} and the figures of each head of a row, means over its seeds."""
+    heads: dict[tuple, list[Head]] = {}
+    for result in row.results:
+        for one in result.attention or ():
+            heads.setdefault((one.stack, one.layer, one.kind, one.head), []).append(one)
+    return [
+        {"stack": stack, "layer": layer, "kind": kind, "head": head}
+        | {figure: statistics.fmean(getattr(one, figure) for one in seeds) for figure in _FIGURES}
+        for (stack, layer, kind, head), seeds in heads.items()
+    ]
+
+
 def build(found: Results) -> Table:
     """Makes the table from the runs that were looked into (`probe.attention`): a line a head, means over the seeds."""
-    records = []
-    for row in found.shown:
-        heads: dict[tuple, list[Head]] = {}
-        for result in row.results:
-            for one in result.attention or ():
-                heads.setdefault((one.stack, one.layer, one.kind, one.head), []).append(one)
-        records += [
-            {"row": row.variant.name, "stack": stack, "layer": layer, "kind": kind, "head": head}
-            | {figure: statistics.fmean(getattr(one, figure) for one in seeds) for figure in _FIGURES}
-            for (stack, layer, kind, head), seeds in heads.items()
-        ]
+    records = [{"row": row.variant.name} | head for row in found.shown for head in of_row(row)]
     return Table(
         title=f"{found.name}: every head.",
         columns=(

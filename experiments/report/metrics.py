@@ -150,6 +150,11 @@ def by_length(chosen: Callable[[int, int], bool], of_sentences: Callable) -> Cal
     return of
 
 
+def _of_translations(of):
+    """Returns the reader of a number that is none where nothing was translated."""
+    return lambda result: of(result) if result.translated else None
+
+
 def _within(length, longest):
     return length <= longest
 
@@ -186,8 +191,8 @@ NAMED = {
     "entropy": Measure(_of_heads("entropy"), ".2f", ".2f"),
     "distance": Measure(_of_heads("distance"), ".2f", ".2f"),
     "logit variance": Measure(_of_heads("variance"), ".2f", ".2f"),
-    "BLEU within": Measure(by_length(_within, bleu_of), ".1f", ".2f"),
-    "BLEU beyond": Measure(by_length(_beyond, bleu_of), ".1f", ".2f"),
+    "BLEU within": Measure(_of_translations(by_length(_within, bleu_of)), ".1f", ".2f"),
+    "BLEU beyond": Measure(_of_translations(by_length(_beyond, bleu_of)), ".1f", ".2f"),
     "exact % within": Measure(by_length(_within, exact_of), ".1f", ".1f"),
     "exact % beyond": Measure(by_length(_beyond, exact_of), ".1f", ".1f"),
     **{f"{distance} back": Measure(_recalled(distance), ".0f", ".0f") for distance in recall.DISTANCES},
