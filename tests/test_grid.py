@@ -103,6 +103,17 @@ def test_why_nothing_is_held_against_the_best(tmp_path, seeds_of_best, apart, sa
     assert told.endswith(f"; {said}")
 
 
+def test_points_that_scatter_unevenly_are_said_to(tmp_path):
+    size = {2: 0.001, 4: 0.001, 8: 0.5}
+
+    def ppl(config, seed):
+        return noisy(5.0, seed, size[config.model.num_heads])
+
+    found = launched(tmp_path, "--grid=model.num_heads=2,4,8", ppl=ppl)
+    said = "base: points scatter unevenly between seeds (Bartlett's test) in log PPL, by 0.0002 to 0.1. The intervals"
+    assert [note.startswith(said) for note in grid_table.build(found).notes if "scatter" in note] == [True]
+
+
 def test_points_are_held_against_those_of_their_own_grid_in_size(tmp_path):
     launched(tmp_path, "--grid=model.attention_dropout=0.0,0.1", ppl=lambda config, seed: 5.0, seeds=1)
     found = launched(tmp_path, "--grid=model.d_ff=128,1024", ppl=lambda config, seed: 5.0, seeds=1)

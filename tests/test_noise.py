@@ -9,7 +9,17 @@ import sacrebleu.significance
 from fabricated import cells, put, table_of
 from scipy.stats import chi2, dunnett, t, ttest_ind
 
-from experiments.report import bootstrap, differences_table, main_table, noise, power, reading, tables
+from experiments.report import (
+    bootstrap,
+    differences_table,
+    main_table,
+    noise,
+    power,
+    reading,
+    summary_table,
+    tables,
+    transfer,
+)
 from experiments.report.metrics import BLEU, NLL
 from tx.evaluation.scores import bleu_from_stats, score
 
@@ -280,17 +290,21 @@ def test_spreads_that_differ_are_told_by_bartletts_test():
 
 def test_a_table_says_where_rows_scatter_unevenly(tmp_path):
     fill(tmp_path)
-    assert not differences_table.scattered({"BLEU": noise.compare_rows(*_rows(read(tmp_path)), BLEU)})
+    assert not differences_table.uneven(read(tmp_path))
     for seed, bleu in enumerate((10.0, 30.0, 50.0), 1):
         put(tmp_path, "table3/A/h=1@smoke", seed, ppl=5.0 + seed / 1000, bleu=bleu)
     said = "Rows scatter unevenly between seeds (Bartlett's test) in BLEU, by 1 to 20. The intervals take one spread"
     for build in (main_table.build, differences_table.build):
         assert [note for note in build(read(tmp_path)).notes if note.startswith(said)]
-
-
-def _rows(found):
-    base, *others = found.rows
-    return base, others
+    of_ppl = [summary_table.build, lambda found: transfer.build([found])]  # whose differences are of perplexity alone
+    assert not [note for build in of_ppl for note in build(read(tmp_path)).notes if "scatter unevenly" in note]
+    for seed, ppl in enumerate((2.0, 5.0, 9.0), 1):
+        put(tmp_path, "table3/A/h=4@smoke", seed, ppl=ppl, bleu=30.0 + seed)
+    said = "Rows scatter unevenly between seeds (Bartlett's test) in log PPL, by 0.0002 to 0.76. The intervals take"
+    told = [[note for note in build(read(tmp_path)).notes if "scatter unevenly" in note] for build in of_ppl]
+    assert [len(notes) for notes in told] == [1, 1]
+    assert told[0][0].startswith(said)
+    assert told[1][0].startswith(f"smoke: {said}")
 
 
 def test_one_seed_is_said_to_be_of_unknown_noise(tmp_path, stats):

@@ -11,6 +11,7 @@ from test_grid import launched
 from experiments import __main__ as command
 from experiments import tuning
 from experiments.report import (
+    agreement_figure,
     agreement_table,
     bootstrap,
     claims_table,
@@ -147,6 +148,16 @@ def test_agreement_with_the_paper_is_of_the_rows_of_base_s_text(tmp_path):
     shutil.rmtree(tmp_path / "all/table3@smoke/base")  # nobody knows which of the texts is meant
     (found,) = reading.read([tmp_path / "all"])
     assert agreement_table.build(found).records[0]["ppl_tau_b"] is None
+
+
+def test_no_effect_and_no_picture_has_a_row_of_other_subwords(tmp_path):
+    found = fill(tmp_path, "subwords")
+    assert list(cells(transfer.build([found]))) == ["gelu"]
+    for row, vocabulary in (("base", "v"), ("C/N=2", "v"), ("C/N=4", "other")):
+        data = {"corpus": "c", "fingerprint": "f", "vocabulary_fingerprint": vocabulary}
+        put(tmp_path / "paper", f"table3/{row}@smoke", 1, data=data)
+    (found,) = reading.read([tmp_path / "paper"])
+    assert [point.row for point in agreement_figure.points(found)] == ["C/N=2"]
 
 
 def test_a_comparison_goes_row_by_row(tmp_path, capsys):

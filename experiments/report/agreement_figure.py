@@ -29,9 +29,10 @@ class Point(NamedTuple):
 
 
 def points(found: Results) -> list[Point]:
-    """Returns the rows that have a perplexity in the paper, and finite results here; none without those of base."""
+    """Returns the rows that have a perplexity in the paper, and finite results here of base's text; none without it."""
     base = found.rows[0]
-    known = [row for row in found.rows if row.variant.paper and row.variant.paper.ppl and _finite(NLL.mean(row))]
+    printed = [row for row in found.rows if row.variant.paper and row.variant.paper.ppl]
+    known = [row for row in printed if _finite(NLL.mean(row)) and noise.of_one_text(NLL, base, row)]
     if base not in known:
         return []
     intervals = noise.intervals(found, NLL)

@@ -1,12 +1,12 @@
 """Table of the rows' differences from base: how sure each is, by the seeds and by the sentences of the test set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from experiments.claims import MARGINS
 from experiments.report import bootstrap, noise, own_metrics, power
 from experiments.report.captions import caption, texts_notes
 from experiments.report.metrics import BLEU, NLL, number
-from experiments.report.noise import LEVEL, SCORES, Comparison, Interval
+from experiments.report.noise import LEVEL, SCORES, Interval
 from experiments.report.results import Results
 from experiments.report.tables import Column, Table
 
@@ -57,8 +57,7 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     """
     base, *others = found.rows
     done = [row for row in others if row.results and noise.of_one_text(NLL, base, row)] if base.results else []
-    compared = {head: noise.compare_rows(base, others, measure) for head, measure in SCORES.items()}
-    by_seeds = {head: one.intervals for head, one in compared.items()}
+    by_seeds = {head: noise.intervals(found, measure) for head, measure in SCORES.items()}
     by_sentences = known["BLEU"].keys() - by_seeds["BLEU"].keys()
     sound, of_base = _sound(done, NLL), bool(_sound(found.rows[:1], NLL))
     apart = bool(done) and not (of_base and len(sound) == len(done))
@@ -66,7 +65,7 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     single = any(len(row.results) == 1 and row.variant.name in by_seeds["PPL"] for row in done)
     return (
         *((NOTE,) if any(by_seeds.values()) else ()),
-        *filter(None, [scattered(compared)]),
+        *filter(None, [uneven(found)]),
         *((SINGLE,) if single else ()),
         *((ONE_SEED,) if by_sentences else ()),
         *((APART,) if apart else ()),
@@ -74,11 +73,22 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     )
 
 
-def scattered(compared: Mapping[str, Comparison]) -> str:
-    """Returns where rows share no one spread, of {"PPL" and so on: the comparison}, for a table; "" where they may."""
-    ranges = {_NAMES.get(head, head).lstrip("Δ"): one.uneven for head, one in compared.items() if one.uneven}
+def uneven(found: Results, heads: Iterable[str] = SCORES) -> str:
+    """Returns in which of some scores rows share no one spread, for a table that compares them with base; "" if none.
+
+    Args:
+      found: the results.
+      heads: the scores whose differences it shows.
+    """
+    base, *others = found.rows
+    return scattered({head: noise.compare_rows(base, others, SCORES[head]).uneven for head in heads})
+
+
+def scattered(spreads: Mapping[str, tuple[float, float] | None], who: str = "Rows") -> str:
+    """Returns the same of {"PPL" and so on: `noise.uneven`}, and whose spreads they are."""
+    ranges = {_NAMES.get(head, head).lstrip("Δ"): ends for head, ends in spreads.items() if ends}
     told = "; ".join(f"{name}, by {least:.2g} to {most:.2g}" for name, (least, most) in ranges.items())
-    return f"Rows scatter unevenly between seeds (Bartlett's test) in {told}. {ONE_SPREAD}" if told else ""
+    return f"{who} scatter unevenly between seeds (Bartlett's test) in {told}. {ONE_SPREAD}" if told else ""
 
 
 def build(found: Results) -> Table:

@@ -48,6 +48,7 @@ class Best(NamedTuple):
       low, high: the ends of the mean's interval at LEVEL (Student's t, the spread that all points have in common); None
         where nothing tells the noise.
       differences: {row of another point: the interval of its score less the best's}.
+      uneven: the least and the greatest spread, where the points share none (`noise.uneven`); None elsewhere.
     """
 
     row: str
@@ -55,6 +56,7 @@ class Best(NamedTuple):
     low: float | None
     high: float | None
     differences: Mapping[str, Interval]
+    uneven: tuple[float, float] | None
 
     def is_close(self, row: str) -> bool:
         """Returns whether a point is inside the noise of the best."""
@@ -99,12 +101,14 @@ class Grid:
         name = max(means, key=lambda name: BETTER[head] * means[name])
         half = _half(list(samples.values()), len(samples[name]))
         low, high = (None, None) if half is None else (means[name] - half, means[name] + half)
-        return Best(name, means[name], low, high, self._differences(name, samples, measure))
+        others = {other: values for other, values in samples.items() if other != name}
+        compared = noise.compare(samples[name], others)
+        differences = self._differences(name, others, measure, compared.intervals)
+        return Best(name, means[name], low, high, differences, compared.uneven)
 
-    def _differences(self, best, samples, measure):
+    def _differences(self, best, others, measure, by_seeds):
         """Returns the intervals by the seeds; of BLEU of one seed those of the paired bootstrap over sentences."""
-        others = {name: values for name, values in samples.items() if name != best}
-        found = dict(noise.compare(samples[best], others).intervals)
+        found = dict(by_seeds)
         if measure is BLEU:
             rows = {row.variant.name: row for row in self.points.values()}
             rest = [row for name, row in rows.items() if others.get(name) and name not in found]

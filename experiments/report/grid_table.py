@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from experiments.report import differences_table, noise
 from experiments.report import grid as grids
-from experiments.report import noise
 from experiments.report.captions import caption, seeds_note, texts_notes
 from experiments.report.grid import SHOWN, Best, Grid, shown
 from experiments.report.metrics import number
@@ -40,12 +40,21 @@ def build(found: Results, pivot: str | None = None) -> Table:
             f"best: the best mean of its grid, which chance had a part in; its interval ({LEVEL:.0%}) is of that mean.",
             f"In parentheses: inside the noise of the best, whose difference has an interval ({LEVEL:.0%}, of all "
             "points of the grid together) that holds 0.",
+            *_uneven(made, heads),
             *seeds_note(found),
             *texts_notes([result for grid in made for row in grid.points.values() for result in row.results]),
             *notes.lines,
         ),
         records=tuple(record for i in range(len(made)) for record in _records(found, i, made, heads, best)),
     )
+
+
+def _uneven(made: Sequence[Grid], heads: Sequence[str]):
+    """Yields a note for each grid whose points share no one spread."""
+    for grid in made:
+        spreads = {head: best.uneven for head in heads if (best := grid.best(head))}
+        if told := differences_table.scattered(spreads, f"{grid.variant}: points"):
+            yield told
 
 
 def _column_axis(made: Sequence[Grid], pivot: str | None) -> int | None:

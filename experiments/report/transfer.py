@@ -12,7 +12,7 @@ import rich.console
 import rich.text
 
 from experiments import registry
-from experiments.report import agreement, flags, noise, pictures, reading, tables
+from experiments.report import agreement, differences_table, flags, noise, pictures, reading, tables
 from experiments.report.captions import texts_notes
 from experiments.report.metrics import NLL, number
 from experiments.report.noise import LEVEL, Interval
@@ -88,11 +88,15 @@ def build(found: Sequence[Results]) -> Table:
             "rows of a scale together, over the seeds (Dunnett's test); in parentheses what is inside the noise.",
             *filter(None, map(_unfinished, found)),
             *filter(None, (_untested(one, effects[one.scale.label]) for one in found)),
-            *(f"{one.scale.label}: {note}" for one in found for note in texts_notes(one.done)),
+            *(f"{one.scale.label}: {note}" for one in found for note in _warnings(one)),
             *_orders(effects, printed),
         ),
         records=tuple(records),
     )
+
+
+def _warnings(found):
+    return *texts_notes(found.done), *filter(None, [differences_table.uneven(found, ["PPL"])])
 
 
 def _unfinished(found):
@@ -118,10 +122,10 @@ def _seeds(found):
 
 
 def _effects(found: Results) -> dict[str, tuple[float, Interval | None]]:
-    """Returns {row: (its difference from base, the interval where seeds give one)}."""
+    """Returns {row of base's text: (its difference from base, the interval where seeds give one)}."""
     base, *others = found.rows
     of_base, known = noise.finite(base, NLL), noise.intervals(found, NLL)
-    values = {row.variant.name: noise.finite(row, NLL) for row in others}
+    values = {row.variant.name: noise.finite(row, NLL) for row in others if noise.of_one_text(NLL, base, row)}
     if not of_base:
         return {}
     middle = sum(of_base) / len(of_base)
