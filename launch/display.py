@@ -185,10 +185,12 @@ def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]
 
 
 def _done_before(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> str:
-    """Returns "2 done before" of the runs that are not to run, and how many of other code or text stay as they are."""
+    """Returns "2 done before" of the runs that are not to run, and how many are stale, or damaged, and stay so."""
     doing = {run.label for run in todo}
-    stale = sum(run.state.name == "stale" for run in runs if run.label not in doing)
-    return f"{len(runs) - len(todo) - stale} done before" + (f", {stale} stale" if stale else "")
+    left = [run.state for run in runs if run.label not in doing]
+    stale, damaged = sum(state.name == "stale" for state in left), sum(state.damaged for state in left)
+    counts = {"done before": len(left) - stale - damaged, "stale": stale, "damaged": damaged}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "done before")
 
 
 def _clock(seconds: float) -> str:

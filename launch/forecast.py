@@ -27,6 +27,7 @@ from tx.runtime.backend import LOSS_LOGITS
 KEPT = 0.57
 REMAT = 4 / 3  # of the time: beside a forward pass and a backward one, which is two, another forward pass
 PARAMETER_BYTES = 16  # parameter, gradient and two moments, in float32
+AVERAGE_BYTES = 4  # of each, with train.ema
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 LOGIT_BYTES = {"xla": 4, "pallas": 2}  # by model.kernels
 SMALL = 1 / 4  # of a measured step's FLOPs: what has fewer waits for its host, and takes longer than this says
@@ -163,6 +164,7 @@ def memory_bytes(config: ConfigDict, per_run: int) -> float:
     layers = depths.get("encoder", 0.5 * depths["decoder"]) + 1.5 * depths["decoder"]
     if config.train.remat:
         kept = model.d_model + kept / layers  # each layer's input, and the whole of the one that is computed again
-    parameters = PARAMETER_BYTES * flops.parameter_count(model) / config.parallel.fsdp_shards
+    each = PARAMETER_BYTES + (AVERAGE_BYTES if config.train.ema else 0)
+    parameters = each * flops.parameter_count(model) / config.parallel.fsdp_shards
     logits = LOGIT_BYTES[model.kernels] * min(LOSS_LOGITS[model.kernels], positions * model.vocab_size)  # of a chunk
     return parameters + logits + BYTES[model.dtype] * positions * layers * kept

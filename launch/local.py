@@ -171,12 +171,15 @@ def _shown(stage: Stage, args: argparse.Namespace, console: Console) -> list[Pla
 
 
 def _carry_out(stage, args, console, command, prepare, place) -> tuple[list[PlannedRun], Tally]:
-    """Makes the runs of a stage that are not done; returns all of them, and what became of them."""
+    """Makes the runs of a stage that are not done; returns all of them, and what became of them.
+
+    Those have failed, too, whose damaged result is left as it is.
+    """
     runs, groups = make_ready(stage, args, console, command, prepare, place)
     tally = launch(runs, groups, args.workdir, args.jobs, console, command, args.retries, args.stalled * 60, place)
     for line in stage.ended():
         say(console, line)
-    return runs, tally
+    return runs, tally._replace(failed=tally.failed + sum(run.state.damaged for run in runs))
 
 
 @contextlib.contextmanager

@@ -206,24 +206,24 @@ def make_ready(
 
 
 def _is_done_otherwise(run):
-    return run.state.name == "stale" and run.state.finished
+    return run.state.finished and run.state.name != "done"
 
 
 def _say_stale(runs, console) -> None:
-    """Names the stale runs that are left as they are, each in a line, or many of one reason in one."""
+    """Names the runs that are stale, or whose result is damaged, each in a line, or many of one reason in one."""
     alike = collections.defaultdict(list)
     for run in runs:
-        alike[run.state.reason].append(run)
-    for reason, those in alike.items():
+        alike[run.state.name, run.state.reason].append(run)
+    for (name, reason), those in alike.items():
         if len(those) > NAMED:
             say(
                 console,
-                f"stale  {len(those)} runs, {those[0].label} to {those[-1].label}: {reason}; "
+                f"{name:<6} {len(those)} runs, {those[0].label} to {those[-1].label}: {reason}; "
                 "--rerun_stale makes them anew, --status names each",
             )
             continue
         for run in those:
-            say(console, f"stale  {run.label}: {reason}; --rerun_stale makes it anew")
+            say(console, f"{name:<6} {run.label}: {reason}; --rerun_stale makes it anew")
 
 
 def _refuse_stale_parameters(groups, stale):
@@ -235,7 +235,8 @@ def _refuse_stale_parameters(groups, stale):
         other = trained[first.trained_in.path]
         raise UserError(
             f"{first.label}{f' (and {more} more runs)' if more else ''} takes the parameters of {other.label}, which "
-            f"is stale: {other.state.reason}; launch with --rerun_stale, or choose another --workdir"
+            f"{'has failed' if other.state.damaged else 'is stale'}: {other.state.reason}; launch with --rerun_stale, "
+            "or choose another --workdir"
         )
 
 
@@ -250,7 +251,7 @@ def _set_aside(runs, console) -> None:
                     aside = run.folder.set_aside(now.state.numerics)
                     say(console, f"anew   {run.label}: {now.state.reason}; what was made is kept in {aside}")
         except UserError as error:
-            say(console, f"stale  {run.label}: {error}; left as it is")
+            say(console, f"{run.state.name:<6} {run.label}: {error}; left as it is")
 
 
 @contextlib.contextmanager

@@ -76,8 +76,8 @@ def sweep(
     argv += [f"--only={glob}" for glob in ([only] if isinstance(only, str) else only)]
     argv += [f"--import={os.fspath(path)}" for path in imports]
     argv += [f"--set={field}={points.text(value)}" for field, value in (set or {}).items()]
-    argv += [f"--grid={_axis(fields, values)}" for fields, values in (grid or {}).items()]
-    argv += [f"--tune={_axis(field, values)}" for field, values in (tune or {}).items()]
+    argv += [f"--grid={_axis('grid', fields, values)}" for fields, values in (grid or {}).items()]
+    argv += [f"--tune={_axis('tune', field, values)}" for field, values in (tune or {}).items()]
     made = []
 
     def report(folders):
@@ -100,8 +100,18 @@ def _seeds(seeds):
     return str(seeds) if isinstance(seeds, int) else "".join(f"{seed}," for seed in seeds)
 
 
-def _axis(fields, values):
-    """Returns an axis of a grid as --grid takes it."""
-    if isinstance(fields, str):
-        return f"{fields}={','.join(map(points.text, values))}"
-    return f"{','.join(fields)}={','.join(':'.join(map(points.text, point)) for point in values)}"
+def _axis(name, fields, values):
+    """Returns an axis as --grid and --tune take it; UserError for a value that would be read as several.
+
+    Args:
+      name: of the argument.
+    """
+    several = not isinstance(fields, str)
+    axis = [[points.text(value) for value in (point if several else [point])] for point in values]
+    for value in (value for point in axis for value in point):
+        if wrong := next((mark for mark in ",:"[: 1 + several] if mark in value), ""):
+            raise UserError(
+                f"{name}: {value!r} of {', '.join(fields) if several else fields} has {wrong!r}, which separates "
+                "values; launch it apart, with `set`, in a workdir of its own"
+            )
+    return f"{','.join(fields) if several else fields}={','.join(map(':'.join, axis))}"

@@ -92,7 +92,11 @@ def show(folder: pathlib.Path, console: Console, everything: bool = False) -> bo
     counts = collections.Counter(run.verdict.name for run in found)
     say(console, ", ".join(f"{counts[name]} {name}" for name in verification.NAMES if counts[name]) or "no runs")
     if any(counts[name] for name in SHOWN):
-        say(console, "what is damaged or missing: copy it again, or launch the sweep again, which makes it anew")
+        say(
+            console,
+            "what is damaged or missing: copy it again, or launch the sweep again, which makes what is missing, and "
+            "what is damaged once its folder is deleted",
+        )
     reading.refuse(left_out)
     return not any(counts[name] for name in SHOWN)
 

@@ -622,6 +622,30 @@ def test_many_that_other_code_has_done_are_named_in_one_line(launcher, capsys):
     assert one.startswith("stale  table3/E@smoke seed 1: other code made it: the fingerprint was ba9876543210, ")
 
 
+@pytest.mark.parametrize("mend", ["--rerun_stale", "delete it"])
+def test_a_result_that_was_cut_off_stops_no_other_run(launcher, capsys, mend):
+    """Every command says it in a line, and what to do."""
+    assert launcher("table3/base@smoke") == 0
+    folder = RunDir(launcher.workdir / "table3@smoke" / "base" / "seed1")
+    folder.result.write_text(folder.result.read_text()[:-20])
+    said = "result.json is damaged (not JSON of a run); delete it, run again"
+    capsys.readouterr()
+    assert launcher("table3/base@smoke", "table3/E@smoke", "--dry_run") == 0
+    assert "table3/base@smoke 1 failed" in " ".join(capsys.readouterr().out.split())
+    assert local.main([f"--status={launcher.workdir}"]) == 0
+    assert f"failed {said}" in " ".join(capsys.readouterr().out.split())
+    assert launcher("table3/base@smoke", "table3/E@smoke") == 1
+    out = capsys.readouterr().out
+    assert f"failed table3/base@smoke seed 1: {said}; --rerun_stale makes it anew\n" in out
+    assert "1 to run, 0 done before, 1 damaged" in out
+    assert launcher.ran() == [("table3/E@smoke", 1), ("table3/base@smoke", 1)]
+    if mend == "delete it":
+        folder.result.unlink()
+    assert launcher("table3/base@smoke", *[mend] * mend.startswith("--")) == 0
+    assert folder.read("result")
+    assert len(launcher.ran()) == 3
+
+
 def test_what_is_done_on_other_text_is_stale_until_it_is_to_be_made_anew(launcher, capsys, tmp_path):
     text = tmp_path / "text" / "multi30k"
     text.mkdir(parents=True)

@@ -92,6 +92,29 @@ def test_what_is_done_is_not_made_again(capsys, tmp_path):
     assert "measured in bfloat16; float32 takes longer" in " ".join(lines)
 
 
+def test_a_result_of_another_configuration_is_refused_as_by_a_launch(capsys, tmp_path):
+    fabricated.put(tmp_path, "table3/base@paper", 1, overrides={"train.steps": 5})
+    with pytest.raises(SystemExit):
+        command.main(["table3/base@paper", "--device=h100", f"--workdir={tmp_path}"])
+    assert "holds another configuration: train.steps 5 -> 100000" in capsys.readouterr().err
+
+
+def test_the_devices_of_a_run_are_those_that_it_asks_for(capsys, tmp_path):
+    name, of = "table3/big@paper", ("--device=h100", "--count=8", "--mfu=0.3", "--set=data.batch_rows=96")
+    found = {}
+    for asked in ("--per_run=4", "--set=parallel.devices=4", "--set=parallel.devices=0", "--per_run=8"):
+        cells, lines = planned(capsys, tmp_path, name, *of, asked)
+        found[asked] = cells[name], lines
+    assert found["--set=parallel.devices=4"] == found["--per_run=4"] != found["--per_run=8"]
+    assert found["--set=parallel.devices=0"] == found["--per_run=8"]
+
+
+def test_an_average_of_the_parameters_takes_memory_too():
+    sizes = [forecast.memory_bytes(registry.get_config("table3/big@paper", {"train.ema": ema}), 1) for ema in (0, 0.99)]
+    params = forecast.flops.parameter_count(registry.get_config("table3/big@paper").model)
+    assert sizes[1] - sizes[0] == 4 * params
+
+
 def test_hours_count_what_is_computed_again(capsys, tmp_path):
     """A backward pass takes twice a forward one, and train.remat makes a second forward one: 4 for 3."""
     name, hours = "table3/big@paper", []
@@ -124,6 +147,17 @@ def test_hours_are_those_of_the_longest_first():
         (["--device=h100", "--price=-1"], "--price"),
         (["--device=h100", "--price=nan"], "--price"),
         ([], "--device"),
+        (["--device=h100", "--set=parallel.devices=4"], "parallel.devices=4, but there are 1 devices"),
+        (
+            ["--device=h100", "--count=8", "--per_run=2", "--set=parallel.devices=4"],
+            "parallel.devices=4, but --per_run=2; leave one out",
+        ),
+        (["--device=h100", "--count=8", "--grid=parallel.devices=2,4", "--only=base"], "rows take 2 and 4 devices"),
+        (["--device=h100", "--set=parallel.fsdp_shards=8"], "parallel.fsdp_shards=8 does not divide 1 devices a run"),
+        (
+            ["--device=h100", "--count=5", "--per_run=5", "--set=data.batch_rows=96"],
+            "data.batch_rows=96 cannot be split over 5 devices a run; make it a multiple of 5",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(capsys, tmp_path, arguments, wanted):

@@ -85,6 +85,24 @@ def test_what_the_caller_has_to_mend_is_raised(tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"grid": {"decode.splits": ["validation,test", "test"]}}, "grid: 'validation,test' of decode.splits has ','"),
+        ({"tune": {"decode.splits": ["test", "validation,test"]}}, "tune: 'validation,test' of decode.splits has ','"),
+        (
+            {"grid": {("data.corpus", "data.dir"): [("text", "a:b")]}},
+            "grid: 'a:b' of data.corpus, data.dir has ':', which separates values",
+        ),
+    ],
+)
+def test_a_value_that_a_command_line_would_take_apart_is_refused(monkeypatch, arguments, message):
+    with pytest.raises(UserError, match=message):
+        parsed(monkeypatch, "table3@smoke", **arguments)
+    alone = parsed(monkeypatch, "table3@smoke", grid={"data.dir": ["a:b"]})  # where it separates nothing
+    assert alone.grid == ["data.dir=a:b"]
+
+
 @pytest.mark.parametrize(("status", "failed"), [(0, False), (1, True), (130, None)])
 def test_what_became_of_it(monkeypatch, status, failed):
     monkeypatch.setattr(local.main, "__wrapped__", lambda argv, report: status)

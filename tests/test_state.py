@@ -5,7 +5,7 @@ import json
 import pytest
 from fabricated import put
 
-from tx.errors import Diverged, UserError
+from tx.errors import Diverged
 from tx.files import to_json
 from tx.runs import lease, state
 from tx.runs.run_dir import RunDir
@@ -80,10 +80,10 @@ def test_an_error_that_is_damaged_is_a_failure_too(done, text):
     assert state.read(run) == (RunState("failed", "error.json is damaged"), None)
 
 
-def test_a_damaged_result_has_failed_but_is_no_state_to_launch_from(done):
-    done.result.write_text("{")
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_damaged_result_has_failed_for_a_launch_as_for_a_report(done, text):
+    done.result.write_text(text)
     found, result = state.read(done)
-    assert (found.name, found.finished, result) == ("failed", True, None)
+    assert (found.name, found.finished, found.damaged, result) == ("failed", True, True, None)
     assert "result.json is damaged (not JSON of a run)" in found.reason
-    with pytest.raises(UserError, match=r"result\.json is not JSON"):
-        state.of(done, unchanged)
+    assert state.of(done, unchanged) == found

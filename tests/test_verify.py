@@ -12,7 +12,7 @@ from rich.console import Console
 
 from experiments import launches
 from experiments.launches import AskedRow
-from launch import compilation_cache, verify
+from launch import command_line, compilation_cache, failures, plan, verify
 from tx import files
 from tx.data import tokenized
 from tx.errors import UserError
@@ -192,6 +192,28 @@ def test_what_is_not_done_is_whole_as_far_as_it_is(work):
     (run.path / "damaged").mkdir()
     (run.path / "damaged" / "6.123").mkdir()  # set aside, with a warning, where it was trained
     assert verdict(run).name == "unfinished"
+
+
+def test_what_failed_before_it_began_is_not_damaged(work, capsys):
+    launches.record(work / "table3@smoke", [AskedRow("base", "base", {}, {}, (1, 2))], {"imports": []})
+    run = RunDir(run_of(work).path.with_name("seed2"))
+    run.create()
+    failures.add(run, "no memory")
+    run.error.write_text('{"error": "no memory"}')
+    assert verify.main([str(work)]) == 0
+    assert capsys.readouterr().out == "1 whole, 1 unfinished\n"
+
+
+def test_what_is_damaged_is_made_anew_as_it_says(work, capsys):
+    """A launch counts as done what has a result that it can read."""
+    run = run_of(work)
+    shutil.rmtree(run.checkpoints)
+    assert verify.main([str(work)]) == 1
+    assert "and what is damaged once its folder is deleted" in capsys.readouterr().out
+    args = command_line.parser_of().parse_args(["table3/base@smoke", f"--workdir={work}"])
+    assert plan.make(args)[0].state.finished
+    shutil.rmtree(run.path)
+    assert plan.make(args)[0].state.name == "pending"
 
 
 def test_what_is_being_made_is_left_alone(work):

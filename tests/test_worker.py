@@ -99,6 +99,20 @@ def test_failures_before_the_launch_and_damaged_lines_do_not_count(tmp_path):
     assert failures.count(RunDir(tmp_path / "nowhere"), 0.0) == 0
 
 
+def test_failures_whose_time_is_yet_to_come_do_not_count(runs, monkeypatch):
+    """As those of a machine whose clock was ahead, which every later launch would take for its own."""
+    first, clock = runs[0].folder, time.time()
+    first.create()
+    for ahead in (10 * lease.EXPIRY, lease.EXPIRY / 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(failures.time, "time", lambda ahead=ahead: clock + ahead)
+            failures.add(first, "no loss today")
+    assert failures.count(first, clock) == 1  # clocks that differ a little are those of one launch
+    first.error.write_text(to_json({"error": "no loss today"}))
+    tally, said = work(runs[:1], MAKE, retries=1)
+    assert (tally, said.count("start ")) == (worker.Tally(), 1)
+
+
 def test_a_lease_says_which_engine_its_process_is_of(tmp_path, monkeypatch):
     monkeypatch.setenv(lease.ENGINE, "slurm job 12_3")
     folder = RunDir(tmp_path / "seed1")

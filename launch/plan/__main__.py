@@ -4,8 +4,9 @@
         [--seeds=3] [--only='A/*'] [--set model.dtype=bfloat16] [--estimate]
 
 The selection is that of `launch.local`; what is done in --workdir is not counted again. Of GPUs each run takes one, of
-TPUs all, unless --per_run says otherwise. Where the compiler for the device is installed, it says what memory every
-row's step takes: the first time it compiles for that, for minutes. Else, and with --estimate, memory is estimated.
+TPUs all, unless parallel.devices or --per_run says otherwise. What a launch or a training would refuse is refused.
+Where the compiler for the device is installed, it says what memory every row's step takes: the first time it compiles
+for that, for minutes. Else, and with --estimate, memory is estimated.
 """
 
 import argparse
@@ -16,11 +17,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from launch import devices, dispatch, display, forecast, tuning
+from launch import devices, dispatch, display, forecast, plan, tuning
 from launch.devices import Device
 from launch.display import say
 from launch.forecast import Forecast, Memory
-from launch.plan import selection
+from launch.plan import PlannedRun, selection
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
 
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _counts(args: argparse.Namespace) -> tuple[Device, int, int]:
-    """Returns (device, how many, how many a run); UserError where they do not go together."""
+    """Returns (device, how many, how many a run by the command line); UserError where they do not go together."""
     device, count = devices.parse(args.device)
     if None not in (count, args.count):
         raise UserError(f"--device={args.device} says how many there are, and --count too; leave one out")
@@ -55,6 +56,37 @@ def _counts(args: argparse.Namespace) -> tuple[Device, int, int]:
     if args.price is not None and not args.price >= 0:
         raise UserError(f"--price must not be below 0; got {args.price:g}")
     return device, count, per_run
+
+
+def _devices_a_run(args: argparse.Namespace, runs: Sequence[PlannedRun], count: int, per_run: int) -> int:
+    """Returns how many devices a run takes: by its parallel.devices, where that is not 1, which nobody need have said.
+
+    Raises UserError where rows differ in it, where --per_run says otherwise, and where there are not as many.
+    """
+    own = sorted({run.config.parallel.devices or count for run in runs})
+    if len(own) > 1:
+        raise UserError(f"rows take {' and '.join(map(str, own))} devices (parallel.devices); plan them apart")
+    if own == [1]:
+        return per_run
+    if args.per_run not in (None, *own):
+        raise UserError(f"parallel.devices={own[0]}, but --per_run={args.per_run}; leave one out")
+    if own[0] > count:
+        raise UserError(f"parallel.devices={own[0]}, but there are {count} devices; plan for more with --count")
+    return own[0]
+
+
+def _refuse_uneven(runs: Sequence[PlannedRun], per_run: int) -> None:
+    """Raises UserError for a run that so many devices cannot share evenly, as training would (tx/training/sharding)."""
+    for run in runs:
+        shards, rows, parts = run.config.parallel.fsdp_shards, run.config.data.batch_rows, run.config.train.micro_batches
+        if per_run % shards:
+            raise UserError(f"{run.name}: parallel.fsdp_shards={shards} does not divide {per_run} devices a run")
+        if rows % (per_run * parts):
+            over = f"{per_run} devices a run" + (f" in {parts} micro-batches" if parts > 1 else "")
+            raise UserError(
+                f"{run.name}: data.batch_rows={rows} cannot be split over {over}; make it a multiple of "
+                f"{per_run * parts}, or --per_run a divisor of {rows // parts}"
+            )
 
 
 def table(rows: Sequence[Forecast], per_run: int, price: float | None) -> Table:
@@ -130,8 +162,11 @@ def _in_all(rows, device, count, per_run, price):
 def show(args: argparse.Namespace, console: Console) -> None:
     """Prints the plan that parsed arguments ask for."""
     device, count, per_run = _counts(args)
-    args.accelerated = per_run == 1  # `launch.dispatch` chooses for one device
+    args.accelerated = per_run == 1  # `launch.dispatch` chooses for one device, and looks at parallel.devices itself
     runs = [run for stage in tuning.stages(args) for run in stage.preview()]
+    plan.refuse_clashes(runs)
+    per_run = _devices_a_run(args, runs, count, per_run)
+    _refuse_uneven(runs, per_run)
     memory = functools.partial(forecast.analysed, device=device, per_run=per_run, tell=functools.partial(say, console))
     unknown = _why_no_hours(args, device)
     rows = forecast.forecasts(runs, device, per_run, args.mfu, None if args.estimate else memory)

@@ -16,6 +16,7 @@ from tx.runs.run_dir import DamagedFile, RunDir
 
 Run = tuple[ConfigDict, RunDir]
 NAMES = ("pending", "running", "done", "failed", "interrupted", "stale")
+NO_JSON = "not JSON of a run"  # what a result.json is that was cut off
 
 
 def is_done(config: ConfigDict, run: RunDir) -> bool:
@@ -77,7 +78,7 @@ class RunState:
       name: one of NAMES. "interrupted": it was begun, and goes on where it is launched. "stale": made, or begun, by
         code that computes something else, or with another configuration.
       reason: who runs it, what failed, what is not as it was; one line.
-      finished: result.json is there.
+      finished: result.json is there, if only in part.
       clash: "stale" because of the configuration.
       numerics: the fingerprint of the code that made or began it, where `of` finds one.
     """
@@ -93,11 +94,17 @@ class RunState:
         """Whether it failed because its loss was not finite."""
         return self.name == "failed" and self.reason.startswith(f"{Diverged.__name__}:")  # as `record` writes it
 
+    @property
+    def damaged(self) -> bool:
+        """Whether it failed by what its result.json is now: a launch leaves that to the user."""
+        return self.name == "failed" and self.finished
+
 
 def of(folder: RunDir, changes: Callable[[dict], str], result: RunResult | None = None) -> RunState:
     """Returns the state of a run beside what a launch would make of it today.
 
-    Of result.json no more is read than what says how it was made. Raises UserError where that is damaged.
+    Of result.json no more is read than what says how it was made; one without that has failed, as in `read`. Raises
+    UserError where a file cannot be read.
 
     Args:
       changes: says how a configuration, as it was written, differs from the one that the run is to have; "" for not.
@@ -108,9 +115,7 @@ def of(folder: RunDir, changes: Callable[[dict], str], result: RunResult | None 
         try:
             head = _head(result) if result else folder.read("result" if found.finished else "config")
         except DamagedFile:
-            if found.finished:
-                raise
-            return _of_damaged(folder)
+            return _damaged(NO_JSON) if found.finished else _of_damaged(folder)
         if changed := changes(head["config"]):
             return dataclasses.replace(found, name="stale", reason=changed, clash=True)
         now = fingerprint.numerics(head["config"])
@@ -156,7 +161,7 @@ def read(folder: RunDir) -> tuple[RunState, RunResult | None]:
     try:
         value = folder.read("result")
     except UserError:
-        return _damaged("not JSON of a run"), None
+        return _damaged(NO_JSON), None
     try:
         result = RunResult.from_dict(value)
     except UserError as error:

@@ -49,6 +49,8 @@ def verify(run: RunDir, name: str = "") -> Verdict:
     try:
         if holder := lease.holder(run.path):
             return Verdict("running", (str(holder),))
+        if not any(path.exists() for path in (run.config, run.result, run.checkpoints, run.metrics)):
+            return Verdict("unfinished")  # it failed before it began
         faults = tuple(_faults(run, name))
     except (OSError, UserError) as error:
         faults = (str(error),)
