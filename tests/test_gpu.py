@@ -18,7 +18,7 @@ import pytest
 
 from experiments import points, registry, tuning
 from experiments.report import reading
-from launch import grouping, preparation, text
+from launch import command_line, grouping, plan, preparation, text
 from launch.gpu import archives, bundle, mps, session, take, timed, wanted
 from launch.gpu.budget import Card, training_seconds
 from tx import plugins
@@ -222,6 +222,24 @@ def test_a_row_is_a_process_and_further_arguments_are_passed_on(machine):
     (call,) = machine.calls()
     assert {"--stack=2", "--seeds=2", "--jobs=3", "--no_rehearsal", "--set=train.log_every=50"} <= set(call)
     assert [one for one in call if one.startswith("--only")] == [f"--only={','.join(ROWS)}"]
+
+
+def test_a_row_and_the_points_around_it_are_launched_apart(tmp_path, machine):
+    """Beside --grid the row's name means the points, so that it would never be made, and they without being chosen."""
+    calls, fixed = [], {"work": machine.work, "out": machine.out, "bundle": machine.folder / "bundle", "minutes": 9}
+    fixed |= {"platform": "cpu", "overhead": 0.001, "slowdown": 1e-9, "bench_seconds": 0, "earlier": tmp_path / "none"}
+    grid = ["--grid=model.dropout=0.2,0.3", "--grid", "model.num_heads=2", "--match=params"]
+    session.main(
+        [f"--sweep=table3/base@smoke:{SEEDS}", *(f"--{name}={value}" for name, value in fixed.items()), *grid],
+        command=lambda arguments: calls.append(arguments) or [sys.executable, "-c", ""],
+        prepare=print,
+    )
+    points, base = calls
+    assert set(grid) <= set(points)
+    named = command_line.parser_of().parse_args(points[1:])
+    assert [run.point["model.dropout"] for run in plan.make(named)] == [0.2] * SEEDS + [0.3] * SEEDS
+    assert "--only=base" in base
+    assert not any("grid" in one or "model." in one or "match" in one for one in base)
 
 
 def test_a_launch_has_a_process_for_each_row_and_starts_the_longest_first(tmp_path):
@@ -507,6 +525,7 @@ def test_a_failed_launch_is_told_with_its_last_words(machine, monkeypatch, capsy
         (["--onl=base"], "unrecognized arguments: --onl=base"),
         (["--retry=2"], "unrecognized arguments: --retry=2"),
         (["--tune=optim.lr_factor=1,2"], "--tune is of one sweep"),
+        (["--sweep=table3@smoke:2:optim.lr_factor=1,2", "--grid=model.dropout=0,0.2"], "--grid is of no sweep that is"),
         (["--sweep=table3@smoke:2:optim.lr_fact=1,2"], "optim.lr_fact"),
         (["--sweep=table3@smoke:2:"], "takes SWEEP@SCALE:SEEDS"),
         (["--sweep=table3@smoke"], "takes SWEEP@SCALE:SEEDS"),
@@ -572,7 +591,11 @@ def test_a_full_archive_is_closed_and_all_come_back(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name", ["../table3@smoke/base/seed1/result.json", "table3@smoke/../../seed1/result.json",
-             "/table3@smoke/base/seed1/result.json", "table3@smoke/base/seed1/config.json", "base/seed1/result.json"],
+             "/table3@smoke/base/seed1/result.json", "table3@smoke/base/seed1/config.json", "base/seed1/result.json",
+             "table3@smoke/./seed1/result.json", "table3@smoke//seed1/result.json", "../a@smoke/base/seed1/result.json",
+             "table3@smoke/a/../seed1/result.json", "table3@smoke/a\x1b[2J/seed1/result.json",
+             "table3@smoke/a\udcff/seed1/result.json", "table3@smoke/a\nb/seed1/result.json",
+             "table3@smoke/base/seed1/result.json\n", "C:\\a@smoke/base/seed1/result.json"],
 )  # fmt: skip
 def test_an_archive_of_anything_else_is_refused(tmp_path, name):
     with tarfile.open(tmp_path / "results-1.tar.gz", "w:gz") as archive:
@@ -582,6 +605,15 @@ def test_an_archive_of_anything_else_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="no run's result"):
         archives.unpack(tmp_path, tmp_path / "runs")
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("variant", ["50%", "drop(0)", "größe/h=1", "base+d_k=32,num_heads=2", ".5", "a&b;c"])
+def test_an_archive_has_whatever_a_variant_may_be_called(tmp_path, variant):
+    (tmp_path / "out").mkdir()
+    fabricated.put(tmp_path / "runs", "table3/base@smoke", 1, folder=variant)
+    archives.Packer(tmp_path / "runs", tmp_path / "out").pack()
+    assert archives.unpack(tmp_path / "out", tmp_path / "there") == 1
+    assert (tmp_path / "there" / "table3@smoke" / variant / "seed1" / "result.json").exists()
 
 
 def test_a_link_in_an_archive_is_refused(tmp_path):

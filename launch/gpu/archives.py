@@ -21,8 +21,10 @@ TUNINGS = "tuning-*@*.json"  # what sweeps' tuning.json say, beside the archives
 FULL = 8 << 20  # bytes of an archive to which nothing is added any more
 AT_ONCE = 20  # results between looks at the size: about half a megabyte packed
 LARGEST = 16 << 20  # bytes of a result.json that is taken out of an archive
-# SWEEP@SCALE/VARIANT/seedK/result.json; no part of it leads up.
-_MEMBER = re.compile(r"[\w.-]+@[\w.-]+(?:/(?!\.)[\w.,=+-]+)+/seed\d+/result\.json")
+# SWEEP@SCALE/VARIANT/seedK/result.json, of the names that sweeps may have; no part of it leads up. A comma and a space
+# are in no name that is registered, but the first in that of a point.
+_PART = r"(?!\.\.?/)[^/\\@*?\[\]:\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
+_MEMBER = re.compile(rf"{_PART}@[\w.-]+(?:/{_PART})+/seed\d+/result\.json")
 
 
 class Packer:

@@ -28,7 +28,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from experiments import points, registry
 from experiments.bench.harness.contestant import PLATFORMS
+from launch import matching
 from launch.gpu import archives, mps
 from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
@@ -173,24 +175,42 @@ class Session:
     def _sweep(self, wanted):
         began, tried, before = time.monotonic(), set(), _done(self._planned(wanted))
         while self.left() > 0:
-            rows = self._missing(wanted, self._planned(wanted))
-            if not (chosen := self.card.choose({row: rows[row] for row in rows if row not in tried}, self.left())):
+            runs = self._planned(wanted)
+            rows, around = self._missing(wanted, runs), self._points(wanted, runs)
+            # Apart, since beside --grid a row's name means all points around it.
+            kinds = [[row for row in rows if row not in tried and (row in around) == grid] for grid in (True, False)]
+            choices = (self.card.choose({row: rows[row] for row in kind}, self.left()) for kind in kinds)
+            if not (chosen := next(filter(None, choices), None)):
                 break
             tried.update(chosen)
             estimate = self.card.seconds(rows[row] for row in chosen)
             self.diary.write(f"{wanted}: {', '.join(chosen)}: about {estimate:.0f} s, {self.left():.0f} s are left")
-            self.module(self._launch(wanted, chosen), self.deadline)
+            self.module(self._launch(wanted, chosen, around), self.deadline)
         self._log_sweep(wanted, before, time.monotonic() - began)
 
     def _planned(self, wanted):
         return planned(wanted, self.runs, self.rest)
 
-    def _launch(self, wanted, rows):
+    def _points(self, wanted, runs):
+        """Returns {row as `_missing` has it: as --only takes it} of the points of --grid; none of what is tuned."""
+        # A matched point has a field that nobody names.
+        apart = {matching.SLACK} if any(one.partition("=")[0] == "--match" for one in self.rest) else set()
+        found = {}
+        for run in runs if not wanted.tune else ():
+            if run.point:
+                point = {field: value for field, value in run.point.items() if field not in apart}
+                name = points.name(registry.parse(run.registered).variant.name, point)
+                found[run.name.partition("/")[2].rpartition("@")[0]] = name.replace(",", "?")  # a comma would end it
+        return found
+
+    def _launch(self, wanted, rows, around):
+        only = ",".join(around.get(row, row) for row in rows)
+        rest = _without(self.rest, "--only", *([] if rows[0] in around else ["--grid", "--match"]))
         # One process a row: what is lost at the end is then a row, and no row waits for all that share its program.
         return [
-            *("launch.local", *wanted.arguments, f"--workdir={self.runs}", f"--only={','.join(rows)}"),
+            *("launch.local", *wanted.arguments, f"--workdir={self.runs}", f"--only={only}"),
             # A rehearsal compiles alone on the card, and these rows need a fraction of its memory.
-            *(f"--jobs={self.args.jobs}", "--no_rehearsal", *_without_only(self.rest), f"--stack={wanted.stacked}"),
+            *(f"--jobs={self.args.jobs}", "--no_rehearsal", *rest, f"--stack={wanted.stacked}"),
         ]
 
     def _log_sweep(self, wanted, before, seconds):
@@ -219,9 +239,10 @@ def _done(runs):
     return {run.label for run in runs if run.folder.result.exists()}
 
 
-def _without_only(rest):
+def _without(rest, *options):
     parser = cli.Parser(add_help=False)
-    parser.add_argument("--only", action="append")
+    for option in options:
+        parser.add_argument(option, action="append")
     return parser.parse_known_args(rest)[1]
 
 

@@ -76,6 +76,8 @@ def _arguments(wanted, workdir, rest):
     args = command_line.parser_of().parse_args([*wanted.arguments, f"--workdir={workdir}", *rest])
     if args.tune and not wanted.tune:
         raise UserError(f"--tune is of one sweep: --sweep={FORM}")
+    if args.grid and wanted.tune:  # --only means a row to be tuned by its own name, and so all points around it
+        raise UserError(f"--grid is of no sweep that is tuned, as {wanted}; have a session of its own make it")
     return args
 
 
