@@ -12,6 +12,7 @@ from launch.worker import Place
 from tx.errors import INTERRUPTED_STATUS
 from tx.runs import lease
 
+PASSED_ON = "TX_"  # beginning of the variables that a node gets from here: files of --import, folders
 MARGIN = 30.0  # seconds of the notice that the runs do not get: asking for the requeue takes some
 
 
@@ -23,14 +24,19 @@ class SlurmWorker:
       number: of the worker, from 0.
       since: when the launch was asked for, in seconds since 1970.
       notice: seconds before the time limit at which Slurm sends its signal.
+
+    It has the variables of `PASSED_ON` from where it is made, since sbatch may be told to pass none on.
     """
 
     def __init__(self, arguments: Sequence[str], number: int, since: float, notice: float):
         self.arguments = list(arguments)
+        self.variables = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         self.place = Place(number, stays=False, since=since, grace=max(notice - MARGIN, notice / 2))
 
     def __call__(self) -> None:
         """Makes runs until none is left; exits with the status of `launch.local` where that is not 0."""
+        for name, value in self.variables.items():
+            os.environ.setdefault(name, value)  # what the job's own shell sets stays
         os.environ[lease.ENGINE] = f"slurm job {submitit.JobEnvironment().job_id}"
         number = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
         requeue = signal.getsignal(number)  # submitit's: asks for it, and ends this process
@@ -44,8 +50,10 @@ class SlurmWorker:
         signal.signal(number, stop)
         try:
             status = local.main(self.arguments, place=self.place)
-        except KeyboardInterrupt:  # before the first run, or after the last
+        except KeyboardInterrupt:
             status = INTERRUPTED_STATUS
+        except SystemExit as ended:  # an interruption before the first run, or after the last, is one
+            status = ended.code
         if noticed:
             requeue(number, None)
         if status:

@@ -1,6 +1,9 @@
 """Slurm, as this machine's own cluster of one node: arrays of workers, time limits, what is refused."""
 
+import os
+import pickle
 import re
+import signal
 import sys
 import time
 
@@ -9,7 +12,11 @@ import pytest
 
 pytest.importorskip("submitit", reason="submitit missing; pip install -e '.[slurm]'")
 
+from launch import local, slurm_worker
 from launch import slurm as slurm_launch
+from tx import plugins
+from tx.errors import one_line_errors
+from tx.runs import lease
 
 
 def wait(slurm, look=lambda: None, timeout=400):
@@ -74,6 +81,49 @@ def test_a_time_limit_interrupts_a_run_which_goes_on_to_the_same_bits(slurm, tmp
     assert not (folder / "error.json").exists()
     assert sweep.learnt(folder) == sweep.learnt(reference)
     assert "interrupted: the same command goes on from here" in said(tmp_path / "runs")
+
+
+class Environment:
+    """Environment of a job, as submitit has it there."""
+
+    USR_SIG, job_id = "USR2", "12_0"
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """What submitit has done in this process, as in a job: a list that gets True where the requeue is asked for."""
+    requeued = []
+    monkeypatch.setattr(slurm_worker.submitit, "JobEnvironment", Environment)
+    monkeypatch.setenv(lease.ENGINE, "")
+    before = signal.signal(signal.SIGUSR2, lambda *_: requeued.append(True))
+    yield requeued
+    signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_notice_before_the_first_run_or_after_the_last_requeues_too(job, monkeypatch, noticed):
+    @one_line_errors
+    def main(arguments, place):
+        signal.raise_signal(signal.SIGUSR2 if noticed else signal.SIGINT)
+
+    monkeypatch.setattr(local, "main", main)
+    with pytest.raises(SystemExit) as ended:
+        slurm_worker.SlurmWorker(["table3@smoke"], 0, 0.0, 120.0)()
+    assert (ended.value.code, job) == (130, [True] * noticed)
+
+
+def test_a_worker_brings_files_and_folders_where_sbatch_passes_nothing_on(job, monkeypatch):
+    monkeypatch.setenv(plugins.VARIABLE, "mine.py")
+    monkeypatch.setenv("TX_CACHE_DIR", "/shared")
+    monkeypatch.setenv("TX_DATA_DIR", "/text")
+    made, found = pickle.dumps(slurm_worker.SlurmWorker([], 0, 0.0, 120.0)), {}
+    monkeypatch.delenv(plugins.VARIABLE)
+    monkeypatch.delenv("TX_DATA_DIR")
+    monkeypatch.setenv("TX_CACHE_DIR", "/local")  # by --setup, on the node
+    monkeypatch.setattr(local, "main", lambda arguments, place: found.update(os.environ) or 0)
+    pickle.loads(made)()
+    wanted = {plugins.VARIABLE: "mine.py", "TX_DATA_DIR": "/text", "TX_CACHE_DIR": "/local"}
+    assert found.items() >= wanted.items()
 
 
 def test_what_sbatch_refuses_is_one_line(slurm, tmp_path, capsys):
