@@ -1,5 +1,6 @@
 """The files of a run, the one-line errors, and the small pieces around them."""
 
+import concurrent.futures
 import errno
 import json
 import math
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 
 import jax
 import pytest
@@ -59,14 +61,40 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     assert done == ["fsync", "replace"]
 
 
-def test_what_lies_at_the_temporary_name_is_not_written_through(tmp_path):
-    """A killed process may have left a file of that name; in a folder open to others it may be a link of theirs."""
+def test_what_lies_at_the_temporary_name_is_not_written_through(tmp_path, monkeypatch):
+    """In a folder open to others it may be a link of theirs."""
     other, path = tmp_path / "other", tmp_path / "result.json"
     other.write_text("theirs")
-    (tmp_path / f".result.json.{os.getpid()}.tmp").symlink_to(other)
-    write_atomically(path, "new\n")
-    assert (path.read_text(), other.read_text()) == ("new\n", "theirs")
-    assert sorted(tmp_path.iterdir()) == [other, path]
+    name = uuid.uuid4()
+    monkeypatch.setattr(uuid, "uuid4", lambda: name)
+    (tmp_path / f".result.json.{name.hex}.tmp").symlink_to(other)
+    with pytest.raises(FileExistsError):
+        write_atomically(path, "new\n")
+    assert other.read_text() == "theirs"
+    assert not path.exists()
+
+
+def test_two_that_write_one_file_do_not_meet_though_their_processes_have_one_number(tmp_path, monkeypatch):
+    """As the first processes of two containers have, on a folder that both share."""
+    path, real, others = tmp_path / "result.json", os.fsync, iter(["other\n"])
+
+    def other_writes(descriptor):
+        for text in others:
+            write_atomically(path, text)
+            assert path.read_text() == text
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", other_writes)
+    write_atomically(path, "one\n")
+    assert path.read_text() == "one\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_that_make_one_folder_do_not_meet(tmp_path):
+    run = RunDir(tmp_path / "seed1")
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: run.create(), range(1000)))
+    assert list(run.path.iterdir()) == []
 
 
 # In a user and mount namespace of its own a process may mount what it alone sees: here 64 KiB with a result.json.

@@ -9,6 +9,7 @@ import pathlib
 import re
 import stat
 import tokenize
+import uuid
 from collections.abc import Collection
 
 from tx.errors import UserError
@@ -77,9 +78,9 @@ def write_atomically(path: os.PathLike, contents: str | bytes, mode: int | None 
     Raises OSError (`tx.errors.writing` words it); then what was there is there still, and nothing beside it.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the number of the process: in containers two on one folder may have the same.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # left by a killed process that had our number
         with temporary.open("xb") as file:  # x: never through somebody's link of that name
             if mode is not None:
                 os.fchmod(file.fileno(), mode)

@@ -10,6 +10,7 @@ import itertools
 import os
 import pathlib
 import re
+import tempfile
 
 from tx.errors import UserError
 from tx.files import from_json, read_text
@@ -81,9 +82,7 @@ class RunDir:
         refuse_unusable_name(self.path.resolve())
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            tempfile.TemporaryFile(dir=self.path).close()  # of a name that nobody else has, if of any
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --workdir") from None
 
