@@ -46,7 +46,7 @@ class Scale:
       name: what stands after the @.
       doc: one line for `python -m experiments list`.
       corpus: the data.corpus field; "{other}" stands for the language of the pair that is not English.
-      width: multiplies d_model and d_ff.
+      width: multiplies d_model and d_ff; a number of any kind, as the next two.
       heads: multiplies d_k and d_v.
       depth: multiplies N, and the layers of a decoder that has others.
       fields: the recipe: {dotted field: value}, the same for every row of a table.
@@ -57,12 +57,17 @@ class Scale:
     name: str
     doc: str
     corpus: str
-    width: Fraction = Fraction(1)
-    heads: Fraction = Fraction(1)
-    depth: Fraction = Fraction(1)
+    width: Fraction | float | int = Fraction(1)
+    heads: Fraction | float | int = Fraction(1)
+    depth: Fraction | float | int = Fraction(1)
     fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
     pairs: tuple[str, ...] = ()
     pair: tuple[str, str] = PAIR
+
+    def __post_init__(self):
+        for name in FACTORS:
+            # By its digits: 0.1 is a tenth, and not the binary fraction next to it.
+            object.__setattr__(self, name, Fraction(str(getattr(self, name))))
 
     @property
     def label(self) -> str:

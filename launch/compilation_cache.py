@@ -39,10 +39,15 @@ def delete_corrupt(folder: pathlib.Path) -> list[str]:
     return [path.name for path in damaged]
 
 
-def find_corrupt(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the files that do not match their checksums, or have none."""
+def find_corrupt(folder: pathlib.Path, growing: bool = False) -> list[pathlib.Path]:
+    """Returns the files that do not match their checksums, or have none.
+
+    Args:
+      growing: whether a launch is at work, which gives them to its programs as jobs end: then having none is no fault.
+    """
     checksums = _read_checksums(folder)
-    return [path for path in _files(folder) if checksums.get(path.name) != _digest(path)]
+    files = [path for path in _files(folder) if path.name in checksums or not growing]
+    return [path for path in files if checksums.get(path.name) != _digest(path)]
 
 
 def write_checksums(folder: pathlib.Path) -> None:

@@ -53,7 +53,7 @@ DEVICES = {
 
 def parse(text: str) -> tuple[Device, int | None]:
     """Reads "h100", or "v5e-8" for eight of them; (device, how many, None where that is not said). UserError else."""
-    name, count = re.fullmatch(r"(.*?)(?:-(\d+))?", text.lower()).groups()
+    name, count = re.fullmatch(r"(.*?)(?:-(\d+))?", text.lower(), re.DOTALL).groups()
     if name not in DEVICES or count == "0":
         raise unknown("--device: unknown device", text, DEVICES, f" (there are {', '.join(DEVICES)}; v5e-8 is eight)")
     return DEVICES[name], int(count) if count else None

@@ -177,11 +177,17 @@ def plan_table(runs: Sequence[PlannedRun], groups: Sequence[Sequence[PlannedRun]
     table = Table("name", "seed", "state", *["group"] * bool(groups), "parameters", "FLOPs", "folder", box=None)
     for run in runs:
         number = [numbers.get(run.folder.path, "")] * bool(groups)
-        folder = os.path.relpath(run.folder.path)
-        table.add_row(
-            run.name, str(run.seed), run.state.name, *number, f"{run.params:,}", f"{run.flops:.2e}", Text(folder)
-        )
+        sizes, folder = (f"{run.params:,}", f"{run.flops:.2e}"), _from_here(run.folder.path)
+        table.add_row(run.name, str(run.seed), run.state.name, *number, *sizes, Text(folder))
     return table
+
+
+def _from_here(path):
+    """Returns a path from the folder that this was started in; as it is where that is gone."""
+    try:
+        return os.path.relpath(path)
+    except FileNotFoundError:
+        return str(path)
 
 
 def _done_before(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> str:

@@ -36,7 +36,7 @@ from launch.tuning import Stage
 from launch.watchdog import watched
 from launch.worker import ALONE, Place, Tally
 from tx import plugins
-from tx.errors import INTERRUPTED_STATUS, one_line_errors
+from tx.errors import INTERRUPTED_STATUS, UserError, one_line_errors
 from tx.runs import imports
 from tx.runtime import backend
 from tx.runtime.signals import taken
@@ -140,9 +140,15 @@ def main(
 
 
 def show_status(argv: Sequence[str], console: Console) -> bool:
-    """Prints the state of every run where arguments ask for that with --status; returns whether they do."""
-    if (found := command_line.status_parser().parse_known_args(argv)[0].status) is None:
+    """Prints the state of every run where arguments ask for that with --status; returns whether they do.
+
+    Raises UserError where they ask for anything else besides.
+    """
+    args, rest = command_line.status_parser().parse_known_args(argv)
+    if (found := args.status) is None:
         return False
+    if rest:
+        raise UserError(f"--status takes a folder, and nothing besides; leave {' '.join(rest)} out")
     imports.recall([found])
     status.show(found, console)
     return True

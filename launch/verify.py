@@ -87,7 +87,8 @@ def show(folder: pathlib.Path, console: Console, everything: bool = False) -> bo
             table.add_row(run.name, str(run.seed), run.verdict.name, reasons)
     if table.row_count:
         console.print(table)
-    if damaged := compilation_cache.find_corrupt(folder / compilation_cache.FOLDER):
+    growing = any(run.verdict.name == "running" for run in found)
+    if damaged := compilation_cache.find_corrupt(folder / compilation_cache.FOLDER, growing):
         say(console, f"note: {len(damaged)} compiled programs are not as they were written: they are compiled again")
     counts = collections.Counter(run.verdict.name for run in found)
     say(console, ", ".join(f"{counts[name]} {name}" for name in verification.NAMES if counts[name]) or "no runs")

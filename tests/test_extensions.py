@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from fractions import Fraction
 
 import pytest
 
@@ -122,6 +123,17 @@ def test_a_file_adds_a_scale(tmp_path, monkeypatch, capsys):
     assert fingerprint.numerics({}) == without  # a scale makes no run another
     assert command.main(["list"]) == 0
     assert "my-own" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("half", [0.5, Fraction(1, 2)])
+def test_the_factors_of_a_scale_are_numbers_of_any_kind(half):
+    own = scales.Scale("own", "Mine", "numbers", width=half, heads=half, depth=0.1)
+    sizes = {"model.d_model": 512, "model.d_ff": 2048, "model.d_k": 64, "model.d_v": 64}
+    scaled = own.scale_sizes(sizes | {"model.num_layers": 10, "model.decoder_layers": 0}, "own")
+    assert scaled == {field: size // 2 for field, size in sizes.items()} | {
+        "model.num_layers": 1,
+        "model.decoder_layers": 0,
+    }
 
 
 @pytest.mark.parametrize(

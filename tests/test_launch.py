@@ -583,6 +583,7 @@ def test_status_tells_all_states(launcher, capsys):
 
 def test_status_needs_a_work_folder(capsys, tmp_path):
     fails(lambda: local.main([f"--status={tmp_path / 'none'}"]), capsys, "no folder")
+    fails(lambda: local.main([f"--status={tmp_path}", "B", "--bogus"]), capsys, "a folder", "leave B --bogus out")
 
 
 def test_what_other_code_has_done_stays_until_it_is_to_be_made_anew(launcher, capsys):
@@ -783,6 +784,15 @@ def test_dry_run_prints_the_plan_and_starts_nothing(launcher, capsys):
         launcher(*refused)
     assert "stale" in capsys.readouterr().out
     assert len(launcher.ran()) == 1
+
+
+def test_a_plan_is_shown_from_a_folder_that_is_gone(tmp_path, monkeypatch):
+    runs = planned("table3/base@smoke", f"--workdir={tmp_path}")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (folder,) = display.plan_table(runs).columns[-1].cells
+    assert str(folder) == str(runs[0].folder.path)
 
 
 def test_jobs_share_the_cores_and_the_longest_starts_first(launcher, monkeypatch):

@@ -139,6 +139,7 @@ def test_hours_are_those_of_the_longest_first():
     [
         (["--device=h1000"], "unknown device"),
         (["--device=v5e-0", "--mfu=0.3"], "unknown device"),
+        (["--device=h100\n"], "unknown device"),
         (["--device=v5e-8", "--price=2"], "no training was measured on v5e, only on h100; give --mfu"),
         (["--device=v5e-8", "--count=4", "--mfu=0.3"], "leave one out"),
         (["--device=h100", "--count=0"], "--per_run must be from 1 to the 0"),

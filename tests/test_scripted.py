@@ -142,8 +142,9 @@ def test_importing_and_planning_load_nothing_slow(tmp_path):
     assert not {"jax", "pandas", "tx.trained"} & set(last.split())
 
 
-def test_a_script_that_adds_a_component_imports_itself_once(tmp_path, monkeypatch):
-    """As with `imports=[__file__]`: a component is registered twice by nobody."""
+@pytest.mark.parametrize("named", ["mine.py", "real.py"])
+def test_a_script_that_adds_a_component_imports_itself_once(tmp_path, named):
+    """As with `imports=[__file__]`: a component is registered twice by nobody, whatever link leads to it."""
     lines = """
         import sys
         from experiments.registry import Sweep, Variant, register
@@ -153,11 +154,13 @@ def test_a_script_that_adds_a_component_imports_itself_once(tmp_path, monkeypatc
             plugins.take(["--import", __file__])
             print(len(plugins.files()), plugins.files()[0].name)
         """
-    (tmp_path / "mine.py").write_text(textwrap.dedent(lines))
+    (tmp_path / named).write_text(textwrap.dedent(lines))
+    if named != "mine.py":
+        (tmp_path / "mine.py").symlink_to(named)
     code = [sys.executable, "mine.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(code, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("1 mine.py\n", "")
+    assert (done.stdout, done.stderr) == (f"1 {named}\n", "")
 
 
 @pytest.mark.slow

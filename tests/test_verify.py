@@ -270,3 +270,6 @@ def test_compiled_programs_are_told_and_left(work):
     assert verify.show(work, console)
     assert "1 compiled programs are not as they were written" in console.export_text()
     assert (cache / "step-cache").exists()
+    with Lease(run_of(work).path):  # its launch is at work, and has not come to that one
+        assert verify.show(work, console := Console(record=True))
+    assert "compiled programs" not in console.export_text()

@@ -90,7 +90,8 @@ def import_file(name: str, path: pathlib.Path) -> types.ModuleType:
 def _is_imported(path):
     """Whether a module of this process, the script that it runs among them, is of that file."""
     known = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    alike = [file for file in known if isinstance(file, str) and os.path.basename(file) == path.name]
+    files_of = [file for file in known if isinstance(file, str)]
+    alike = [file for file in files_of if os.path.basename(file) == path.name or os.path.islink(file)]
     with contextlib.suppress(OSError):
         return any(os.path.exists(file) and os.path.samefile(file, path) for file in alike)
     return False

@@ -78,7 +78,8 @@ def _devices_a_run(args: argparse.Namespace, runs: Sequence[PlannedRun], count: 
 def _refuse_uneven(runs: Sequence[PlannedRun], per_run: int) -> None:
     """Raises UserError for a run that so many devices cannot share evenly, as training would (tx/training/sharding)."""
     for run in runs:
-        shards, rows, parts = run.config.parallel.fsdp_shards, run.config.data.batch_rows, run.config.train.micro_batches
+        shards, rows = run.config.parallel.fsdp_shards, run.config.data.batch_rows
+        parts = run.config.train.micro_batches
         if per_run % shards:
             raise UserError(f"{run.name}: parallel.fsdp_shards={shards} does not divide {per_run} devices a run")
         if rows % (per_run * parts):
