@@ -32,7 +32,13 @@ def parser_of(
     """Returns the parser of a launch's arguments, and those of `parents`, which an engine has besides."""
     parser = cli.Parser(prog=prog, description=description, parents=[status_parser(), *parents])
     selection.add_arguments(parser)
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes at once (default: by cores and memory)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes at once (default: by GPUs, else cores and memory; a Slurm worker without GPUs has one, Ray "
+        "as many as its nodes have room for)",
+    )
     parser.add_argument(
         "--stack",
         type=_stack,
@@ -64,7 +70,8 @@ def parser_of(
     parser.add_argument(
         "--no_rehearsal",
         action="store_true",
-        help="start at once; without it, the largest shapes are tried first where they are large, which compiles them",
+        help="start at once; without it, the largest shapes are tried first where they are large, which compiles them "
+        "(never by Slurm or Ray)",
     )
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and start nothing")
     return parser

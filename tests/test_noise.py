@@ -261,6 +261,13 @@ def test_a_row_of_one_seed_is_judged_by_the_spread_of_the_others(tmp_path):
     assert differences_table.UNKNOWN not in differences_table.build(found).notes
 
 
+def test_what_is_rounded_alone_is_no_spread():
+    """The mean of three times 0.1 is not 0.1."""
+    assert noise.pooled([[0.1] * 3, [0.7] * 3]) == 0.0
+    assert noise.compare([0.1] * 3, {"row": [0.7] * 3}).intervals == {}
+    assert noise.pooled([[0.1] * 3, [1.0, 2.0, 3.0]]) == pytest.approx(math.sqrt(2 / 4))
+
+
 def test_spreads_that_differ_are_told_by_bartletts_test():
     """Against its formula (Snedecor and Cochran 1989, section 13.10), on both sides of the level."""
 

@@ -208,8 +208,8 @@ def pooled(samples: Sequence[Sequence[float]]) -> float | None:
     """
     if not samples:
         return None
-    means = map(_mean, samples)
-    apart = (value - mean for sample, mean in zip(samples, means, strict=True) for value in sample)
+    varying = ((sample, _mean(sample)) for sample in samples if _varies(sample))  # by more than a mean is rounded
+    apart = (value - mean for sample, mean in varying for value in sample)
     squares = math.hypot(*apart)  # of huge ones, overflow
     freedom = sum(len(sample) - 1 for sample in samples)
     return squares / math.sqrt(freedom) if freedom and math.isfinite(squares) else None

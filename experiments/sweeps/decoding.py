@@ -1,8 +1,9 @@
 """What do beam, length penalty and averaged checkpoints each add, on one trained model?
 
 Section 6.1 decodes with a beam of 4, alpha = 0.6, both "chosen after experimentation on the development set", from the
-average of the last 5 checkpoints (20 for big); rows of Table 3 are not averaged. Nothing is trained but the first
-variant: the others take its parameters.
+average of the last 5 checkpoints (20 for big); rows of Table 3 are not averaged. There the five lie 1,500 steps apart
+and span the last 7.5% of the training; here 5,000, a quarter of it. Nothing is
+trained but the first variant: the others take its parameters.
 
 Expected: most of the gain comes with beam 2, little after 4, and large beams want a length penalty; averaging 5
 checkpoints helps, more so while the learning rate is high.

@@ -116,8 +116,8 @@ def refuse_missing() -> None:
     chosen = os.environ.get("JAX_PLATFORMS", "")
     if "cuda" in [name.strip() for name in chosen.split(",")] and not _cuda_plugin():
         raise UserError(
-            f"JAX_PLATFORMS={chosen}, but JAX has no plugin for CUDA here; pip install -e '.[cuda]' in the checkout, or "
-            "unset it"
+            f"JAX_PLATFORMS={chosen}, but JAX has no plugin for CUDA here; pip install -e '.[cuda]' in the checkout, "
+            "or unset it"
         )
 
 
