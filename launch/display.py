@@ -38,7 +38,7 @@ class View:
         console: Console,
     ):
         self.console, self._todo, self._running = console, todo, running
-        self._before = _done_before(runs, todo)
+        self._before = done_before(runs, todo)
         self._ended: list[tuple[Job | None, PlannedRun, Outcome]] = []
         self._held: set[tuple[str, str]] = set()
         self._clock = Clock(todo)
@@ -190,7 +190,7 @@ def _from_here(path):
         return str(path)
 
 
-def _done_before(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> str:
+def done_before(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> str:
     """Returns "2 done before" of the runs that are not to run, and how many are stale, or damaged, and stay so."""
     doing = {run.label for run in todo}
     left = [run.state for run in runs if run.label not in doing]

@@ -109,8 +109,8 @@ def main(argv: Sequence[str] | None = None, *, prepare: Callable[[Sequence[Plann
     args.no_rehearsal = True  # the memory here is not that of a node
     runs, groups = make_ready(stages[0], args, console, prepare=prepare, gpus=args.gpus)
     if not groups and len(stages) == 1:
-        say(console, f"all {len(runs)} runs are done: nothing is submitted")
-        return 0
+        say(console, f"0 to run, {display.done_before(runs, ())}: nothing is submitted")
+        return 1 if any(run.state.damaged for run in runs) else 0
     from launch.slurm_worker import SlurmWorker
 
     number = args.workers if len(stages) > 1 else min(args.workers, len(groups))

@@ -52,7 +52,7 @@ def test_an_array_makes_each_run_once_and_writes_the_tables(slurm, tmp_path):
     assert any(re.search(r"running .* process \d+ of slurm job \d+_[012] on ", text) for text in status)
     assert (tmp_path / "table3@smoke" / "table.md").exists()
     again = sweep.finished(sweep.launched("launch.slurm", *sweep.arguments(tmp_path), *options))
-    assert "all 4 runs are done: nothing is submitted" in again
+    assert "0 to run, 4 done before: nothing is submitted" in again
     assert slurm.jobs() == {}
 
 
