@@ -121,6 +121,15 @@ def test_points_are_held_against_those_of_their_own_grid_in_size(tmp_path):
     assert note.startswith("Points differ in size: base with d_ff varied, all else fixed: ")
 
 
+def test_a_point_without_a_field_that_it_does_not_read_is_of_its_grid(tmp_path):
+    """Sinusoids have no table, whose length the other axis is; learned positions have one."""
+    axes = ("--grid=model.positions=sinusoidal,learned", "--grid=model.max_positions=4000,5000")
+    found = launched(tmp_path, *axes, ppl=lambda config, seed: 5.0, seeds=1)
+    (note,) = [note for note in main_table.build(found).notes if "differ in size" in note]
+    wanted = "base with positions, max_positions varied, all else fixed: 534K to 1.17M parameters"  # d_model 64
+    assert note.startswith(f"Points differ in size: {wanted}")
+
+
 def test_the_points_of_a_grid_are_one_group(tmp_path):
     table = fabricated.build(one_axis(tmp_path))
     assert set(table.groups) == {"base"}

@@ -87,6 +87,9 @@ def test_one_stack_has_room_for_two_sentences_of_the_greatest_length():
     assert not find_long_sources(c, {1: np.full(LONGEST, 5, np.int32)})
     with pytest.raises(UserError, match=r"line 1, source of 8208 tokens, .*: a sentence has 8192 tokens at most"):
         check_corpus(c, text(test=[(LONGEST + 16, 3)]), ["test"])
+    with pytest.raises(UserError, match="validation, line 2, target of 8193 tokens: a sentence has 8192 tokens"):
+        check_corpus(c, text(validation=[(3, 3), (3, LONGEST + 1)]), ["test"])
+    check_corpus(config(**{"model.architecture": "decoder_only"}), text(validation=[(21, 3)]), [])  # of a table of 24
     for row_length, needed in ((48, 96), (25, 50)):
         learned = config(**{"model.architecture": "decoder_only", "data.row_length": row_length})
         with pytest.raises(UserError, match=rf"^data.row_length={row_length} .* need {needed} .*=24 learns fewer"):

@@ -114,6 +114,7 @@ def test_seeds_needed_to_equate_show_it_in_four_of_five_cases(margin, difference
         shown += noise.equivalence(one, other, margin, side) < 0.05
     assert 0.76 < shown / 1000 < 0.88
     assert power.seeds_to_equate(1.0, 0.1) is None
+    assert power.seeds_to_equate(0.002, 0.02) == power.seeds_to_equate(0.139, 1.5, 1.95) == 2  # far within it
 
 
 def test_rows_just_beyond_the_margin_are_seldom_called_equivalent():

@@ -99,6 +99,10 @@ def test_rows_that_share_no_spread_are_told_apart_by_their_own_too(tmp_path):
     said = claims_table.build(found).notes
     assert any("(Bartlett's test) among those compared with relu in log PPL." in note for note in said)
     assert "1 not tested: seeds too far apart: none." in findings.to_markdown(found)
+    near = fill(tmp_path / "near", rows | {"none": around(1.9, 0.001), "gelu": around(1.2, 0.3)})
+    (gelu,) = [one for one in verdicts.judge(near) if one.claim.row == "gelu"]
+    assert gelu.uneven
+    assert (gelu.word, gelu.why) == ("undecided", "")  # which it were if one spread were all rows'
     far = fill(tmp_path / "far", rows | {"none": around(4.0, 0.7)})
     assert words(far)["none", "relu"] == ("supported", "")
     alone = fill(tmp_path / "alone", rows | {"none": around(1.9, 0.7), "gelu": [(math.exp(5.0), 30.0)]})

@@ -8,11 +8,12 @@ An empty line stays empty. A line that is too long is answered by an empty one, 
 status is then 1.
 """
 
+import gzip
 import sys
+import zlib
 
 from tx import plugins, streams
 from tx.cli import Parser, add_decoding_options, options_of, path
-from tx.data.text_files import contents
 from tx.data.text_lines import split_lines
 from tx.decoding.text import translate_lines
 from tx.decoding.trained_model import open_model
@@ -46,12 +47,12 @@ def main(argv: list[str]) -> int:
 
 def _text(file):
     """Returns (contents, name for messages) of a file, or of standard input."""
-    if file and file.suffix == ".gz":
-        return contents(file), file
     try:
-        return (file.read_bytes(), file) if file else (sys.stdin.buffer.read(), "standard input")
-    except OSError as error:
-        raise UserError(f"cannot read {file or 'standard input'}: {error.strerror}") from None
+        data = file.read_bytes() if file else sys.stdin.buffer.read()
+        return (gzip.decompress(data) if file and file.suffix == ".gz" else data), file or "standard input"
+    except (OSError, EOFError, zlib.error) as error:  # gzip's own errors are OSErrors
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {file or 'standard input'}: {why}") from None
 
 
 if __name__ == "__main__":

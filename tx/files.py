@@ -79,7 +79,7 @@ def write_atomically(path: os.PathLike, contents: str | bytes, mode: int | None 
     """
     path = pathlib.Path(path)
     # Not the number of the process: in containers two on one folder may have the same.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("xb") as file:  # x: never through somebody's link of that name
             if mode is not None:

@@ -22,19 +22,23 @@ def differences(grids: Mapping[str, Sequence[tuple[Mapping[str, object], ConfigD
         params = _range([flops.parameter_count(config.model) for _, config in pairs], "parameters")
         cost = _range([flops.training_flops(config) for _, config in pairs], "training FLOPs")
         if found := ", ".join(filter(None, (params, cost))):
-            varied = [f for f in pairs[0][0] if len({point[f] for point, _ in pairs}) > 1]
+            fields = dict.fromkeys(field for point, _ in pairs for field in point)
+            varied = [field for field in fields if len({point.get(field) for point, _ in pairs}) > 1]
             told.append(f"{variant} with {', '.join(map(symbol, varied))} varied, all else fixed: {found}")
     more = f"; and {len(told) - MOST} grids more" if len(told) > MOST else ""
     return f"Points differ in size: {'; '.join(told[:MOST])}{more}" if told else ""
 
 
 def _by_fields(grids):
-    """Returns (variant, pairs) of each grid, whose points are of the same fields."""
-    alike: dict[tuple, list] = {}
+    """Returns (variant, pairs) of each grid: its points have the same fields, but for some that are not read there."""
+    found = []
     for variant, pairs in grids.items():
-        for point, config in pairs:
-            alike.setdefault((variant, frozenset(point)), []).append((point, config))
-    return [(variant, pairs) for (variant, _), pairs in alike.items()]
+        alike: dict[frozenset, list] = {}
+        for point, config in sorted(pairs, key=lambda pair: -len(pair[0])):
+            whole = next((fields for fields in alike if fields >= point.keys()), frozenset(point))
+            alike.setdefault(whole, []).append((point, config))
+        found += [(variant, together) for together in alike.values()]
+    return found
 
 
 def _range(numbers, what):

@@ -46,7 +46,7 @@ def seeds_to_equate(spread: float, *rooms: float) -> int | None:
     Args:
       spread: the standard deviation between seeds.
       rooms: what the difference leaves of the margin, to each side that it may not exceed. To both it is shown where
-        two one-sided tests pass, which fail together at most as often as both do (Schuirmann 1987).
+        two one-sided tests pass (Schuirmann 1987); one of them fails at most as often as the two do added up.
     """
     return _least(lambda seeds: sum(_missed(spread, seeds, room) for room in rooms) <= 1 - POWER)
 
@@ -56,7 +56,8 @@ def _missed(spread, seeds, room):
     from scipy.special import nctdtr, stdtrit  # slow to import
 
     freedom = 2 * (seeds - 1)
-    return float(nctdtr(freedom, room / (spread * math.sqrt(2 / seeds)), stdtrit(freedom, LEVEL)))
+    missed = float(nctdtr(freedom, room / (spread * math.sqrt(2 / seeds)), stdtrit(freedom, LEVEL)))
+    return 0.0 if math.isnan(missed) else missed  # as of a room that is many standard errors wide
 
 
 def _least(enough: Callable[[int], bool]) -> int | None:

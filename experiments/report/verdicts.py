@@ -25,7 +25,8 @@ class Verdict(NamedTuple):
       why: where undecided, why: "unfinished" and so on; "" where the noise could make it either way.
       stands: one of WORDS: what the numbers say as they stand, of finished rows or not.
       interval: of the row's mean less the other's; None where there is none.
-      equivalence: p of the two one-sided tests that the difference is within the claim's margin; None where not tested.
+      equivalence: p of the two one-sided tests that the difference is within the claim's margin, of a claim that allows
+        one side of the test to the other; None where not tested.
       seeds: that each row would need to decide it; None where over power.MOST, or nothing tells.
       used: seeds of the row and of the other that the interval is of.
       uneven: the spreads of the rows compared with the other, where they share none (`Comparison.uneven`).
@@ -109,7 +110,7 @@ def _judge(claim, rows, family, late) -> Verdict:
     known = {"stands": stands, "interval": interval, "equivalence": equivalence, "used": used, "uneven": family.uneven}
     if late & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
         return Verdict(claim, UNDECIDED, UNFINISHED, **known)
-    if stands == UNDECIDED and apart:
+    if stands == UNDECIDED and apart and _word(claim, interval, equivalence, interval.sign) != UNDECIDED:
         return Verdict(claim, UNDECIDED, apart, **known)
     if stands == UNDECIDED and claim.allows_equality and equivalence is None:  # only that they differ could be seen
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 2), **known)

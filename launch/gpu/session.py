@@ -99,7 +99,7 @@ class Session:
         return self.deadline - time.monotonic()
 
     def leave_out_damaged(self) -> None:
-        """Deletes the runs whose result cannot be read, or is of another seed: nobody could plan beside it."""
+        """Deletes the runs whose result cannot be read, or is of another seed: a launch would leave it as it is."""
         for path in list(archives.results(self.runs)):
             if (found := state.read(RunDir(path.parent))[0]).name == "failed":
                 self.diary.write(f"{path.parent.relative_to(self.runs)} is left out: {found.reason}")

@@ -72,24 +72,36 @@ def check_pairs(config: ConfigDict, pairs: Sequence[tuple[np.ndarray, np.ndarray
 def _check(config, needs):
     """Holds the greatest of (positions, which sentence needs them) against the table."""
     positions, sentence = max(needs, key=lambda need: need[0], default=(0, ""))
-    most = max(LONGEST, config.data.row_length)
+    most = _most(config)
     if positions > positions_needed(config.model.architecture, most, most) + config.decode.extra_length:
-        raise UserError(f"{sentence}: a sentence has {most} tokens at most; shorten it, or leave it out")
+        raise _endless(sentence, most)
     try:
         check_length(config.model.positions, positions, config.model.max_positions)
     except UserError as error:
         raise UserError(f"{sentence}: {error}") from None
 
 
+def _most(config):
+    return max(LONGEST, config.data.row_length)
+
+
+def _endless(sentence, most):
+    return UserError(f"{sentence}: a sentence has {most} tokens at most; shorten it, or leave it out")
+
+
 def _of_dev(config, data) -> Iterator[tuple[int, str]]:
     split = data.splits["validation"]
-    sides = {"source": split.src_lengths, "target": split.tgt_lengths}
+    sides, together = {"source": split.src_lengths, "target": split.tgt_lengths}, {}
     if config.model.architecture == "decoder_only":
-        sides = {"source and target": split.src_lengths + split.tgt_lengths}
-    for side, lengths in sides.items():
+        together = {"source and target": split.src_lengths + split.tgt_lengths}
+    for side, lengths in (sides | together).items():
         if len(lengths):
             i = int(lengths.argmax())
-            yield int(lengths[i]), f"validation, line {i + 1}, {side} of {lengths[i]} tokens"
+            sentence = f"validation, line {i + 1}, {side} of {lengths[i]} tokens"
+            if not together or side in together:
+                yield int(lengths[i]), sentence
+            elif lengths[i] > _most(config):  # which the sum of both does not tell
+                raise _endless(sentence, _most(config))
 
 
 def _of_decoding(config, data, splits) -> Iterator[tuple[int, str]]:
