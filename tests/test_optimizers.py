@@ -1,5 +1,6 @@
 """Optimizers against optax's own and by themselves: alone, stacked, over devices, and gone on with."""
 
+import functools
 import pickle
 
 import jax
@@ -11,6 +12,8 @@ import pytest
 import tiny
 from test_parallel import started
 
+from experiments import registry
+from experiments.scales import SCALES
 from tx import components
 from tx import config as config_lib
 from tx.runs.checkpoints import Checkpoint, Checkpoints
@@ -156,6 +159,14 @@ def test_gradients_are_clipped_by_their_norm_over_all_parameters(name):
 def test_without_clipping_the_state_is_that_of_before():
     state = optimizer(config_lib.get_config()).init(arrays(0))
     assert jax.tree.structure(state) == jax.tree.structure(optax.adam(lambda _: 1.0).init(arrays(0)))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_adafactors_row_keeps_little_at_every_scale(scale):
+    """Moments by row and column, of small matrices too: else the row would be of another optimizer there."""
+    state = jax.eval_shape(functools.partial(init_state, registry.get_config(f"optimizers/adafactor@{scale}")))
+    kept, parameters = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.opt_state, state.params))
+    assert kept < 0.05 * parameters
 
 
 def test_stacked_it_is_what_it_is_alone():
