@@ -326,7 +326,7 @@ def test_folders_are_looked_in_in_turn(tmp_path, monkeypatch):
         ),
         (
             ("wmt14_translate/de-en",),
-            r"not prepared.*/nowhere.*pip install 'tx\[wmt\]'.*python -m tx\.data\.builders wmt14_translate",
+            r"not prepared.*/nowhere.*make wmt-venv, then \.venv-wmt/bin/python -m tx\.data\.builders wmt14_translate",
         ),
     ],
 )
