@@ -175,7 +175,7 @@ class Draw:
 
 
 def scaled(x: Float[Array, "*shape"], scale: Float[Array, ""]) -> Float[Array, "*shape"]:
-    """Returns x times a number of float32, which bfloat16 would round: dropout would not keep the mean."""
+    """Returns x times a number of float32, which bfloat16 would round: no mean would be kept."""
     return (x.astype(jnp.float32) * scale).astype(x.dtype)
 
 

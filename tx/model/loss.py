@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from tx.kernels.cross_entropy import cross_entropy_with_gradient
 from tx.model.kernel_params import PARTS
-from tx.model.layers import DROPOUTS
+from tx.model.layers import DROPOUTS, scaled
 from tx.model.losses import Labels, losses
 from tx.model.transformer import Transformer, projection
 from tx.runtime.backend import loss_chunk
@@ -130,8 +130,8 @@ def _sums_and_gradients(of_chunk, hidden, table, targets, chunk):
 
 def _sums_backward(chunk, kernels, residuals, cotangents):
     d_hidden, d_table = residuals
-    scale = cotangents[0]  # in float32, also of bfloat16, which would round it
-    return ((d_hidden.astype(jnp.float32) * scale).astype(d_hidden.dtype), (d_table * scale).T, None, None, None)
+    scale = cotangents[0]
+    return (scaled(d_hidden, scale), (d_table * scale).T, None, None, None)
 
 
 _sums.defvjp(_sums_forward, _sums_backward)
