@@ -38,7 +38,7 @@ def load(dirs: Dirs, only: str | Sequence[str] = ()):
       dirs: a workdir or SWEEP@SCALE folder, or several.
       only: a glob of rows, or several, e.g. ["A/*", "big"]; [] for all.
 
-    Raises UserError as `experiments.report.results.read`.
+    Raises UserError as `experiments.report.reading.read`.
     """
     import pandas as pd  # slow to import
 

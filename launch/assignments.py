@@ -67,12 +67,12 @@ def values(flag: str, texts: Sequence[str], single: bool = False) -> dict[str, l
     return dict(sorted(found.items()))
 
 
-def axes(texts: Sequence[str], flag: str = "--grid") -> list[list[dict[str, object]]]:
+def axes(texts: Sequence[str]) -> list[list[dict[str, object]]]:
     """Reads "FIELD=V1,V2,..." or "F1,F2=V1:W1,V2:W2,..." into axes, each a list of {field: typed value}, in that order.
 
     A colon separates values only where there are several fields; elsewhere it is part of a value.
     """
-    found, seen = [], {}
+    flag, found, seen = "--grid", [], {}
     for text in texts:
         fields, right = _sides(flag, text, seen, "FIELD=V1,V2 or FIELD1,FIELD2=V1:W1,V2:W2")
         seen |= dict.fromkeys(fields)

@@ -39,7 +39,7 @@ def find(folder: pathlib.Path, left_out: list[UserError] | None = None) -> Itera
     """Yields the runs of every sweep in a work folder, in the order of its table.
 
     What was asked for and has no folder is pending; where no launch said what it asked for, that is every registered
-    variant, in every seed that another variant has. UserError where there is no sweep; `left_out` as of `results.read`.
+    variant, in every seed that another variant has. UserError where there is no sweep; `left_out` as of `reading.read`.
     """
     for sweep in reading.read([folder], left_out=left_out, abridged=True):
         for row in sweep.all_rows:

@@ -252,7 +252,8 @@ def test_heads_of_one_stack_are_measured_over_source_and_target():
 def test_pictures_of_one_stack_are_of_source_and_target(tmp_path, monkeypatch):
     sizes = {"model__vocab_size": handful.VOCAB_SIZE, "model__num_layers": 1, "decode__extra_length": 2}
     config = tiny.config(**ONE_STACK, **sizes)
-    monkeypatch.setattr(trained_model, "open_run", lambda *_: (config, (tiny.init(config)[1],), handful.prepared()))
+    opened = trained_model.OpenedModel(config, (tiny.init(config)[1],), handful.prepared().vocabulary)
+    monkeypatch.setattr(trained_model, "open_model", lambda *_: opened)
     drawn, draw = [], figures.attention
     monkeypatch.setattr(figures, "attention", lambda *args: drawn.append(args) or draw(*args))
     run = RunDir(tmp_path)

@@ -85,14 +85,14 @@ def test_the_fastest_layouts_are_chosen():
 
     tried = {"eager": [trial("eager", 1, 5), trial("eager", 1, 7), trial("eager", 2, 9)]}
     tried["compiled"] = [trial("compiled", 1, 8), trial("compiled", 4, 6)]
-    chosen = training._choices(tried, 100)
+    chosen = training._choices(tried)
     assert {label: one["target_tokens_per_s"] for label, one in chosen.items()} == {
         "nn.Transformer": 7,
         "nn.Transformer compiled": 8,
         "nn.Transformer, updates x 2": 9,
     }
-    assert training._choices({"eager": tried["eager"][:2]}, 100).keys() == {"nn.Transformer"}
-    assert training._choices({}, 100) == {}
+    assert training._choices({"eager": tried["eager"][:2]}).keys() == {"nn.Transformer"}
+    assert training._choices({}) == {}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

@@ -202,7 +202,7 @@ def test_a_trained_run_translates(sweep):
 
 
 @pytest.mark.slow
-def test_pictures_of_a_trained_run(sweep, tmp_path, capsys):
+def test_pictures_of_a_trained_run(sweep, no_text, tmp_path, capsys):
     run, out = str(run_of(sweep, "C/N=2").path), tmp_path / "figures"
     sentence = "--sentence=It costs twenty-one euros."
     assert experiments_command.main(["figures", run, sentence, "--kind=cross", "--heads=0,2", f"--out={out}"]) == 0

@@ -1,7 +1,6 @@
 """Pictures: what they draw is what they are given."""
 
 import io
-import types
 
 import numpy as np
 import pytest
@@ -77,8 +76,8 @@ def test_a_dollar_begins_no_formula(draw):
 def test_the_sentence_is_cut_as_the_training_text_is(tmp_path, monkeypatch):
     """Without the blanks around it, which are subwords of their own; what cannot be translated is refused."""
     found, config = [], tiny.config(model__positions="none")
-    opened = config, ({},), types.SimpleNamespace(vocabulary=Letters())
-    monkeypatch.setattr(trained_model, "open_run", lambda run, options: opened)
+    opened = trained_model.OpenedModel(config, ({},), Letters())
+    monkeypatch.setattr(trained_model, "open_model", lambda run, options: opened)
 
     def attention(config, params, vocabulary, sentence, kind, layer):
         found.append(sentence)

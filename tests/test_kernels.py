@@ -1,6 +1,8 @@
 """Kernels for accelerators, interpreted, against plain JAX: values, gradients, odd sizes, padding, members."""
 
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from flax import linen as nn
 
 from tx.decoding.pending_logits import PendingLogits
 from tx.decoding.top_k import top_k
+from tx.errors import UserError
 from tx.kernels import bias, cross_entropy, decoding, elementwise, norm, projection, residual_norm
 from tx.kernels.update import update_elements
 from tx.model import prng
@@ -29,6 +32,17 @@ def close(found, wanted, tolerance=1e-5):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
         one, other = (np.asarray(x, np.float64) for x in (one, other))
         np.testing.assert_allclose(one, other, atol=tolerance * max(1.0, np.abs(other).max()), rtol=0)
+
+
+def test_without_triton_everything_works_but_its_kernels(monkeypatch):
+    """JAX will drop it: only what asks for a kernel may notice."""
+    hidden = "import sys; sys.modules['jax.experimental.pallas.triton'] = None; import {}"
+    for module in ("tx.model.transformer", "tx.training.step", "tx.decoding.translator"):
+        subprocess.run([sys.executable, "-c", hidden.format(module)], check=True)
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    monkeypatch.delattr("jax.experimental.pallas.triton", raising=False)
+    with pytest.raises(UserError, match=r"this JAX has no Triton for model\.kernels=pallas; set it to xla"):
+        bias.add_parts([jnp.ones((4, 8))])
 
 
 # Cross-entropy

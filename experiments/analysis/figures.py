@@ -122,17 +122,17 @@ def draw(
     """
     import jax.numpy as jnp
 
-    from tx.decoding.trained_model import open_run
+    from tx.decoding.trained_model import open_model
     from tx.model.transformer import Transformer
     from tx.runtime import backend, environment
 
     environment.refuse_other_numbers()
     backend.start()
-    config, (params, *_), data = open_run(run, {})
+    config, (params, *_), vocabulary = open_model(run, {})  # the text may be gone, or have grown
     layer, heads = _chosen(config, kind, layer, heads)
     sentence = sentence.strip()  # as the training text is
-    _check_sentence(config, data.vocabulary, sentence)
-    weights, queries, keys = _attention(config, params, data.vocabulary, sentence, kind, layer)
+    _check_sentence(config, vocabulary, sentence)
+    weights, queries, keys = _attention(config, params, vocabulary, sentence, kind, layer)
     title = f"{config.name}: {kind}, layer {layer}"
     drawn, name = (weights, queries, keys, heads, title), f"attention-{kind}-layer{layer}"
     made = {name: attention(*drawn), f"{name}-heads": heat_maps(*drawn)}

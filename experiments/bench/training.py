@@ -146,7 +146,7 @@ def _start(stack, config, folder, modes, target, threads, platform):
     tried, there = {}, {}
     for mode in modes:
         tried[mode], there[mode] = _try_layouts(stack, arguments, mode, update, target, threads, platform)
-    for label, chosen in _choices(tried, update).items():
+    for label, chosen in _choices(tried).items():
         settings[label] = chosen
         if one := there.pop(chosen["mode"], None):
             one("layout", update_tokens=chosen["update_tokens"], part_tokens=chosen["part_tokens"])
@@ -268,7 +268,7 @@ def _rate(trial):
     return trial["target_tokens_per_s"]
 
 
-def _choices(tried, update):
+def _choices(tried):
     """Returns {label: setting}: of each mode the fastest with updates of our size, and of all if that is another."""
     chosen = {}
     for mode, trials in tried.items():

@@ -1,13 +1,13 @@
 """Differences of rows from base, ours and the paper's, as a page draws them: bars in the table, and a forest plot."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 from experiments.report import differences_table
+from experiments.report.agreement import papers
 from experiments.report.metrics import Measure
 from experiments.report.noise import SCORES, Interval
-from experiments.report.results import Results, Row
+from experiments.report.results import Results
 
 
 class Difference(NamedTuple):
@@ -35,26 +35,17 @@ def of(found: Results) -> dict[str, dict[str, Difference]]:
 
 
 def _of_score(found: Results, head: str, measure: Measure, known: dict[str, Interval]) -> dict[str, Difference]:
-    base = found.rows[0]
-    papers: Callable[[Row], float | None] = {"PPL": _paper_log_ppl, "BLEU": _paper_bleu}[head]
+    base, key = found.rows[0], head.lower()
     made = {}
     for row in found.shown:
         if row is base:
             continue
         ours = _minus(measure.mean(row), measure.mean(base))
-        one = Difference(ours, _minus(papers(row), papers(base)), known.get(row.variant.name))
+        theirs = _minus(papers(row, key), papers(base, key))
+        one = Difference(ours, theirs, known.get(row.variant.name))
         if (one.ours, one.paper) != (None, None):
             made[row.variant.name] = one
     return made
-
-
-def _paper_log_ppl(row):
-    ppl = getattr(row.variant.paper, "ppl", None)
-    return math.log(ppl) if ppl else None
-
-
-def _paper_bleu(row):
-    return getattr(row.variant.paper, "bleu", None)
 
 
 def _minus(a, b):

@@ -32,11 +32,11 @@ def compare(
     Args:
       a, b: a workdir or SWEEP@SCALE folder each.
       console: where to print.
-      only: globs of the rows to show (`results.read`).
+      only: globs of the rows to show (`reading.read`).
       fail_on: "regression" to look for rows of B that are worse than those of A.
 
     Returns what was found of that, in sentences, which are printed too. Raises UserError where there is nothing to put
-    side by side, or a folder cannot be read (`results.read`), or no row could be tested for what is looked for,
+    side by side, or a folder cannot be read (`reading.read`), or no row could be tested for what is looked for,
     or the two sides of a row are of different texts or vocabularies.
     """
     found, tested, left_out, apart = [], 0, [], []

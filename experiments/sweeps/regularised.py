@@ -7,8 +7,8 @@ is reported at 41.0 BLEU on test_2016_flickr, of lower-case tokens, from the ave
 Machine Translation", and the scripts and text published with it), where hypotheses are ranked by their mean
 log-probability, which fairseq's default is. `published` is that model with that recipe, but with one device's tokens,
 the text as it is and the paper's length penalty; `published/to-the-letter` is without these exceptions. The base is
-also translated from an average, of the five checkpoints that a run keeps, over the last third of the training: nothing
-is trained for that.
+also translated from an average, of the five checkpoints that a run keeps (at scale multi30k over the last third of the
+training): nothing is trained for that.
 """
 
 from experiments.registry import Sweep, Variant, register

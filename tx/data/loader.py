@@ -139,7 +139,7 @@ class TrainBatches(Iterator[Batch]):
 
 
 def eval_batches(split: TokenizedSplit, *, row_length: int, batch_rows: int) -> list[Batch]:
-    """Returns every sentence of a split once, packed; rows are as long as its longest sentence needs.
+    """Returns every sentence of a split once, packed; rows are of `row_length`, or what its longest sentence needs.
 
     Of rows more than twice as long a batch has fewer, so that its attention takes no more memory than of that length.
     """

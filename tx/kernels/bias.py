@@ -1,7 +1,8 @@
 """Biases of projections, whose gradients are sums over all rows: made in one pass, for several projections at once.
 
-Each sum comes in PROGRAMS parts that are still to be added up, as the cotangent of an array of zeros, its `parts`, that
-nothing is computed from. So those of a whole model are added up by one kernel (`add_parts`), not each by its own.
+Each sum comes in parts, PROGRAMS of them or fewer, that are still to be added up, as the cotangent of an array of
+zeros, its `parts`, that nothing is computed from. So those of a whole model are added up by one kernel (`add_parts`),
+not each by its own.
 """
 
 import functools
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
+from tx.kernels import triton
 from tx.kernels.elementwise import ARRAYS, choose
 from tx.kernels.padded import hidden_zero
 from tx.runtime import backend

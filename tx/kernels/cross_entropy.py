@@ -5,9 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
+from tx.kernels import triton
 from tx.runtime import backend
 
 WIDTH = 8192  # classes at a time, at most: they are held in registers

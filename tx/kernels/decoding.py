@@ -5,9 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from tx.kernels import triton
 from tx.kernels.padded import hidden_zero
 from tx.runtime import backend
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
+from tx.kernels import triton
 from tx.runtime import backend
 
 TILE = 2048  # elements of each array that a program takes

@@ -5,9 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
+from tx.kernels import triton
 from tx.kernels.residual_norm import BACKWARD, FORWARD, Tile, tile_of, vectors
 from tx.runtime import backend
 

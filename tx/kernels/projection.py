@@ -5,9 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Float32, Int32
 
+from tx.kernels import triton
 from tx.kernels.decoding import SMALLEST, product
 from tx.runtime import backend
 

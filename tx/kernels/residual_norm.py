@@ -11,10 +11,10 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, UInt32
 
 from tx.kernels import bias as biases
+from tx.kernels import triton
 from tx.kernels.padded import hidden_zero
 from tx.runtime import backend
 

@@ -16,7 +16,7 @@ class FeedForward(nn.Module):
     """Base class of these networks: maps each position alone, from d_model to d_ff and back.
 
     The attributes are the model's fields of these names.
-    A component maps x to what `narrow` takes; `relu_dropout` drops of that, whatever the activation is.
+    A component maps x to what `narrow_last` takes; `relu_dropout` drops of that, whatever the activation is.
     """
 
     d_model: int
@@ -28,19 +28,13 @@ class FeedForward(nn.Module):
         """Returns a projection from d_model to d_ff."""
         return Dense(self.d_model, self.d_ff, dtype=self.dtype, name=name)
 
-    def narrow(self, hidden: Float[Array, "b n f"], train: bool) -> Float[Array, "b n d"]:
-        """Applies dropout, and the projection from d_ff to d_model."""
-        outer, hidden = self._outer(hidden, train)
-        return outer(hidden)
-
     def narrow_last(self, hidden: Float[Array, "b n f"], train: bool) -> Float[Array, "b n d"] | Unbiased:
-        """Returns the same where nothing but the residual connection comes after: the bias may be left to that."""
-        outer, hidden = self._outer(hidden, train)
-        return outer.unbiased(hidden)
+        """Applies dropout, and the projection from d_ff to d_model, whose bias may be left to the residual connection.
 
-    def _outer(self, hidden, train):
+        Nothing else may come after it.
+        """
         hidden = Dropout(self.relu_dropout)(hidden, train=train)
-        return Dense(self.d_ff, self.d_model, dtype=self.dtype, name="outer"), hidden
+        return Dense(self.d_ff, self.d_model, dtype=self.dtype, name="outer").unbiased(hidden)
 
 
 @feed_forwards.register("relu")

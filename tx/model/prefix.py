@@ -12,6 +12,7 @@ from tx.model.feed_forward import feed_forwards
 from tx.model.packed_mask import PackedMask
 from tx.model.position_context import PositionContext
 from tx.model.residual import PendingSum, Residual
+from tx.registry import Configured
 
 LAST = jnp.iinfo(jnp.int32).max  # a segment behind all others
 
@@ -74,7 +75,7 @@ class PrefixLayer(nn.Module):
 
     attention: dict
     feed_forward: dict
-    feed_forward_kind: str
+    feed_forward_kind: str | Configured
     residual: dict
 
     def setup(self):

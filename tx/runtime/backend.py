@@ -1,6 +1,7 @@
-"""Choices that differ between a CPU and an accelerator, all of them, and what each gains.
+"""Choices that differ between a CPU and an accelerator, and what each gains.
 
-Nothing else asks on which backend it is. Some code has a form that a CPU prefers and an accelerator does not mind, and
+Elsewhere only kernels ask on which backend they are, whether to compile or to interpret, and what refuses a setting or
+records the device. Some code has a form that a CPU prefers and an accelerator does not mind, and
 so has it everywhere: the two-dimensional products of `tx.model.layers.dense`, the transposed gradient of the table in
 `tx.model.loss`, the chunks of `tx.decoding.top_k`.
 """

@@ -1,6 +1,6 @@
 """Signs of progress: what the work itself leaves as it goes on, where a heartbeat goes on while the work hangs.
 
-A launcher's watchdog goes by them (`launch.watchdog`), and `--status` shows how old the last one is.
+A launcher's watchdog goes by them (`launch.watchdog`), and `--status` says so where the last one is minutes old.
 """
 
 import contextlib

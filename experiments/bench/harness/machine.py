@@ -12,6 +12,7 @@ from experiments.bench.harness.rounds import say
 from tx.runs import provenance
 
 LIBRARIES = ("torch", "ctranslate2", "transformers")
+REPEATS = 5  # of that product: the fastest counts
 PEAK_SIZE = {"cpu": 2048, "gpu": 8192}  # rows and columns of the matrices whose product is timed
 # What makers print for dense bfloat16 products, operations per second, by a word of the device's name.
 DENSE_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12}
@@ -46,9 +47,7 @@ def describe(threads: int, platform: str) -> dict:
     return {"machine": machine, "versions": versions, "revision": record["code"]}
 
 
-def matmul_peak(
-    libraries: tuple[str, ...], threads: int, *, platform: str = "cpu", dtype: str = "float32", repeats: int = 5
-) -> dict:
+def matmul_peak(libraries: tuple[str, ...], threads: int, *, platform: str = "cpu", dtype: str = "float32") -> dict:
     """Returns the greatest rate that a plain matrix product reaches here, in any of the libraries.
 
     {"flops": the greatest, operations per second; "by_library": {name: its greatest}; "size": of the matrices; "dtype";
@@ -59,7 +58,7 @@ def matmul_peak(
         arguments = {"library": library, "platform": platform, "dtype": dtype}
         label = f"the matrix product of {library}"
         with Contestant(label, "harness.machine:Product", arguments, threads, platform) as product:
-            measured = product("rate", size=size, repeats=repeats)
+            measured = product("rate", size=size, repeats=REPEATS)
         rates[library], dense = measured["flops"], measured.get("dense") or dense
         say(f"matrix product, {library}, {dtype}: {rates[library] / 1e9:.0f} GFLOP/s")
     return {"flops": max(rates.values()), "by_library": rates, "size": size, "dtype": dtype, "dense": dense}
