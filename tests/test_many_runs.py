@@ -4,6 +4,7 @@ import collections
 import cProfile
 import functools
 import itertools
+import pathlib
 import pstats
 import types
 
@@ -16,7 +17,7 @@ from scipy.stats import multivariate_t
 
 from experiments import launches, points, registry
 from experiments.launches import AskedRow
-from experiments.report import bootstrap, noise, own_metrics, reading
+from experiments.report import bootstrap, dunnett, noise, own_metrics, reading
 from experiments.report.write import TABLES
 from launch import command_line, plan, status
 from launch.queue import Queue
@@ -155,18 +156,19 @@ def test_of_many_rows_the_critical_value_is_that_of_the_distribution(monkeypatch
     sizes = (2, 3, 3, 5, 8)
     root = np.sqrt([size / (size + 4) for size in sizes])
     correlation = np.outer(root, root) + np.diag(1 - root**2)
-    monkeypatch.setattr(noise, "SAMPLED", 1)
-    noise._critical_value.cache_clear()
-    reach, freedom = noise._critical_value(4, sizes), 4 + sum(sizes) - 6
+    monkeypatch.setattr(dunnett, "SAMPLED", 1)
+    dunnett.critical_value.cache_clear()
+    freedom = 4 + sum(sizes) - 6
+    reach = dunnett.critical_value(4, sizes, freedom, noise.LEVEL)
     rng, ends = np.random.default_rng(0), np.full(5, reach)
     within = multivariate_t.cdf(ends, lower_limit=-ends, shape=correlation, df=freedom, maxpts=10**5, random_state=rng)
     assert within == pytest.approx(noise.LEVEL, abs=3e-4)
-    noise._critical_value.cache_clear()
+    dunnett.critical_value.cache_clear()
 
 
 def test_of_two_thousand_rows_so_many_samples_lie_within(monkeypatch):
     rows, seeds, draws = 2000, 3, 2000
-    reach = noise._critical_value(seeds, (seeds,) * rows)
+    reach = dunnett.critical_value(seeds, (seeds,) * rows, (rows + 1) * (seeds - 1), noise.LEVEL)
     rng, freedom = np.random.default_rng(0), (rows + 1) * (seeds - 1)
     furthest = np.empty(draws)
     for i in range(draws):
@@ -175,20 +177,37 @@ def test_of_two_thousand_rows_so_many_samples_lie_within(monkeypatch):
     assert np.mean(furthest <= reach) == pytest.approx(noise.LEVEL, abs=0.02)  # four standard errors
 
 
+def sampled_row(name, stats, trainer=None):
+    """A row of runs that have (seeds, sentences, 10) statistics, which took the parameters of the trainer's."""
+    data = types.SimpleNamespace(fingerprint="f", vocabulary_fingerprint="v")
+    scores = [types.SimpleNamespace(stats=one.tolist()) for one in stats]
+    taken = [trainer and f"../../{trainer}/seed{i}" for i in range(len(stats))]
+    made = [
+        types.SimpleNamespace(translated=True, scores=one, data=data, trained_in=other)
+        for one, other in zip(scores, taken, strict=True)
+    ]
+    runs = [types.SimpleNamespace(path=pathlib.Path(name, f"seed{i}"), result=one) for i, one in enumerate(made)]
+    return types.SimpleNamespace(variant=types.SimpleNamespace(name=name), results=made, runs=runs, measured={})
+
+
+def random_stats(rng, seeds):
+    stats = rng.integers(1, 9, size=(seeds, 20, 10))
+    stats[..., 1] = 7  # lengths of references are the same for all
+    return stats
+
+
 def test_resampled_rows_are_those_of_each_pair():
     rng = np.random.default_rng(0)
-
-    def row(name, seeds):
-        stats = rng.integers(1, 9, size=(seeds, 20, 10))
-        stats[..., 1] = 7  # lengths of references are the same for all
-        data = types.SimpleNamespace(fingerprint="f", vocabulary_fingerprint="v")
-        scores = [types.SimpleNamespace(stats=one.tolist()) for one in stats]
-        made = [types.SimpleNamespace(translated=True, scores=one, data=data) for one in scores]
-        return types.SimpleNamespace(variant=types.SimpleNamespace(name=name), results=made, measured={})
-
-    base, others = row("base", 3), [row("a", 2), row("b", 1), row("c", 4)]
+    base, *others = [sampled_row(name, random_stats(rng, n)) for name, n in (("base", 3), ("a", 2), ("b", 1), ("c", 4))]
     each = bootstrap.bleu_intervals_of_each(base, others)
     assert each == {one.variant.name: bootstrap.bleu_interval(base, one) for one in others}
+
+
+def test_resampled_seeds_are_the_same_for_rows_of_one_training():
+    stats = random_stats(np.random.default_rng(1), 3)
+    base, same, copy = (sampled_row(name, stats, trainer) for name, trainer in (("a", None), ("b", "a"), ("c", None)))
+    assert bootstrap.bleu_interval(base, same).interval == (0.0, 0.0, 0.0)
+    assert bootstrap.bleu_interval(base, copy).interval.high > 0.5
 
 
 @given(st.lists(st.lists(st.integers(-(2**40), 2**40), min_size=3, max_size=3), min_size=1))

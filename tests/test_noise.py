@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sacrebleu.significance
 from fabricated import cells, put, table_of
-from scipy.stats import chi2, dunnett, t, ttest_ind
+from scipy.stats import chi2, dunnett, t, ttest_ind, ttest_rel
 
 from experiments.report import (
     bootstrap,
@@ -123,6 +123,84 @@ def test_rows_just_beyond_the_margin_are_seldom_called_equivalent():
         p = noise.equivalence(list(rng.normal(0.0, 0.4, 4)), list(rng.normal(1.0, 0.4, 4)), 1.0)
         called += p < 0.05
     assert called / 300 <= 0.09  # 5% and three standard errors
+
+
+# Rows of the same trainings, seed by seed
+
+
+def blocks(rng, means, seeds, own=1.0, shared=5.0):
+    """Numbers of rows that share what each seed adds."""
+    of_seed = rng.normal(0.0, shared, seeds)
+    return [list(of_seed + rng.normal(mean, own, seeds)) for mean in means]
+
+
+def test_seed_by_seed_one_row_is_tested_as_scipys_paired_t_does():
+    one, other = blocks(np.random.default_rng(3), [0.0, 2.0], 5)
+    ends = ttest_rel(other, one).confidence_interval(0.95)
+    (found,) = noise.compare(one, {"row": other}, seed_by_seed=True).intervals.values()
+    for interval in (found, noise.of_pair(one, other, True)):
+        assert (interval.low, interval.high) == pytest.approx((ends.low, ends.high))
+    assert noise.of_pair(one, other, False) == noise.welch(one, other)
+    shifted = ((other, np.add(one, 3.0), "less"), (other, np.add(one, -3.0), "greater"))
+    tests = [ttest_rel(a, b, alternative=side).pvalue for a, b, side in shifted]
+    assert noise.equivalence(one, other, 3.0, seed_by_seed=True) == pytest.approx(max(tests))
+    for side, p in zip((-1, 1), tests, strict=True):
+        assert noise.equivalence(one, other, 3.0, side, seed_by_seed=True) == pytest.approx(p)
+    assert noise.equivalence(one, list(one), 0.1, seed_by_seed=True) == 0.0  # as of what decoding does not touch
+    assert noise.equivalence(one, [x + 1 for x in one], 0.1, seed_by_seed=True) == 1.0
+
+
+def test_seed_by_seed_the_spread_is_what_rows_and_seeds_leave():
+    """The residual of a least-squares fit of a number for each row and for each seed."""
+    samples = blocks(np.random.default_rng(4), [0.0, 1.0, 3.0, -2.0], 3)
+    design = [
+        [float(i == row) for row in range(4)] + [float(j == seed) for seed in (1, 2)]
+        for i in range(4)
+        for j in range(3)
+    ]
+    _, (squares,), rank, _ = np.linalg.lstsq(design, np.ravel(samples))
+    known = noise.compare(samples[0], dict(enumerate(samples[1:])), seed_by_seed=True)
+    assert known.spread == pytest.approx(math.sqrt(squares / (12 - rank)))
+    assert known.spread < noise.compare(samples[0], dict(enumerate(samples[1:]))).spread
+    differences = [statistics.fmean(one) - statistics.fmean(samples[0]) for one in samples[1:]]
+    assert [one.difference for one in known.intervals.values()] == pytest.approx(differences)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_seed_by_seed_intervals_hold_the_truth_in_so_many_tables(alike):
+    """Of 400, 95% less or more 3.3, of rows alike in threes too; taken for samples of their own, none is told apart."""
+    rng, planted, held, told = np.random.default_rng(8), [0.0] * 7 + [5.0], 0, [0, 0]
+    for _ in range(400):
+        own = rng.normal(0.0, 1.0, (9, 3))
+        own = np.repeat(own[:3], 3, axis=0) + 0.1 * own if alike else own
+        control, *others = (own + rng.normal(0.0, 9.0, 3) + np.array([[0.0, *planted]]).T).tolist()
+        for paired in (True, False):
+            found = noise.compare(control, dict(enumerate(others)), paired).intervals.values()
+            told[paired] += [one.sign for one in found][-1]
+            if paired:
+                held += all(one.low < true < one.high for one, true in zip(found, planted, strict=True))
+    assert 0.917 <= held / 400 <= 0.983
+    assert told[True] > 250 > 20 > told[False]
+
+
+def test_rows_that_take_the_parameters_of_one_training_are_compared_seed_by_seed(tmp_path):
+    for seed, of_seed in enumerate((30.0, 34.0, 38.0), 1):
+        put(tmp_path, "regularised/base@smoke", seed, bleu=of_seed)
+        trainer = {"trained_in": f"../../base/seed{seed}"}
+        put(tmp_path, "regularised/average=5@smoke", seed, bleu=of_seed + 1 + 0.1 * (seed == 2), **trainer)
+    found = read(tmp_path)
+    base, average = found.rows[:2]
+    assert noise.paired(BLEU, base, average)
+    interval = noise.intervals(found, BLEU)["average=5"]
+    assert interval.sign == 1
+    ends = ttest_rel([31.0, 35.1, 39.0], [30.0, 34.0, 38.0]).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((ends.low, ends.high))
+    known = differences_table.intervals(found)
+    assert differences_table.BLOCKS in differences_table.notes(found, known)
+    put(tmp_path, "regularised/published@smoke", 1, bleu=50.0)  # of no block
+    found = read(tmp_path)
+    assert noise.intervals(found, BLEU)["average=5"].sign == 0
+    assert f"average=5: {differences_table.NO_SAMPLE}" in differences_table.notes(found, known)
 
 
 def test_what_is_not_finite_is_left_out_and_nothing_is_tested_without_spread():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.report.metrics import BLEU
-from experiments.report.noise import LEVEL, SEED, Interval, of_one_text
+from experiments.report.noise import LEVEL, SEED, Interval, of_one_text, of_same_trainings
 from experiments.report.results import Results, Row
 
 SAMPLES = 1000
@@ -44,7 +44,8 @@ def bleu_intervals(found: Results) -> dict[str, Resampled]:
     """Returns {row's name: its difference from base in BLEU, resampled}.
 
     Sentences are the same for all rows, so that a resample has the same for each (paired bootstrap, Koehn 2004); seeds
-    are drawn for each row by itself. Rows without statistics of the sentences of base have none.
+    are drawn for each row by itself, and where rows are of the same trained models for both at once. Rows without
+    statistics of the sentences of base have none.
     """
     return found.once(_against_base)
 
@@ -71,7 +72,8 @@ def _against(one, others, anew=False):
     rng = np.random.default_rng(SEED)
     sentences = base.shape[1]
     counts = rng.multinomial(sentences, np.full(sentences, 1 / sentences), size=SAMPLES).astype(np.float32)
-    of_base, mean = draws_over_seeds(_resampled(counts, base), rng), corpus_bleu(base.sum(axis=1)).mean()
+    by_seed, mean = _resampled(counts, base), corpus_bleu(base.sum(axis=1)).mean()
+    of_base = draws_over_seeds(by_seed, rng)
     found, state = {}, rng.bit_generator.state
     for row in others:
         stats = _statistics(row)
@@ -79,7 +81,9 @@ def _against(one, others, anew=False):
             continue
         if anew:
             rng.bit_generator.state = state
-        draws = draws_over_seeds(_resampled(counts, stats), rng) - of_base
+        drawn = _resampled(counts, stats)
+        paired = of_same_trainings(one, row)
+        draws = draws_over_seeds(drawn - by_seed, rng) if paired else draws_over_seeds(drawn, rng) - of_base
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         interval = Interval(float(corpus_bleu(stats.sum(axis=1)).mean() - mean), float(low), float(high))
         found[row.variant.name] = Resampled(interval, min(len(stats), len(base)) > 1)

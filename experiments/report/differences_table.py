@@ -19,6 +19,14 @@ APART = (
 )
 UNKNOWN = "Where base has one seed nothing tells the noise of ΔPPL, which is shown as it is."
 ONE_SPREAD = "The intervals take one spread for all: too narrow for a row that scatters more, too wide for others."
+BLOCKS = (
+    "All rows are of the same trained models: their differences are taken seed by seed (a randomised block design), so "
+    "that what a seed adds to all of them is no noise."
+)
+NO_SAMPLE = (
+    "of base's trained models, but held beside rows that are not as if trained anew: the interval is wider than it "
+    "need be."
+)
 SINGLE = "A row of one seed is judged by the spread that the seeds of the others have, taken for its own."
 ONE_SEED = (
     f"ΔBLEU of one seed: by a paired bootstrap over sentences ({LEVEL:.0%}), which leaves out how much seeds differ."
@@ -37,6 +45,16 @@ def intervals(found: Results) -> dict[str, dict[str, Interval]]:
         single = {n: one.interval for n, one in resampled.items() if of_base and n in sound and not one.over_seeds}
         known["BLEU"] = single | known["BLEU"]
     return known
+
+
+def _pairing(base, done):
+    """Returns a note where rows take the parameters of base's runs, which are no samples of their own."""
+    same = [row for row in done if noise.of_same_trainings(base, row)]
+    if not same or len(base.results) < 2:
+        return ""
+    if len(same) == len(done):
+        return BLOCKS
+    return f"{', '.join(power.shortened([row.label for row in same]))}: {NO_SAMPLE}"
 
 
 def _one_seeds(found):
@@ -65,6 +83,7 @@ def notes(found: Results, known: dict[str, dict[str, Interval]]) -> tuple[str, .
     single = any(len(row.results) == 1 and row.variant.name in by_seeds["PPL"] for row in done)
     return (
         *((NOTE,) if any(by_seeds.values()) else ()),
+        *filter(None, [_pairing(base, done)]),
         *filter(None, [uneven(found)]),
         *((SINGLE,) if single else ()),
         *((ONE_SEED,) if by_sentences else ()),
@@ -115,11 +134,17 @@ def build(found: Results) -> Table:
             "bootstrap: over sentences, the same for both, and over each row's seeds, from the statistics of each "
             "sentence that results hold; of one row at a time, and over few seeds a little too narrow.",
             f"same within: below {1 - LEVEL:.2g} where the row equals base within {MARGINS['ppl']:.2g} nats or "
-            f"{MARGINS['bleu']:g} BLEU: p of two one-sided tests (Welch's t).",
+            f"{MARGINS['bleu']:g} BLEU: p of two one-sided tests ({_whose(rows, found.rows[0])}).",
             *filter(None, [power.sentence(found)]),
         ),
         records=tuple(records),
     )
+
+
+def _whose(rows, base):
+    """Returns whose t the tests for equality take."""
+    tests = {noise.of_same_trainings(base, row): None for row in rows}
+    return " or ".join({False: "Welch's t", True: "t of the differences seed by seed"}[one] for one in tests)
 
 
 def _columns(head, rank):
@@ -137,8 +162,9 @@ def _record(row, base, known, resampled):
     for head, measure in SCORES.items():
         interval = known[head].get(name)
         values = [noise.comparable(one, measure) for one in (base, row)] if interval else ((), ())
+        paired = noise.paired(measure, base, row)
         record |= columns(head, interval)
-        record[f"{head.lower()}_p_equivalent"] = noise.equivalence(*values, MARGINS[head.lower()])
+        record[f"{head.lower()}_p_equivalent"] = noise.equivalence(*values, MARGINS[head.lower()], seed_by_seed=paired)
     drawn = resampled.get(name)
     return record | {
         "bleu_bootstrap_low": drawn.interval.low if drawn else None,

@@ -102,7 +102,9 @@ class Grid:
         half = _half(list(samples.values()), len(samples[name]))
         low, high = (None, None) if half is None else (means[name] - half, means[name] + half)
         others = {other: values for other, values in samples.items() if other != name}
-        compared = noise.compare(samples[name], others)
+        compared = noise.compare(
+            samples[name], others, noise.paired(measure, *(row for row in rows if samples[row.variant.name]))
+        )
         differences = self._differences(name, others, measure, compared.intervals)
         return Best(name, means[name], low, high, differences, compared.uneven)
 

@@ -1,20 +1,18 @@
 """Tests of differences between rows against the spread between seeds: Dunnett's, Welch's, equivalence, Bartlett's."""
 
-import collections
 import functools
 import math
+import os
 import statistics
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from experiments.report.dunnett import critical_value
 from experiments.report.metrics import BLEU, NAMED, NLL, PPL, Measure, is_diverged
 from experiments.report.results import Results, Row
 
-SEED = 1  # of the sampling by which scipy integrates, and of the bootstrap
-POINTS = 5000  # of that sampling: the ends of intervals come out to a thousandth of their length
-SAMPLED = 100  # rows up to which it is sampled: 100 take 2 s, 250 4 s, 500 10 s, and 1,000 over a minute
-NODES = 257  # on each axis of the integral that takes its place
+SEED = 1  # of the bootstrap
 LEVEL = 0.95  # of all rows' intervals together
 SCORES = {"PPL": NLL, "BLEU": BLEU}  # what tables show, and what is tested: perplexity by its logarithm
 
@@ -45,13 +43,16 @@ class Comparison(NamedTuple):
 
     Attributes:
       intervals: {row: of its mean less the other's}, simultaneous at LEVEL.
-      spread: the standard deviation between seeds, pooled over the rows; None where nothing is known of it.
+      spread: the standard deviation between seeds, pooled over the rows; None where nothing is known of it. Of the
+        same trainings, without what a seed adds to all rows.
       uneven: the least and the greatest of a row, where no one spread is that of all rows (`uneven`); None elsewhere.
+      sources: as how many independent rows the spread is of; None where of all.
     """
 
     intervals: dict[str, Interval]
     spread: float | None
     uneven: tuple[float, float] | None = None
+    sources: float | None = None
 
 
 def finite(row: Row, measure: Measure) -> list[float]:
@@ -72,6 +73,23 @@ def comparable(row: Row, measure: Measure) -> list[float]:
 def of_one_text(measure: Measure, *rows: Row) -> bool:
     """Returns whether the numbers of rows are of one text; of a number per subword, of the same subwords too."""
     return len(set().union(*(_texts(row, measure) for row in rows))) < 2
+
+
+def of_same_trainings(*rows: Row) -> bool:
+    """Returns whether each row has one result of each of the same trainings, as where rows differ in decoding alone."""
+    return len(rows) > 1 and len(made := {_trainings(row) for row in rows}) == 1 and made != {()}
+
+
+def _trainings(row):
+    if _trainings not in row.measured:
+        made = ((run.path, run.result.trained_in or "") for run in row.runs if run.result)
+        row.measured[_trainings] = tuple(os.path.normpath(path / trainer) for path, trainer in made)
+    return row.measured[_trainings]
+
+
+def paired(measure: Measure, *rows: Row) -> bool:
+    """Returns whether rows are of the same trainings and each of them has a number that can be compared."""
+    return of_same_trainings(*rows) and all(len(comparable(row, measure)) == len(row.results) for row in rows)
 
 
 def _texts(row, measure):
@@ -95,29 +113,73 @@ def intervals(found: Results, measure: Measure) -> dict[str, Interval]:
 
 def compare_rows(base: Row, others: Sequence[Row], measure: Measure) -> Comparison:
     """Compares rows with one other by the numbers of their seeds that are `comparable`, and of one text with its."""
-    alike = [row for row in others if of_one_text(measure, base, row)]
-    return compare(comparable(base, measure), {row.variant.name: comparable(row, measure) for row in alike})
+    return compare_named(base, {row.variant.name: row for row in others}, measure)
 
 
-def compare(control: Sequence[float], others: Mapping[str, Sequence[float]]) -> Comparison:
+def compare_named(control: Row, others: Mapping[str, Row], measure: Measure) -> Comparison:
+    """Returns the same of rows by any names."""
+    alike = {name: row for name, row in others.items() if of_one_text(measure, control, row)}
+    known = {name: values for name, row in alike.items() if (values := comparable(row, measure))}
+    seed_by_seed = paired(measure, control, *(alike[name] for name in known))
+    return compare(comparable(control, measure), known, seed_by_seed)
+
+
+def compare(control: Sequence[float], others: Mapping[str, Sequence[float]], seed_by_seed: bool = False) -> Comparison:
     """Compares the seeds' numbers of rows with those of one other, as `scipy.stats.dunnett` does (Dunnett 1955).
 
     Rows without a number are left out; without two of the other, or where nothing varies, all are. The test takes the
     spread of all rows for one, so that a row of a single seed is judged by the spread of the others: its interval is
     wide, as it has to be. Where spreads differ from row to row, that is told (`uneven`): of few seeds, tests that go by
     each row's own tell next to nothing.
+
+    Seed by seed, number i of every row is of one training: then the seeds are blocks (of a randomised block design),
+    and what one of them adds to all rows is no noise of their differences. Rows that are alike, as two widths of a
+    beam, are so in what is left, too, which tells less than as many others would: by Huynh and Feldt's correction
+    (1976).
     """
     tested = {name: tuple(values) for name, values in others.items() if values}
-    known = pooled([control, *tested.values()]) if len(control) > 1 else None
+    samples = [control, *tested.values()]
+    freedom = counted = sum(len(one) - 1 for one in samples)
+    sources = None
+    if seed_by_seed and tested:
+        samples, counted = _without_blocks(samples), freedom - (len(control) - 1)
+        sources = _independent(samples)
+        freedom = (len(control) - 1) * sources
+    known = pooled(samples, counted) if len(control) > 1 else None
     if not tested or not known:
         return Comparison({}, known)
-    critical, found = _critical_value(len(control), tuple(map(len, tested.values()))), {}
+    sizes, found = tuple(map(len, tested.values())), {}
+    critical = critical_value(len(control), sizes, freedom, LEVEL)
     for name, values in tested.items():
         difference = _mean(values) - _mean(control)
         half = critical * known * math.sqrt(1 / len(values) + 1 / len(control))
         if math.isfinite(difference) and math.isfinite(half):
             found[name] = Interval(difference, difference - half, difference + half)
-    return Comparison(found, known, uneven([control, *tested.values()]))
+    return Comparison(found, known, uneven(samples), sources)
+
+
+def _without_blocks(samples):
+    """Returns samples of one size less the mean of each place over all of them."""
+    means = list(map(_mean, zip(*samples, strict=True)))
+    return [[value - mean for value, mean in zip(sample, means, strict=True)] for sample in samples]
+
+
+def _independent(samples):
+    """Returns as how many independent rows samples count that are without blocks: 1 to one less than there are.
+
+    Of each row without its mean, the sums of products over the rows between seeds have eigenvalues that are as one
+    where rows are independent; few seeds have few, for which the estimate allows.
+    """
+    import numpy as np
+
+    seeds, rows = len(samples[0]), len(samples) - 1
+    left = np.array(samples) - np.mean(samples, axis=1, keepdims=True)
+    squares = left.T @ left
+    if not squares.any() or not np.isfinite(squares).all():
+        return float(rows)
+    found = np.trace(squares) ** 2 / (squares**2).sum()
+    room = seeds - 1 - found
+    return float(min(rows, max(1.0, (seeds * found - 2) / room))) if room > 1e-9 else float(rows if seeds > 2 else 1)
 
 
 def uneven(samples: Sequence[Sequence[float]]) -> tuple[float, float] | None:
@@ -138,85 +200,39 @@ def uneven(samples: Sequence[Sequence[float]]) -> tuple[float, float] | None:
     return spreads[0], spreads[-1]
 
 
-@functools.lru_cache(maxsize=128)  # it depends on the sizes alone, which most tables of a report share
-def _critical_value(control: int, others: tuple[int, ...]) -> float:
-    """Returns how many standard errors an interval reaches, for samples of these sizes, to hold with all others.
-
-    Of the distribution that `scipy.stats.dunnett` integrates; that samples anew for every row's p, and took 7 s for the
-    44 of a sweep where this takes 0.1 s.
-    """
-    from scipy.optimize import brentq
-    from scipy.stats import t  # slow to import
-
-    freedom, tail = control + sum(others) - len(others) - 1, (1 - LEVEL) / 2
-    if len(others) == 1:
-        return float(t.ppf(1 - tail, freedom))
-    between = (t.ppf(1 - tail, freedom), t.ppf(1 - tail / len(others), freedom))  # one comparison; Bonferroni
-    all_within = (_sampled if len(others) <= SAMPLED else _integrated)(control, others, freedom)
-    return float(brentq(lambda reach: all_within(reach) - LEVEL, between[0] - 0.05, between[1] + 0.05, xtol=1e-3))
-
-
-def _sampled(control: int, others: tuple[int, ...], freedom: int) -> Callable[[float], float]:
-    """Returns how probable it is that no interval of so many standard errors misses, as scipy samples it."""
-    import numpy as np
-    from scipy.stats import multivariate_t  # slow to import
-
-    root = np.sqrt([size / (size + control) for size in others])
-    correlation = np.outer(root, root)
-    np.fill_diagonal(correlation, 1.0)
-    cdf = functools.partial(multivariate_t.cdf, shape=correlation, df=freedom)
-
-    def all_within(reach):
-        ends = np.full(len(others), reach)
-        rng = np.random.default_rng(SEED)  # it samples: the same points each time
-        return cdf(ends, lower_limit=-ends, maxpts=POINTS, random_state=rng)
-
-    return all_within
-
-
-def _integrated(control: int, others: tuple[int, ...], freedom: int) -> Callable[[float], float]:
-    """Returns the same as the integral over two dimensions that it is (Dunnett 1955, equation 5).
-
-    What the rows have in common is the mean of the other one and the spread; given these they are independent, and rows
-    of one size alike. So it takes as long for ten thousand rows as for two, where sampling factors a matrix of them.
-    """
-    import numpy as np
-    from scipy.special import ndtr  # slow to import
-
-    counts = collections.Counter(others)
-    shared = np.sqrt([size / (size + control) for size in counts])[:, None, None]  # of a row's deviation, the other's
-    own = np.sqrt(1 - shared**2)
-    normal = np.linspace(-9, 9, NODES)
-    width = math.sqrt(40 / freedom)  # beyond it, the density is below e^-40 of its height
-    spread = np.linspace(-width - 40 / freedom, width, NODES)[:, None]  # the logarithm of estimated over true
-    density = np.exp(freedom * (spread - np.expm1(2 * spread) / 2) - normal**2 / 2)
-    density /= density.sum()  # the trapezoidal rule: at both ends it vanishes
-
-    def all_within(reach):
-        ends = (reach * np.exp(spread) + sign * shared * normal for sign in (1, -1))
-        within = np.clip(sum(ndtr(end / own) for end in ends) - 1, 0, 1)
-        rows = np.array([*counts.values()])[:, None, None]
-        return float((density * np.prod(within**rows, axis=0)).sum())
-
-    return all_within
-
-
-def pooled(samples: Sequence[Sequence[float]]) -> float | None:
+def pooled(samples: Sequence[Sequence[float]], freedom: float | None = None) -> float | None:
     """Returns the standard deviation that samples of two or more have in common; None of none, or if it is no number.
 
-    Each counts by its size less one, so that the more seeds a row has, the more it says.
+    Each counts by its size less one, so that the more seeds a row has, the more it says; freedom is their sum unless
+    it is given.
     """
     if not samples:
         return None
     varying = ((sample, _mean(sample)) for sample in samples if _varies(sample))  # by more than a mean is rounded
     apart = (value - mean for sample, mean in varying for value in sample)
     squares = math.hypot(*apart)  # of huge ones, overflow
-    freedom = sum(len(sample) - 1 for sample in samples)
+    freedom = sum(len(sample) - 1 for sample in samples) if freedom is None else freedom
     return squares / math.sqrt(freedom) if freedom and math.isfinite(squares) else None
 
 
 def _mean(sample):
     return sum(sample) / len(sample)
+
+
+def of_pair(one: Sequence[float], other: Sequence[float], seed_by_seed: bool) -> Interval | None:
+    """Returns the interval of the mean of `other` less that of `one` from the spread of these two alone.
+
+    Seed by seed it is that of a paired t-test, else Welch's. None where a side has fewer than two numbers or neither
+    varies.
+    """
+    if not seed_by_seed or not _testable(one, other):
+        return welch(one, other)
+    from scipy.special import stdtrit  # slow to import
+
+    differences = [b - a for a, b in zip(one, other, strict=True)]
+    mean, error = _mean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
+    half = float(stdtrit(len(differences) - 1, (1 + LEVEL) / 2)) * error
+    return Interval(mean, mean - half, mean + half)
 
 
 def welch(one: Sequence[float], other: Sequence[float], comparisons: int = 1) -> Interval | None:
@@ -231,8 +247,12 @@ def welch(one: Sequence[float], other: Sequence[float], comparisons: int = 1) ->
     return Interval(_mean(other) - _mean(one), float(ends.low), float(ends.high))
 
 
-def equivalence(one: Sequence[float], other: Sequence[float], margin: float, side: int = 0) -> float | None:
-    """Returns p of two one-sided tests that two means differ by less than a margin (Schuirmann 1987; Welch's t).
+def equivalence(
+    one: Sequence[float], other: Sequence[float], margin: float, side: int = 0, seed_by_seed: bool = False
+) -> float | None:
+    """Returns p of two one-sided tests that two means differ by less than a margin (Schuirmann 1987).
+
+    By Welch's t, or seed by seed by that of the differences.
 
     Below 1 - LEVEL they are equivalent. With a side it is p of one of the tests: -1, that the mean of `other` is not
     above that of `one` by the margin; +1, not below. None where a side has fewer than two numbers, neither varies or
@@ -241,8 +261,8 @@ def equivalence(one: Sequence[float], other: Sequence[float], margin: float, sid
     if margin <= 0 or not _testable(one, other):
         return None
     sides = {-1: (margin, "greater"), 1: (-margin, "less")}
-    sides = [sides[side]] if side else sides.values()
-    return max(_p_welch(tuple(value + shift for value in one), tuple(other), side) for shift, side in sides)
+    sides, test = [sides[side]] if side else sides.values(), _p_paired if seed_by_seed else _p_welch
+    return max(test(tuple(value + shift for value in one), tuple(other), side) for shift, side in sides)
 
 
 def _testable(*samples):
@@ -262,6 +282,16 @@ def _p_welch(one, other, alternative):
 
     sides = [number for side in (one, other) for number in (_mean(side), statistics.stdev(side), len(side))]
     return float(ttest_ind_from_stats(*sides, equal_var=False, alternative=alternative).pvalue)
+
+
+def _p_paired(one, other, alternative):
+    """Returns p of a t-test of the differences of `one` from `other`; 0 or 1 where all are the same."""
+    from scipy.special import stdtr  # slow to import
+
+    apart = [(a - b) * (1 if alternative == "greater" else -1) for a, b in zip(one, other, strict=True)]
+    if not _varies(apart):
+        return float(_mean(apart) <= 0)
+    return float(stdtr(len(apart) - 1, -_mean(apart) * math.sqrt(len(apart)) / statistics.stdev(apart)))
 
 
 def _welch(one, other, alternative):

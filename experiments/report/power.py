@@ -15,7 +15,7 @@ MOST = 30  # seeds: of more nobody would think
 LISTED = 50  # rows that a note names
 
 
-def resolution(spread: float, seeds: int, comparisons: int = 1) -> float:
+def resolution(spread: float, seeds: int, comparisons: int = 1, sources: float | None = None) -> float:
     """Returns the least difference that so many seeds tell from none in POWER of all cases, at LEVEL.
 
     Args:
@@ -23,8 +23,9 @@ def resolution(spread: float, seeds: int, comparisons: int = 1) -> float:
       seeds: of each row, two or more.
       comparisons: with the one other row; their intervals hold together, by Bonferroni, which asks for a little more
         than Dunnett's test does.
+      sources: as how many independent rows the spread is of; None for all of them.
     """
-    freedom = (comparisons + 1) * (seeds - 1)
+    freedom = (comparisons + 1 if sources is None else sources) * (seeds - 1)
     return _resolved(spread, seeds, freedom, (1 - LEVEL) / (2 * comparisons))
 
 
@@ -35,9 +36,9 @@ def _resolved(spread, seeds, freedom, tail):
     return float(nctdtrinc(freedom, 1 - POWER, stdtrit(freedom, 1 - tail))) * spread * math.sqrt(2 / seeds)
 
 
-def seeds_to_tell(spread: float, difference: float, comparisons: int = 1) -> int | None:
+def seeds_to_tell(spread: float, difference: float, comparisons: int = 1, sources: float | None = None) -> int | None:
     """Returns how many seeds a row needs to tell a difference from none (see `resolution`); None for over MOST."""
-    return _least(lambda seeds: resolution(spread, seeds, comparisons) <= abs(difference))
+    return _least(lambda seeds: resolution(spread, seeds, comparisons, sources) <= abs(difference))
 
 
 def seeds_to_equate(spread: float, *rooms: float) -> int | None:
@@ -90,9 +91,9 @@ def sentence(found: Results, seeds: int | None = None) -> str:
             continue
         rows = len(known.intervals) or 1
         if seeds > 1:
-            told.append(_size(title, resolution(known.spread, seeds, rows)))
-        inside = [(name, one.difference) for name, one in known.intervals.items() if not one.sign]
-        needed = {name: seeds_to_tell(known.spread, difference, rows) for name, difference in inside}
+            told.append(_size(title, resolution(known.spread, seeds, rows, known.sources)))
+        inside = [(name, one.difference) for name, one in known.intervals.items() if not one.sign and one.difference]
+        needed = {name: seeds_to_tell(known.spread, difference, rows, known.sources) for name, difference in inside}
         listed = [f"{name} {number}" for name, number in needed.items() if number]
         listed = shortened(listed)
         listed += [f"{'others ' if listed else ''}over {MOST}"] * (None in needed.values())

@@ -88,10 +88,8 @@ def _family(claim, said, rows, families, found) -> Comparison | None:
         base = claim.against == found.rows[0].variant.name
         claimed = [one.row for one in said if (one.tuned, one.against, one.measure) == key and one.row in rows]
         others = [name for name in rows if name != claim.against] if base else list(dict.fromkeys(claimed))
-        measure, control = measure_of(claim), rows[claim.against]
-        alike = [name for name in others if noise.of_one_text(measure, control, rows[name])]
-        values = {name: noise.comparable(rows[name], measure) for name in alike}
-        families[key] = noise.compare(noise.comparable(control, measure), values)
+        named = {name: rows[name] for name in others}
+        families[key] = noise.compare_named(rows[claim.against], named, measure_of(claim))
     return families[key]
 
 
@@ -104,8 +102,9 @@ def _judge(claim, rows, family, late) -> Verdict:
     interval = family.intervals.get(claim.row)
     if interval is None:
         return Verdict(claim, UNDECIDED, _untested(pair, measure, values, 1), UNDECIDED, used=used)
-    equivalence = noise.equivalence(values[1], values[0], claim.margin, claim.sign if claim.or_equal else 0)
-    apart = _apart(pair, values, interval, family)
+    side, paired = claim.sign if claim.or_equal else 0, noise.paired(measure, *pair)
+    equivalence = noise.equivalence(values[1], values[0], claim.margin, side, paired)
+    apart = _apart(pair, values, interval, family, paired)
     stands = _word(claim, interval, equivalence, 0 if apart else interval.sign)
     known = {"stands": stands, "interval": interval, "equivalence": equivalence, "used": used, "uneven": family.uneven}
     if late & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
@@ -118,16 +117,16 @@ def _judge(claim, rows, family, late) -> Verdict:
     return Verdict(claim, stands, "", seeds=needed, **known)
 
 
-def _apart(pair, values, interval, family) -> str:
+def _apart(pair, values, interval, family, paired) -> str:
     """Returns why a difference is not told though its interval tells it; "" where it is, or the interval does not.
 
-    Where rows share no one spread it has to be told by the spreads of the two as well (Welch's interval of the pair).
+    Where rows share no one spread it has to be told by the spreads of the two as well (`noise.of_pair`).
     """
     if not (family.uneven and interval.sign):
         return ""
     if min(map(len, values)) < 2:
         return next(f"one seed: {row.variant.name}" for row, own in zip(pair, values, strict=True) if len(own) < 2)
-    own = noise.welch(values[1], values[0])
+    own = noise.of_pair(values[1], values[0], paired)
     if own is None or own.sign == interval.sign:
         return ""
     widest = max(zip(values, pair, strict=True), key=lambda each: statistics.stdev(each[0]))[1]
@@ -170,6 +169,6 @@ def _seeds(claim: Claim, interval: Interval, family: Comparison) -> int | None:
     rooms = [claim.margin - side * interval.difference for side in (-1, 1) if not claim.or_equal or side != claim.sign]
     as_said = claim.or_equal and interval.difference * claim.sign > 0
     beyond = abs(interval.difference) - (claim.margin if claim.allows_equality and not as_said else 0.0)
-    ways = [power.seeds_to_tell(family.spread, beyond, len(family.intervals))] if beyond > 0 else []
+    ways = [power.seeds_to_tell(family.spread, beyond, len(family.intervals), family.sources)] if beyond > 0 else []
     ways += [power.seeds_to_equate(family.spread, *rooms)] if min(rooms) > 0 else []
     return min((seeds for seeds in ways if seeds), default=None)
