@@ -200,6 +200,15 @@ def test_the_papers_own_columns(tmp_path):
     assert "The paper's own PPL and BLEU have +0.69 with each other." in line
 
 
+def test_the_papers_own_columns_are_of_the_rows_that_ours_are_of(tmp_path):
+    fill(tmp_path, left_out=("big", "C/N=2"))
+    (found,) = reading.read([tmp_path])
+    paper = [variant.paper for variant in registry.variants("table3") if variant.name not in ("big", "C/N=2")]
+    by_scipy = kendalltau([-row.ppl for row in paper], [row.bleu for row in paper]).statistic
+    assert agreement.of_paper(found.rows) == pytest.approx(by_scipy)
+    assert f"PPL and BLEU have {by_scipy:+.2f} with each other." in agreement_table.line(found)
+
+
 def evaluated_twice(tmp_path, variants):
     """In the first half rows stand in reverse, at the end as in the paper."""
     for variant in variants:

@@ -1,6 +1,7 @@
 """Forms of a table: which columns are shown where, JSON, LaTeX's heads, and what is said once."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -44,6 +45,18 @@ def test_columns_are_chosen_by_number_or_title(columns, kept):
     left_out = [c.title for c in COLUMNS if c.title not in kept]
     notes = ("n", f"Columns left out here: {', '.join(left_out)}.") if left_out else ("n",)
     assert found.notes == notes
+
+
+def test_a_footnote_goes_with_the_columns_that_refer_to_it(capsys):
+    rows = (("a [1]", "1", "2 [2]", "done [3]"), ("b", "3", "4", "done [3]"))
+    notes = ("n", "[1] of the row", "[2] of the score", "[3] of the runs")
+    table = dataclasses.replace(made(*COLUMNS), rows=rows, groups=("a", "b"), notes=notes)
+    assert tables.selected(table, "PPL*").notes[:-1] == ("n", "[1] of the row")
+    assert tables.selected(table, "BLEU*,runs").notes[:-1] == notes
+    tables.print_table(table, rich.console.Console(width=22))  # what all rows say of their runs is said once
+    printed = capsys.readouterr().out
+    assert "runs (of every row): done [3]." in " ".join(printed.split())
+    assert [note in printed for note in notes[1:]] == [True, "BLEU" in printed.partition("Left out")[0], True]
 
 
 def test_a_title_that_no_column_has_is_refused():

@@ -183,6 +183,16 @@ def test_seed_by_seed_intervals_hold_the_truth_in_so_many_tables(alike):
     assert told[True] > 250 > 20 > told[False]
 
 
+def test_seed_by_seed_rows_of_the_same_numbers_are_one_row():
+    control, other, another = blocks(np.random.default_rng(6), [0.0, 1.0, 2.0], 3)
+    alone = noise.compare(control, {"a": other, "b": another}, seed_by_seed=True)
+    copies = noise.compare(control, {"a": other, "b": another, "c": other, "d": control}, seed_by_seed=True)
+    assert (copies.spread, copies.sources) == (alone.spread, alone.sources)
+    assert copies.intervals == alone.intervals | {"c": alone.intervals["a"], "d": (0.0, 0.0, 0.0)}
+    assert noise.compare(control, {"d": control}, seed_by_seed=True).intervals == {"d": (0.0, 0.0, 0.0)}
+    assert noise.compare(control[:1], {"a": other[:1]}, seed_by_seed=True).intervals == {}
+
+
 def test_rows_that_take_the_parameters_of_one_training_are_compared_seed_by_seed(tmp_path):
     for seed, of_seed in enumerate((30.0, 34.0, 38.0), 1):
         put(tmp_path, "regularised/base@smoke", seed, bleu=of_seed)

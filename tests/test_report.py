@@ -377,6 +377,19 @@ def test_the_table_of_costs_adds_up(tmp_path):
     assert [pair[0] for pair in table.caption] == ["Scale", "steps", "seeds", "device", "code"]
 
 
+def test_what_takes_the_parameters_of_a_training_cost_none(tmp_path):
+    put(tmp_path, "regularised/base@smoke", 1)
+    put(tmp_path, "regularised/average=5@smoke", 1, trained_in="../../base/seed1")
+    (found,) = reading.read([tmp_path])
+    table = costs_table.build(found)
+    shown = cells(table)
+    for column in ("epochs", "target tokens 10^6", "training PFLOP", "target tokens/s", "training min"):
+        assert shown["base"][column]
+        assert shown["average=5"][column] == ""
+    assert shown["average=5"]["translating min"] == "10.0"
+    assert "Blank: a row that takes the parameters of another's training." in table.notes
+
+
 def test_the_table_of_costs_says_how_a_row_is_made_again(tmp_path):
     put(tmp_path, "table3/base@smoke", 1)
     put(tmp_path, "table3/base@smoke", 2, device={"platform": "cpu", "kind": "Some CPU", "count": 1, "threads": 1})

@@ -12,6 +12,7 @@ from tx.files import from_json, read_text
 NAME = "bench"  # between the markers of a README
 FORMAT = 1  # of the JSON files
 SIZE = ("num_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v", "norm")  # what of a model the notes give
+_RATIO = "tx / peer: the median of the ratios of each round, which need not be the ratio of the medians beside it."
 BESIDE_PEERS = ("train", "decode", "memory")  # kinds of result that compare with other programs
 
 
@@ -81,7 +82,7 @@ def _read(file):
     try:
         if not isinstance(result["what"], str) or type(result["machine"]["threads"]) is not int:
             raise TypeError
-        _table([result])
+        build([result])
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
         raise UserError(f"{file} is damaged; measure again") from None
     return result
@@ -89,10 +90,6 @@ def _read(file):
 
 def build(results: Sequence[dict]) -> Table:
     """Returns the table: a row for each figure and peer, in the order of FIGURES and then of the names."""
-    return _table(results)
-
-
-def _table(results):
     order = list(FIGURES)
     results = sorted(results, key=lambda one: (order.index(one["kind"]), one["what"], _machine(one), _threads(one)))
     rows, groups, records, notes = [], [], [], []
@@ -111,6 +108,7 @@ def _table(results):
                     | {"peer": peer, "tx": ours[figure.key], "peer_s": theirs, "ratio": one["median"] if peer else None}
                 )
         notes += _notes(result, name)
+    notes += [_RATIO] if any(record["ratio"] is not None for record in records) else []
     return Table(
         title=f"{NAME}: tx beside other programs, in turns on one machine.",
         columns=_COLUMNS,

@@ -12,11 +12,11 @@ import numpy as np
 
 from experiments.claims import MARGINS, direction
 from experiments.report import bootstrap, noise
-from experiments.report.metrics import NLL, Measure
+from experiments.report.metrics import BLEU, NLL, Measure
 from experiments.report.noise import LEVEL, SEED
 from experiments.report.results import Row
 
-SAMPLES = 1000
+SAMPLES = 4000
 FEW = 5  # rows: resampled, fewer say nothing
 
 
@@ -153,8 +153,12 @@ def _slopes(theirs, ours):
 
 
 def of_paper(rows: Sequence[Row]) -> float | None:
-    """Returns tau-b of the paper's two columns with each other, perplexity the lower the better."""
-    printed = [(papers(row, "ppl"), papers(row, "bleu")) for row in rows]
+    """Returns tau-b of the paper's two columns with each other, perplexity the lower the better.
+
+    It is over the rows that ours is over: those of base's text that have results.
+    """
+    compared = (row for row in of_base_s_text(rows, BLEU) if row.results)
+    printed = [(papers(row, "ppl"), papers(row, "bleu")) for row in compared]
     both = [pair for pair in printed if None not in pair]
     return kendall([-ppl for ppl, _ in both], [bleu for _, bleu in both])
 

@@ -66,6 +66,7 @@ def standing_notes(found: Results) -> tuple[str, ...]:
         *_size_note(found),
         *_longer_notes(found),
         *_scored_note(found),
+        *_untrained_lengths_note(found),
         *texts_notes(found.done),
         *seeds_note(found),
     )
@@ -84,7 +85,8 @@ def _recipe_notes(found):
             notes[0] += (
                 " Heads shrink less than the model because a small d_k is what the paper's own row B shows to be bad."
             )
-    if {**scale.fields, **found.sweep.base}.get("model.norm") == "pre":
+    norms = {result.config["model"].get("norm") for result in found.done}
+    if {**scale.fields, **found.sweep.base}.get("model.norm") == "pre" and norms != {"post"}:
         notes.append(
             "Where a row does not say otherwise, the norm comes before the sub-layer (pre), not after it (post) as in "
             "the paper: post-norm spends a short training on a plateau, as a language model whose cross-attention has "
@@ -139,6 +141,16 @@ def _scored_note(found):
 
 
 DIFFERENT = "The runs were trained on different"  # texts or vocabularies
+
+
+def _untrained_lengths_note(found):
+    """Returns a note where training left out long sentences that dev perplexity has."""
+    shares = {result.config["data"].get("max_length_quantile", 1.0) for result in found.done}
+    if not shares or min(shares) == 1:
+        return ()
+    return (
+        f"Trained on sentences up to quantile {_list(shares)} of their lengths; PPL is of all of dev, the longer too.",
+    )
 
 
 def texts_notes(done: Sequence[RunResult], per_subword: bool = True) -> tuple[str, ...]:

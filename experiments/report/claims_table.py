@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from experiments.claims import NO_DIFFERENCE
 from experiments.report import power, tuned_table
 from experiments.report.captions import caption, texts_notes
 from experiments.report.metrics import number
@@ -25,6 +26,11 @@ _HOW = ("Scale", "steps", "seeds", "PPL on", "BLEU on", "code")
 _UNFINISHED = (
     f"{UNFINISHED}: a row is still descending, on the plateau or at the edge of its grid, and nothing is judged by it; "
     "so far: what the numbers would say."
+)
+_SEED_BY_SEED = "Rows of the same trained models are compared seed by seed: p equal is of the t of these differences."
+_PRINTED = (
+    f"Of a table of the source's: numbers that differ by less than {NO_DIFFERENCE['ppl']:g} PPL or "
+    f"{NO_DIFFERENCE['bleu']:g} BLEU there are said to be the same."
 )
 _NAMES = {"ppl": "log PPL", "bleu": "BLEU"}
 
@@ -111,6 +117,8 @@ def _notes(verdicts: list[Verdict]) -> tuple[str, ...]:
         f"{1 - LEVEL:.2g}. {CONTRADICTED}: it lies on the other side, of these beyond the margin. "
         f"{EQUIVALENT}: a difference was claimed, and is within the margin. {UNDECIDED}: the rest; seeds needed: of "
         f"each row, to decide it in {power.POWER:.0%} of all cases if difference and spread stay as they are.",
+        *((_SEED_BY_SEED,) if any(one.paired for one in verdicts) else ()),
+        *((_PRINTED,) if any(one.claim.printed is not None for one in verdicts) else ()),
         *((_UNFINISHED,) if any(one.why == UNFINISHED for one in verdicts) else ()),
         *filter(None, [_scattered(verdicts)]),
     )

@@ -5,13 +5,19 @@ from experiments.report.metrics import Measure, number
 from experiments.report.results import Results, Row
 from experiments.report.tables import Column, Table
 
+
+def _trained(of):
+    """Returns the reader of what a training cost, which is none of a run that takes another's parameters."""
+    return lambda result: None if result.trained_in else of(result)
+
+
 _MEASURES = {
     "params 10^6": Measure(lambda r: r.params / 1e6, ".2f", ".2f"),
-    "epochs": Measure(lambda r: r.train.epochs, ".1f", ".1f"),
-    "target tokens 10^6": Measure(lambda r: r.train.target_tokens / 1e6, ",.2f", ",.2f"),
-    "training PFLOP": Measure(lambda r: r.train.flops / 1e15, ".2f", ".2f"),
-    "target tokens/s": Measure(lambda r: r.timing.target_tokens_per_s, ",.0f", ",.0f"),
-    "training min": Measure(lambda r: r.timing.train_s / 60, ",.1f", ",.1f"),
+    "epochs": Measure(_trained(lambda r: r.train.epochs), ".1f", ".1f"),
+    "target tokens 10^6": Measure(_trained(lambda r: r.train.target_tokens / 1e6), ",.2f", ",.2f"),
+    "training PFLOP": Measure(_trained(lambda r: r.train.flops / 1e15), ".2f", ".2f"),
+    "target tokens/s": Measure(_trained(lambda r: r.timing.target_tokens_per_s), ",.0f", ",.0f"),
+    "training min": Measure(_trained(lambda r: r.timing.train_s / 60), ",.1f", ",.1f"),
     "translating min": Measure(lambda r: r.timing.decode_s / 60, ",.1f", ",.1f"),
 }
 _HOURS = Measure(lambda r: r.device_hours, ",.2f", "")
@@ -57,6 +63,7 @@ def build(found: Results) -> Table:
             "PFLOP: 10^15 floating-point operations, counted by formula for the weight products over full batches. "
             "Training includes compilation, evaluation and checkpoints, and target tokens/s are over all of it. The "
             "CPU that a run computes on is one device, whatever its threads.",
+            *((_TAKEN,) if any(result.trained_in for result in found.done) else ()),
             *((_again(found),) if any(threads.values()) else ()),
             *seeds_note(found),
         ),
@@ -70,9 +77,14 @@ def _threads(row: Row) -> str:
     return ", ".join(map(str, sorted({cpu.threads for cpu in cpus if cpu.threads is not None})))
 
 
+_TAKEN = "Blank: a row that takes the parameters of another's training."
+
+
 def _again(found: Results) -> str:
+    points = any(row.asked and row.asked.point for row in found.shown)
+    of_point = " Of a point of a grid --only names the variant, and --grid FIELD=VALUE each field." if points else ""
     return (
         f"A row again: python -m launch.local {found.name} --only=ROW --seeds=SEEDS --workdir=DIR --set "
-        "parallel.threads=THREADS. On the same type of CPU that gives the same numbers to the last digit; on another, "
-        "numbers that differ by about as much as those of two seeds do."
+        f"parallel.threads=THREADS.{of_point} On the same type of CPU that gives the same numbers to the last digit; "
+        "on another, numbers that differ by about as much as those of two seeds do."
     )

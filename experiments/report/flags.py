@@ -30,7 +30,8 @@ def of(row: Row, sweep: Results) -> list[tuple[str, str]]:
     if stuck:
         flags.append((f"{'' if stuck == len(row.results) else f'{stuck} '}on the plateau", _ON_PLATEAU))
     if over_fitted(row, sweep):
-        flags.append(("over-fitted", f"Over-fitted: the dev loss was lowest at step {_best_steps(row)}{_ROSE}"))
+        rose = _ROSE.format(", on average over the seeds," if len(row.results) > 1 else "")
+        flags.append(("over-fitted", f"Over-fitted: the dev loss was lowest at step {_best_steps(row)}{rose}"))
     return flags + [("equal seeds", f"Equal seeds: {twins}{_EQUAL}") for twins in _equal_seeds(row)]
 
 
@@ -61,7 +62,7 @@ _DESCENDING = (
     f"Still descending: over the last {LAST_PART:.0%} of the training the dev loss fell by more than one standard "
     "deviation between seeds. Longer training would change the row."
 )
-_ROSE = ", and at the end it was more than one standard deviation between seeds above that."
+_ROSE = ", and at the end it was{} more than one standard deviation between seeds above that."
 _EQUAL = (
     " have the same training and dev losses to the last digit, which different seeds do not: they may be one run, "
     "counted several times, and then ± is too small."

@@ -132,30 +132,49 @@ def compare(control: Sequence[float], others: Mapping[str, Sequence[float]], see
     wide, as it has to be. Where spreads differ from row to row, that is told (`uneven`): of few seeds, tests that go by
     each row's own tell next to nothing.
 
-    Seed by seed, number i of every row is of one training: then the seeds are blocks (of a randomised block design),
-    and what one of them adds to all rows is no noise of their differences. Rows that are alike, as two widths of a
-    beam, are so in what is left, too, which tells less than as many others would: by Huynh and Feldt's correction
-    (1976).
+    Seed by seed, number i of every row is of one training, and they are compared so (`_compare_blocks`).
     """
     tested = {name: tuple(values) for name, values in others.items() if values}
+    if seed_by_seed:
+        return _compare_blocks(tuple(control), tested)
     samples = [control, *tested.values()]
-    freedom = counted = sum(len(one) - 1 for one in samples)
-    sources = None
-    if seed_by_seed and tested:
-        samples, counted = _without_blocks(samples), freedom - (len(control) - 1)
-        sources = _independent(samples)
-        freedom = (len(control) - 1) * sources
-    known = pooled(samples, counted) if len(control) > 1 else None
+    known = pooled(samples) if len(control) > 1 else None
     if not tested or not known:
         return Comparison({}, known)
-    sizes, found = tuple(map(len, tested.values())), {}
-    critical = critical_value(len(control), sizes, freedom, LEVEL)
-    for name, values in tested.items():
+    freedom = sum(len(one) - 1 for one in samples)
+    return Comparison(_intervals(control, tested, known, freedom), known, uneven(samples))
+
+
+def _compare_blocks(control, tested):
+    """Returns `compare` of a randomised block design, whose blocks are the seeds.
+
+    What a seed adds to all rows is no noise of their differences. Rows of the same numbers, as perplexities of two
+    widths of a beam, are one row. Rows that are alike are so in what is left, too, which tells less than as many others
+    would: the degrees of freedom are corrected as Huynh and Feldt do (1976).
+    """
+    distinct = [values for values in dict.fromkeys(tested.values()) if values != control]
+    if len(control) < 2 or not tested:
+        return Comparison({}, None)
+    left = _without_blocks([control, *distinct])
+    freedom, sources = (len(control) - 1) * len(distinct), _independent(left)
+    known = pooled(left, freedom) if distinct else None
+    by_values = {control: Interval(0.0, 0.0, 0.0)}
+    if known:
+        each = {values: values for values in distinct}
+        by_values |= _intervals(control, each, known, (len(control) - 1) * sources)
+    found = {name: by_values[values] for name, values in tested.items() if values in by_values}
+    return Comparison(found, known, uneven(left), sources)
+
+
+def _intervals(control, tested, spread, freedom):
+    """Returns {key: interval of a sample's mean less the control's}, simultaneous, those that are finite."""
+    critical, found = critical_value(len(control), tuple(map(len, tested.values())), freedom, LEVEL), {}
+    for key, values in tested.items():
         difference = _mean(values) - _mean(control)
-        half = critical * known * math.sqrt(1 / len(values) + 1 / len(control))
+        half = critical * spread * math.sqrt(1 / len(values) + 1 / len(control))
         if math.isfinite(difference) and math.isfinite(half):
-            found[name] = Interval(difference, difference - half, difference + half)
-    return Comparison(found, known, uneven(samples), sources)
+            found[key] = Interval(difference, difference - half, difference + half)
+    return found
 
 
 def _without_blocks(samples):

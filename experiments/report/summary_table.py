@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.report import differences_table, main_table
+from experiments.report import differences_table, main_table, tables
 from experiments.report.captions import DIFFERENT
 from experiments.report.noise import SCORES
 from experiments.report.results import Results
@@ -30,13 +30,11 @@ def build(found: Results) -> Table:
     wanted = (wanted[0], *map(symbol, found.axes), *wanted[1:])  # which name the points of a grid
     kept = [titles.index(title) for title in wanted if title in titles]
     cells = tuple(tuple(row[i] for i in kept) for row in full.rows)
-    marks = {note.partition(" ")[0] for note in full.notes if note.startswith("[")}
-    shown = {mark for mark in marks if any(mark in cell for row in cells for cell in row)}
     heads = [head for head in SCORES if any(titles[i].partition(" ")[0] == f"Δ{head}" for i in kept)]
     whole, own = differences_table.uneven(found), differences_table.uneven(found, heads)
-    notes = (own if note == whole else note for note in full.notes)
+    notes = [own if note == whole else note for note in full.notes]
     begin = (*_NOTES, *filter(None, [own]))
-    notes = tuple(note for note in notes if note.partition(" ")[0] in shown or note.startswith(begin))
+    notes = tuple(note for note in tables.referred(notes, cells) if note.startswith(("[", *begin)))
     states = {row[-1] for row in cells}
     if len(states) == 1 and len(cells) > 1 and titles[kept[-1]] == "runs":  # said once
         kept, cells = kept[:-1], tuple(row[:-1] for row in cells)

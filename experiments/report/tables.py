@@ -93,13 +93,21 @@ def selected(table: Table, columns: str | None = None) -> Table:
         kept = [i for i, title in enumerate(titles) if not i or any(fnmatch.fnmatchcase(title, g) for g in globs)]
     left_out = [title for i, title in enumerate(titles) if i not in kept]
     notes = (f"Columns left out here: {', '.join(left_out)}.",) if left_out else ()
-    return dataclasses.replace(_with_columns(table, kept), notes=(*table.notes, *notes))
+    made = _with_columns(table, kept)
+    return dataclasses.replace(made, notes=(*referred(table.notes, made.rows), *notes))
 
 
 def _with_columns(table, kept):
     """Returns a table with the columns of some indices."""
     rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
     return dataclasses.replace(table, columns=tuple(table.columns[i] for i in kept), rows=rows)
+
+
+def referred(notes: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Returns notes without the footnotes ("[1] ...") that neither a cell of some rows refers to nor another note."""
+    footnotes = {note: note.partition(" ")[0] for note in notes if note.startswith("[")}
+    texts = [*(cell for row in rows for cell in row), *(note for note in notes if note not in footnotes)]
+    return tuple(note for note in notes if note not in footnotes or any(footnotes[note] in text for text in texts))
 
 
 def _fewest(columns, most):
@@ -266,7 +274,7 @@ def print_table(table: Table, console: rich.console.Console) -> None:
     console.print(shown)
     width = min(console.width, 110)
     left_out = [c.title for i, c in enumerate(table.columns) if i not in kept]
-    notes = [table.caption_text, *once, *table.notes]
+    notes = [table.caption_text, *once, *referred(table.notes, [once, *([row[i] for i in kept] for row in table.rows)])]
     if left_out:
         notes.append(f"Left out at this width: {', '.join(left_out)}.")
     for note in notes:

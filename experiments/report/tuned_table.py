@@ -196,7 +196,9 @@ def _cost(found: Results, tuned: Sequence[Tuned]) -> str:
     shared = sum(run.path in counted for run in taken)
     hours = sum(run.result.device_hours for run in taken)
     where = f"{shared} of the runs in the table of costs too" if shared else "not in the table of costs"
-    return f"Grid and fresh seeds took {len(taken)} runs and {hours:,.2f} device hours, {where}."
+    failed = len({r.path for one in tuned for r in (*one.points, *one.fresh.runs) if r and r.state.name == "failed"})
+    lost = f" {failed} more failed, whose hours nobody wrote down." if failed else ""
+    return f"Grid and fresh seeds took {len(taken)} runs and {hours:,.2f} device hours, {where}.{lost}"
 
 
 def _record(found, one, state):

@@ -30,6 +30,7 @@ class Verdict(NamedTuple):
       seeds: that each row would need to decide it; None where over power.MOST, or nothing tells.
       used: seeds of the row and of the other that the interval is of.
       uneven: the spreads of the rows compared with the other, where they share none (`Comparison.uneven`).
+      paired: whether the two are of the same trainings, and compared seed by seed.
     """
 
     claim: Claim
@@ -41,6 +42,7 @@ class Verdict(NamedTuple):
     seeds: int | None = None
     used: tuple[int, int] = (0, 0)
     uneven: tuple[float, float] | None = None
+    paired: bool = False
 
 
 def measure_of(claim: Claim) -> Measure:
@@ -107,6 +109,7 @@ def _judge(claim, rows, family, late) -> Verdict:
     apart = _apart(pair, values, interval, family, paired)
     stands = _word(claim, interval, equivalence, 0 if apart else interval.sign)
     known = {"stands": stands, "interval": interval, "equivalence": equivalence, "used": used, "uneven": family.uneven}
+    known["paired"] = paired
     if late & {(claim.tuned, claim.row), (claim.tuned, claim.against)}:
         return Verdict(claim, UNDECIDED, UNFINISHED, **known)
     if stands == UNDECIDED and apart and _word(claim, interval, equivalence, interval.sign) != UNDECIDED:
