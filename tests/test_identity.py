@@ -357,7 +357,9 @@ def test_a_result_without_a_configuration_is_compared_by_its_own(tmp_path, go, c
 
 def origins(run):
     """What the newest checkpoint says that each stretch was computed with, by its first step."""
-    return {each.pop("step"): each for each in read_progress(run.checkpoints / str(steps(run)[-1]))["origins"]}
+    found = {each.pop("step"): each for each in read_progress(run.checkpoints / str(steps(run)[-1]))["origins"]}
+    assert all(each.pop("seconds") > 0 for each in found.values())
+    return found
 
 
 @pytest.mark.slow

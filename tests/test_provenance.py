@@ -1,5 +1,7 @@
 """Provenance: the commit is this code's own, and what of the environment may change numbers is recorded or refused."""
 
+import contextlib
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -7,6 +9,7 @@ import sys
 
 import handful
 import jax
+import numpy as np
 import pytest
 import tiny
 from fabricated import put, table_of
@@ -15,11 +18,14 @@ from xla_flags import PLAIN_CODE, TWO_DEVICES
 from tx import decode, evaluate, train
 from tx.data import tokenized
 from tx.errors import UserError
+from tx.evaluation.translation import TranslatedSplit
 from tx.files import to_json
 from tx.runs import provenance
 from tx.runs.run_dir import RunDir
 from tx.runtime import determinism, environment
-from tx.training import experiment
+from tx.runtime.signals import Interrupted
+from tx.runtime.trees import stack
+from tx.training import experiment, loop, outcome
 
 SETTINGS = {"model.vocab_size": handful.VOCAB_SIZE, "train.steps": 2, "model.num_layers": 1, "decode.beam": 1}
 SIMULATED = f"{TWO_DEVICES} {PLAIN_CODE}"  # as tests have it
@@ -124,6 +130,94 @@ def test_a_result_says_what_was_set_and_how_many_devices_it_used(tmp_path, monke
     assert RunDir(tmp_path / "0").read("config")["environment"] == {"XLA_FLAGS": SIMULATED}
     assert provenance.describe(tiny.config(parallel__devices=0))["device"]["count"] == 2
     assert provenance.describe(tiny.config(parallel__devices=2))["device"]["count"] == 2
+
+
+# What trained a run is not always what translates it.
+
+SHORT = {"train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "train.checkpoint_every": 2}
+
+
+def short(**diff):
+    return tiny.config(**{name.replace(".", "__"): value for name, value in (SETTINGS | SHORT).items()}, **diff)
+
+
+@pytest.fixture
+def make(monkeypatch):
+    """Makes runs that learn nothing; `preempted` is called before each step and before a run is translated."""
+    assert jax.device_count() == 2  # JAX has read XLA_FLAGS by now
+    scores = dict.fromkeys(("bleu", "chrf", "bleu_tokenized", "bleu_compound", "bleu_lower", "exact_match"), 0.0)
+    dev = {"nll": 1.0, "ppl": 2.7, "tokens": 9, "nll_without_source": 2.0}
+
+    def make(*runs, flags="", preempted=lambda step, seed: None):
+        def steps(*configs):
+            told = stack([tiny.metrics()] * len(configs), np.stack)
+
+            def step(state, batch):
+                preempted(int(np.max(state.step)), None)
+                return dataclasses.replace(state, step=state.step + 1), told
+
+            return step
+
+        def translate(config, *_):
+            preempted(None, config.train.seed)
+            return {config.decode.splits: TranslatedSplit(scores | {"signature": ""}, [], [], [])}
+
+        monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared(copies=2))
+        monkeypatch.setattr(loop, "make_step_over_devices", steps)
+        monkeypatch.setattr(loop, "make_eval", lambda config, batches, count: lambda params: [dev] * count)
+        monkeypatch.setattr(experiment, "measure_dev", lambda config, data, params: [dev] * len(params))
+        monkeypatch.setattr(outcome, "evaluate_translations", translate)
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        with contextlib.suppress(Interrupted):
+            experiment.run_experiments(runs)
+        return [run.read_result() if run.result.exists() else None for _, run in runs]
+
+    return make
+
+
+def set_flags(one):
+    return (one.environment or {}).get("XLA_FLAGS")
+
+
+def at(*where):
+    """Interrupts at a step, or where the run of a seed is to be translated: (step, seed), one of them None."""
+
+    def preempted(*here):
+        if here == where:
+            raise Interrupted("preempted")
+
+    return preempted
+
+
+@pytest.mark.parametrize(
+    ("when", "trained", "wanted"),
+    [
+        ((None, 1), (2, SIMULATED), [(1, 2, SIMULATED), (5, 1, None)]),
+        ((2, None), (1, None), [(1, 2, SIMULATED), (3, 1, None)]),
+    ],
+    ids=("translating", "training"),
+)
+def test_a_result_says_what_trained_it_and_hours_are_of_the_devices_of_each_stretch(
+    make, tmp_path, when, trained, wanted
+):
+    run = RunDir(tmp_path)
+    assert make((short(parallel__devices=0), run), flags=SIMULATED, preempted=at(*when)) == [None]
+    (result,) = make((short(parallel__devices=1), run))
+    assert (result.device.count, set_flags(result)) == trained
+    assert [(one.step, one.device.count, set_flags(one)) for one in result.origins] == wanted
+    first, second = (one.seconds for one in result.origins)
+    assert min(first, second) > 0
+    assert first + second == pytest.approx(result.timing.train_s)
+    assert 3600 * result.device_hours == pytest.approx(2 * first + second + result.timing.decode_s)
+
+
+def test_one_of_a_stack_that_is_translated_later_was_trained_beside_the_others(make, tmp_path):
+    runs = [(short(train__seed=seed), RunDir(tmp_path / str(seed))) for seed in (1, 2)]
+    first, second = make(*runs, preempted=at(None, 2))
+    assert (first.timing.stacked, second) == (2, None)
+    again, second = make(*runs)
+    assert again == first
+    assert (second.timing.stacked, second.origins) == (2, None)
 
 
 def test_a_table_says_where_anything_was_set(tmp_path):

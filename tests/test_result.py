@@ -140,6 +140,15 @@ def test_what_is_not_of_its_type_is_not_known_where_it_need_not_be_there(fabrica
     assert replaced.to_dict()["dev_best"] == best
 
 
+def test_device_hours_are_of_the_devices_of_each_stretch_where_its_seconds_are_known(fabricated):
+    few = {"step": 5, "device": {"kind": "Some CPU", "count": 1}, "versions": {}, "program": {}, "seconds": 1200.0}
+    many = few | {"step": 1, "device": few["device"] | {"count": 4}, "seconds": 1800.0}
+    assert RunResult.from_dict(fabricated).device_hours == 1  # 50 minutes of training and 10 of translating
+    assert RunResult.from_dict(fabricated | {"origins": [many, few]}).device_hours == (2 * 60 + 20 + 10) / 60
+    del few["seconds"]
+    assert RunResult.from_dict(fabricated | {"origins": [many, few]}).device_hours == 1
+
+
 def test_a_field_of_the_configuration_is_read_under_its_old_name(fabricated):
     told = json.loads(json.dumps(fabricated))
     for decode in (told["decode"], told["config"]["decode"]):

@@ -338,7 +338,7 @@ def test_several_steps_a_dispatch_are_the_same_steps(stacked, tmp_path):
     _, [found] = loop.train([TrainingRun(two, run, handful.prepared(copies=2))])
     close(lines(run), lines(wanted))
     close_states(final_state(run), final_state(wanted))
-    close({key: found[key] for key in found if key not in ("seconds", "dev")}, result(wanted)["train"])
+    close({key: found[key] for key in found if key not in ("seconds", "origins", "dev")}, result(wanted)["train"])
     close(found["dev"], {which: result(wanted)[f"dev_{which}"] for which in found["dev"]})
 
 
@@ -386,8 +386,10 @@ def untrained(monkeypatch):
         told |= {"seconds": 1.0, "dev": {"last": {}, "best": {}}}
         for m in members:
             m.run.metrics.touch()
+            if not m.progress.origins:
+                m.progress.computed_with(m.origin, m.config.train.steps)
         each = TrainState(np.int32(9), {"w": np.zeros(3, np.float32)}, {})
-        return stack([each] * len(members)), [dict(told) for _ in members]
+        return stack([each] * len(members)), [told | {"origins": m.progress.origins} for m in members]
 
     monkeypatch.setattr(experiment, "train", train)
     chosen = Chosen({"w": np.ones(3)}, {"split": "validation", "nll": 0.0, "ppl": 1.0})
@@ -426,9 +428,10 @@ def test_a_result_lists_what_it_was_computed_with_where_that_was_not_one_thing(u
 
     def train(members, interruption):
         for m in members:
-            m.progress.computed_with(m.origin)
+            m.progress.computed_with(m.origin, STEPS)
             m.progress.step = 4
-            m.progress.computed_with(m.origin | ({"versions": {"jax": "0.0.1"}} if m.config.train.seed == 2 else {}))
+            other = {"versions": {"jax": "0.0.1"}} if m.config.train.seed == 2 else {}
+            m.progress.computed_with(m.origin | other, STEPS)
         return untold(members, interruption)
 
     monkeypatch.setattr(experiment, "train", train)

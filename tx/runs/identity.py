@@ -148,10 +148,13 @@ def find_others(run: RunDir, config: ConfigDict, steps: Sequence[int]) -> Iterat
 
 
 def _origins(run, step):
-    """Returns what a checkpoint says that each stretch was computed with; [] where nothing that can be read."""
+    """Returns what a checkpoint says that each stretch was computed with; [] where nothing that can be read.
+
+    Not its seconds: one that goes on has more of them at every checkpoint.
+    """
     match read_progress(run.checkpoints / str(step)).get("origins"):
         case [*found] if all(isinstance(each, dict) and isinstance(each.get("step"), int) for each in found):
-            return found
+            return [{name: value for name, value in each.items() if name != "seconds"} for each in found]
     return []
 
 

@@ -12,6 +12,7 @@ from tx.runs import fingerprint
 from tx.runtime import determinism, environment
 from tx.runtime.processor import processor
 
+DECIDING = ("device", "versions", "environment")  # of what `describe` tells, what decides last digits
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "sacrebleu")
 
 
@@ -46,6 +47,8 @@ def describe(config: ConfigDict | None = None) -> dict:
 def describe_computing(config: ConfigDict, described: dict, side_by_side: int) -> dict:
     """Returns {"device", "versions", "program"}: what decides the last digits of a training's numbers, and no more.
 
+    Beside them "environment" where any of it is set.
+
     Args:
       config: of the run.
       described: as `describe` gave it.
@@ -54,11 +57,11 @@ def describe_computing(config: ConfigDict, described: dict, side_by_side: int) -
     device, parallel = dict(described["device"]), config.parallel
     device["count"] = parallel.devices or device["count"]  # those that are used
     if device["platform"] != "cpu":
-        del device["threads"]
+        device.pop("threads", None)
     program = {name: parallel[name] for name in ("mode", "fsdp_shards", "deterministic")}
     program |= {"steps_per_dispatch": config.train.steps_per_dispatch, "side_by_side": side_by_side}
     program |= {"remat": True} if config.train.remat else {}  # which records without it did not know
-    return {"device": device, "versions": described["versions"], "program": program}
+    return {name: described[name] for name in DECIDING if name in described} | {"device": device, "program": program}
 
 
 def revision() -> str:

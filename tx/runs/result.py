@@ -36,10 +36,10 @@ class Data(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Device(Record):
-    """Device that the run was computed on.
+    """Device that a run, or a stretch of its training, was computed on.
 
     Attributes:
-      kind, count: the model of a device, and how many the run was computed on; a CPU is one, whatever its cores.
+      kind, count: the model of a device, and how many were computed on; a CPU is one, whatever its cores.
       platform: "cpu", "gpu" or "tpu".
       threads: that a CPU computed with.
     """
@@ -200,19 +200,27 @@ class Origin(Record):
       step: its first; one beyond the training's last where only what came after it was computed so.
       device: those that were used.
       versions: of Python and the libraries, by name.
+      environment: as that of the result.
       program: parallel.mode, fsdp_shards and deterministic, train.steps_per_dispatch, how many runs trained side by
         side, and train.remat where that is true.
+      seconds: of the training, or the run's share of them; None also where it was another run's.
     """
 
     step: int
     device: Device
     versions: dict[str, str]
     program: dict[str, object]
+    environment: dict[str, str] | None = None
+    seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunResult(Record):
     """Result of a run that is done.
+
+    What a run was computed with, in `device`, `versions` and `environment`, is that of the last steps of its training,
+    even where another process, elsewhere, has translated; of a run that took another's parameters it is what these were
+    translated with. All that was otherwise is in `origins`.
 
     Attributes:
       format: FORMAT.
@@ -231,7 +239,8 @@ class RunResult(Record):
       curve: by step, thinned: training losses, and every evaluation as "dev_nll" and "dev_ppl".
       attention: every head, where it was looked into (probe.attention).
       metrics: of probe.metrics, by name.
-      origins: of the stretches of its training, in order; None where there was one, which device and versions tell.
+      origins: of the stretches of the training of its parameters, in order, and of what came after it where that was
+        computed otherwise; None where device, versions and environment tell it all.
       trained_in: the folder of the run whose parameters it took, seen from its own; None where it was trained itself.
     """
 
@@ -310,8 +319,12 @@ class RunResult(Record):
 
     @property
     def device_hours(self) -> float:
-        """Hours that it took, times the devices that it took them of."""
-        return self.timing.total_s / 3600 * self.device.count
+        """Hours that it took, times the devices that it took them of, each stretch of its training by its own."""
+        stretches = self.origins or ()
+        if not stretches or any(one.seconds is None for one in stretches):
+            return self.timing.total_s / 3600 * self.device.count
+        trained = sum(one.seconds * one.device.count for one in stretches)
+        return (trained + self.timing.decode_s * stretches[-1].device.count) / 3600
 
     @property
     def translated(self) -> bool:

@@ -150,7 +150,7 @@ def finish_all(
             return m.lost
         try:
             with recorded([(m.config, m.run)]):
-                _finish(m, chosen[i], heads[i], summaries[i], count)
+                _finish(m, chosen[i], heads[i], summaries[i], apart=count > 1)
         except Exception as error:
             return error
 
@@ -163,16 +163,21 @@ def finish_all(
         raise found[0]
 
 
-def _finish(m: TrainingRun, chosen: Chosen, head: dict, summary: dict, stacked: int) -> None:
-    """Writes the result of a member that was trained beside `stacked` - 1 others."""
-    seconds, devs = summary.pop("seconds"), summary.pop("dev")
+def _finish(m: TrainingRun, chosen: Chosen, head: dict, summary: dict, apart: bool) -> None:
+    """Writes the result of a member; `apart` as `finish` takes it."""
+    seconds, devs, origins = (summary.pop(name) for name in ("seconds", "dev", "origins"))
+    trained = [origin for origin in origins if origin["step"] <= m.config.train.steps][-1]
     # Of a stacked run, the training's seconds are its share of the group's.
-    timing = {"target_tokens_per_s": summary["target_tokens"] / seconds} | ({"stacked": stacked} if stacked > 1 else {})
+    timing, stacked = {"target_tokens_per_s": summary["target_tokens"] / seconds}, trained["program"]["side_by_side"]
+    timing |= {"stacked": stacked} if stacked > 1 else {}
     known = head | {"train": summary, "dev": chosen.dev, "curve": thinned_curve(m.run), "timing": timing}
-    if len(m.progress.origins) > 1:
-        known["origins"] = m.progress.origins
+    if len(origins) > 1:
+        known["origins"] = origins
+    if trained is not origins[-1]:  # this process has trained nothing
+        known.pop("environment", None)
+        known |= {name: trained[name] for name in provenance.DECIDING if name in trained}
     known |= {f"dev_{which}": dev for which, dev in devs.items()}
-    finish(m.config, m.run, m.data, chosen.params, known, seconds, m.set_status, apart=stacked > 1)
+    finish(m.config, m.run, m.data, chosen.params, known, seconds, m.set_status, apart)
 
 
 def run_experiments(runs: Sequence[Run], interruption: Interruption | None = None) -> None:

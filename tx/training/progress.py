@@ -23,8 +23,8 @@ class Progress:
       recent: the losses of the last steps.
       log: what `tx.runs.metrics_log.Log.written` says as of the checkpoint; {} where there is no log.
       identity: whose it is (`tx.runs.identity.Identity`), for JSON; {} where that is not known.
-      origins: what each stretch of it was computed with: {"step": its first, ...}, as
-        `tx.runs.provenance.describe_computing` says it; [] where that is not known.
+      origins: what each stretch of it was computed with, and for how long: {"step": its first, "seconds": its part of
+        `seconds`, ...}, as `tx.runs.provenance.describe_computing` says it; [] where that is not known.
       dev: {"last", "best"}: what dev perplexity was at the last evaluation, and at the one with the lowest loss, as
         {"step", "nll", "ppl"}; None before.
     """
@@ -57,13 +57,28 @@ class Progress:
           seconds: its share of the time that this process has trained it.
         """
         total = {side: self.tokens[side] + tokens[side] for side in SIDES}
-        now = dataclasses.replace(self, step=step, tokens=total, unread=unread, seconds=self.seconds + seconds)
+        now = dataclasses.replace(self.timed(seconds), step=step, tokens=total, unread=unread)
         return dataclasses.asdict(now) | {"recent": list(self.recent)}
 
-    def computed_with(self, origin: dict[str, object]) -> None:
-        """Records what the next steps are computed with, where that is not what the ones before them were."""
-        if not self.origins or self.origins[-1] | origin != self.origins[-1]:
-            self.origins.append({"step": self.step + 1, **origin})
+    def timed(self, seconds: float) -> "Progress":
+        """Returns a copy with seconds that this process has trained it, which are of the last stretch."""
+        origins = [*self.origins]
+        if origins:
+            origins[-1] = origins[-1] | {"seconds": origins[-1]["seconds"] + seconds}
+        return dataclasses.replace(self, seconds=self.seconds + seconds, origins=origins)
+
+    def computed_with(self, origin: dict[str, object], steps: int) -> None:
+        """Records what comes next is computed with, where that is not what the steps before it were.
+
+        After the last of `steps` "program", which is of training alone, does not count.
+        """
+        apart = {"step", "seconds"} | ({"program"} if self.step >= steps else set())
+
+        def counting(one):
+            return {name: value for name, value in one.items() if name not in apart}
+
+        if not self.origins or counting(self.origins[-1]) != counting(origin):
+            self.origins.append({"step": self.step + 1, "seconds": 0.0, **origin})
 
     def evaluated(self, step: int, dev: dict) -> None:
         """Records dev perplexity, {"nll", "ppl", ...}, at a step."""

@@ -78,7 +78,7 @@ class TrainingRun:
         self.checkpoints.drop_after(step or 0)
         state = init_state(self.config) if step is None else self._restore(step)
         if self.origin:
-            self.progress.computed_with(self.origin)
+            self.progress.computed_with(self.origin, self.config.train.steps)
         return state
 
     def _restore(self, step):
@@ -115,8 +115,12 @@ class TrainingRun:
         self.checkpoints.save(Checkpoint(state.params, state.opt_state, self.batches.position, progress, state.ema))
 
     def training_summary(self, share: float) -> dict:
-        """Returns what result.json says of the training, "seconds" and "dev" among it."""
-        empty, positions = self.progress.padding
+        """Returns what result.json says of the training, "seconds", "origins" and "dev" among it.
+
+        Args:
+          share: its share of the seconds that this process has trained.
+        """
+        (empty, positions), timed = self.progress.padding, self.progress.timed(share)
         return {
             "steps": self.config.train.steps,
             "epochs": self.batches.epochs(),
@@ -129,5 +133,6 @@ class TrainingRun:
             "empty": self.batches.num_empty,
             "longest": self.batches.longest,
             "dev": self.progress.dev,
-            "seconds": self.progress.seconds + share,
+            "seconds": timed.seconds,
+            "origins": timed.origins,
         }
