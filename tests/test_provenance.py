@@ -25,7 +25,7 @@ from tx.runs.run_dir import RunDir
 from tx.runtime import determinism, environment
 from tx.runtime.signals import Interrupted
 from tx.runtime.trees import stack
-from tx.training import experiment, loop, outcome
+from tx.training import experiment, loop, outcome, reevaluation
 
 SETTINGS = {"model.vocab_size": handful.VOCAB_SIZE, "train.steps": 2, "model.num_layers": 1, "decode.beam": 1}
 SIMULATED = f"{TWO_DEVICES} {PLAIN_CODE}"  # as tests have it
@@ -165,7 +165,8 @@ def make(monkeypatch):
         monkeypatch.setattr(tokenized, "prepare", lambda *_: handful.prepared(copies=2))
         monkeypatch.setattr(loop, "make_step_over_devices", steps)
         monkeypatch.setattr(loop, "make_eval", lambda config, batches, count: lambda params: [dev] * count)
-        monkeypatch.setattr(experiment, "measure_dev", lambda config, data, params: [dev] * len(params))
+        for module in (experiment, reevaluation):
+            monkeypatch.setattr(module, "measure_dev", lambda config, data, params: [dev] * len(params))
         monkeypatch.setattr(outcome, "evaluate_translations", translate)
         monkeypatch.setenv("XLA_FLAGS", flags)
         with contextlib.suppress(Interrupted):
@@ -218,6 +219,27 @@ def test_one_of_a_stack_that_is_translated_later_was_trained_beside_the_others(m
     again, second = make(*runs)
     assert again == first
     assert (second.timing.stacked, second.origins) == (2, None)
+
+
+def test_parameters_that_were_trained_elsewhere_say_so(make, tmp_path, monkeypatch):
+    """Another number of threads or devices is no other training, and no reason to refuse them."""
+    run = RunDir(tmp_path / "trained")
+    (trained,) = make((short(), run), flags=SIMULATED)
+
+    def taken(name, **diff):
+        other = RunDir(tmp_path / name)
+        reevaluation.evaluate_with_trained_params(short(**diff), other, run)
+        return other.read_result()
+
+    assert taken("alike", decode__alpha=1.0).origins is None
+    monkeypatch.setattr(provenance, "processor", lambda: "Another")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    result = taken("elsewhere", decode__alpha=1.0, parallel__devices=2, parallel__threads=2)
+    assert (result.device.kind, result.device.count, set_flags(result)) == ("Another", 2, None)
+    (origin,) = result.origins
+    assert (origin.step, origin.device, set_flags(origin)) == (1, trained.device, SIMULATED)
+    assert (origin.versions, origin.program["mode"], origin.seconds) == (trained.versions, "jit", None)
+    assert 3600 * result.device_hours == pytest.approx(2 * result.timing.decode_s)
 
 
 def test_a_table_says_where_anything_was_set(tmp_path):

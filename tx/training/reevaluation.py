@@ -1,5 +1,6 @@
 """Reevaluation of a trained model: a run that differs from it in decoding alone takes its parameters."""
 
+import dataclasses
 import os
 
 from ml_collections import ConfigDict
@@ -13,19 +14,19 @@ from tx.evaluation.translation import split_names
 from tx.files import to_json, write_atomically
 from tx.runs import fingerprint, provenance
 from tx.runs.lease import Lease
-from tx.runs.result import FORMAT
+from tx.runs.result import FORMAT, RunResult
 from tx.runs.run_dir import RunDir
 from tx.runs.selection import select_parameters
 from tx.runs.state import describe_other_code, is_done, recorded
 from tx.training.outcome import described, finish
 
-_OF_TRAINING = ("train", "curve", "dev_last", "dev_best", "origins")  # what result.json says that is the other run's
+_OF_TRAINING = ("train", "curve", "dev_last", "dev_best")  # what result.json says that is the other run's
 
 
 def evaluate_with_trained_params(config: ConfigDict, run: RunDir, trained: RunDir) -> None:
     """Translates and scores with another run's parameters, and writes all files but those of training.
 
-    A run that is done is left alone.
+    A run that is done is left alone. Where and how the other was computed is no matter, and stands in result.json.
 
     Args:
       config, run: the run; its decode.average_last checkpoints are the other's.
@@ -45,9 +46,7 @@ def evaluate_with_trained_params(config: ConfigDict, run: RunDir, trained: RunDi
             "launch that with --rerun_stale first"
         )
     was, now = (config_lib.training_fields(one) for one in (other.config, config))
-    apart = {name: value for name, value in now.items() if name.startswith("parallel.")}  # left out of `differences`
-    differing = config_lib.differences(was, now).keys()
-    if differing := differing | {name for name, value in apart.items() if was.get(name, value) != value}:
+    if differing := config_lib.differences(was, now):
         raise UserError(f"--trained_in: {trained.path} was trained otherwise, in {', '.join(sorted(differing))}")
     run.create()
     with Lease(run.path) as lease, recorded([(config, run)]):
@@ -68,4 +67,28 @@ def evaluate_with_trained_params(config: ConfigDict, run: RunDir, trained: RunDi
         kept = {name: value for name, value in other.to_dict().items() if name in _OF_TRAINING}
         known = head | kept | {"timing": {"target_tokens_per_s": other.timing.target_tokens_per_s}}
         known["dev"] = described_dev(selected, dev)
+        if origins := _origins(config, head, other):
+            known["origins"] = origins
         finish(config, run, data, selected.params, known, 0.0, lease.set_status)
+
+
+def _origins(config: ConfigDict, head: dict, other: RunResult) -> list[dict]:
+    """Returns what another run's parameters were computed with, as result.json lists it; [] where `head` tells that.
+
+    Args:
+      config, head: of the run that takes them.
+      other: the result of the one that was trained.
+    """
+    if None in (other.versions, other.device.platform):  # of before they were recorded
+        return []
+    found = [
+        dataclasses.replace(one, seconds=None).to_dict() for one in other.origins or () if one.step <= other.train.steps
+    ]
+    stacked = other.timing.stacked or 1
+    if not found:
+        trained, known = config.copy_and_resolve_references(), config_lib.fields(config)
+        where = {name: value for name, value in config_lib.fields(other.config).items() if config_lib.says_where(name)}
+        config_lib.update(trained, {name: value for name, value in where.items() if name in known})
+        found = [{"step": 1} | provenance.describe_computing(trained, other.to_dict(), stacked)]
+    now = {"step": 1} | provenance.describe_computing(config, head, stacked)
+    return [] if found == [now] else found
