@@ -137,16 +137,25 @@ def read(folder: pathlib.Path) -> list[Asked]:
 def record(folder: pathlib.Path, tunings: Sequence[tuple[Asked, Mapping[str, float | None]]]) -> None:
     """Writes tunings, and what follows from their losses by now, to tuning.json in a SWEEP@SCALE folder.
 
-    Those of the same rows and fields are replaced, the others kept. Raises UserError as `read` does.
+    Those of the same rows and fields are replaced, the others kept; their fresh seeds add up unless points are left
+    out. Raises UserError as `read` does.
 
     Args:
       folder: of the sweep.
       tunings: (tuning, its losses as in `choose`) pairs.
     """
     with writing(folder / FILE), locked(folder):
-        rows = {asked.key: told for asked, told in _records(folder)}
-        rows |= {asked.key: _told(asked, losses) for asked, losses in tunings}
+        there = _records(folder)
+        before, rows = {asked.key: asked for asked, _ in there}, {asked.key: told for asked, told in there}
+        rows |= {asked.key: _told(_adding(asked, before.get(asked.key)), losses) for asked, losses in tunings}
         write_atomically(folder / FILE, to_json({"format": 1, "rows": list(rows.values())}))
+
+
+def _adding(asked, before):
+    """Returns a tuning with the fresh seeds of the one before it too, unless that one had points that it has not."""
+    if before is None or before.points.keys() - asked.points.keys():
+        return asked
+    return dataclasses.replace(asked, seeds=tuple(sorted({*before.seeds, *asked.seeds})))
 
 
 def _records(folder):

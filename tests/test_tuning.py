@@ -294,6 +294,24 @@ def test_a_wider_grid_runs_what_is_new_and_may_choose_anew(tuner, monkeypatch, c
     assert recorded(tuner.workdir)["base"]["chosen"] == "base+lr_factor=4"
 
 
+def test_further_seeds_add_up_while_no_point_is_left_out(tuner, monkeypatch):
+    """Where another point is chosen, what was made of the one before is none of its runs."""
+
+    def fresh():
+        (found,) = reading.read([tuner.workdir / "table3@smoke"])
+        (base,) = tuned_table.read(found)
+        return base.choice.point.partition("=")[2], [run.seed for run in base.fresh.runs], base.asked.seeds
+
+    losses(monkeypatch, **{"0.5": 2.0, "1": 1.5, "2": 1.75, "4": 1.25})
+    assert tuner(BASE, GRID, "--seeds=2") == 0
+    assert tuner(BASE, GRID, "--seeds=4,") == 0
+    assert fresh() == ("1", [2, 3, 4], (2, 3, 4))
+    assert tuner(BASE, f"--tune={LR}=0.5,1,2,4", "--seeds=5,") == 0
+    assert fresh() == ("4", [5], (2, 3, 4, 5))
+    assert tuner(BASE, GRID, "--seeds=6,") == 0
+    assert fresh() == ("1", [6], (6,))
+
+
 def test_a_row_without_a_choice_is_told_and_the_others_go_on(tuner, monkeypatch, capsys):
     losses(monkeypatch, **{"0.5": None, "1": math.nan, "2": None})
     assert tuner(BASE, SMALL, GRID) == 1
