@@ -280,7 +280,7 @@ def say_dispatch(groups: Sequence[Sequence[PlannedRun]], args: argparse.Namespac
     if not args.accelerated:
         return
     largest = max(map(len, groups), default=1)
-    if found := dispatch.describe(run.config for group in groups for run in group):
+    if found := dispatch.describe(run.config for group in groups for run in group if run.trained_in is None):
         say(console, f"on an accelerator: updates in one call of it: {found}; --set {dispatch.FIELD}=1 makes one")
     if largest > 1 and args.stack == dispatch.CHOSEN:
         say(console, f"on an accelerator: up to {largest} runs side by side; --stack=1 makes them one by one")

@@ -126,6 +126,14 @@ def test_the_plan_says_what_was_chosen(devices, tmp_path, capsys):
     assert "note: updates in one call of the device: 50 (2 runs)" in capsys.readouterr().out
 
 
+def test_what_takes_the_parameters_of_another_run_makes_no_updates(devices, tmp_path, capsys):
+    devices(1)
+    rows = ("decoding@multi30k", "--seeds=1")
+    assert "updates in one call of it: 25 (1 runs);" in dry(tmp_path, capsys, *rows)
+    assert plan_command.main([*rows, "--device=h100", "--estimate", f"--workdir={tmp_path}"]) == 0
+    assert "note: updates in one call of the device: 25 (1 runs)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("main", "arguments", "wanted"),
     [

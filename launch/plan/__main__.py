@@ -123,7 +123,8 @@ def notes(rows: Sequence[Forecast], device: Device, per_run: int) -> list[str]:
     for dtype, wanted in sorted({(row.config.model.dtype, row.measured.dtype) for row in rows if row.measured}):
         if wanted not in ("", dtype):
             found.append(f"measured in {wanted}; {dtype} takes longer: --set model.dtype={wanted}")
-    if chosen := dispatch.describe(row.config for row in rows for _ in range(row.runs)):
+    trained = [row for row in rows if row.flops]
+    if chosen := dispatch.describe(row.config for row in trained for _ in range(row.runs)):
         found.append(f"updates in one call of the device: {chosen}")
     if small := sum(row.small for row in rows):
         found.append(f"{small} rows have steps far smaller than what was measured: they take longer than this says")
