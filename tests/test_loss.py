@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
+from tx.errors import UserError
 from tx.model import loss as loss_module
 from tx.model.loss import batch_loss, cross_entropy, smoothing
 from tx.model.losses import label_smoothed, losses
@@ -242,6 +243,60 @@ def test_a_focal_loss_that_is_certain_has_finite_slopes():
         options = {"label_smoothing": 0.0, "smooth_over": "all", "loss": loss}
         of_hidden = jax.grad(lambda h: cross_entropy(h, 100 * jnp.eye(3), jnp.array([1, 2]), **options)[0])  # noqa: B023
         assert np.isfinite(of_hidden(jnp.eye(3)[1:])).all()
+
+
+def flat(logits, labels):
+    """The paper's loss and the logits' deviation, which has no slope where all are equal."""
+    return label_smoothed(logits, labels) + 0.1 * jnp.std(logits, axis=-1)
+
+
+def absent(logits, labels):
+    """The paper's loss, and not a number where there is padding."""
+    real = (labels.tokens != 0).astype(jnp.float32)
+    return label_smoothed(logits, labels) * (real / real)
+
+
+@pytest.mark.parametrize("loss", [flat, absent, losses["z_loss"], losses["focal"]])
+def test_padding_has_no_part_in_a_loss_or_its_gradient(loss):
+    """Neither that of a batch nor what fills a chunk up; what `hidden` has there makes no difference of a bit."""
+    rng = np.random.default_rng(7)
+    hidden, table = (jnp.asarray(rng.normal(size=(n, D)), jnp.float32) for n in (12, V))
+    targets = jnp.asarray(rng.integers(1, V, 12), jnp.int32).at[jnp.array([2, 5, 11])].set(0)
+    zeroed = jnp.where((targets != 0)[:, None], hidden, 0.0)  # as what fills up is: its logits are all equal
+
+    def of(hidden, chunk):
+        options = {"label_smoothing": 0.1, "smooth_over": "all", "loss": loss, "chunk": chunk}
+        made = jax.value_and_grad(lambda h, w: cross_entropy(h, w, targets, **options)[0], (0, 1))(hidden, table)
+        return jax.tree.leaves(made)
+
+    want = of(hidden, 4)
+    assert not np.any(want[1][targets == 0])
+    for one, other, filled in zip(want, of(zeroed, 4), of(zeroed, 5), strict=True):
+        assert np.isfinite(one).all()
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, filled, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "shape"),
+    [
+        (lambda logits, labels: jax.nn.logsumexp(logits, axis=-1, keepdims=True), r"\(13, 1\)"),
+        (lambda logits, labels: label_smoothed(logits, labels)[None] + logits.max(-1, keepdims=True), r"\(13, 13\)"),
+        (lambda logits, labels: label_smoothed(logits, labels).mean(), r"\(\)"),
+        (lambda logits, labels: 0.5, r"\(\)"),
+        (lambda logits, labels: logits, rf"\(13, {V}\)"),
+    ],
+)
+def test_a_loss_that_gives_no_value_a_token_is_refused(batch, wrong, shape):
+    """With a gradient and without; else JAX would stretch its values, or the mask, to the other's shape."""
+    hidden, table, targets = (jnp.asarray(a, t) for a, t in zip(batch, ("f4", "f4", "i4"), strict=True))
+    options = {"label_smoothing": 0.1, "smooth_over": "all", "loss": functools.partial(wrong)}
+    message = (
+        rf"the loss <lambda> gives values of shape {shape} for 13 tokens; a loss gives one a token, of shape \(13,"
+    )
+    for run in (cross_entropy, jax.grad(cross_entropy, has_aux=True)):
+        with pytest.raises(UserError, match=message):
+            run(hidden, table, targets, **options)
 
 
 def test_of_parts_it_is_that_of_the_whole(batch):

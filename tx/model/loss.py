@@ -15,6 +15,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from tx.errors import UserError
 from tx.kernels.cross_entropy import cross_entropy_with_gradient
 from tx.model.kernel_params import PARTS
 from tx.model.layers import DROPOUTS, scaled
@@ -155,8 +156,9 @@ def _sums_of_any_forward(hidden, table, targets, low, peak, entropy, loss, chunk
         def sums(logits):
             return _chunk_sums_of_any(logits, Labels(y, low, peak, entropy), loss)
 
-        (total, nll), d_logits = jax.value_and_grad(sums, has_aux=True)(_logits(h, table, h.dtype))
-        return (total, nll), d_logits.astype(h.dtype)
+        chunk_sums, d_logits = jax.value_and_grad(sums, has_aux=True)(_logits(h, table, h.dtype))
+        # Of padding a loss may have no slope, as a deviation of logits that are all equal: 0 times NaN is NaN.
+        return chunk_sums, jnp.where((y != 0)[:, None], d_logits, 0.0).astype(h.dtype)
 
     return _sums_and_gradients(of_chunk, hidden, table, targets, chunk)
 
@@ -171,7 +173,14 @@ _sums_of_any.defvjp(_sums_of_any_forward, _sums_of_any_backward)
 def _chunk_sums_of_any(logits, labels, loss):
     real = labels.tokens != 0
     nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels.tokens[:, None], axis=-1)[:, 0]
-    return tuple(jnp.where(real, values, 0.0).sum() for values in (loss(logits, labels), nll))
+    values = loss(logits, labels)
+    if jnp.shape(values) != real.shape:  # which would be stretched to that of `real`, or this to it
+        name = getattr(getattr(loss, "func", loss), "__name__", "of loss.name")
+        raise UserError(
+            f"the loss {name} gives values of shape {jnp.shape(values)} for {real.size} tokens; a loss gives one a "
+            f"token, of shape {real.shape}: reduce the last axis alone, without keepdims"
+        )
+    return tuple(jnp.where(real, each, 0.0).sum() for each in (values, nll))
 
 
 def _chunks(hidden, targets, chunk):
