@@ -528,6 +528,30 @@ def test_what_a_loop_over_runs_leaves_counts_where_it_is_used(package):
     assert package("one", mine(more=text.format(2))) == package("one")
 
 
+@pytest.mark.parametrize(
+    "registered",
+    [
+        "own = parts.register('own')(own)",
+        "_ = parts.register('own')(own)",
+        "made, other = parts.register('own')(own), 3",
+        "register = parts.register\n@register('own')\ndef made(x): return own(x)",
+        "reg = parts\n@reg.register('own')\ndef made(x): return own(x)",
+        "def part(name): return parts.register(name)\n@part('own')\ndef made(x): return own(x)",
+    ],
+)
+def test_a_component_counts_however_it_is_registered(package, registered):
+    text = "from tx.parts import parts\n\n\ndef own(x): return x * {}\n\n\n" + registered
+    found = [package("own", ["import math\n", text.format(value)]) for value in (1, 2)]
+    assert found[0] != found[1]
+    assert {package("one", [text.format(value)]) for value in (1, 2)} == {package("one")}
+
+
+def test_a_text_is_no_component_of_an_added_file(package):
+    """A folder's name or one of TFDS is not looked for in the files that a sweep is in."""
+    texts = PACKAGE["parts"].replace("model.part", "data.corpus")
+    assert {package("one", mine(value), parts=texts) for value in (1, 2)} == {package("one", parts=texts)}
+
+
 # Modules that an added file imports.
 
 OWN = """
@@ -586,6 +610,29 @@ def test_of_a_module_that_an_added_file_imports_counts_what_is_used(with_helper,
     }
     assert found[1, 1] == found[1, 2] != found[2, 1]
     assert with_helper({}, "one", added) == with_helper({}, "one", ())
+
+
+@pytest.mark.parametrize(
+    ("helper", "imports", "call"),
+    [
+        ("helper_rv.py", "import importlib; h = importlib.import_module('helper_rv')", "h.act"),
+        ("lib/deep.py", "from importlib import import_module; h = import_module(name='lib.deep')", "h.act"),
+        ("helper_rv.py", "h = __import__('helper_rv')", "h.act"),
+        ("helper_rv.py", "class Own:\n        from helper_rv import act", "Own.act"),
+        ("helper_rv.py", "class Own:\n        if parts:\n            import helper_rv as h", "Own.h.act"),
+    ],
+)
+def test_a_module_counts_however_it_is_imported(with_helper, helper, imports, call):
+    own = OWN.format(imports=imports, call=call)
+    found = [with_helper({"own_ff.py": own, helper: HELPER.format(value, 1)}) for value in (1, 2)]
+    assert found[0] != found[1]
+    assert with_helper({}, "one") == with_helper({}, "one", ())
+
+
+def test_a_module_by_a_name_that_is_computed_is_any_of_a_users_own(with_helper):
+    own = OWN.format(imports="import importlib, helper_rv", call="importlib.import_module('helper' + '_rv').act")
+    found = [with_helper({"own_ff.py": own, "helper_rv.py": HELPER.format(value, 1)}) for value in (1, 2)]
+    assert found[0] != found[1]
 
 
 def test_modules_that_such_a_module_imports_and_registers(with_helper):

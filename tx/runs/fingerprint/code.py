@@ -267,12 +267,19 @@ class Code:
         return self.find(module, rest, outside=True) if rest else Reference(f"@{WHOLE}", (module, WHOLE), ())
 
     def components(self, field: str, name: str | None) -> list[tuple[Module, str]]:
-        """Returns the keys of what is registered so; where that is not found, of all that may be."""
-        return self._components.get((field, name)) or self._unnamed.get(field, [])
+        """Returns the keys of what is registered so; where that is not found, of all that may be.
+
+        In a user's file `register` may have another name, or be called by another function. A text is mostly no
+        component: data.corpus names a folder, or a set of TFDS.
+        """
+        if found := self._components.get((field, name)):
+            return found
+        own = [] if name is None or field == "data.corpus" else [(module, WHOLE) for module in self.own.modules]
+        return self._unnamed.get(field, []) + own
 
     def everything(self) -> list[tuple[Module, str]]:
-        """Returns the keys of all modules."""
-        return [(module, WHOLE) for module in self.modules.values() if module]
+        """Returns the keys of all modules, a user's own among them."""
+        return [(module, WHOLE) for module in [*self.modules.values(), *self.own.modules] if module]
 
 
 def _value(config, field):

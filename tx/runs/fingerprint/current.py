@@ -24,8 +24,8 @@ def numerics(config: ConfigDict | dict) -> str:
     stay as they were first.
 
     Args:
-      config: whole, or as it was read from a file: a field that is missing has its default. Of a component that is
-        not there, as where its file was not imported, nothing is followed.
+      config: whole, or as it was read from a file: a field that is missing has its default. For a component that is
+        not found, as where it is registered in some unusual way, all of the imported files counts.
     """
     return _code().numerics(config)
 

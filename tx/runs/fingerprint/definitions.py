@@ -108,6 +108,14 @@ def path_of(node: ast.AST) -> list[str]:
     return [node.id, *reversed(names)] if isinstance(node, ast.Name) else []
 
 
+def imported_by_call(node: ast.AST) -> str | None:
+    """Returns the dotted name in `importlib.import_module("NAME")` or `__import__("NAME")`; else None."""
+    match node:
+        case ast.Call(func=ast.Name("import_module" | "__import__") | ast.Attribute(attr="import_module")):
+            return first_text(node)
+    return None
+
+
 def first_text(call: ast.Call) -> str | None:
     """Returns the first argument of a call, where it is a constant text; else None."""
     match [*call.args, *(keyword.value for keyword in call.keywords)]:

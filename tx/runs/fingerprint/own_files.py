@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Collection, Iterator, Sequence
 
 from tx.files import digest_if_readable, read_source
-from tx.runs.fingerprint.definitions import PROGRAM, Module
+from tx.runs.fingerprint.definitions import PROGRAM, Module, imported_by_call
 
 _PROJECT = frozenset({"tx", "experiments", "launch", "__main__"})  # the last is its command, or the file itself
 _INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders, one of which every installed library lies in
@@ -117,3 +117,5 @@ def _requested(module: Module) -> Iterator[str]:
                     yield from (alias.name for alias in names)
                 case ast.ImportFrom(module=str() as whole, names=names):
                     yield from (f"{whole}.{alias.name}" for alias in names)
+                case ast.Call() if name := imported_by_call(node):
+                    yield name

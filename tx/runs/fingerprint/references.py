@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tx.runs.fingerprint.definitions import PROGRAM, WHOLE, Module, bound, imported, is_idle, path_of
+from tx.runs.fingerprint.definitions import PROGRAM, WHOLE, Module, bound, first_text, imported, is_idle, path_of
 
 # Fields of a syntax tree that compute nothing; some are not there in every version of Python.
 _SILENT = frozenset({"annotation", "returns", "type_comment", "type_params", "kind", "ctx"})
@@ -42,6 +42,7 @@ class Reader(ast.NodeVisitor):
     def __init__(self, module: Module, code, effects: bool = False):
         self.words, self.references = [], []
         self._module, self._code, self._effects = module, code, effects
+        self._imports_count = effects  # elsewhere what is imported counts where its name is used
         # What the names stand for that are bound around what is read, as `bound` has it.
         self._bound = bound(module.effects) if effects else {}
         self._started = set()  # names of modules, in command lines
@@ -74,7 +75,7 @@ class Reader(ast.NodeVisitor):
                 self.words.append(",")
 
     def _counts_for_nothing(self, statement):
-        return is_idle(statement) or (isinstance(statement, ast.Import | ast.ImportFrom) and not self._effects)
+        return is_idle(statement) or (isinstance(statement, ast.Import | ast.ImportFrom) and not self._imports_count)
 
     # Names.
 
@@ -111,9 +112,10 @@ class Reader(ast.NodeVisitor):
     # Scopes.
 
     def _within(self, scope, nodes):
-        around, self._bound = self._bound, self._bound | scope
+        around = self._bound, self._imports_count
+        self._bound, self._imports_count = self._bound | scope, self._effects
         self._several(nodes)
-        self._bound = around
+        self._bound, self._imports_count = around
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
         self.words.append(f"{type(node).__name__} {getattr(node, 'name', '')}")
@@ -127,15 +129,17 @@ class Reader(ast.NodeVisitor):
     visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """What a class binds is no name in its methods."""
+        """What a class binds is no name in its methods; what it imports is an attribute, as what it defines is."""
         self.words.append(f"class {node.name}")
         self._several([*self._decorators(node), *node.bases, *node.keywords])
+        around, self._imports_count = self._imports_count, True
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign):  # a field of a module or a dataclass
                 self.words.append(f"field {ast.unparse(statement.target)}")
                 self._several([statement.value] if statement.value else [])
             else:
                 self._several([statement])
+        self._imports_count = around
         self.words.append("end")
 
     def _decorators(self, node):
@@ -164,9 +168,10 @@ class Reader(ast.NodeVisitor):
         if found and found.word == "@UserError":
             self.words.append(found.word)
             return
-        named = bool(node.args) and isinstance(node.args[0], ast.Constant)
-        if found and found.word == "@importlib.import_module" and not named:
-            self.references += self._code.everything()
+        if found and found.word in ("@importlib.import_module", "__import__"):
+            name = first_text(node)
+            module = self._code.own.named.get(name)
+            self.references += [(module, WHOLE)] if module else [] if name else self._code.everything()
         self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
