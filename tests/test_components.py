@@ -20,11 +20,13 @@ from experiments.report.symbols import SYMBOLS, changes
 from experiments.scales import SCALES
 from tx import components
 from tx import config as config_lib
+from tx.decoding.limits import find_long_sources
 from tx.decoding.translator import Translator
 from tx.errors import UserError
 from tx.evaluation.metrics import metrics
 from tx.fields import ANY, FIELDS, SHARE, Field
 from tx.model.feed_forward import FeedForward, feed_forwards
+from tx.model.flops import parameter_count
 from tx.model.loss import batch_loss
 from tx.model.losses import losses
 from tx.model.mixers import Mixer, mixers
@@ -332,6 +334,11 @@ def test_a_fused_kernel_of_attention_is_refused_where_it_would_leave_a_bias_out(
             tiny.config(**sizes, model__positions=name)
     for name in ("sinusoidal", "learned", "rotary", "none"):
         check_config(tiny.config(**sizes, model__positions=name))
+    added(positions, lambda **fields: positions["none"](**fields), "made")
+    with pytest.raises(
+        UserError, match="=made is made by a function, of which it is not known: register a class, or set "
+    ):
+        check_config(tiny.config(**sizes, model__positions="made"))
 
 
 ADDED = ("none", "sinusoidal", "learned")  # at most vectors are added to the embeddings, whatever mixes these
@@ -419,6 +426,33 @@ def test_positions_of_ones_own_that_a_mixer_leaves_out_are_refused(added):
                     check_config(config)
             else:
                 check_config(config)
+
+
+def test_positions_of_ones_own_end_where_their_table_does(added):
+    added(positions, type("Small", (positions["learned"],), {}), "small")
+    added(
+        positions, type("Table", (Near,), {"is_limited": classmethod(lambda cls: True)}), "table", reach=Field(8, "m")
+    )
+    added(positions, Near, "near", reach=Field(8, "m"))
+    for name in ("learned", "small", "table"):
+        config = tiny.config(model__positions=name)
+        check_config(config)
+        with pytest.raises(UserError, match=r"data\.row_length=65 allows sentences that need 65 positions"):
+            check_config(tiny.config(model__positions=name, data__row_length=65))
+        assert list(find_long_sources(config, {0: np.ones(65, np.int32), 1: np.ones(3, np.int32)})) == [0]
+    check_config(tiny.config(model__positions="near", data__row_length=65))
+
+
+@pytest.mark.parametrize(
+    ("those", "base", "field"),
+    [(positions, "sinusoidal", "d_model"), (positions, "rotary", "d_k"), (mixers, "recurrent", "d_model")],
+)
+def test_an_odd_width_is_refused_of_what_is_made_of_a_component_too(added, those, base, field):
+    added(those, type("Mine", (those[base],), {}), "mine")
+    for name in (base, "mine"):
+        chosen = {"model.positions": "none", f"model.{field}": 15, those.field: name}
+        with pytest.raises(UserError, match=rf"model\.{field} must be even for .*; got 15"):
+            parameter_count(tiny.config(**chosen).model)
 
 
 def test_a_component_may_be_named_as_a_dropout_is(added):

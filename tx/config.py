@@ -267,6 +267,7 @@ def _check_each(config):
 
 
 def _check_model(config):
+    # Of components of one's own these are known where they are computed (tx/model/positions.py, mixers.py).
     if config.model.d_model % 2 and config.model.positions == "sinusoidal":
         raise UserError(f"model.d_model must be even for sinusoidal positions; got {config.model.d_model}")
     if config.model.d_model % 2 and config.model.mixer == "recurrent":

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from tx.errors import UserError
 from tx.model.attention import MultiHeadAttention
 from tx.model.layers import Dense
 from tx.model.packed_mask import PackedMask
@@ -84,6 +85,8 @@ class Recurrent(Mixer):
     """
 
     def setup(self):
+        if self.width % 2:  # `tx.config.validate` knows this project's own by name
+            raise UserError(f"model.d_model must be even for {type(self).__name__}; got {self.width}")
         self.directions = [False] if self.causal else [False, True]
         self.size = self.width // len(self.directions)
         self.inputs = [self.dense(self.width, 4 * self.size) for _ in self.directions]

@@ -62,6 +62,11 @@ class PositionEncoding(nn.Module):
         """Returns whether `value_bias` ever returns anything."""
         return cls.value_bias is not PositionEncoding.value_bias
 
+    @classmethod
+    def is_limited(cls) -> bool:
+        """Returns whether it ends at max_positions, as a learned table does; then longer sentences are refused."""
+        return False
+
     def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
         """Returns what is added to the embeddings; positions count from 0 in each sentence."""
         return jnp.zeros((*position.shape, self.d_model), jnp.float32)
@@ -83,6 +88,12 @@ class PositionEncoding(nn.Module):
         return None
 
 
+def _refuse_odd(encoding, field, width):
+    """Raises UserError for a width that has no two halves; `tx.config.validate` knows this project's own by name."""
+    if width % 2:
+        raise UserError(f"model.{field} must be even for positions of {type(encoding).__name__}; got {width}")
+
+
 @positions.register("sinusoidal")
 class Sinusoidal(PositionEncoding):
     """Sinusoids (section 3.5): sin and cos of position / 10000^(i / (d_model/2)), i = 0 ... d_model/2 - 1.
@@ -94,6 +105,7 @@ class Sinusoidal(PositionEncoding):
     """
 
     def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
+        _refuse_odd(self, "d_model", self.d_model)
         half = self.d_model // 2
         exponent = np.arange(half) / max(half - 1 if self.sinusoid_endpoint else half, 1)
         frequency = jnp.asarray(10000.0**-exponent, jnp.float32)
@@ -113,6 +125,10 @@ class Learned(PositionEncoding):
     20 June 2017, five days after the code was published, which had none; the paper's own for row E are not public).
     Without it, as in the later `add_positional_embedding`, positions begin far smaller than embeddings and sinusoids.
     """
+
+    @classmethod
+    def is_limited(cls) -> bool:
+        return True
 
     @nn.compact
     def __call__(self, position: Int[Array, "b n"]) -> Float[Array, "b n d"]:
@@ -228,6 +244,7 @@ class Rotary(PositionEncoding):
     """
 
     def rotate(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
+        _refuse_odd(self, "d_k", x.shape[-1])
         half = x.shape[-1] // 2
         frequency = jnp.asarray(10000.0 ** (-np.arange(half) / half), jnp.float32)
         angle = position[..., None, None].astype(jnp.float32) * frequency[None, None, None, :]
@@ -241,10 +258,17 @@ def positions_needed(architecture: str, source: int, target: int) -> int:
     return source + target if architecture == "decoder_only" else max(source, target)
 
 
+def class_of(name: str) -> type[PositionEncoding] | None:
+    """Returns the class of an encoding, None of one that a function makes; UserError for an unknown name."""
+    encoding = positions[name]
+    encoding = getattr(encoding, "func", encoding)  # of one with fields of its own
+    return encoding if isinstance(encoding, type) and issubclass(encoding, PositionEncoding) else None
+
+
 def check_length(name: str, length: int, max_positions: int) -> None:
     """Raises UserError for an unknown encoding, and where `length` tokens are more than a learned table holds."""
-    _ = positions[name]
-    if name == "learned" and length > max_positions:
+    encoding = class_of(name)
+    if encoding and encoding.is_limited() and length > max_positions:
         raise UserError(
             f"a sentence of {length} tokens is longer than the learned position table of {max_positions} rows; "
             f"shorten it, or train with model.max_positions={length}"

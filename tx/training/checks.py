@@ -6,7 +6,7 @@ from tx.errors import UserError
 from tx.evaluation.metrics import metrics
 from tx.evaluation.tokenizers import bleu_tokenizer
 from tx.model.losses import losses
-from tx.model.positions import PositionEncoding, check_length, positions, positions_needed
+from tx.model.positions import PositionEncoding, check_length, class_of, positions_needed
 from tx.model.transformer import check_components
 from tx.training.optimizer import optimizers, schedules
 
@@ -40,23 +40,19 @@ def check_config(config: ConfigDict) -> None:
     _ = bleu_tokenizer(config.data.target)
 
 
-def _encoding(model):
-    encoding = positions[model.positions]
-    return getattr(encoding, "func", encoding)  # of one with fields of its own
-
-
 def _refuse_unseen_biases(model):
-    encoding = _encoding(model)
-    if model.attention_backend == "cudnn" and (encoding.has_logit_bias() or encoding.has_value_bias()):
+    encoding = class_of(model.positions)
+    if model.attention_backend == "cudnn" and (not encoding or encoding.has_logit_bias() or encoding.has_value_bias()):
+        does = "does: set" if encoding else "is made by a function, of which it is not known: register a class, or set"
         raise UserError(
-            f"model.attention_backend=cudnn adds nothing to logits or values; model.positions={model.positions} does: "
-            "set model.attention_backend=xla"
+            f"model.attention_backend=cudnn adds nothing to logits or values; model.positions={model.positions} {does} "
+            "model.attention_backend=xla"
         )
 
 
 def _refuse_untold_positions(model):
-    encoding = _encoding(model)
-    if model.mixer not in _WITHOUT_ATTENTION or not isinstance(encoding, type):  # of a function it is not known yet
+    encoding = class_of(model.positions)
+    if model.mixer not in _WITHOUT_ATTENTION or not encoding:  # of a function it is not known yet
         return
     methods = ("__call__", "rotate", "logit_bias", "value_bias")
     overridden = {name for name in methods if getattr(encoding, name) is not getattr(PositionEncoding, name)}
