@@ -184,6 +184,43 @@ def test_stacked_it_is_what_it_is_alone():
     same(member(both, 0, 2), trained(made, steps=1))
 
 
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_random_keys_of_a_state_are_saved_and_stacked_as_others_are(tmp_path, kind):
+    """As optax.add_noise keeps them; gone on with, the updates are the same to the bit."""
+
+    def noisy(rate):
+        return optax.chain(optax.add_noise(0.1, 0.55, key=jax.random.key(2, impl=kind)), optax.sgd(rate))
+
+    optimizers.register("noisy")(noisy)
+    try:
+        config = configured("noisy", clip_norm=0.0 if kind == "rbg" else 1e9)
+        made = optimizer(config)
+        want = trained(noisy(schedule(config)))
+        same(trained(made), want)
+    finally:
+        del optimizers._components["noisy"]
+        components.withdraw("optim.optimizer", "noisy")
+
+    @jax.jit
+    def update(grads, state, params):
+        updates, state = made.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = arrays(0)
+    with jax.numpy_dtype_promotion("standard"):
+        one, state = update(arrays(1), made.init(params), params)
+        checkpoints = Checkpoints(tmp_path, 1, 1)
+        checkpoints.save(Checkpoint(one, state, {}, {"step": 1}))
+        found = checkpoints.restore(*jax.eval_shape(lambda: (params, made.init(params))), 1)
+        checkpoints.close()
+        jax.tree.map(np.testing.assert_array_equal, (found.params, found.opt_state), (one, state))
+        two, again = (update(arrays(2), *pair)[0] for pair in ((state, one), (found.opt_state, found.params)))
+        jax.tree.map(np.testing.assert_array_equal, two, again)
+        both = jax.vmap(update)(stack([arrays(2)] * 2, np.stack), stack([state] * 2), stack([one] * 2))
+    if kind != "rbg":  # whose numbers depend on what is beside them
+        same(member(both, 1, 2)[0], two)
+
+
 # Of a model.
 
 

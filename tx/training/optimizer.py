@@ -174,9 +174,41 @@ def treats_elements_alone(optim: ConfigDict) -> bool:
 def optimizer(config: ConfigDict, lr_factor: Any = None, warmup_steps: Any = None) -> optax.GradientTransformation:
     """Returns the optimizer that `config.optim` chooses under `schedule`, whose arguments these are.
 
-    With optim.clip_norm the gradients are clipped by their norm over all parameters first (Pascanu et al. 2013).
+    With optim.clip_norm the gradients are clipped by their norm over all parameters first (Pascanu et al. 2013). Random
+    keys of its state are there as their data.
     """
-    chosen = optimizers.of(config.optim)(schedule(config, lr_factor, warmup_steps))
+    chosen = _with_key_data(optimizers.of(config.optim)(schedule(config, lr_factor, warmup_steps)))
     if not config.optim.clip_norm:
         return chosen
     return optax.chain(optax.clip_by_global_norm(config.optim.clip_norm), chosen)
+
+
+def _with_key_data(made):
+    """Returns an optimizer in whose state numbers stand for random keys: checkpoints and devices take no others."""
+
+    def unwrapped(state):
+        return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+
+    def init(params):
+        return unwrapped(made.init(params))
+
+    def update(grads, state, params=None):
+        kinds = []  # of key, for each leaf
+
+        def note(params):
+            kinds.extend(jax.random.key_impl(x) if _is_key(x) else None for x in jax.tree.leaves(made.init(params)))
+
+        jax.eval_shape(note, params)
+        if any(kinds):
+            leaves, structure = jax.tree.flatten(state)
+            pairs = zip(leaves, kinds, strict=True)
+            leaves = [jax.random.wrap_key_data(leaf, impl=kind) if kind else leaf for leaf, kind in pairs]
+            state = jax.tree.unflatten(structure, leaves)
+        updates, state = made.update(grads, state, params)
+        return updates, unwrapped(state)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _is_key(leaf):
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
