@@ -235,7 +235,7 @@ def test_what_cannot_be_registered(added, those, name, arguments, message):
 )
 def test_a_field_that_what_the_model_hands_on_would_hide_is_refused(those, base, name):
     """Else the component would be made with model.max_offset, whatever model.NAME.max_offset is."""
-    assert set(those.given) == set(base.__dataclass_fields__)
+    assert {*those.given, *those.reserved} == set(base.__dataclass_fields__)
     with pytest.raises(ValueError, match=f"is given its {name} by the model, which would hide a field of that name"):
         those.register("hidden", **{name: Field(3, "m")})(base)
     assert "hidden" not in those
@@ -265,6 +265,31 @@ def test_a_field_that_takes_the_place_of_what_is_given_by_position_is_refused(ad
     with pytest.raises(ValueError, match=f"'few' takes 0 arguments by position, and .* given {those.positional} by"):
         those.register("few")(lambda: 0)
     assert "few" not in components.names(those.field)
+
+
+@pytest.mark.parametrize(
+    ("those", "component", "lacks"),
+    [
+        (norms, lambda: norms["rms"](), "got an unexpected keyword argument 'name'"),
+        (norms, lambda depth, name=None: norms["rms"](name=name), "missing a required argument: 'depth'"),
+        (norms, type("Deep", (norms["rms"],), {"__annotations__": {"depth": int}}), "missing a .* argument: 'depth'"),
+        (similarities, lambda num_heads: None, "got an unexpected keyword argument 'd_k'"),
+        (positions, lambda d_model: None, "got an unexpected keyword argument '.*'"),
+        (mixers, lambda attention, name=None: None, "got an unexpected keyword argument '.*'"),
+        (feed_forwards, lambda d_model, d_ff, dtype, name=None: None, "an unexpected keyword argument 'relu_dropout'"),
+        (losses, lambda logits, labels, sharpness: 0, "missing a required argument: 'sharpness'"),
+        (optimizers, lambda rate, *, momentum: 0, "missing a required .*argument: 'momentum'"),
+        (metrics._registry, lambda given, least: 0, "missing a required argument: 'least'"),
+    ],
+)
+def test_what_cannot_be_called_as_its_kind_is_cannot_be_registered(those, component, lacks):
+    """Else the call is a TypeError, where a list counts parameters or a run begins."""
+    with pytest.raises(
+        ValueError, match=f"{those.field} 'unlike' cannot be called with what every .* given: .*{lacks}"
+    ):
+        those.register("unlike")(component)
+    assert "unlike" not in those
+    assert "unlike" not in components.names(those.field)
 
 
 def test_a_default_alone_is_no_field():

@@ -32,10 +32,11 @@ class Registry:
       field: the configuration field that holds the name, e.g. "model.positions".
       given: keyword arguments that every component of the kind is called with, whose names no own field may have.
       positional: how many arguments every component of the kind is called with by position; none of them is a field.
+      reserved: more names that no own field may have: those that flax has for any module.
     """
 
-    def __init__(self, field: str, given: tuple[str, ...] = (), positional: int = 0):
-        self.field, self.given, self.positional = field, given, positional
+    def __init__(self, field: str, given: tuple[str, ...] = (), positional: int = 0, reserved: tuple[str, ...] = ()):
+        self.field, self.given, self.positional, self.reserved = field, given, positional, reserved
         self.group, _, self.leaf = field.partition(".")
         self._components = {}
 
@@ -54,7 +55,7 @@ class Registry:
         def add(component):
             if name in self._components:
                 raise ValueError(f"{self.field} {name!r} is registered twice")
-            if hidden := [one for one in own if one in self.given]:
+            if hidden := [one for one in own if one in (*self.given, *self.reserved)]:
                 raise ValueError(
                     f"{self.field} {name!r}: every component of the kind is given its {hidden[0]} by the model, which "
                     "would hide a field of that name; choose another"
@@ -70,9 +71,13 @@ class Registry:
     def _check_arguments(self, name, component):
         declared = components.declaration(self.field, name)
         wanted = {*declared.own, *declared.shared}
-        if not wanted and not self.positional:
+        if not wanted and not self.positional and not self.given:
             return
-        taken = inspect.signature(component).parameters.values()
+        try:
+            signature = inspect.signature(component)
+        except (TypeError, ValueError):  # of nothing, which stands for no layer, or of what is not written in Python
+            return
+        taken = signature.parameters.values()
         kinds = {one.kind for one in taken}
         first = [one.name for one in taken if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
         by_name = {one.name for one in taken if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)}
@@ -84,6 +89,8 @@ class Registry:
             wrong = f" takes {len(first)} arguments by position, and {given}"
         elif (lacking := sorted(wanted - by_name)) and inspect.Parameter.VAR_KEYWORD not in kinds:
             wrong = f" takes no argument {lacking[0]}, which is a field of it"
+        elif unlike := _mismatch(signature, self.positional, [*self.given, *sorted(wanted)]):
+            wrong = f" cannot be called with what every component of the kind is given: {unlike}"
         else:
             return
         components.withdraw(self.field, name)
@@ -127,3 +134,12 @@ class Registry:
 
     def __iter__(self):
         return iter(sorted(self._components))
+
+
+def _mismatch(signature, positional, names):
+    """Returns what a call with so many arguments by position, and these by name, lacks or has too many; else ""."""
+    try:
+        signature.bind(*(None,) * positional, **dict.fromkeys(names))
+    except TypeError as error:
+        return str(error)
+    return ""

@@ -8,7 +8,9 @@ from jaxtyping import Array, Float
 from tx.model.layers import Dense, Dropout, Unbiased, dense_each
 from tx.registry import Registry
 
-feed_forwards = Registry("model.feed_forward", ("d_model", "d_ff", "relu_dropout", "dtype", "parent", "name"))
+feed_forwards = Registry(
+    "model.feed_forward", ("d_model", "d_ff", "relu_dropout", "dtype", "name"), reserved=("parent",)
+)
 feed_forwards.register("none")(None)  # a layer without this sub-layer, and without the residual around it
 
 

@@ -18,7 +18,7 @@ from tx.model.packed_mask import PackedMask
 from tx.model.position_context import PositionContext
 from tx.registry import Registry
 
-mixers = Registry("model.mixer", ("attention", "neighbourhood", "kernel_width", "causal", "parent", "name"))
+mixers = Registry("model.mixer", ("attention", "neighbourhood", "kernel_width", "causal", "name"), reserved=("parent",))
 
 
 @mixers.register("attention")

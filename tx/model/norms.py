@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from tx.registry import Registry
 
-norms = Registry("model.normalization", ("parent", "name"))
+norms = Registry("model.normalization", ("name",), reserved=("parent",))
 EPSILON = 1e-6  # as in the June 2017 code
 
 

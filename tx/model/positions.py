@@ -14,8 +14,9 @@ positions = Registry(
     "model.positions",
     (
         *("num_layers", "num_heads", "d_model", "d_k", "d_v", "max_positions", "max_offset"),
-        *("sinusoid_layout", "sinusoid_endpoint", "scale_positions", "causal", "parent", "name"),
+        *("sinusoid_layout", "sinusoid_endpoint", "scale_positions", "causal"),
     ),
+    reserved=("parent", "name"),
 )
 _RENAMED = {"turn": "rotate", "logits": "logit_bias", "heads": "value_bias"}  # methods, by their names of before
 

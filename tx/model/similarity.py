@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from tx.registry import Registry
 
-similarities = Registry("model.similarity", ("num_heads", "d_k", "parent", "name"))
+similarities = Registry("model.similarity", ("num_heads", "d_k"), reserved=("parent", "name"))
 
 
 class Similarity(nn.Module):
