@@ -30,7 +30,7 @@ class PositionContext(NamedTuple):
         """Whether `logit_bias` ever returns anything."""
         return self.encoding.has_logit_bias()
 
-    def rotate(self, x: Float[Array, "b n h k"]) -> Float[Array, "b n h k"]:
+    def rotate(self, x: Float[Array, "b n heads k"]) -> Float[Array, "b n heads k"]:
         """Returns queries or keys, rotated by their positions."""
         return self.encoding.rotate(x, self.position)
 

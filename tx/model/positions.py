@@ -72,8 +72,8 @@ class PositionEncoding(nn.Module):
         """Returns what is added to the embeddings; positions count from 0 in each sentence."""
         return jnp.zeros((*position.shape, self.d_model), jnp.float32)
 
-    def rotate(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
-        """Returns queries or keys, rotated by their positions."""
+    def rotate(self, x: Float[Array, "b n heads k"], position: Int[Array, "b n"]) -> Float[Array, "b n heads k"]:
+        """Returns queries or keys, rotated by their positions; with model.num_kv_heads keys have so many heads."""
         return x
 
     def logit_bias(
@@ -244,7 +244,7 @@ class Rotary(PositionEncoding):
     depend on offsets alone.
     """
 
-    def rotate(self, x: Float[Array, "b n h k"], position: Int[Array, "b n"]) -> Float[Array, "b n h k"]:
+    def rotate(self, x: Float[Array, "b n heads k"], position: Int[Array, "b n"]) -> Float[Array, "b n heads k"]:
         _refuse_odd(self, "d_k", x.shape[-1])
         half = x.shape[-1] // 2
         frequency = jnp.asarray(10000.0 ** (-np.arange(half) / half), jnp.float32)

@@ -13,10 +13,12 @@ similarities = Registry("model.similarity", ("num_heads", "d_k"), reserved=("par
 class Similarity(nn.Module):
     """Base class of these functions: logits, head by head, as the product of mapped queries and mapped keys.
 
-    A component whose logits are no such product overrides `logits`. Keys are kept as `key` makes them while decoding.
+    A component whose logits are no such product overrides `logits`. Keys are kept as `key` makes them while decoding:
+    before they are repeated for the heads that share them, so that `key` meets as many heads as model.num_kv_heads
+    says, where that is not 0, and a parameter that multiplies keys may be one of all heads, not of each.
 
     Attributes:
-      num_heads: h.
+      num_heads: h, of queries and logits.
       d_k: width of queries and keys.
     """
 
@@ -27,12 +29,12 @@ class Similarity(nn.Module):
         """Maps queries."""
         return x
 
-    def key(self, x: Float[Array, "*batch h k"]) -> Float[Array, "*batch h k"]:
-        """Maps keys."""
+    def key(self, x: Float[Array, "*batch kv k"]) -> Float[Array, "*batch kv k"]:
+        """Maps keys, of as many heads as there are."""
         return x
 
     def logits(self, query: Float[Array, "b h n k"], key: Float[Array, "b h m k"]) -> Float[Array, "b h n m"]:
-        """Returns the float32 logits of mapped queries and keys."""
+        """Returns the float32 logits of mapped queries and keys, the latter repeated for the heads that share them."""
         return jnp.einsum("bhnk,bhmk->bhnm", query, key, preferred_element_type=jnp.float32)
 
 
@@ -63,7 +65,7 @@ class Cosine(Similarity):
     def query(self, x: Float[Array, "*batch h k"]) -> Float[Array, "*batch h k"]:
         return _unit(x, self.temperature.reshape(*(1,) * (x.ndim - 2), self.num_heads, 1))
 
-    def key(self, x: Float[Array, "*batch h k"]) -> Float[Array, "*batch h k"]:
+    def key(self, x: Float[Array, "*batch kv k"]) -> Float[Array, "*batch kv k"]:
         return _unit(x, jnp.ones((1,) * x.ndim, jnp.float32))
 
 
