@@ -9,10 +9,12 @@ import tiny
 from saved import restored
 from test_parallel import started
 
+from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime.signals import STATUS, Interrupted, Interruption
 from tx.training import loop
+from tx.training.run_group import RunGroup
 from tx.training.step import TrainState
 from tx.training.training_run import TrainingRun
 
@@ -62,6 +64,63 @@ def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
     progress = restored(run, config).progress
     assert progress["step"] == 7
     assert progress["tokens"]["target"] > 0
+
+
+def test_a_further_signal_does_not_end_the_wait_for_what_is_saved(tmp_path, monkeypatch):
+    config, run, close = tiny.config(**SETTINGS), RunDir(tmp_path), Checkpoints.close
+
+    def step(state, batch):
+        signal.raise_signal(signal.SIGTERM)
+        return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics()
+
+    def interrupted_close(self):
+        signal.raise_signal(signal.SIGINT)
+        close(self)
+
+    monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
+    monkeypatch.setattr(Checkpoints, "close", interrupted_close)
+    with Interruption() as interruption:
+        with pytest.raises(Interrupted, match="after step 1"):
+            loop.train([TrainingRun(config, run, handful.prepared(copies=2))], interruption)
+        with pytest.raises(Interrupted, match="SIGINT"):  # from then on it ends at once again
+            signal.raise_signal(signal.SIGINT)
+    monkeypatch.undo()
+    assert [path.name for path in run.checkpoints.iterdir()] == ["1"]
+    assert restored(run, config).progress["step"] == 1
+
+
+@pytest.mark.parametrize("late", ["evaluation", "save"])
+def test_asked_after_the_last_step_it_ends_too_and_the_next_start_trains_no_more(tmp_path, monkeypatch, late):
+    config, data, save = tiny.config(**SETTINGS), handful.prepared(copies=2), RunGroup.save
+    made, asking = [], True
+
+    def step(state, batch):
+        made.append(int(state.step) + 1)
+        return TrainState(state.step + 1, state.params, state.opt_state), tiny.metrics()
+
+    def ask(where):
+        if asking and where == late and made[-1] == 40:
+            signal.raise_signal(signal.SIGTERM)
+
+    def evaluate(params):
+        ask("evaluation")
+        return [{"nll": 1.0, "ppl": 2.7, "tokens": 9}]
+
+    def asked_save(self, end):
+        save(self, end)
+        ask("save")
+
+    monkeypatch.setattr(loop, "make_step_over_devices", lambda *_: step)
+    monkeypatch.setattr(loop, "make_eval", lambda *_: evaluate)
+    monkeypatch.setattr(RunGroup, "save", asked_save)
+    with Interruption() as interruption, pytest.raises(Interrupted, match="after step 40"):
+        loop.train([TrainingRun(config, RunDir(tmp_path), data)], interruption)
+    assert made == list(range(1, 41))
+    asking = False
+    with Interruption() as interruption:
+        state, [summary] = loop.train([TrainingRun(config, RunDir(tmp_path), data)], interruption)
+    assert len(made) == 40
+    assert (int(state.step), summary["dev"]["last"]["step"]) == (40, 40)
 
 
 @pytest.mark.parametrize(("stopped", "first"), [(7, 0), (23, 20), (24, 24)])

@@ -42,7 +42,8 @@ def train(
     )
     state, first = group.start()
     state = layout.shard_state(state)
-    with group.recording(first, state.params), interruption.held(), named_training(group.config):
+    # `held` is the outermost: a further signal must not end the wait for what is being saved.
+    with interruption.held(), group.recording(first, state.params), named_training(group.config):
         group.set_status(f"training after step {first}")
         for step in range(first + recipe.steps_per_dispatch, recipe.steps + 1, recipe.steps_per_dispatch):
             drawn = group.draw()
@@ -52,6 +53,8 @@ def train(
             for hook in hooks:
                 if hook.due(end):
                     hook.act(end)
+    if interruption.asked:  # while the last step's hooks were at work, or after them
+        raise Interrupted(f"after step {recipe.steps}")
     summaries = group.training_summaries()
     return gather(state), summaries
 
