@@ -1,7 +1,12 @@
 """Being asked to end: the step under way is saved, and a run that goes on ends as one that was never stopped."""
 
 import itertools
+import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 
 import handful
 import pytest
@@ -12,8 +17,8 @@ from test_parallel import started
 from tx.runs.checkpoints import Checkpoints
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
-from tx.runtime.signals import STATUS, Interrupted, Interruption
-from tx.training import loop
+from tx.runtime.signals import PARENT, STATUS, Interrupted, Interruption, launcher_watched
+from tx.training import experiment, loop
 from tx.training.run_group import RunGroup
 from tx.training.step import TrainState
 from tx.training.training_run import TrainingRun
@@ -45,6 +50,19 @@ def test_while_held_a_signal_waits():
             assert interruption.asked
         with pytest.raises(Interrupted):
             signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_process_asks_itself_to_end_when_its_launcher_is_gone(monkeypatch):
+    monkeypatch.setenv(PARENT, str(os.getppid()))
+    with Interruption() as interruption, interruption.held():
+        with launcher_watched():
+            assert not interruption.asked
+        monkeypatch.setenv(PARENT, "1")
+        with launcher_watched():
+            deadline = time.monotonic() + 60
+            while not interruption.asked:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
 
 def test_the_step_under_way_is_saved(tmp_path, monkeypatch):
@@ -145,6 +163,34 @@ def test_other_steps_a_dispatch_go_on_from_a_step_that_leads_to_the_last(tmp_pat
     assert (int(state.step), summary["dev"]["last"]["step"]) == (40, 40)
     told = f"note: step {stopped} is no multiple of train.steps_per_dispatch=4: training goes on from step {first}"
     assert (told in capsys.readouterr().out) == (stopped != first)
+
+
+def test_one_that_is_asked_to_end_waits_for_no_translation(tmp_path, monkeypatch):
+    config, data, over, ended = tiny.config(**SETTINGS), handful.prepared(copies=2), [], threading.Event()
+    members = [TrainingRun(config, RunDir(tmp_path / name), data) for name in "ab"]
+
+    def translate(member, *_):
+        if member is members[0]:
+            time.sleep(0.5)  # until the main thread does nothing but wait
+            os.kill(os.getpid(), signal.SIGTERM)
+        ended.wait(20)
+        over.append(member)
+
+    monkeypatch.setattr(experiment, "_finish", translate)
+    chosen = [experiment.Chosen({}, {})] * 2
+    with Interruption(), pytest.raises(Interrupted):
+        experiment.finish_all(members, [{}, {}], chosen, [{}, {}])
+    assert over == []
+    ended.set()
+
+
+def test_no_thread_keeps_a_process_that_is_interrupted():
+    code = "import threading\nfrom tx import train\n"
+    code += "threading.Thread(target=threading.Event().wait).start()\nprint('said')\n"
+    code += "train._end_interrupted(train.Interrupted('SIGTERM'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == STATUS
+    assert (done.stdout, done.stderr) == ("said\n", "interrupted (SIGTERM): the same command goes on from here\n")
 
 
 @pytest.mark.slow

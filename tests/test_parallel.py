@@ -20,9 +20,11 @@ from xla_flags import PLAIN_CODE
 
 from tx.errors import UserError
 from tx.model.loss import cross_entropy
+from tx.runs.lease import HELD_STATUS, LOST_STATUS, Held, Lease, Lost
 from tx.runs.metrics_log import read_metrics
 from tx.runs.run_dir import RunDir
 from tx.runtime import distributed
+from tx.runtime.signals import STATUS, Interrupted
 from tx.training import experiment, loop
 from tx.training.run_group import RunGroup
 from tx.training.sharding import Layout
@@ -251,9 +253,9 @@ def port():
         return free.getsockname()[1]
 
 
-def two_processes(*arguments):
+def two_processes(*arguments, **more):
     """Trains on the handful of pairs in two processes; returns (status, standard output, error) of each."""
-    variables = {"TX_COORDINATOR": f"localhost:{port()}", "TX_PROCESSES": "2"}
+    variables = {"TX_COORDINATOR": f"localhost:{port()}", "TX_PROCESSES": "2"} | more
     both = [started("handful_train", *arguments, **variables, TX_PROCESS=str(k)) for k in (0, 1)]
     try:
         said = [process.communicate(timeout=240) for process in both]
@@ -330,6 +332,58 @@ def test_two_processes_train_what_one_does(tmp_path):
         assert status == 2
         assert "error: " in error
         assert "train.steps: 4 there, 9 asked for" in error
+
+
+@pytest.mark.slow
+def test_two_processes_leave_a_run_that_is_held_and_end_with_their_launcher(tmp_path):
+    file, run = tmp_path / "config.py", RunDir(tmp_path / "run")
+    file.write_text(f"import tiny\n\n\ndef get_config():\n    return tiny.config(**{SETTINGS})\n")
+    arguments = [f"--config={file}", f"--workdir={run.path}", "--config.parallel.devices=0"]
+    with Lease(run.path):
+        for status, _, error in two_processes(*arguments):
+            assert status == HELD_STATUS, error[-3000:]
+            assert f"error: {run.path} is held by process {os.getpid()}" in error
+    # Notice comes before the first step, of a new training and of one that goes on.
+    for step in (1, 2):
+        for status, _, error in two_processes(*arguments, TX_LAUNCHER="1"):
+            assert status == STATUS, error[-3000:]
+            assert f"interrupted (after step {step}): the same command goes on from here" in error
+        assert max(int(path.name) for path in run.checkpoints.iterdir()) == step
+    assert not run.error.exists()
+
+
+def test_what_the_first_process_raises_ends_each_with_the_same_status(monkeypatch):
+    sent, asked = [], []
+
+    def broadcast(value):
+        if not jax.process_index():
+            sent.append(value)
+            return value
+        return sent.pop(0)
+
+    def decide():
+        asked.append(jax.process_index())
+        raise error
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed.multihost_utils, "broadcast_one_to_all", broadcast)
+    for error, status in ((Held("held"), HELD_STATUS), (Lost("lost"), LOST_STATUS), (UserError("wrong"), 2)):
+        for process in (0, 1):
+            monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+            with pytest.raises(UserError, match=f"^{error}$") as caught:
+                distributed.broadcast_value(decide)
+            assert caught.value.status == status
+    assert asked == [0, 0, 0]
+
+
+def test_before_they_part_processes_look_once_more_whether_they_are_to_end(monkeypatch, tmp_path):
+    member = TrainingRun(tiny.config(**SETTINGS), RunDir(tmp_path), handful.prepared(copies=2))
+    monkeypatch.setattr(experiment.provenance, "describe_computing", lambda *_: {})
+    monkeypatch.setattr(experiment, "train", lambda *_: (None, [{}]))
+    monkeypatch.setattr(experiment, "select_all", lambda *_: [])
+    monkeypatch.setattr(distributed, "asked_to_end", lambda: True)
+    with pytest.raises(Interrupted, match="after the training"):
+        experiment._run_group([member], [{}], None)
 
 
 @pytest.mark.parametrize(

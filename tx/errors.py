@@ -24,7 +24,13 @@ _FORBIDDEN = (
 
 
 class UserError(Exception):
-    """Error outside the program (a name, a value, a file); the message is one line."""
+    """Error outside the program (a name, a value, a file); the message is one line.
+
+    Attributes:
+      status: of the command that it ends.
+    """
+
+    status = 2
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -72,8 +78,8 @@ class Diverged(ArithmeticError):
 def one_line_errors(main):
     """Decorates a command's main: what is wrong outside the program is printed as one line, without a traceback.
 
-    The exit status is 2 for a UserError and for what a disk refuses, 130 after Ctrl-C, and 141, without a line, where
-    nobody reads standard output any more.
+    The exit status is 2 for what a disk refuses and for a UserError, unless that has one of its own, 130 after Ctrl-C,
+    and 141, without a line, where nobody reads standard output any more.
     """
 
     @functools.wraps(main)
@@ -84,7 +90,7 @@ def one_line_errors(main):
             sys.stdout.flush()  # here, not at Python's end, where its failing would be said in several lines
             return status
         except UserError as error:
-            _end(2, str(error))
+            _end(error.status, str(error))
         except KeyboardInterrupt:
             _end(INTERRUPTED_STATUS, "interrupted")
         except SystemExit as ending:

@@ -16,20 +16,19 @@ SIGTERM and SIGINT let the step finish and save it; the exit status is then 75, 
 
 import contextlib
 import gc
+import os
 import sys
+from typing import NoReturn
 
 import jax
-from ml_collections import ConfigDict
 
-from tx import cli, plugins
+from tx import cli, plugins, streams
 from tx.errors import UserError, one_line_errors, writing
-from tx.runs.lease import HELD_STATUS, LOST_STATUS, Held, Lost
 from tx.runs.run_config import Request, handed_over
 from tx.runs.run_dir import RunDir
-from tx.runs.state import Run
 from tx.runtime import backend, determinism, distributed, environment
 from tx.runtime.backend import keep_freed_memory, one_step_at_a_time
-from tx.runtime.signals import STATUS, Interrupted, Interruption, write_stacks_when_asked
+from tx.runtime.signals import STATUS, Interrupted, Interruption, launcher_watched, write_stacks_when_asked
 from tx.training.experiment import run_experiments
 from tx.training.memory_check import check_memory
 from tx.training.reevaluation import evaluate_with_trained_params
@@ -50,20 +49,10 @@ def main(argv: list[str]) -> None:
         if trained := [request.config for request in requests if request.trained_in is None]:
             check_memory(*trained)
         return
-    with contextlib.ExitStack() as closing:
-        runs, others = [], []
-        for config, folder, trained_in in requests:
-            run = RunDir(closing.enter_context(distributed.one_voice(folder.path)))
-            if trained_in is None:
-                runs.append((config, run))
-            else:
-                others.append((config, run, trained_in))
-        if others and jax.process_count() > 1:
-            raise UserError("--trained_in: one process is enough, and several cannot")
-        if jax.process_count() > 1:
-            _make_together(runs)
-        else:
-            _make(runs, others, closing.enter_context(Interruption()))
+    try:
+        _make(requests)
+    except Interrupted as where:
+        _end_interrupted(where)
 
 
 def _asked(argv: list[str]) -> tuple[list[Request], bool]:
@@ -96,35 +85,43 @@ def _asked(argv: list[str]) -> tuple[list[Request], bool]:
     return [Request(cli.config_from(argv)[0], RunDir(args.workdir), trained_in)], args.rehearse
 
 
-def _make_together(runs: list[Run]) -> None:
-    """Makes runs as one of several processes, which stop at the same step (`tx.runtime.distributed`)."""
-    try:
-        run_experiments(runs)
-    except Interrupted as where:
-        distributed.part()  # once what process 0 has saved is there
-        _end_interrupted(where)
+def _make(requests: list[Request]) -> None:
+    """Makes runs that are trained, side by side, then those that take the parameters of another, one by one.
 
-
-def _end_interrupted(where: Interrupted) -> None:
-    print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr)
-    sys.exit(STATUS)
-
-
-def _make(runs: list[Run], others: list[tuple[ConfigDict, RunDir, RunDir]], interruption: Interruption) -> None:
-    """Makes runs that are trained, side by side, then those that take the parameters of another, one by one."""
-    try:
-        with writing((runs or others)[0][1].path):
+    Several processes stop at the same step (`tx.runtime.distributed`).
+    """
+    with contextlib.ExitStack() as closing:
+        runs, others = [], []
+        for config, folder, trained_in in requests:
+            run = RunDir(closing.enter_context(distributed.one_voice(folder.path)))
+            if trained_in is None:
+                runs.append((config, run))
+            else:
+                others.append((config, run, trained_in))
+        together = jax.process_count() > 1
+        if others and together:
+            raise UserError("--trained_in: one process is enough, and several cannot")
+        interruption = None if together else closing.enter_context(Interruption())
+        closing.enter_context(launcher_watched())  # what it sends is taken by now
+        closing.enter_context(writing((runs or others)[0][1].path))
+        try:
             if runs:
                 run_experiments(runs, interruption)
             for other in others:
                 evaluate_with_trained_params(*other)
                 if interruption.asked:
                     raise Interrupted("between two runs")
-    except Interrupted as where:
-        _end_interrupted(where)
-    except (Held, Lost) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(HELD_STATUS if isinstance(error, Held) else LOST_STATUS)
+        except Interrupted:
+            distributed.part()  # once what process 0 has saved is there
+            raise
+
+
+def _end_interrupted(where: Interrupted) -> NoReturn:
+    """Ends the process at once: Python's own end would wait for threads that translate."""
+    streams.flush()
+    with contextlib.suppress(OSError):
+        print(f"interrupted ({where}): the same command goes on from here", file=sys.stderr, flush=True)
+    os._exit(STATUS)
 
 
 if __name__ == "__main__":

@@ -42,9 +42,13 @@ ENGINE = "TX_ENGINE"  # environment variable: what started this process, and its
 class Held(UserError):
     """Error where another process has the lease; the message says which one, and since when."""
 
+    status = HELD_STATUS
+
 
 class Lost(UserError):
     """Error where another process has taken the lease over."""
+
+    status = LOST_STATUS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ has all save the same step and end (`asked_to_end`).
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -32,6 +33,8 @@ from tx.runtime.environment import COORDINATOR, PROCESS, PROCESSES, VARIABLES
 from tx.runtime.signals import Interrupted
 
 PATIENCE = 30  # seconds that a process which fails waits for the others; then all of them are ended
+# Of `asked_to_end`: before the first one JAX takes every process for one at 0, whatever step its training goes on from.
+_times = itertools.count(1)
 
 
 def join() -> None:
@@ -92,9 +95,9 @@ def one_voice(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def broadcast_value(decide: Callable[[], Any]) -> Any:
-    """Returns what `decide` returns on the first process, or raises there and everywhere the UserError that it raises.
+    """Returns what `decide` returns on the first process; the others do not call it. It must be JSON's.
 
-    The others do not call it. Its result must be JSON's.
+    Raises UserError everywhere, with its text and status, where `decide` raises one.
     """
     if jax.process_count() == 1:
         return decide()
@@ -103,7 +106,7 @@ def broadcast_value(decide: Callable[[], Any]) -> Any:
         try:
             answer = {"value": decide()}
         except UserError as error:
-            answer = {"error": str(error)}
+            answer = {"error": str(error), "status": error.status}
     text = json.dumps(answer).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.zeros(length, np.uint8)
@@ -111,17 +114,19 @@ def broadcast_value(decide: Callable[[], Any]) -> Any:
         padded[:] = np.frombuffer(text, np.uint8)
     answer = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
     if "error" in answer:
-        raise UserError(answer["error"])
+        error = UserError(answer["error"])
+        error.status = answer["status"]
+        raise error
     return answer["value"]
 
 
-def asked_to_end(step: int) -> bool:
-    """Returns whether this is the step after which all processes save and end, since one of them got SIGTERM.
+def asked_to_end() -> bool:
+    """Returns whether this is the time for all processes to save and end, since one of them got SIGTERM.
 
-    Every process has to ask after each step. They agree on one that none of them has begun yet; where the training is
-    over before it, it ends as ever.
+    Every process has to ask equally often: after each step, and once more before they part. They agree on the first
+    time that none of them has asked yet; a SIGTERM in the second before the last time finds none.
     """
-    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_times))
 
 
 def shared(tree: Any) -> Any:

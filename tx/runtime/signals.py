@@ -43,11 +43,29 @@ class Interrupted(BaseException):
     """Raised where the process was asked to end; no error of the run, and so not caught with those."""
 
 
+@contextlib.contextmanager
+def launcher_watched() -> Iterator[None]:
+    """Inside, a process whose launcher was killed gets SIGTERM from itself: it must not go on unseen."""
+    over = threading.Event()
+    if launcher := os.environ.get(PARENT):
+        threading.Thread(target=_watch, args=(int(launcher), over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _watch(launcher, over):
+    while os.getppid() == launcher:
+        if over.wait(LOOK):
+            return
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Interruption:
     """Turns SIGTERM and SIGINT into Interrupted; use as a context manager, in the main thread.
 
-    What was ignored before stays ignored; but a launcher ends its processes by SIGTERM, which those always take. A
-    process whose launcher was killed gets one from itself: it must not go on unseen.
+    What was ignored before stays ignored; but a launcher ends its processes by SIGTERM, which those always take.
 
     Attributes:
       asked: whether such a signal came while `held`.
@@ -55,11 +73,9 @@ class Interruption:
 
     def __init__(self):
         self.asked, self._held, self._before = False, False, {}
-        self._over = threading.Event()
 
     def __enter__(self) -> "Interruption":
-        if launcher := os.environ.get(PARENT):
-            threading.Thread(target=self._watch, args=(int(launcher),), daemon=True).start()
+        if os.environ.get(PARENT):
             self._before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
         self._before |= taken(signal.SIGTERM, signal.SIGINT)
         for number in self._before:
@@ -67,7 +83,6 @@ class Interruption:
         return self
 
     def __exit__(self, *_) -> None:
-        self._over.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -79,12 +94,6 @@ class Interruption:
             yield
         finally:
             self._held = False
-
-    def _watch(self, launcher):
-        while os.getppid() == launcher:
-            if self._over.wait(LOOK):
-                return
-        os.kill(os.getpid(), signal.SIGTERM)
 
     def _signalled(self, number, _frame):
         self.asked = True

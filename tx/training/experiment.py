@@ -21,7 +21,7 @@ from tx.runs.run_dir import refuse_unusable_name
 from tx.runs.selection import Selected, select_parameters
 from tx.runs.state import Run, is_done, recorded
 from tx.runtime import backend, distributed
-from tx.runtime.signals import Interruption
+from tx.runtime.signals import Interrupted, Interruption
 from tx.runtime.trees import member
 from tx.training.checks import check_config
 from tx.training.common_start import split_by_start
@@ -157,8 +157,10 @@ def finish_all(
     if count == 1:
         errors = [finish_one(0)]
     else:
-        with concurrent.futures.ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
-            errors = list(pool.map(finish_one, range(count)))
+        # Without `with`: where this thread is interrupted, it does not wait for translations that are under way.
+        pool = concurrent.futures.ThreadPoolExecutor(min(count, os.cpu_count() or 1))
+        errors = list(pool.map(finish_one, range(count)))
+        pool.shutdown()
     if found := list(filter(None, errors)):
         raise found[0]
 
@@ -208,5 +210,7 @@ def _run_group(members, heads, interruption):
             m.origin = provenance.describe_computing(m.config, head, len(members))
         state, summaries = train(members, interruption)
         chosen = select_all(members, state)
+        if distributed.asked_to_end():
+            raise Interrupted("after the training")
     if distributed.part():
         finish_all(members, heads, chosen, summaries)

@@ -48,7 +48,7 @@ def train(
         for step in range(first + recipe.steps_per_dispatch, recipe.steps + 1, recipe.steps_per_dispatch):
             drawn = group.draw()
             state, metrics = train_step(state, drawn.batch)
-            asked = interruption.asked or distributed.asked_to_end(step)
+            asked = interruption.asked or distributed.asked_to_end()
             end = StepEnd(step, state, metrics, drawn, last=step == recipe.steps, asked=asked)
             for hook in hooks:
                 if hook.due(end):
