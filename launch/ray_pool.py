@@ -16,7 +16,7 @@ from launch import ray_hosts
 from launch.plan import PlannedRun
 from launch.pool import GRACE, Command, Job, Outcome, Pool, log_path, of_result
 from launch.ray_hosts import Hosts
-from launch.resources import Slot
+from launch.resources import Slot, memory_fraction
 from launch.worker import POLL
 from tx.errors import UserError
 from tx.runs import lease
@@ -25,7 +25,6 @@ from tx.runtime.clock import running_time
 RETRIES = 3  # how often Ray starts a task again whose node has died
 PASSED_ON = ("TX_", "JAX_", "XLA_", "PYTHONPATH")  # beginnings of the variables that nodes get from here
 PATIENCE = 10.0  # seconds that the head of a cluster has to answer
-MEMORY_SHARE = 0.9  # of a GPU that processes which share it take together
 
 
 def join(address: str | None) -> None:
@@ -96,7 +95,7 @@ class RayPool:
         self._jobs, self._hosts = jobs, Hosts(hosts, needs)
         variables = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         if 0 < gpus < 1:
-            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{MEMORY_SHARE * gpus:.2f}"
+            defaults = defaults | memory_fraction(gpus)
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(make_on_node)
         asked = os.getcwd(), command, variables, defaults, threads, stalled
 

@@ -8,6 +8,9 @@ from tx.errors import UserError
 from tx.runtime.backend import gpus, tpus
 
 RAY_PARTS = 10_000  # of a core or a GPU: what Ray counts in
+MEMORY_SHARE = 0.9  # of a GPU that processes which share it take together
+# JAX takes it at its start, under its new name or its old one, and refuses both at once.
+_MEMORY_FRACTION = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 # Threads for a core: one process's threads wait for each other at every small operation, and another's use the core
 # meanwhile. Two runs of two threads at scale multi30k, on two cores: 1.15 times as many steps as one after the other.
@@ -45,9 +48,16 @@ def slots(jobs: int, threads: int = 1, devices: int = 1) -> list[Slot]:
         if cards:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(cards[i % len(cards)])
             if (together := -(-jobs // len(cards))) > 1:
-                variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.2f}"  # JAX takes it at its start
+                variables |= memory_fraction(1 / together)
         made.append(Slot(mine if hasattr(os, "sched_setaffinity") else (), variables))
     return made
+
+
+def memory_fraction(share: float) -> dict[str, str]:
+    """Returns the environment that keeps a process to its share of a GPU's memory; {} where the user says how much."""
+    if any(os.environ.get(name) for name in _MEMORY_FRACTION):
+        return {}
+    return {_MEMORY_FRACTION[-1]: f"{MEMORY_SHARE * share:.2f}"}
 
 
 def default_jobs(jobs: int, need: float = 0.0, threads: int = 1, devices: int = 1) -> int:

@@ -1045,6 +1045,33 @@ def test_more_jobs_than_groups_of_gpus_share_their_memory(cards, devices, jobs, 
     assert {variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] for variables in found} == {fraction}
 
 
+@pytest.mark.parametrize("name", ["XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"])
+def test_how_much_memory_of_a_gpu_the_user_says_stays(cards, monkeypatch, name):
+    """Under the name that the user takes, too: JAX refuses both at once."""
+    monkeypatch.setenv(name, "0.20")
+    assert shared(jobs=6) == [{"CUDA_VISIBLE_DEVICES": visible} for visible in "012301"]
+    assert resources.memory_fraction(0.25) == {}
+    monkeypatch.setenv(name, "")
+    assert resources.memory_fraction(0.25) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.23"}
+
+
+def test_tasks_of_ray_that_share_a_gpu_share_its_memory_unless_the_user_says_how(monkeypatch):
+    ray_pool, asked = pytest.importorskip("launch.ray_pool", reason="ray missing; pip install -e '.[ray]'"), []
+    task = types.SimpleNamespace(remote=lambda *given: asked.append(given))
+    monkeypatch.setattr(ray_pool.ray, "remote", lambda **_: lambda _: task)
+    name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+
+    def fraction(gpus):
+        ray_pool.RayPool(1, list, {}, 1, 60.0, cpus=1, gpus=gpus)._make([], None)
+        variables, defaults = asked[-1][3:5]
+        return (defaults | variables).get(name)
+
+    monkeypatch.delenv(name, raising=False)
+    assert [fraction(gpus) for gpus in (0, 0.5, 1)] == [None, "0.45", None]
+    monkeypatch.setenv(name, "0.20")
+    assert [fraction(gpus) for gpus in (0, 0.5, 1)] == ["0.20"] * 3
+
+
 def test_the_run_with_the_most_devices_decides(cards, monkeypatch):
     most = preparation.most_devices
     runs = planned("table3/base@smoke", "--workdir=w", "--grid=parallel.devices=1,3")
