@@ -17,7 +17,10 @@ from tx.runs.run_dir import RunDir
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Identity of a run: all that decides the numbers of its training, but for their last digits.
+    """Identity of a run: what it computes, wherever that is; so all that decides the numbers of its training.
+
+    Threads, devices and library versions are no part of it. They decide last digits alone, but under pmap, where
+    another number of devices draws other dropout masks.
 
     Attributes:
       config: the fields that its parameters depend on, the seed among them, by dotted name.
