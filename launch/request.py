@@ -42,13 +42,13 @@ def _rows(runs: Sequence[PlannedRun], settings: Mapping[str, object]) -> dict[st
         alike[run.sweep, run.name].append(run)
     found = collections.defaultdict(list)
     for (sweep, name), those in alike.items():
-        variant, row = registry.parse(those[0].registered).variant.name, _variant(name)
+        variant, row = registry.parse(those[0].registered).variant.name, variant_of(name)
         seeds = tuple(sorted({run.seed for run in those}))
         found[sweep].append(AskedRow(row, variant, those[0].point, settings, seeds))
     return found
 
 
-def _variant(name):
+def variant_of(name: str) -> str:
     """Returns the VARIANT of SWEEP/VARIANT@SCALE, registered or not."""
     return name.partition("/")[2].rpartition("@")[0]
 
@@ -58,5 +58,5 @@ def differences(runs: Sequence[PlannedRun]) -> str:
     grids = collections.defaultdict(dict)
     for run in runs:
         if run.point:
-            grids[_variant(run.registered)].setdefault(run.name, (run.point, run.config))
+            grids[variant_of(run.registered)].setdefault(run.name, (run.point, run.config))
     return budget.differences({variant: list(those.values()) for variant, those in grids.items()})

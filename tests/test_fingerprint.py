@@ -141,9 +141,8 @@ def test_where_a_definition_lies_makes_no_difference(tmp_path, edited):
     start, end = text.index('@positions.register("sinusoidal")'), text.index('@positions.register("learned")')
     (copied / "model/positions.py").write_text(text[:start] + text[end:])
     words = "import jax.numpy as jnp\nimport numpy as np\n\nfrom tx.model import positions as p\n\n\n@p."
-    (copied / "sines.py").write_text(
-        words + text[start + 1 : end].replace("(PositionEncoding)", "(p.PositionEncoding)")
-    )
+    moved = text[start + 1 : end].replace("(PositionEncoding)", "(p.PositionEncoding)")
+    (copied / "sines.py").write_text(words + moved.replace("_refuse_odd(", "p._refuse_odd("))
     code = Code(copied)
     assert {"tx.labels.smoothing", "tx.sines.Sinusoidal"} <= set(code.covered(BASE))
     assert code.numerics(BASE) == edited[None]

@@ -169,7 +169,7 @@ def test_one_that_is_asked_to_end_waits_for_no_translation(tmp_path, monkeypatch
     config, data, over, ended = tiny.config(**SETTINGS), handful.prepared(copies=2), [], threading.Event()
     members = [TrainingRun(config, RunDir(tmp_path / name), data) for name in "ab"]
 
-    def translate(member, *_):
+    def translate(member, *_, **__):
         if member is members[0]:
             time.sleep(0.5)  # until the main thread does nothing but wait
             os.kill(os.getpid(), signal.SIGTERM)

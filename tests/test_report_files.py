@@ -11,7 +11,7 @@ from fabricated import cells, fail, put, table_of
 
 from experiments import __main__ as command
 from experiments import registry
-from experiments.report import agreement_figure, reading, tables
+from experiments.report import agreement_figure, pictures, reading, tables
 from experiments.report.main_table import build
 from launch import local
 from tx.errors import UserError
@@ -244,7 +244,7 @@ def test_the_name_of_a_row_is_no_formula(tmp_path, monkeypatch):
     (found,) = reading.read([tmp_path])
     drawn = [agreement_figure.Point("$h_1=2$", "A", 0.1, 0.2, None, None)]
     monkeypatch.setattr(agreement_figure, "points", lambda _: drawn)
-    assert ">$h_1=2$<" in agreement_figure.draw(found)
+    assert ">$h_1=2$<" in pictures.svg(agreement_figure.figure(found))
 
 
 @pytest.mark.parametrize("name", ["table3@multi30k", "table3@smoke"])

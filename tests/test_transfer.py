@@ -7,7 +7,7 @@ import pytest
 from fabricated import cells, put
 
 from experiments import __main__ as command
-from experiments.report import agreement_figure, differences_table, noise, reading, summary_table, transfer
+from experiments.report import agreement_figure, differences_table, noise, pictures, reading, summary_table, transfer
 from experiments.report.metrics import NLL
 
 EFFECTS = {"smoke": {"relu": 0.0, "gelu": 0.1, "none": 0.9}, "multi30k": {"relu": 0.0, "gelu": -0.3, "none": 0.001}}
@@ -38,7 +38,7 @@ def test_each_rows_effect_with_its_interval_at_each_scale(tmp_path, capsys):
         for row, interval in noise.intervals(one, NLL).items():
             ends = [float(records[row][f"{one.scale.label}_{end}"]) for end in ("difference", "low", "high")]
             assert ends == pytest.approx(list(interval))
-    assert transfer.draw(found) == (tmp_path / "out/feed_forward.transfer.svg").read_text()
+    assert pictures.svg(transfer.figure(found)) == (tmp_path / "out/feed_forward.transfer.svg").read_text()
 
 
 def test_the_papers_differences_stand_beside_ours(tmp_path):
@@ -49,10 +49,10 @@ def test_the_papers_differences_stand_beside_ours(tmp_path):
     assert row["paper"] == f"{math.log(4.33 / 4.92):+.4f}"
     assert (row["smoke"], row["smoke 95%"]) == (f"{math.log(2 / 3):+.4f}", "")  # of one seed nothing tells the noise
     assert "At smoke nothing tells the noise of every row: the difference is shown as it is." in table.notes
-    assert "x: noise unknown" in transfer.draw(reading.read([tmp_path]))
+    assert "x: noise unknown" in pictures.svg(transfer.figure(reading.read([tmp_path])))
     (found,) = reading.read([tmp_path])
     assert differences_table.UNKNOWN in summary_table.build(found).notes
-    assert "noise unknown" in agreement_figure.draw(found)
+    assert "noise unknown" in pictures.svg(agreement_figure.figure(found))
 
 
 @pytest.mark.parametrize(("sweep", "said"), [("tabel3", "unknown sweep 'tabel3'"), ("table3", "no results of table3")])

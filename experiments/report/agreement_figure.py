@@ -66,11 +66,6 @@ def digest(found: Results) -> str:
     return hashlib.sha256(json.dumps(points(found)).encode()).hexdigest()
 
 
-def draw(found: Results) -> str:
-    """Draws the picture, and returns it as SVG: the same text for the same results."""
-    return pictures.svg(figure(found), digest(found))
-
-
 def figure(found: Results):
     """Returns the picture as a matplotlib figure."""
     import matplotlib

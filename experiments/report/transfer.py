@@ -179,11 +179,6 @@ def _told(side, row, sides):
     return side == _PAPER or bool((interval := sides[side][row][1]) and interval.sign)
 
 
-def draw(found: Sequence[Results]) -> str:
-    """Draws the picture, and returns it as SVG: the same text for the same results."""
-    return pictures.svg(figure(found))
-
-
 def figure(found: Sequence[Results]):
     """Returns a matplotlib figure of each row's effect at each scale, with its interval, beside the paper's."""
     import matplotlib

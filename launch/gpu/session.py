@@ -36,6 +36,7 @@ from launch.gpu.budget import OVERHEAD, SLOWDOWN, Card, training_seconds
 from launch.gpu.timed import Diary, run_until
 from launch.gpu.wanted import FORM, Wanted, planned, possible, programs
 from launch.local import interruptible
+from launch.request import variant_of
 from tx import cli, plugins
 from tx.errors import UserError, one_line_errors
 from tx.runs import state
@@ -200,7 +201,7 @@ class Session:
             if run.point:
                 point = {field: value for field, value in run.point.items() if field not in apart}
                 name = points.name(registry.parse(run.registered).variant.name, point)
-                found[run.name.partition("/")[2].rpartition("@")[0]] = name.replace(",", "?")  # a comma would end it
+                found[variant_of(run.name)] = name.replace(",", "?")  # a comma would end it
         return found
 
     def _launch(self, wanted, rows, around):

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from experiments import tuning
 from launch import command_line, plan
 from launch.plan import PlannedRun
+from launch.request import variant_of
 from launch.text import with_text
 from launch.tuning import Tuning
 from tx.errors import UserError
@@ -91,8 +92,7 @@ def programs(wanted: Wanted, runs: Iterable[PlannedRun], labels: Container[str])
     found = {}
     for run in runs:
         if run.label in labels:
-            name = run.registered if wanted.tune else run.name
-            row = name.partition("/")[2].rpartition("@")[0]
+            row = variant_of(run.registered if wanted.tune else run.name)
             configs = found.setdefault((row, run.seed == tuning.SEED and bool(wanted.tune)), [])
             configs += [] if run.trained_in else [run.config]
     return found
