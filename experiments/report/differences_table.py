@@ -24,7 +24,7 @@ BLOCKS = (
     "that what a seed adds to all of them is no noise."
 )
 NO_SAMPLE = (
-    "of base's trained models, but held beside rows that are not as if trained anew: the interval is wider than it "
+    "of base's trained models, yet compared as if trained anew, as the other rows were: the interval is wider than it "
     "need be."
 )
 SINGLE = "A row of one seed is judged by the spread that the seeds of the others have, taken for its own."
