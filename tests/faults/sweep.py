@@ -97,8 +97,8 @@ def train(*argv: str) -> None:
             state = state.replace(params=state.params | {"embedding": table})
         return state
 
-    def finished(m, *rest):
-        finish(m, *rest)
+    def finished(m, *rest, **options):
+        finish(m, *rest, **options)
         if log := os.environ.get("FAULT_LOG"):
             with open(log, "a", encoding="utf-8") as file:
                 file.write(f"{m.label}\n")
