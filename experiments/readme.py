@@ -39,7 +39,7 @@ def _transfer(name, read, readme):
 def renew_readme(readme: pathlib.Path, dirs: Iterable[pathlib.Path], check: bool) -> int:
     """Puts the table between every line <!-- table: NAME --> and the next line <!-- end table -->.
 
-    NAME is SWEEP@SCALE, or SWEEP@SCALE/short for nine columns of it, SWEEP@SCALE/claims or another name of TABLES for
+    NAME is SWEEP@SCALE, or SWEEP@SCALE/short for eight columns of it, SWEEP@SCALE/claims or another name of TABLES for
     another of its tables; in sentences, SWEEP@SCALE/reproduced for what of it reproduces and SWEEP@SCALE/findings for
     what its runs say of each claim; transfer@SWEEP for its effects at every scale; or table1@measured. With `check`,
     changes nothing. Returns 1 if `check` found a table other than its results give now, else 0. Raises UserError for a

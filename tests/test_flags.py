@@ -6,8 +6,8 @@ import statistics
 import pytest
 from fabricated import cells, put, table_of
 
-from experiments import tuning
-from experiments.report import flags, reading
+from experiments import registry, tuning
+from experiments.report import flags, reading, summary_table
 
 STEPS = 1000
 
@@ -244,3 +244,32 @@ def test_a_row_tuned_to_the_edge_of_its_grid_is_unfinished(tmp_path, losses, edg
     (untuned,) = (row for row in found.rows if row.variant.name == "E")
     assert (flags.at_edge(row, found), flags.at_edge(untuned, found)) == (edge, False)
     assert flags.unfinished(row, found) == edge
+
+
+def test_a_page_says_the_flags_of_all_rows_in_a_line_each_once_every_row_is_done(tmp_path):
+    planted = {variant.name: SPREAD for variant in registry.sweep("table3").variants}
+    for name, losses in (("A/h=4", [3.0, 1.6, 1.2, 1.0]), ("big", [3.0, 1.5, 1.1, 0.8]), ("E", [0.5, 0.6, 0.7, 0.8])):
+        planted[name] = [result(losses, nll=nll) for nll in (0.8, 0.81, 0.82)]
+    late = planted.pop("C/N=2")
+    _, found = read(tmp_path, planted)
+    table = summary_table.build(found)
+    assert table.columns[-1].title == "runs"  # one is missing
+    assert {row[0]: row[-1] for row in table.rows}["C/N=2"] == "missing"
+    assert [note for note in table.notes if note.startswith("[1] Still descending: over")]
+    _, found = read(tmp_path, {"C/N=2": late})
+    table = summary_table.build(found)
+    assert "runs" not in [column.title for column in table.columns]
+    assert [note.partition(":")[0] for note in table.notes[-2:]] == [
+        "Still descending (A/h=4, big)",
+        "Over-fitted (E)",
+    ]
+    assert not any("[1]" in text for row in (*table.rows, table.notes) for text in row)
+
+
+def test_where_a_row_has_a_flag_of_its_own_a_page_keeps_the_column_that_says_it(tmp_path):
+    planted = {variant.name: SPREAD for variant in registry.sweep("table3").variants}
+    equal = result(FLAT) | {"train": {**result(FLAT)["train"], "final_loss": 1.0}}
+    _, found = read(tmp_path, planted | {"E": [equal] * 3})
+    states = {row[0]: row[-1] for row in summary_table.build(found).rows}
+    assert states["E"].startswith("3 done, equal seeds")
+    assert states["base"] == "3 done"

@@ -82,6 +82,24 @@ def test_a_row_is_as_in_the_paper_within_the_noise_or_the_other_way(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("late", "start"),
+    [
+        (["C/N=2"], "Undecided: C/N=2 is unfinished."),
+        (["C/N=2", "C/N=4", "big"], "Undecided: C/N=2, C/N=4, big are unfinished."),
+        (["C/N=2", "C/N=4", "C/d_model=256", "big"], "Undecided: 4 rows are unfinished."),
+    ],
+)
+def test_few_unfinished_rows_are_named_and_many_are_counted(tmp_path, late, start):
+    curve = [{"step": step, "dev_nll": nll} for step, nll in ((500, 3.0), (800, 2.5), (1000, 1.6))]
+    done = {"train": {"steps": 1000, "epochs": 1.0, "target_tokens": 9, "flops": 1.0}}
+    for name in ("base", "A/h=1", "C/N=2", "C/N=4", "C/d_model=256", "big"):
+        for seed, shift in enumerate((-0.01, 0.0, 0.01), 1):
+            planted = done | {"curve": curve if name in late else []}
+            put(tmp_path, f"table3/{name}@smoke", seed, ppl=5 + shift, **planted)
+    assert reproduction.to_markdown(read(tmp_path)).startswith(f"{start} As they stand, where the paper tells a row")
+
+
 def test_rows_of_another_sweep_are_called_what_they_are(tmp_path):
     for row, ppl in (("h=8", 5.0), ("h=1", 6.0)):
         for seed, shift in enumerate((-0.01, 0.0, 0.01), 1):

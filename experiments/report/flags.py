@@ -25,14 +25,19 @@ def of(row: Row, sweep: Results) -> list[tuple[str, str]]:
     """Returns (flag, footnote) pairs for the cell that says what became of a row."""
     flags = []
     if still_descending(row, sweep):
-        flags.append(("still descending", _DESCENDING))
+        flags.append(_meant("still descending"))
     stuck = sum(_stuck(row, sweep))
     if stuck:
-        flags.append((f"{'' if stuck == len(row.results) else f'{stuck} '}on the plateau", _ON_PLATEAU))
+        flag, note = _meant("on the plateau")
+        flags.append((flag if stuck == len(row.results) else f"{stuck} {flag}", note))
     if over_fitted(row, sweep):
         rose = _ROSE.format(", on average over the seeds," if len(row.results) > 1 else "")
         flags.append(("over-fitted", f"Over-fitted: the dev loss was lowest at step {_best_steps(row)}{rose}"))
     return flags + [("equal seeds", f"Equal seeds: {twins}{_EQUAL}") for twins in _equal_seeds(row)]
+
+
+def _meant(flag):
+    return flag, f"{flag.capitalize()}: {OF_ROWS[flag]}"
 
 
 def _equal_seeds(row):
@@ -58,19 +63,19 @@ def unfinished(row: Row, sweep: Results, beside: Results | None = None) -> bool:
     return still_descending(row, beside) or on_plateau(row, beside) or at_edge(row, sweep)
 
 
-_DESCENDING = (
-    f"Still descending: over the last {LAST_PART:.0%} of the training the dev loss fell by more than one standard "
-    "deviation between seeds. Longer training would change the row."
-)
+OF_ROWS = {  # what a flag means, where a line says it of several rows
+    "still descending": f"over the last {LAST_PART:.0%} of the training the dev loss fell by more than one standard "
+    "deviation between seeds. Longer training would change the row.",
+    "on the plateau": f"the source takes off less than {PLATEAU:.0%} of the share of the dev loss that it takes off in "
+    "the row where that is most (beside the loss with the encoder's output zeroed): the model has hardly learned to "
+    "use it.",
+    "over-fitted": "the dev loss was lowest before the end, where it was, on average over a row's seeds, more than one "
+    "standard deviation between seeds above that.",
+}
 _ROSE = ", and at the end it was{} more than one standard deviation between seeds above that."
 _EQUAL = (
     " have the same training and dev losses to the last digit, which different seeds do not: they may be one run, "
     "counted several times, and then ± is too small."
-)
-_ON_PLATEAU = (
-    f"On the plateau: the source takes off less than {PLATEAU:.0%} of the share of the dev loss that it takes off in "
-    "the row where that is most (beside the loss with the encoder's output zeroed): the model has hardly learned to "
-    "use it."
 )
 
 

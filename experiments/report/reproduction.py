@@ -14,6 +14,7 @@ _GROUPS = {
 }
 _LIKE = {"big": "E"}  # on one line with it
 _SCORES = {"ppl": "perplexity", "bleu": "BLEU"}
+_NAMED = 3  # unfinished rows by name, more of them by their number
 _OTHERWISE = {UNDECIDED: "within the noise", EQUIVALENT: "the same", CONTRADICTED: "the other way"}
 
 
@@ -34,7 +35,7 @@ def to_markdown(found: Results) -> str:
     both = dict.fromkeys(name for one in told for name in (one.claim.against, one.claim.row))
     late = [name for name in both if (False, name) in known]
     if late:
-        which = "the rows" if rows <= set(late) else ", ".join(late)
+        which = "the rows" if rows <= set(late) else ", ".join(late) if len(late) <= _NAMED else f"{len(late)} rows"
         start = f"Undecided: {which} {'is' if which == late[0] else 'are'} unfinished. As they stand"
         return "\n".join([f"{start}, where the paper tells a row from base:", "", *lines]) + "\n"
     return "\n".join([*lines, "", "Rows that the paper does not tell from base are not counted."]) + "\n"

@@ -1,19 +1,19 @@
-"""Table of a sweep in nine columns or fewer, with a caption of one line: what a page shows of it."""
+"""Table of a sweep in eight columns or fewer, with a caption of one line: what a page shows of it."""
 
 import dataclasses
+import re
+from collections.abc import Iterator
 
-from experiments.report import differences_table, main_table, tables
+from experiments.report import differences_table, flags, main_table, tables
 from experiments.report.captions import DIFFERENT
 from experiments.report.noise import SCORES
 from experiments.report.results import Results
+from experiments.report.row_status import Footnotes, state_of
 from experiments.report.symbols import symbol
 from experiments.report.tables import Table
 
-# Columns that stay, by title, where the paper has numbers and where it has none; nine at most.
-_WITH_PAPER = (
-    *("row", "PPL paper", "PPL ours", "ΔPPL paper", "ΔPPL ours"),
-    *("BLEU paper", "BLEU ours", "exact % ours", "runs"),
-)
+# Columns that stay, by title, where the paper has numbers and where it has none; eight at most.
+_WITH_PAPER = ("row", "PPL paper", "PPL ours", "ΔPPL paper", "ΔPPL ours", "BLEU paper", "BLEU ours", "runs")
 _WITHOUT = ("row", "PPL", "ΔPPL", "BLEU", "ΔBLEU", "exact %", "params 10^6", "runs")
 _NOTES = (  # by how they begin: what differences and ± are, and where nothing tells their noise
     *("PPL is", "±", DIFFERENT, differences_table.NOTE, differences_table.UNKNOWN, differences_table.APART),
@@ -35,10 +35,9 @@ def build(found: Results) -> Table:
     notes = [own if note == whole else note for note in full.notes]
     begin = (*_NOTES, *filter(None, [own]))
     notes = tuple(note for note in tables.referred(notes, cells) if note.startswith(("[", *begin)))
-    states = {row[-1] for row in cells}
-    if len(states) == 1 and len(cells) > 1 and titles[kept[-1]] == "runs":  # said once
+    if titles[kept[-1]] == "runs" and _all_done(found):  # then a line says it of all
         kept, cells = kept[:-1], tuple(row[:-1] for row in cells)
-        notes = (*notes[:-1], f"Runs of every row: {states.pop()}.", *notes[-1:])
+        notes = (*tables.referred(notes, cells), *_flagged(found))
     return dataclasses.replace(
         full,
         columns=tuple(full.columns[i] for i in kept),
@@ -46,3 +45,21 @@ def build(found: Results) -> Table:
         caption=tuple(pair for pair in full.caption if pair[0] in _CAPTION),
         notes=notes,
     )
+
+
+def _all_done(found):
+    """Returns whether every row is done, and whether what flags it has can be said in a line for all rows."""
+    if found.axes or not all(flag in flags.OF_ROWS for row in found.shown for flag, _ in flags.of(row, found)):
+        return False
+    return all(re.fullmatch(r"(\d+ )?done", state_of(row, found.seeds(row), Footnotes())) for row in found.shown)
+
+
+def _flagged(found: Results) -> Iterator[str]:
+    """Yields "Over-fitted (big, E): what that means." for each flag that rows have."""
+    rows: dict[str, list[str]] = {}
+    for row in found.shown:
+        for flag, _ in flags.of(row, found):
+            rows.setdefault(flag, []).append(row.variant.name)
+    for flag, names in rows.items():
+        which = "every row" if len(names) == len(found.shown) else ", ".join(names)
+        yield f"{flag.capitalize()} ({which}): {flags.OF_ROWS[flag]}"
