@@ -627,3 +627,12 @@ def test_the_real_text_is_well_formed():
         assert 1100 < len(splits["validation"]) < 1500
         assert 1100 < len(splits["test"]) < 1500
         assert not {en for en, _ in splits["train"]} & {en for s in ("validation", "test") for en, _ in splits[s]}
+
+
+def test_the_page_of_corpora_says_the_licence_of_each():
+    page = (pathlib.Path(__file__).parent.parent / "experiments" / "README.md").read_text()
+    said = dict(re.findall(r"^\| `(\w+)` \| \w+ \| .+ \| (.+) \|$", page, re.MULTILINE))
+    made = {name: text_files.CORPORA[name] for name in text_files.CORPORA}
+    stated = {name: one.licence for name, one in made.items() if isinstance(one, text_files.TextFiles)}
+    assert stated.keys() == {"multi30k", "tatoeba"}
+    assert {name: said[name] for name in stated} == stated
