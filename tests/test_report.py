@@ -405,3 +405,19 @@ def test_the_table_of_costs_says_how_a_row_is_made_again(tmp_path):
     for name, value in values.items():
         arguments = [argument.replace(name, value) for argument in arguments]
     assert local.main([*arguments, "--dry_run"]) == 0
+
+
+def test_the_table_of_costs_says_of_what_a_cpu_split_into_devices_is_made_again(tmp_path):
+    cpu = {"platform": "cpu", "kind": "Some CPU", "threads": 2}
+    put(tmp_path, "table3/base@smoke", 1, device=cpu | {"count": 1})
+    (found,) = reading.read([tmp_path])
+    assert not any("split" in note or "parallel.devices" in note for note in costs_table.build(found).notes)
+    put(tmp_path, "table3/big@smoke", 1, device=cpu | {"count": 2})
+    put(tmp_path, "table3/E@smoke", 1, device={"platform": "gpu", "kind": "X", "count": 8, "threads": None})
+    (found,) = reading.read([tmp_path])
+    table = costs_table.build(found)
+    assert "one device, whatever its threads, or as many as it was split into." in table.notes[0]
+    (again,) = [note for note in table.notes if note.startswith("A row again")]
+    assert " Of big also --set parallel.devices=2, with JAX_NUM_CPU_DEVICES=2 in the environment." in again
+    shown = cells(table)
+    assert float(shown["big"]["device hours"]) == pytest.approx(2 * float(shown["base"]["device hours"]), abs=0.01)

@@ -1,5 +1,7 @@
 """Table of what runs cost: epochs, tokens, speed and device hours of each row of a sweep, and of all."""
 
+from collections.abc import Mapping, Sequence
+
 from experiments.report.captions import caption, seeds_note
 from experiments.report.metrics import Measure, number
 from experiments.report.results import Results, Row
@@ -28,7 +30,7 @@ def build(found: Results) -> Table:
     """Makes the table from whatever runs there are; rows without results stay, and are blank."""
     hours = {row.variant.name: _HOURS.values(row) for row in found.shown}
     total = sum(sum(of_row) for of_row in hours.values())
-    threads = {row.variant.name: _threads(row) for row in found.shown}
+    threads, split = {row.variant.name: _threads(row) for row in found.shown}, _split(found)
     cells = [
         (
             row.label,
@@ -62,9 +64,9 @@ def build(found: Results) -> Table:
         notes=(
             "PFLOP: 10^15 floating-point operations, counted by formula for the weight products over full batches. "
             "Training includes compilation, evaluation and checkpoints, and target tokens/s are over all of it. The "
-            "CPU that a run computes on is one device, whatever its threads.",
+            f"CPU that a run computes on is one device, whatever its threads{_SPLIT if split else ''}.",
             *((_TAKEN,) if any(result.trained_in for result in found.done) else ()),
-            *((_again(found),) if any(threads.values()) else ()),
+            *((_again(found, split),) if any(threads.values()) else ()),
             *seeds_note(found),
         ),
         records=tuple(records),
@@ -77,14 +79,30 @@ def _threads(row: Row) -> str:
     return ", ".join(map(str, sorted({cpu.threads for cpu in cpus if cpu.threads is not None})))
 
 
+def _split(found):
+    """Returns {devices: labels of rows} of the rows that a CPU computed as several devices."""
+    split: dict[int, list[str]] = {}
+    for row in found.shown:
+        cpus = {result.device.count for result in row.results if result.device.platform == "cpu"}
+        for count in sorted(cpus - {1, None}):
+            split.setdefault(count, []).append(row.label)
+    return split
+
+
+_SPLIT = ", or as many as it was split into"
 _TAKEN = "Blank: a row that takes the parameters of another's training."
 
 
-def _again(found: Results) -> str:
+def _again(found: Results, split: Mapping[int, Sequence[str]]) -> str:
     points = any(row.asked and row.asked.point for row in found.shown)
     of_point = " Of a point of a grid --only names the variant, and --grid FIELD=VALUE each field." if points else ""
+    over = "".join(
+        f" Of {', '.join(rows)} also --set parallel.devices={count}, with JAX_NUM_CPU_DEVICES={count} in the "
+        "environment."
+        for count, rows in split.items()
+    )
     return (
         f"A row again: python -m launch.local {found.name} --only=ROW --seeds=SEEDS --workdir=DIR --set "
-        f"parallel.threads=THREADS.{of_point} On the same type of CPU that gives the same numbers to the last digit; "
-        "on another, numbers that differ by about as much as those of two seeds do."
+        f"parallel.threads=THREADS.{of_point}{over} On the same type of CPU that gives the same numbers to the last "
+        "digit; on another, numbers that differ by about as much as those of two seeds do."
     )
