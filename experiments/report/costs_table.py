@@ -75,16 +75,18 @@ def build(found: Results) -> Table:
 
 def _threads(row: Row) -> str:
     """Returns the numbers of threads that its runs computed with on a CPU; blank where none, or not recorded."""
-    cpus = [result.device for result in row.results if result.device.platform == "cpu"]
-    return ", ".join(map(str, sorted({cpu.threads for cpu in cpus if cpu.threads is not None})))
+    return ", ".join(map(str, sorted({cpu.threads for cpu in _cpus(row)} - {None})))
+
+
+def _cpus(row):
+    return [result.device for result in row.results if result.device.platform == "cpu"]
 
 
 def _split(found):
     """Returns {devices: labels of rows} of the rows that a CPU computed as several devices."""
     split: dict[int, list[str]] = {}
     for row in found.shown:
-        cpus = {result.device.count for result in row.results if result.device.platform == "cpu"}
-        for count in sorted(cpus - {1, None}):
+        for count in sorted({cpu.count for cpu in _cpus(row)} - {1, None}):
             split.setdefault(count, []).append(row.label)
     return split
 

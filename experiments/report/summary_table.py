@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from experiments.report import differences_table, flags, main_table, tables
 from experiments.report.captions import DIFFERENT
@@ -35,9 +35,9 @@ def build(found: Results) -> Table:
     notes = [own if note == whole else note for note in full.notes]
     begin = (*_NOTES, *filter(None, [own]))
     notes = tuple(note for note in tables.referred(notes, cells) if note.startswith(("[", *begin)))
-    if titles[kept[-1]] == "runs" and _all_done(found):  # then a line says it of all
+    if titles[kept[-1]] == "runs" and (known := _flags(found)) is not None:  # then a line says it of all
         kept, cells = kept[:-1], tuple(row[:-1] for row in cells)
-        notes = (*tables.referred(notes, cells), *_flagged(found))
+        notes = (*tables.referred(notes, cells), *_flagged(known, len(found.shown)))
     return dataclasses.replace(
         full,
         columns=tuple(full.columns[i] for i in kept),
@@ -47,19 +47,23 @@ def build(found: Results) -> Table:
     )
 
 
-def _all_done(found):
-    """Returns whether every row is done, and whether what flags it has can be said in a line for all rows."""
-    if found.axes or not all(flag in flags.OF_ROWS for row in found.shown for flag, _ in flags.of(row, found)):
-        return False
-    return all(re.fullmatch(r"(\d+ )?done", state_of(row, found.seeds(row), Footnotes())) for row in found.shown)
-
-
-def _flagged(found: Results) -> Iterator[str]:
-    """Yields "Over-fitted (big, E): what that means." for each flag that rows have."""
-    rows: dict[str, list[str]] = {}
+def _flags(found):
+    """Returns {flag: names of rows} of a sweep whose rows are done; None where a line a flag would not tell all."""
+    if found.axes or not all(re.fullmatch(r"(\d+ )?done", _state(row, found)) for row in found.shown):
+        return None
+    known: dict[str, list[str]] = {}
     for row in found.shown:
         for flag, _ in flags.of(row, found):
-            rows.setdefault(flag, []).append(row.variant.name)
-    for flag, names in rows.items():
-        which = "every row" if len(names) == len(found.shown) else ", ".join(names)
+            known.setdefault(flag, []).append(row.variant.name)
+    return known if known.keys() <= flags.OF_ROWS.keys() else None
+
+
+def _state(row, found):
+    return state_of(row, found.seeds(row), Footnotes())
+
+
+def _flagged(known: Mapping[str, Sequence[str]], rows: int) -> Iterator[str]:
+    """Yields "Over-fitted (big, E): what that means." for each flag that some of so many rows have."""
+    for flag, names in known.items():
+        which = "every row" if len(names) == rows else ", ".join(names)
         yield f"{flag.capitalize()} ({which}): {flags.OF_ROWS[flag]}"
